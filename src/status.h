@@ -1,0 +1,53 @@
+/* status.h - how the core says what happened.
+ *
+ * Every core function that can fail returns an enum mc_status; results go through out-parameters. A
+ * function whose failure carries more than its name takes a struct mc_error, which may be NULL, and
+ * fills it through mc_fail(), so that a status and its text are always written together. The binding
+ * turns an mc_error into a Python exception in exactly one place.
+ */
+#ifndef MMAPCACHE_STATUS_H
+#define MMAPCACHE_STATUS_H
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum mc_status {
+    MC_OK = 0,
+    MC_ABSENT,    /* no such key, collection or field: an answer, not an error */
+    MC_EXPIRED,   /* the generation read from was reclaimed meanwhile */
+    MC_NOT_READY, /* no file, or no generation in it that may be read */
+    MC_FULL,      /* no room: mc_error holds needed, free, largest and limit, all in bytes */
+    MC_NOMEM,     /* malloc failed in this process */
+    MC_LOCKED,    /* another loader holds the lock */
+    MC_CLOSED,    /* the handle was closed, or belongs to the parent process */
+    MC_CORRUPT,   /* our file, but its bytes contradict each other */
+    MC_FORMAT,    /* not our file, another version or byte order, or an unsafe kind of file */
+    MC_INVALID,   /* the document is not valid BSON, or is nothing we can key */
+    MC_LIMIT,     /* a named limit would be passed */
+    MC_USAGE,     /* the caller broke a rule of the API: a batch within a batch, say */
+    MC_OS,        /* a system call failed: mc_error.os_errno */
+};
+
+struct mc_error {
+    enum mc_status status;
+    int os_errno; /* 0 unless the status is MC_OS */
+    uint64_t needed, free, largest, limit;
+    char text[320]; /* a sentence that says what is wrong and what to do */
+};
+
+/* Fills *err (may be NULL) with a status and a printf-formatted sentence; returns the status. */
+__attribute__((format(printf, 3, 4))) static inline enum mc_status
+mc_fail(struct mc_error *err, enum mc_status status, const char *format, ...)
+{
+    if (err != NULL) {
+        va_list args;
+        *err = (struct mc_error){.status = status};
+        va_start(args, format);
+        (void)vsnprintf(err->text, sizeof err->text, format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+#endif
