@@ -1,0 +1,149 @@
+/* format.h - every byte of a cache file. docs/format.md says the same in prose.
+ *
+ *   0        superblock   written once, checksummed
+ *   4096     control      what moves without a generation: commit, horizon, boot, loader status
+ *   8192     root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
+ *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
+ *
+ * All integers are little-endian (a big-endian machine is refused at build time). Offsets are in
+ * bytes from the start of the file unless their name ends in _granule. The arena's addresses are
+ * file offsets too: the header is simply never free. There is no allocator state, no lock and no
+ * reader table in the file, so that no killed process can leave one behind.
+ */
+#ifndef MMAPCACHE_FORMAT_H
+#define MMAPCACHE_FORMAT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "mmapcache files are little-endian and read in place: big-endian machines are not supported"
+#endif
+_Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machine is needed");
+
+/* ---- limits: each has a test at it and one past it ---- */
+#define MC_KEY_MAX 1024u                              /* bytes of a canonical key */
+#define MC_DOCUMENT_MAX ((16u << 20) + (16u << 10))   /* bytes of a document: MongoDB's own limit */
+#define MC_NAME_MAX 255u                              /* bytes of a collection's name */
+#define MC_COLLECTIONS_MAX 10000u                     /* collections in one cache */
+#define MC_STATE_MAX (64u << 10)                      /* bytes of the loader's own state */
+#define MC_MAP_MIN (2ull << 20)                       /* bytes of the smallest cache */
+#define MC_MAP_MAX (1ull << 40)                       /* bytes of the largest cache */
+#define MC_GENERATION_MAX ((1ull << 48) - 1)          /* nine years of a million commits a second */
+
+/* ---- units ---- */
+#define MC_GRANULE 32u               /* bytes: the unit of allocation; an entry's header and a
+                                        short key share one cache line */
+#define MC_EXTENT (2ull << 20)       /* bytes: files grow by multiples of a huge page */
+
+/* ---- superblock ---- */
+#define MC_MAGIC "mmapcach"
+#define MC_VERSION 1u
+#define MC_BYTE_ORDER 0x01020304u
+
+struct mc_superblock {
+    char magic[8];
+    uint32_t version;
+    uint32_t byte_order;
+    uint64_t max_size;     /* bytes: what every process maps */
+    uint64_t arena_offset; /* bytes: the first that may be allocated */
+    uint32_t granule;      /* bytes */
+    uint32_t ring_slots;   /* roots in the ring */
+    uint64_t hash_seed[2];
+    uint8_t file_id[16];   /* a random UUID */
+    int64_t created_at;    /* microseconds since 1970 */
+    uint8_t reserved[44];
+    uint32_t checksum; /* of the 124 bytes before it */
+};
+_Static_assert(sizeof(struct mc_superblock) == 128, "superblock");
+_Static_assert(offsetof(struct mc_superblock, checksum) == 124, "superblock");
+
+/* ---- control ---- */
+#define MC_CONTROL_OFFSET 4096u
+
+/* The two words of the protocol share a line: a reader needs both for every read, and the loader
+ * dirties both for a commit, so that one line costs a reader one miss and two would cost two. */
+struct mc_control {
+    uint64_t commit;  /* the current generation; 0: none yet */
+    uint64_t horizon; /* generations below it may have been overwritten */
+    uint8_t line0[48];
+    uint8_t boot_id[16];         /* the boot of the machine in which the content was verified */
+    uint64_t checkpoint;         /* the generation that is wholly on disk; 0: none */
+    uint32_t checkpoint_checksum; /* of checkpoint and the superblock's file_id */
+    uint8_t line1[36];
+};
+_Static_assert(sizeof(struct mc_control) == 128, "control");
+_Static_assert(offsetof(struct mc_control, boot_id) == 64, "control");
+
+/* What the loader says of itself. Two slots, written in turn: a reader takes the valid one with the
+ * higher sequence, so that a loader killed between two stores costs one report, not the status. */
+#define MC_STATUS_OFFSET (MC_CONTROL_OFFSET + 1024u)
+#define MC_STATUS_SLOTS 2u
+struct mc_status_slot {
+    uint64_t sequence;    /* slot = sequence mod 2; 0: never written */
+    int64_t confirmed_at; /* microseconds since 1970: when the data was last known to be current */
+    uint32_t running;     /* 1 from open to a clean close */
+    uint32_t pid;
+    char state[32]; /* NUL-terminated UTF-8, as are the next two */
+    char source[256];
+    char error[480];
+    uint8_t reserved[228];
+    uint32_t checksum; /* of the 1020 bytes before it */
+};
+_Static_assert(sizeof(struct mc_status_slot) == 1024, "status slot");
+
+/* ---- root ring ---- */
+#define MC_RING_OFFSET 8192u
+#define MC_RING_SLOTS 1024u
+#define MC_ROOT_SUPERSEDED 1u /* a successor was renamed over this file's path */
+
+struct mc_root {
+    uint64_t generation;
+    uint64_t catalogue;    /* reference of the table of collections */
+    uint64_t file_size;    /* bytes that this generation may refer to */
+    int64_t published_at;  /* microseconds since 1970 */
+    uint64_t documents;    /* in all collections */
+    uint64_t content;      /* key and value bytes of all documents */
+    uint64_t used;         /* bytes allocated to this generation, header included */
+    uint64_t free;         /* bytes of the file that the loader may use now */
+    uint64_t largest_free; /* bytes: the largest free block */
+    uint64_t huge;         /* bytes collapsed into huge pages */
+    uint32_t collections;
+    uint32_t flags;
+    uint8_t reserved[36];
+    uint32_t checksum; /* of the 124 bytes before it */
+};
+_Static_assert(sizeof(struct mc_root) == 128, "root");
+_Static_assert(MC_RING_OFFSET % MC_GRANULE == 0 && sizeof(struct mc_root) % MC_GRANULE == 0,
+               "the arena starts on a granule");
+
+/* ---- arena: entries ---- */
+/* One key and its value. The catalogue's entries are the same: key a name, value a
+ * mc_collection_record, or key MC_KEY_STATE and value the loader's own state. */
+struct mc_entry {
+    uint32_t checksum;  /* of everything after it: 12 header bytes, key, value */
+    uint32_t value_len; /* bytes */
+    uint64_t stamp;     /* birth generation : 48 | key type : 5 | key length : 11 */
+    /* key_len bytes of key, then value_len bytes of value */
+};
+_Static_assert(sizeof(struct mc_entry) == 16, "entry");
+#define MC_STAMP_TYPE_SHIFT 48
+#define MC_STAMP_LEN_SHIFT 53
+#define MC_KEY_TYPES 32u
+
+#define MC_KEY_NAME 2u   /* BSON's number of a string: the key type of a collection's name */
+#define MC_KEY_STATE 10u /* BSON's number of null: the key type of the loader's state */
+
+struct mc_collection_record {
+    uint64_t root;    /* reference of the collection's table; 0: empty */
+    uint64_t count;   /* documents */
+    uint64_t content; /* key and value bytes */
+    uint64_t created; /* generation in which the name appeared */
+};
+_Static_assert(sizeof(struct mc_collection_record) == 32, "collection record");
+
+/* ---- arena: the table (see table.h) ---- */
+#define MC_LINE_SLOTS 8u /* slots of 8 bytes in a cache line */
+#define MC_LINE_BYTES 64u
+
+#endif
