@@ -1,0 +1,193 @@
+/* store.h - reading: a map, a view of one generation in it, and the answers found there.
+ *
+ * A read is always the same four steps, and the caller writes them out:
+ *
+ *   mc_view_open(map, &view)                     the current generation's root, copied and validated
+ *   mc_view_collection(&view, name, &collection) validated
+ *   mc_find(&view, collection.root, key, &hit)   NOT validated: hit points into the map
+ *   mc_copy(buffer, hit.value, hit.value_len)    into private memory
+ *   mc_view_settle(&view, status)                MC_EXPIRED when what was read may have been overwritten
+ *
+ * "Absent" and "corrupt" need the last step as much as a value does: a block that the loader reuses
+ * may look like anything. After MC_EXPIRED a reader of the current generation opens a new view and
+ * starts again; a snapshot has expired. A view and a collection stay good for as long as
+ * mc_view_current() says so, which is one load and one comparison.
+ *
+ * Any process may call all of this; nothing here writes to the map, takes a lock or, but for opening
+ * and mc_map_loader, enters the kernel. A map may be used by many threads; its reference count is
+ * atomic.
+ */
+#ifndef MMAPCACHE_STORE_H
+#define MMAPCACHE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format.h"
+#include "key.h"
+#include "shm.h"
+#include "status.h"
+
+/* ---- map ---- */
+
+struct mc_map; /* one file, mapped read-only at its maximum size */
+
+/* Opens and checks the file at `path`. MC_NOT_READY: there is none. MC_FORMAT, MC_CORRUPT, MC_OS. */
+enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err);
+
+/* The same for a file descriptor, which is duplicated: an anonymous cache's memfd. */
+enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err);
+
+/* One more user of the map; returns it. */
+struct mc_map *mc_map_retain(struct mc_map *map);
+
+/* One user less; the last one unmaps. NULL is allowed. */
+void mc_map_release(struct mc_map *map);
+
+/* True while `path` still names the file that is mapped here: one stat. */
+bool mc_map_is_at(const struct mc_map *map, const char *path);
+
+/* Faults all pages of the file in now (madvise MADV_POPULATE_READ); MC_OS where the kernel cannot. */
+enum mc_status mc_map_populate(struct mc_map *map, struct mc_error *err);
+
+/* Sleeps until `commit` differs from `generation`, at most `nanoseconds`. True when it differs. */
+bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds);
+
+const struct mc_superblock *mc_map_superblock(const struct mc_map *map); /* a private copy */
+
+struct mc_loader_status {
+    int64_t confirmed_at; /* microseconds since 1970; 0: never */
+    bool running;         /* opened and not closed: alive or killed, see mc_map_loader */
+    uint32_t pid;
+    char state[32], source[256], error[480]; /* NUL-terminated; UTF-8 as far as the writer wrote it */
+};
+
+/* The loader's last complete report; all zero when there was none. */
+void mc_map_status(const struct mc_map *map, struct mc_loader_status *out);
+
+enum mc_loader { MC_LOADER_NONE, MC_LOADER_ALIVE, MC_LOADER_DEAD };
+
+/* Whether a loader holds the lock now (ALIVE), died without closing (DEAD), or neither. Asks the
+ * kernel without taking the lock, so that a reader stopped here cannot keep a loader out. */
+enum mc_loader mc_map_loader(const struct mc_map *map);
+
+/* ---- view ---- */
+
+struct mc_view {
+    struct mc_map *map;           /* borrowed: the caller keeps it retained */
+    const uint8_t *base;          /* the mapping */
+    const struct mc_control *control;
+    uint64_t limit;               /* bytes that may be referred to: <= the file's size */
+    uint64_t hash_seed[2];
+    struct mc_root root;          /* a private copy; all zero for generation 0 */
+};
+
+/* The current generation. MC_NOT_READY before the first one (out is then a view of generation 0,
+ * empty and usable) and when the machine was restarted since it was verified; MC_CORRUPT. */
+enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_error *err);
+
+static inline uint64_t mc_view_generation(const struct mc_view *view)
+{
+    return view->root.generation;
+}
+
+/* True while no newer generation was published. Pairs with the release store of mc_publish. */
+static inline bool mc_view_current(const struct mc_view *view)
+{
+    return shm_load_acquire(&view->control->commit) == view->root.generation;
+}
+
+/* True when nothing that this view refers to has been overwritten so far. */
+static inline bool mc_view_valid(const struct mc_view *view)
+{
+    shm_fence_acquire(); /* pairs with the release fence of mc_raise_horizon */
+    return shm_load(&view->control->horizon) <= view->root.generation;
+}
+
+/* What an answer is worth: `status` if the view is valid, else MC_EXPIRED. */
+static inline enum mc_status mc_view_settle(const struct mc_view *view, enum mc_status status)
+{
+    return mc_view_valid(view) ? status : MC_EXPIRED;
+}
+
+struct mc_collection {
+    uint64_t root; /* reference of its table */
+    uint64_t count;
+    uint64_t content; /* key and value bytes */
+    uint64_t created; /* generation in which the name appeared */
+};
+
+/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty), MC_EXPIRED, MC_CORRUPT. */
+enum mc_status mc_view_collection(const struct mc_view *view, const char *name, size_t len,
+                                  struct mc_collection *out);
+
+/* ---- entries ---- */
+
+struct mc_hit {
+    const uint8_t *key;   /* in the map */
+    const uint8_t *value; /* in the map: read it through mc_copy only */
+    uint32_t value_len;   /* <= MC_DOCUMENT_MAX, and value + value_len lies within the view */
+    uint16_t key_len;
+    uint8_t key_type;
+    uint64_t offset; /* of the entry: (offset, birth) names its content for ever */
+    uint64_t birth;  /* generation in which it was written */
+};
+
+/* The hash that mc_find and the table use; fill key->hash with it. */
+static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key);
+
+/* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK, MC_ABSENT, MC_CORRUPT. */
+enum mc_status mc_find(const struct mc_view *view, uint64_t root, const struct mc_key *key,
+                       struct mc_hit *out);
+
+/* The same for many keys at once, with the cold loads of different keys overlapped. Fills
+ * statuses[i] and hits[i]; `count` is at most MC_FIND_MANY. NOT validated. */
+#define MC_FIND_MANY 64u
+void mc_find_many(const struct mc_view *view, uint64_t root, const struct mc_key *keys, size_t count,
+                  struct mc_hit *hits, enum mc_status *statuses);
+
+/* Asks for the value's cache lines ahead of mc_copy. */
+void mc_prefetch(const struct mc_hit *hit);
+
+/* Copies map bytes that a hit named into private memory. */
+static inline void mc_copy(void *to, const uint8_t *from, size_t len)
+{
+    shm_read(to, from, len);
+}
+
+/* ---- iteration ---- */
+
+#define MC_CURSOR_LEVELS 5u
+struct mc_cursor {
+    const struct mc_view *view;
+    struct mc_cursor_level {
+        uint64_t ref;
+        uint32_t index; /* the next slot to look at */
+    } levels[MC_CURSOR_LEVELS];
+    int depth; /* -1: at the end */
+    uint64_t left; /* bytes of table that it may still walk: a hostile file ends too */
+};
+
+/* A walk over every entry of the table at `root` (a collection's, or view->root.catalogue), in hash
+ * order. The view must outlive the cursor. */
+void mc_cursor_begin(struct mc_cursor *cursor, const struct mc_view *view, uint64_t root);
+
+/* The next entry, NOT validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
+enum mc_status mc_cursor_next(struct mc_cursor *cursor, struct mc_hit *out);
+
+/* In a walk over the catalogue: MC_OK and the collection, or MC_ABSENT for the loader's state. */
+enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out);
+
+/* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */
+enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
+
+/* ---- implementation of the inline functions ---- */
+#include "hash.h"
+
+static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key)
+{
+    return mc_hash(view->hash_seed, key->type, key->data, key->len);
+}
+
+#endif
