@@ -1,0 +1,68 @@
+# Every target makes what it needs by itself: a virtual environment under .venv/, the packages, the
+# extension. A C compiler, Python 3.10 or later with its headers, and pip are enough; root is not
+# needed. A changed C file or pyproject.toml rebuilds, a changed Python file is simply there.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+C_FILES := $(wildcard src/*.c src/*.h tests/core/*.c tests/core/*.h)
+SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
+
+.PHONY: help demo test lint format core-test pytest bench clean
+
+help:
+	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
+	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
+	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
+	@echo "make format  formats the C and Python files in place"
+	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
+	@echo "make clean   removes everything that these made"
+	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"
+
+demo: $(VENV)/demo/.installed
+	KEEP=$(KEEP) $(VENV)/demo/bin/python -m demo $(ARGS)
+
+# One after the other, whatever -j says, so that pytest's closing line is the last one.
+test:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory core-test
+	@$(MAKE) --no-print-directory pytest
+
+lint: $(VENV)/test/.installed
+	$(VENV)/test/bin/python tools/lint.py
+
+format: $(VENV)/test/.installed
+	$(VENV)/test/bin/clang-format -i $(C_FILES)
+	$(VENV)/test/bin/ruff check --fix
+	$(VENV)/test/bin/ruff format
+
+core-test:
+	$(MAKE) -C tests/core test
+
+pytest: $(VENV)/test/.installed
+	$(VENV)/test/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/bench/.installed
+	$(VENV)/bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+# The extras of pyproject.toml that each environment gets.
+$(VENV)/demo/.installed: EXTRAS = demo
+$(VENV)/test/.installed: EXTRAS = test,lint
+$(VENV)/bench/.installed: EXTRAS = bench
+
+$(VENV)/%/.created: tools/make_venv.py
+	$(PYTHON) tools/make_venv.py $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "setuptools>=77"
+	@touch $@
+
+$(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
+	$(@D)/bin/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
+	@touch $@
+
+.PRECIOUS: $(VENV)/%/.created
+
+clean:
+	-$(MAKE) -C tests/core clean
+	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""Runs every linter and says which failed: `make lint`.
+
+All of them run even when one has failed, so that one run shows everything there is to mend. The
+rules are in .clang-format, .clang-tidy and pyproject.toml, the versions in pyproject.toml; the
+rules of the architecture are tests (tests/test_lint.py).
+"""
+
+import subprocess
+import sys
+import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(sys.executable).parent
+
+
+def c_files(*patterns: str) -> list[str]:
+    """Paths below the root, sorted, of the files that match one of the patterns."""
+    return sorted(str(path.relative_to(ROOT)) for glob in patterns for path in ROOT.glob(glob))
+
+
+def commands() -> dict[str, list[str]]:
+    """Name of each linter -> the command that runs it from the root."""
+    sources = c_files("src/*.c", "tests/core/*.c")
+    headers = c_files("src/*.h", "tests/core/*.h")
+    include = sysconfig.get_paths()["include"]
+    tools = {
+        "clang-format": ["clang-format", "--dry-run", "--Werror", *sources, *headers],
+        "ruff check": ["ruff", "check"],
+        "ruff format": ["ruff", "format", "--check"],
+        "mypy": ["mypy"],
+    }
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-Isrc", "-Itests/core", f"-isystem{include}"]
+    for source in sources:
+        tools[f"clang-tidy {source}"] = ["clang-tidy", "--quiet", source, "--", *flags]
+    return tools
+
+
+def run(name: str, command: list[str]) -> bool:
+    """Runs one linter; prints its output only when it failed. True when it passed."""
+    begun = time.monotonic()
+    result = subprocess.run(
+        [str(TOOLS / command[0]), *command[1:]],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    passed = result.returncode == 0
+    verdict = "ok" if passed else "FAILED"
+    output = "" if passed else f"\n{result.stdout.rstrip()}"
+    print(f"lint: {name}: {verdict} in {time.monotonic() - begun:.1f} s{output}", flush=True)
+    return passed
+
+
+def main() -> None:
+    """Runs all linters, two at a time; exits with 1 when one found something."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        tools = commands()
+        passed = list(pool.map(run, tools, tools.values()))
+    failed = passed.count(False)
+    print(f"lint: {len(passed) - failed} of {len(passed)} passed")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
