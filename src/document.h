@@ -1,0 +1,132 @@
+/* document.h - what the binding needs of Document and Array, lazy read-only views on BSON.
+ *
+ * How the binding gets a document out of the map, with one allocation and one copy:
+ *
+ *      uint8_t *bytes;
+ *      PyObject *document = mc_document_new(state, options, len, &bytes);
+ *      memcpy(bytes, map + offset, len);                    ... through the funnel
+ *      if (the generation was reclaimed meanwhile)
+ *          mc_document_abandon(document), try again;        or: else return document;
+ *
+ * Between new and the validated copy the object must not be seen by Python. A Document holds no
+ * reference that leads back to it and is not tracked by the garbage collector. Any number of
+ * references to it may be kept (front cache); it is immutable but for its memo of decoded fields.
+ *
+ * State. The types and what they need live in struct mc_document_state, which MUST be the first
+ * member of the module's state: methods find it by PyType_GetModuleState(Py_TYPE(self)). Objects
+ * keep their type, types their module, the module its state: it outlives every document.
+ */
+#ifndef MMAPCACHE_DOCUMENT_H
+#define MMAPCACHE_DOCUMENT_H
+
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bson.h"
+#include "status.h"
+
+enum {
+    MC_NAME_CACHE = 1024, /* field names kept as Python strings; a power of two */
+    MC_FREE_VIEWS = 256,  /* nested views kept for reuse */
+};
+
+/* Classes that are imported on first need; mc_document_class() fills them. */
+enum mc_class {
+    MC_CLASS_OBJECTID,
+    MC_CLASS_BINARY,
+    MC_CLASS_DECIMAL128,
+    MC_CLASS_REGEX,
+    MC_CLASS_CODE,
+    MC_CLASS_TIMESTAMP,
+    MC_CLASS_DBREF,
+    MC_CLASS_MINKEY,
+    MC_CLASS_MAXKEY,
+    MC_CLASS_DATETIME_MS,
+    MC_CLASS_INVALID_DOCUMENT, /* bson.errors.InvalidDocument */
+    MC_CLASS_ENCODE,           /* bson.encode, a function */
+    MC_CLASS_UUID,             /* uuid.UUID: needs no pymongo */
+    MC_CLASSES,
+};
+
+/* How values become Python objects. Reference-counted under the GIL; one per codec_options given,
+ * plus the default one in the state. */
+struct mc_options {
+    struct mc_document_state *state;
+    Py_ssize_t references;
+    PyObject *tzinfo;            /* NULL: naive datetimes in UTC */
+    bool convert_timezone;       /* tzinfo is the user's, not UTC */
+    uint8_t uuid_representation; /* PyMongo's numbers; UNSPECIFIED 0, STANDARD 4 */
+    uint8_t datetime_conversion; /* PyMongo's numbers; DATETIME 1, CLAMP 2, MS 3, AUTO 4 */
+};
+
+struct mc_view;
+
+/* Sets the Python exception for a core error; the binding's one function. Returns NULL. */
+typedef PyObject *(*mc_raise_function)(PyObject *module, const struct mc_error *error);
+
+struct mc_document_state {
+    PyObject *module; /* borrowed: the module owns this state */
+    mc_raise_function raise;
+    PyTypeObject *document_type, *array_type, *iterator_type, *fields_type;
+    PyObject *mapping_abc, *sequence_abc;
+    PyObject *classes[MC_CLASSES];
+    PyObject *text_binary, *text_subtype, *text_marker, *text_int, *text_is_safe, *text_empty;
+    PyObject *text_raw, *text_utcoffset, *text_unknown;
+    void *datetime_api; /* PyDateTime_CAPI: not the header's static variable */
+    struct mc_options *options; /* the default */
+    struct mc_view *free_views;
+    unsigned free_view_count;
+    PyObject *names[MC_NAME_CACHE];
+};
+
+/* Makes the types and adds Document, Array and json_default to the module. 0, or -1 with a Python
+ * exception. Call from the module's exec slot; traverse, clear and free are for its three hooks. */
+int mc_document_state_init(PyObject *module, struct mc_document_state *state,
+                           mc_raise_function raise);
+int mc_document_state_traverse(struct mc_document_state *state, visitproc visit, void *arg);
+int mc_document_state_clear(struct mc_document_state *state);
+
+/* Options from a PyMongo CodecOptions (by duck typing: pymongo is not imported) or None, which
+ * gives a new reference to the default. NULL with TypeError or ValueError when something in it
+ * cannot be honoured (document_class, type registry). Release with mc_options_release(). */
+struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *codec_options);
+void mc_options_release(struct mc_options *options);
+
+static inline struct mc_options *mc_options_retain(struct mc_options *options)
+{
+    options->references++;
+    return options;
+}
+
+/* A Document of len bytes (5 or more) that the caller fills through *bytes before anything else
+ * happens; NULL with MemoryError. Takes its own reference to options. */
+PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
+
+/* Gives an unfilled document back. The same as Py_DECREF; named for the reader of the code. */
+static inline void mc_document_abandon(PyObject *document)
+{
+    Py_DECREF(document);
+}
+
+static inline bool mc_document_check(const struct mc_document_state *state, PyObject *object)
+{
+    return Py_TYPE(object) == state->document_type;
+}
+
+/* The bytes of a Document (any, nested ones too); valid while the object lives. */
+const uint8_t *mc_document_bytes(PyObject *document, size_t *len);
+
+/* The memory that this one document takes, its bytes included, its memo excluded. */
+size_t mc_document_memory(PyObject *document);
+
+/* The Python value of one element whose bytes are private and will not change, for instance what
+ * mc_bson_pluck() found in the map and the caller copied. Nested documents and arrays get a copy of
+ * their bytes. NULL with an exception. */
+PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson_element *element);
+
+/* An imported class or function (borrowed), or NULL with ImportError that says to install pymongo.
+ */
+PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which);
+
+#endif
