@@ -1,0 +1,96 @@
+"""The command line: ``mmapcache get | ls | dump | stat | check | watch | sync``.
+
+Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
+asked for, so that looking into a cache never imports the loader (or PyMongo). Errors are one
+sentence on stderr; exit statuses are 0 (done), 1 (could not) and 2 (wrong usage).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from mmapcache.cli.output import DONE, FAILED, USAGE, CommandError, UsageError, complain, emit
+
+_COMMANDS: Final = {
+    "get": ("mmapcache.cli.get", "print one document"),
+    "ls": ("mmapcache.cli.ls", "list collections, or the keys of one"),
+    "dump": ("mmapcache.cli.dump", "print all documents as Extended JSON lines or BSON"),
+    "stat": ("mmapcache.cli.stat", "generation, age, loader, sizes and free blocks"),
+    "check": ("mmapcache.cli.check", "verify every structure and checksum"),
+    "watch": ("mmapcache.cli.watch", "print each new generation and what changed"),
+    "sync": ("mmapcache.sync.command", "keep a cache file up to date from MongoDB or files"),
+}
+_EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says why), 2 usage."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(_named(arguments))
+    args = parser.parse_args(arguments)
+    if args.version:
+        emit(f"mmapcache {importlib.metadata.version('mmapcache')}")
+        return DONE
+    if not hasattr(args, "run"):
+        parser.print_help(sys.stderr)
+        return USAGE
+    return _run(args)
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    """The command in `arguments`, whose module alone has to be imported."""
+    return next((word for word in arguments if not word.startswith("-")), None)
+
+
+def _parser(named: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmapcache",
+        description="One shared, memory-mapped replica of MongoDB collections.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module_name, summary) in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=_EPILOG
+        )
+        if name == named:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    import mmapcache
+
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _discard_stdout()
+        return DONE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (CommandError, mmapcache.MmapCacheError, OSError) as error:
+        complain(args.command, _sentence(error))
+        return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _discard_stdout() -> None:
+    """The reader of our output has gone: let the interpreter's last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,89 @@
+"""What the commands share: opening, errors as one sentence, sizes and times for people, JSON lines.
+
+Exit statuses: 0 done, 1 the command could not do it (said in one sentence on stderr), 2 usage.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import mmapcache
+from mmapcache.cli.extjson import dumps
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+class CommandError(Exception):
+    """A command cannot go on; the message is one sentence for people, the exit status is 1."""
+
+
+class UsageError(CommandError):
+    """Arguments that do not go together; the exit status is 2."""
+
+
+def open_cache(path: str, timeout: float) -> mmapcache.Cache:
+    """The cache at `path`, waiting up to `timeout` seconds for its first generation."""
+    return mmapcache.open(path, timeout=timeout)
+
+
+def emit(line: str = "") -> None:
+    """One line to stdout."""
+    sys.stdout.write(line + "\n")
+
+
+def emit_json(value: object) -> None:
+    """One JSON value on one line to stdout."""
+    emit(dumps(value))
+
+
+def complain(command: str, message: str) -> None:
+    """One sentence to stderr, with the command that says it in front."""
+    first = message.strip() or "failed without saying why"
+    sys.stderr.write(f"mmapcache {command}: {first}\n")
+
+
+def size_text(count: int | float) -> str:
+    """Bytes for people: ``0 B``, ``512 B``, ``1.5 KiB``, ``2.0 GiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration for people: ``0.4 s``, ``12 min 5 s``, ``3 h 10 min``, ``2 d 4 h``."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{max(seconds, 0.0):.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def moment_text(unix: float | None) -> str:
+    """A point in time for people, in UTC; ``never`` for none."""
+    if not unix:
+        return "never"
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a plain table: first column to the left, all others to the right."""
+    grid = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(head))]
+    lines = []
+    for row in grid:
+        first, *rest = row
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -1,0 +1,201 @@
+"""``mmapcache watch PATH``: each new generation and what changed in it, as it happens.
+
+    wait(generation) -> walk the new generation -> compare with the digests of the one before -> print
+
+A digest is one 64-bit hash of a document's bytes, so that the comparison needs neither the documents
+of the generation before nor its snapshot, which the loader may have reclaimed. Two generations that
+follow each other faster than a walk takes are reported as one step, with how many it spans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final, NamedTuple
+
+import mmapcache
+from mmapcache.cli.extjson import dumps, key_text, key_to_extended
+from mmapcache.cli.output import DONE, emit, emit_json, open_cache
+
+_POLL_SECONDS: Final = 0.5
+_Digests = dict[str, dict[object, "_Digest"]]
+
+
+class _Digest(NamedTuple):
+    key: object
+    content: int
+
+
+class _Stop(Exception):
+    """A signal asked for the end."""
+
+
+@dataclass
+class _Change:
+    """The keys of one collection that differ between two generations."""
+
+    added: list[object] = field(default_factory=list)
+    changed: list[object] = field(default_factory=list)
+    removed: list[object] = field(default_factory=list)
+    appeared: bool = False
+    vanished: bool = False
+
+    def __bool__(self) -> bool:
+        keys = self.added or self.changed or self.removed
+        return bool(keys or self.appeared or self.vanished)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("path", help="the cache file")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event")
+    parser.add_argument("--count", type=int, metavar="N", help="end after N new generations")
+    parser.add_argument(
+        "--keys", type=int, default=5, metavar="N", help="name at most N keys per kind of change"
+    )
+    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints until --count generations were seen, a signal comes or nobody reads any more."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        with open_cache(args.path, args.timeout) as cache:
+            _watch(cache, args)
+    except _Stop:
+        pass
+    return DONE
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise _Stop
+
+
+def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
+    generation, before = _digests(cache)
+    loader = cache.status()["loader"]
+    _print_start(generation, before, loader, args.json)
+    seen = 0
+    while args.count is None or seen < args.count:
+        if cache.wait(generation, _POLL_SECONDS):
+            now, after = _digests(cache)
+            if now != generation:
+                _print_step(generation, now, _compare(before, after), args)
+                seen += 1
+            generation, before = now, after
+        current = cache.status()["loader"]
+        if current != loader:
+            _print_loader(current, args.json)
+            loader = current
+
+
+def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests]:
+    """The current generation and a digest of each of its documents."""
+    while True:
+        try:
+            with cache.snapshot() as snap:
+                return snap.generation, {name: _digest(snap[name]) for name in snap}
+        except mmapcache.SnapshotExpired:
+            continue  # the loader was faster than this walk: look at its newer generation
+
+
+def _digest(collection: mmapcache.Collection) -> dict[object, _Digest]:
+    found: dict[object, _Digest] = {}
+    for key in collection:
+        raw = collection.get_raw(key)
+        if raw is not None:
+            found[_identity(key)] = _Digest(key, hash(raw))
+    return found
+
+
+def _identity(key: object) -> object:
+    """A hashable stand-in for `key`; unlike in a dict, 1 and True are two keys in MongoDB."""
+    if type(key) in (str, int):
+        return key
+    return type(key).__name__, dumps(key_to_extended(key))
+
+
+def _compare(before: _Digests, after: _Digests) -> dict[str, _Change]:
+    changes: dict[str, _Change] = {}
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, {}), after.get(name, {})
+        change = _Change(
+            added=[new[i].key for i in new.keys() - old.keys()],
+            changed=[d.key for i, d in new.items() if i in old and old[i].content != d.content],
+            removed=[old[i].key for i in old.keys() - new.keys()],
+            appeared=name not in before,
+            vanished=name not in after,
+        )
+        if change:
+            changes[name] = change
+    return changes
+
+
+def _print_start(generation: int, digests: _Digests, loader: str, as_json: bool) -> None:
+    counts = {name: len(digests[name]) for name in sorted(digests)}
+    if as_json:
+        event: dict[str, Any] = {"event": "start", "generation": generation}
+        emit_json({**event, "loader": loader, "collections": counts})
+    else:
+        held = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing yet"
+        emit(f"generation {generation}: {held}; loader {loader}")
+    sys.stdout.flush()
+
+
+def _print_loader(loader: str, as_json: bool) -> None:
+    if as_json:
+        emit_json({"event": "loader", "loader": loader})
+    else:
+        emit(f"loader {loader}")
+    sys.stdout.flush()
+
+
+def _print_step(old: int, new: int, changes: dict[str, _Change], args: argparse.Namespace) -> None:
+    if args.json:
+        emit_json(
+            {
+                "event": "generation",
+                "generation": new,
+                "previous": old,
+                "changes": {n: _json_change(c, args.keys) for n, c in changes.items()},
+            }
+        )
+    else:
+        steps = f" ({new - old} generations in one step)" if new - old > 1 else ""
+        emit(f"generation {new}{steps}" + ("" if changes else ": the same documents"))
+        for name, change in changes.items():
+            emit(f"  {name}: {_text_change(change, args.keys)}")
+    sys.stdout.flush()
+
+
+def _json_change(change: _Change, limit: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for kind in ("added", "changed", "removed"):
+        keys: list[object] = getattr(change, kind)
+        shown[kind] = {"count": len(keys), "keys": [key_to_extended(k) for k in keys[:limit]]}
+    return {**shown, "appeared": change.appeared, "vanished": change.vanished}
+
+
+def _text_change(change: _Change, limit: int) -> str:
+    parts = []
+    if change.appeared:
+        parts.append("new collection")
+    if change.vanished:
+        parts.append("collection dropped")
+    for sign, keys in (("+", change.added), ("~", change.changed), ("-", change.removed)):
+        if keys:
+            parts.append(f"{sign}{len(keys):,} {_named(keys, limit)}".rstrip())
+    return ", ".join(parts)
+
+
+def _named(keys: list[object], limit: int) -> str:
+    if limit <= 0:
+        return ""
+    shown: Iterable[str] = map(key_text, itertools.islice(keys, limit))
+    return "(" + " ".join(shown) + (" ..." if len(keys) > limit else "") + ")"
