@@ -60,7 +60,7 @@ struct mc_options {
     uint8_t datetime_conversion; /* PyMongo's numbers; DATETIME 1, CLAMP 2, MS 3, AUTO 4 */
 };
 
-struct mc_view;
+struct mc_document; /* a Document or an Array: object.h */
 
 /* Sets the Python exception for a core error; the binding's one function. Returns NULL. */
 typedef PyObject *(*mc_raise_function)(PyObject *module, const struct mc_error *error);
@@ -75,7 +75,7 @@ struct mc_document_state {
     PyObject *text_raw, *text_utcoffset, *text_unknown;
     void *datetime_api; /* PyDateTime_CAPI: not the header's static variable */
     struct mc_options *options; /* the default */
-    struct mc_view *free_views;
+    struct mc_document *free_views;
     unsigned free_view_count;
     PyObject *names[MC_NAME_CACHE];
 };

@@ -22,14 +22,11 @@
 #include <stdint.h>
 
 #include "bson.h"
+#include "format.h"
 #include "status.h"
 
-enum {
-    MC_KEY_MAX = 1024, /* canonical bytes of a key; MongoDB's own index limit was the same */
-    MC_KEY_MAXKEY = 30,
-    MC_KEY_MINKEY = 31,
-    MC_KEY_TYPES = 32, /* type < 32: five bits */
-};
+/* BSON's type numbers of these two do not fit the five bits (MC_KEY_TYPES) that an entry has. */
+enum { MC_KEY_MAXKEY = 30, MC_KEY_MINKEY = 31 };
 
 /* data points into the source (a BSON value, a Python string), into inline_data or into the
  * caller's scratch: the key lives as long as these, and must not be copied by assignment. */
