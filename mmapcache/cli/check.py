@@ -1,4 +1,4 @@
-"""``mmapcache check PATH``: verifies every structure and every checksum; exit status 1 if corrupt."""
+"""``mmapcache check PATH``: verifies every structure and checksum; status 1 if corrupt."""
 
 from __future__ import annotations
 

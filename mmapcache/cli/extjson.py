@@ -2,8 +2,8 @@
 
 The idea: the command line shows what is stored, so it walks the stored bytes instead of going
 through Python values; a 32-bit and a 64-bit integer stay two types in canonical form, and a host
-that only runs workers can look into its cache with nothing else installed. Only keys of rare types
-(ObjectId, Decimal128, Regex, ...) are looked up through the `bson` module of PyMongo, imported then.
+that only runs workers can look into its cache with nothing else installed. Only looking up a key of
+a rare type (ObjectId, Decimal128, Regex, ...) needs the `bson` module of PyMongo, imported then.
 
     element = type byte | name NUL | payload          document = int32 length | element... | 0
 

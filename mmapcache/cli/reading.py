@@ -2,7 +2,7 @@
 
 A loader reclaims what a superseded generation used after about a second, so printing a large
 collection straight from a snapshot would often end in SnapshotExpired. `gather` therefore copies
-first and prints later: one pass over the map, tried again on a newer generation when it was too slow.
+first and prints later: one pass over the map, repeated on a newer generation if it was too slow.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 """``mmapcache watch PATH``: each new generation and what changed in it, as it happens.
 
-    wait(generation) -> walk the new generation -> compare with the digests of the one before -> print
+    wait(generation) -> walk the new one -> compare with the digests of the one before -> print
 
-A digest is one 64-bit hash of a document's bytes, so that the comparison needs neither the documents
-of the generation before nor its snapshot, which the loader may have reclaimed. Two generations that
-follow each other faster than a walk takes are reported as one step, with how many it spans.
+A digest is one 64-bit hash of a document's bytes, so that comparing needs neither the documents of
+the generation before nor its snapshot, which the loader may have reclaimed. Generations that follow
+each other faster than a walk takes are reported as one step, with how many it spans.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import select
 import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Final, NamedTuple
 
 import mmapcache
@@ -29,10 +29,6 @@ _Digests = dict[str, dict[object, "_Digest"]]
 class _Digest(NamedTuple):
     key: object
     content: int
-
-
-class _Stop(Exception):
-    """A signal asked for the end."""
 
 
 @dataclass
@@ -63,18 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints until --count generations were seen, a signal comes or nobody reads any more."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with open_cache(args.path, args.timeout) as cache:
             _watch(cache, args)
-    except _Stop:
+    except KeyboardInterrupt:
         pass
     return DONE
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise _Stop
+def _nobody_reads() -> bool:
+    """True when stdout is a pipe whose other end was closed (`mmapcache watch ... | head -3`)."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
@@ -93,6 +92,8 @@ def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
         if current != loader:
             _print_loader(current, args.json)
             loader = current
+        if _nobody_reads():
+            return
 
 
 def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests]:
