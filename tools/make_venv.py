@@ -36,7 +36,9 @@ def missing() -> list[str]:
         lacks.append(f"{header} is missing: on Debian and Ubuntu `apt install python3-dev`")
     compiler = os.environ.get("CC", "cc").split()[0]
     if shutil.which(compiler) is None and shutil.which("gcc") is None:
-        lacks.append(f"no C compiler `{compiler}`: on Debian and Ubuntu `apt install gcc libc6-dev`")
+        lacks.append(
+            f"no C compiler `{compiler}`: on Debian and Ubuntu `apt install gcc libc6-dev`"
+        )
     if find_spec("ensurepip") is None and find_spec("pip") is None:
         lacks.append("neither ensurepip nor pip: on Debian and Ubuntu `apt install python3-venv`")
     return lacks

@@ -1,0 +1,100 @@
+"""The architecture's rules hold here, and each rule is seen to catch a tree that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lint_architecture as lint
+import pytest
+
+LONG_FUNCTION = "/* hash.c - h */\nint f(void)\n{\n" + "    f();\n" * 68 + "}\n"
+
+# rule, file of the tree that is changed, its new text, what is said
+BREACHES = [
+    (lint.shared_memory_has_one_funnel, "src/hash.c", "#include <stdatomic.h>\n", "stdatomic.h"),
+    (lint.shared_memory_has_one_funnel, "src/hash.c", "volatile int x;\n", "volatile"),
+    (lint.system_has_one_door, "src/hash.c", "#include <sys/mman.h>\n", "sys/mman.h"),
+    (lint.system_has_one_door, "src/hash.c", "  #  include <fcntl.h>\n", "fcntl.h"),
+    (lint.core_knows_no_python, "src/hash.c", "#include <Python.h>\n", "hash.c is of the core"),
+    (lint.core_knows_no_python, "src/hash.h", '#include "module.h"\n', "hash.c is of the core"),
+    (lint.core_knows_no_python, "src/stray.c", "int x;\n", "stray.c does without Python"),
+    (lint.c_files_are_small, "src/hash.c", "/* hash.c - h */\n" * 600, "hash.c has 600 lines"),
+    (lint.c_files_are_small, "src/hash.c", LONG_FUNCTION, "hash.c:2: a function of 71 lines"),
+    (lint.c_files_are_small, "src/hash.c", "/* hash.c - " + "x" * 90, "hash.c:1: 102 columns"),
+    (lint.c_files_are_small, "tests/core/test_a.c", "int x;\n", "test_a.c does not open with"),
+    (lint.package_imports_only_what_it_may, "mmapcache/a.py", "import pickle\n", "pickle"),
+    (
+        lint.package_imports_only_what_it_may,
+        "mmapcache/a.py",
+        " from secantus import X",
+        "secantus",
+    ),
+    (lint.no_file_names_a_machine, "docs/a.md", "see /" + "work/main", "docs/a.md holds"),
+    (lint.no_file_names_a_machine, ".ci/run", "curl " + "pypi" + ".org", ".ci/run holds"),
+    (lint.help_names_every_target, "Makefile", "new: all\n\techo\n", "does not name new"),
+    (lint.changelog_names_the_version, "pyproject.toml", 'version = "9.9.9"\n', "[9.9.9]"),
+]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small tree that keeps every rule."""
+    for name, text in {
+        "src/shm.h": "/* shm.h - s */\n#include <stdatomic.h>\n",
+        "src/region.c": "/* region.c - r */\n#include <sys/mman.h>\n#include <sys/types.h>\n",
+        "src/hash.h": "/* hash.h - h */\n#include <stdint.h>\n",
+        "src/hash.c": '/* hash.c - volatile */\n#include "hash.h"\n#include "shm.h"\n',
+        "src/module.h": "/* module.h - m */\n#include <Python.h>\n",
+        "src/cache_type.c": '/* cache_type.c - c */\n#include "module.h"\n',
+        "tests/core/test_hash.c": "/* test_hash.c - t */\n",
+        "mmapcache/__init__.py": "import struct\n",
+        "docs/a.md": "text\n",
+        ".ci/run": "make test\n",
+        "Makefile": 'help:\n\t@echo "make test  runs"\ntest: all\n',
+        "pyproject.toml": 'version = "1.2.3"\n',
+        "CHANGELOG.md": "## [1.2.3] - 2026-01-01\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("rule", lint.RULES, ids=lambda rule: rule.__name__)
+def test_rule_holds(rule: Callable[[Path], list[str]]) -> None:
+    assert rule(lint.ROOT) == []
+
+
+@pytest.mark.parametrize("rule", lint.RULES, ids=lambda rule: rule.__name__)
+def test_rule_accepts_a_right_tree(rule: Callable[[Path], list[str]], tree: Path) -> None:
+    assert rule(tree) == []
+
+
+@pytest.mark.parametrize(("rule", "name", "text", "said"), BREACHES)
+def test_rule_catches(
+    rule: Callable[[Path], list[str]], name: str, text: str, said: str, tree: Path
+) -> None:
+    (tree / name).write_text(text)
+    assert any(said in breach for breach in rule(tree)), rule(tree)
+
+
+def test_every_rule_has_a_breach() -> None:
+    assert {rule for rule, *_ in BREACHES} == set(lint.RULES)
+
+
+def test_made_files_are_not_looked_at(tree: Path) -> None:
+    for name in ("build/a.txt", ".venv/a.txt", "x.egg-info/a.txt", "docs/__pycache__/a.txt"):
+        path = tree / name
+        path.parent.mkdir(parents=True)
+        path.write_text("/" + "work/")
+    assert lint.no_file_names_a_machine(tree) == []
+
+
+def test_format_configuration_matches_the_rule() -> None:
+    assert f"ColumnLimit: {lint.MAX_COLUMNS}\n" in (lint.ROOT / ".clang-format").read_text()
+    assert f"line-length = {lint.MAX_COLUMNS}\n" in (lint.ROOT / "pyproject.toml").read_text()
+
+
+def test_ci_script_can_be_executed() -> None:
+    assert (lint.ROOT / ".ci/run").stat().st_mode & 0o111

@@ -1,0 +1,119 @@
+"""What users install: wheel and sdist are whole, build without the Makefile, and import little."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import mmapcache
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Reads and writes text and numbers, and says which of the modules it must not need are loaded.
+SMOKE = """
+import sys, tempfile, os
+import mmapcache
+path = os.path.join(tempfile.mkdtemp(), "c.mmapcache")
+with mmapcache.Writer(path, max_size="8MiB") as writer:
+    with writer.batch() as batch:
+        batch.put("sites", "k", {"_id": "k", "text": "é", "n": 5, "sub": {"x": [1.5, True, None]}})
+    with mmapcache.open(path) as cache:
+        document = cache["sites"]["k"]
+        assert document["text"] == "é" and document["n"] == 5 and document["sub"]["x"][0] == 1.5
+heavy = {"bson", "pymongo", "tqdm", "tomli", "mmapcache.sync", "secantus"} & set(sys.modules)
+print("loaded:", sorted(heavy), mmapcache.__version__)
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command without the caller's Python settings; its output, or the test fails with it."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{command}:\n{result.stdout}"
+    return result.stdout
+
+
+def make_environment(directory: Path) -> Path:
+    """A new empty environment; its interpreter."""
+    venv.create(directory, with_pip=True)
+    return directory / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(sdist, wheel), the wheel built from the sdist in an isolated environment."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", out, ROOT, cwd=out)
+    (sdist,) = out.glob("*.tar.gz")
+    (wheel,) = out.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.mark.slow
+def test_sdist_is_whole(distributions: tuple[Path, Path]) -> None:
+    with tarfile.open(distributions[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = run("git", "ls-files", cwd=ROOT).splitlines() if (ROOT / ".git").exists() else []
+    missing = [
+        name for name in tracked if name not in names and name not in {".gitignore", ".ci/run"}
+    ]
+    assert missing == []
+    assert {"src/store.h", "src/_mmapcache.c", "mmapcache/py.typed", "LICENSE"} <= names
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+
+
+@pytest.mark.slow
+def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(distributions[1]) as archive:
+        names = archive.namelist()
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        assert "mmapcache = mmapcache.cli:main" in archive.read(entry_points).decode()
+    assert {"mmapcache/__init__.py", "mmapcache/py.typed", "mmapcache/_mmapcache.pyi"} <= set(names)
+    assert [name for name in names if name.startswith("mmapcache/_mmapcache.")][:1] != []
+    assert any(name.endswith("LICENSE") for name in names)
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"mmapcache"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["sdist", "wheel", "tree"])
+def test_installs_and_works_in_an_empty_environment(
+    what: str, distributions: tuple[Path, Path], tmp_path: Path
+) -> None:
+    python = make_environment(tmp_path / "venv")
+    thing = {"sdist": distributions[0], "wheel": distributions[1], "tree": ROOT}[what]
+    run(python, "-m", "pip", "install", "--quiet", thing, cwd=tmp_path)
+    said = run(python, "-W", "error", "-c", SMOKE, cwd=tmp_path)
+    assert said.splitlines()[-1] == f"loaded: [] {mmapcache.__version__}"
+    run(python.parent / "mmapcache", "--help", cwd=tmp_path)
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    said = run(sys.executable, "-W", "error", "-c", SMOKE, cwd=tmp_path)
+    assert said.splitlines()[-1] == f"loaded: [] {mmapcache.__version__}"
+
+
+def test_version_is_one() -> None:
+    assert metadata.version("mmapcache") == mmapcache.__version__
+
+
+def test_users_install_no_dependency_and_never_the_gpl_server() -> None:
+    requires = metadata.requires("mmapcache") or []
+    assert [line for line in requires if "extra ==" not in line] == []
+    server = [line for line in requires if line.lower().startswith("secantus")]
+    assert server and all('extra == "demo"' in line for line in server)
