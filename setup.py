@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+
+if not sys.platform.startswith("linux"):
+    raise SystemExit(f"mmapcache runs on Linux only (futex, memfd): this is {sys.platform}")
+if sys.byteorder != "little":
+    raise SystemExit("mmapcache's file format is little-endian, and this machine is not")
 
 COMPILE = [
     "-std=c11",
@@ -43,29 +47,15 @@ if os.environ.get("MMAPCACHE_COVERAGE") == "1":
     LINK += ["--coverage"]
 
 
-class BuildExtension(build_ext):
-    """Says in a sentence why a machine cannot build this, before the compiler says it in a page."""
-
-    def run(self) -> None:
-        if not sys.platform.startswith("linux"):
-            raise SystemExit(
-                f"mmapcache runs on Linux only (futex, memfd and fallocate): this is {sys.platform}"
-            )
-        if sys.byteorder != "little":
-            raise SystemExit("mmapcache's file format is little-endian: this machine is not")
-        super().run()
-
-
 setup(
     ext_modules=[
         Extension(
             "mmapcache._mmapcache",
-            sources=sorted(glob("src/*.c")),
-            depends=sorted(glob("src/*.h")),
+            sources=sorted(map(str, Path("src").glob("*.c"))),
+            depends=sorted(map(str, Path("src").glob("*.h"))),
             include_dirs=["src"],
             extra_compile_args=COMPILE,
             extra_link_args=LINK,
         )
     ],
-    cmdclass={"build_ext": BuildExtension},
 )

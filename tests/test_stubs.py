@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mmapcache
 import pytest
+
+import mmapcache
 
 STUB = Path(mmapcache.__file__).parent / "_mmapcache.pyi"
 

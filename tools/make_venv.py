@@ -26,8 +26,8 @@ def missing() -> list[str]:
     lacks = []
     if sys.version_info < OLDEST:
         lacks.append(
-            f"{sys.executable} is Python {sys.version.split()[0]} and 3.10 is the oldest that will do:"
-            " say `make PYTHON=python3.11 ...`"
+            f"{sys.executable} is Python {sys.version.split()[0]}, too old by now:"
+            " say `make PYTHON=python3.11 ...`, or any other from 3.10 on"
         )
     if not sys.platform.startswith("linux"):
         lacks.append(f"mmapcache runs on Linux only: this is {sys.platform}")
@@ -36,9 +36,7 @@ def missing() -> list[str]:
         lacks.append(f"{header} is missing: on Debian and Ubuntu `apt install python3-dev`")
     compiler = os.environ.get("CC", "cc").split()[0]
     if shutil.which(compiler) is None and shutil.which("gcc") is None:
-        lacks.append(
-            f"no C compiler `{compiler}`: on Debian and Ubuntu `apt install gcc libc6-dev`"
-        )
+        lacks.append(f"no C compiler {compiler}: on Debian and Ubuntu `apt install gcc libc6-dev`")
     if find_spec("ensurepip") is None and find_spec("pip") is None:
         lacks.append("neither ensurepip nor pip: on Debian and Ubuntu `apt install python3-venv`")
     return lacks
