@@ -32,7 +32,7 @@ def commands() -> dict[str, list[str]]:
         "ruff format": ["ruff", "format", "--check"],
         "mypy": ["mypy"],
     }
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-Isrc", "-Itests/core", f"-isystem{include}"]
+    flags = ["-std=c11", "-Isrc", "-Itests/core", f"-isystem{include}"]
     for source in sources:
         tools[f"clang-tidy {source}"] = ["clang-tidy", "--quiet", source, "--", *flags]
     return tools
