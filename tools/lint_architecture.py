@@ -33,6 +33,7 @@ CORE = {
     "status",
     "store",
     "table",
+    "testing",
     "writer",
 }
 OS_HEADERS = re.compile(
