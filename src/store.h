@@ -14,8 +14,8 @@
  * mc_view_current() says so, which is one load and one comparison.
  *
  * Any process may call all of this; nothing here writes to the map, takes a lock or, but for opening
- * and mc_map_loader, enters the kernel. A map may be used by many threads; its reference count is
- * atomic.
+ * and mc_map_loader, enters the kernel. Many threads may read through one map; its reference count is
+ * plain, so the caller serialises retain and release (the GIL does).
  */
 #ifndef MMAPCACHE_STORE_H
 #define MMAPCACHE_STORE_H
@@ -25,9 +25,11 @@
 #include <stdint.h>
 
 #include "format.h"
+#include "hash.h"
 #include "key.h"
 #include "shm.h"
 #include "status.h"
+#include "table.h"
 
 /* ---- map ---- */
 
@@ -76,9 +78,8 @@ enum mc_loader mc_map_loader(const struct mc_map *map);
 
 struct mc_view {
     struct mc_map *map;           /* borrowed: the caller keeps it retained */
-    const uint8_t *base;          /* the mapping */
     const struct mc_control *control;
-    uint64_t limit;               /* bytes that may be referred to: <= the file's size */
+    struct mc_space space; /* the mapping, and the bytes that may be referred to: <= the file's size */
     uint64_t hash_seed[2];
     struct mc_root root;          /* a private copy; all zero for generation 0 */
 };
@@ -124,70 +125,44 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
 
 /* ---- entries ---- */
 
-struct mc_hit {
-    const uint8_t *key;   /* in the map */
-    const uint8_t *value; /* in the map: read it through mc_copy only */
-    uint32_t value_len;   /* <= MC_DOCUMENT_MAX, and value + value_len lies within the view */
-    uint16_t key_len;
-    uint8_t key_type;
-    uint64_t offset; /* of the entry: (offset, birth) names its content for ever */
-    uint64_t birth;  /* generation in which it was written */
-};
-
-/* The hash that mc_find and the table use; fill key->hash with it. */
-static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key);
+/* The hash that mc_find needs in key->hash. */
+static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key)
+{
+    return mc_hash(view->hash_seed, key->type, key->data, key->len);
+}
 
 /* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK, MC_ABSENT, MC_CORRUPT. */
-enum mc_status mc_find(const struct mc_view *view, uint64_t root, const struct mc_key *key,
-                       struct mc_hit *out);
+static inline enum mc_status mc_find(const struct mc_view *view, uint64_t root,
+                                     const struct mc_key *key, struct mc_hit *out)
+{
+    return mc_table_find(&view->space, root, key, out);
+}
 
-/* The same for many keys at once, with the cold loads of different keys overlapped. Fills
- * statuses[i] and hits[i]; `count` is at most MC_FIND_MANY. NOT validated. */
-#define MC_FIND_MANY 64u
-void mc_find_many(const struct mc_view *view, uint64_t root, const struct mc_key *keys, size_t count,
-                  struct mc_hit *hits, enum mc_status *statuses);
-
-/* Asks for the value's cache lines ahead of mc_copy. */
-void mc_prefetch(const struct mc_hit *hit);
+/* The same for up to MC_FIND_MANY keys at once, with the cold loads of different keys overlapped. Fills
+ * statuses[i] and hits[i]. NOT validated. */
+static inline void mc_find_many(const struct mc_view *view, uint64_t root, const struct mc_key *keys,
+                                size_t count, struct mc_hit *hits, enum mc_status *statuses)
+{
+    mc_table_find_many(&view->space, root, keys, count, hits, statuses);
+}
 
 /* Copies map bytes that a hit named into private memory. */
-static inline void mc_copy(void *to, const uint8_t *from, size_t len)
+static inline void mc_copy(void *to, const shm_byte *from, size_t len)
 {
     shm_read(to, from, len);
 }
 
 /* ---- iteration ---- */
 
-#define MC_CURSOR_LEVELS 5u
-struct mc_cursor {
-    const struct mc_view *view;
-    struct mc_cursor_level {
-        uint64_t ref;
-        uint32_t index; /* the next slot to look at */
-    } levels[MC_CURSOR_LEVELS];
-    int depth; /* -1: at the end */
-    uint64_t left; /* bytes of table that it may still walk: a hostile file ends too */
-};
-
 /* A walk over every entry of the table at `root` (a collection's, or view->root.catalogue), in hash
- * order. The view must outlive the cursor. */
-void mc_cursor_begin(struct mc_cursor *cursor, const struct mc_view *view, uint64_t root);
-
-/* The next entry, NOT validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
-enum mc_status mc_cursor_next(struct mc_cursor *cursor, struct mc_hit *out);
+ * order: mc_walk_begin(&walk, &view->space, root), then mc_walk_entry until MC_ABSENT. NOT validated:
+ * MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
+enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out);
 
 /* In a walk over the catalogue: MC_OK and the collection, or MC_ABSENT for the loader's state. */
 enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out);
 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
-
-/* ---- implementation of the inline functions ---- */
-#include "hash.h"
-
-static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key)
-{
-    return mc_hash(view->hash_seed, key->type, key->data, key->len);
-}
 
 #endif

@@ -1,0 +1,356 @@
+/* arena.c - see arena.h.
+ *
+ * An extent is packed into one word: 35 bits of offset and 29 of size, both in granules, so that a
+ * million retired documents wait in 8 MB. Young bits are set for every granule of an extent, which is
+ * what lets a walk over words free them again without knowing where one block ends.
+ */
+#include "arena.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format.h"
+#include "mutant.h"
+
+#define EXTENT_SHIFT 29
+#define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
+#define GROUP_WORDS 3u /* generation, time, extents */
+
+#ifdef MC_TEST
+#include "testing.h"
+#define realloc mc_test_realloc
+#endif
+
+static uint64_t granules_of(uint64_t bytes)
+{
+    return (bytes + MC_GRANULE - 1) / MC_GRANULE;
+}
+
+/* ---- lists of words ---- */
+
+static enum mc_status words_prepare(struct mc_words *words, size_t more)
+{
+    if (words->head + words->count + more <= words->capacity) {
+        return MC_OK;
+    }
+    if (words->head > 0 && words->head >= words->count && words->count + more <= words->capacity) {
+        memmove(words->items, words->items + words->head, words->count * sizeof *words->items);
+        words->head = 0;
+        return MC_OK;
+    }
+    size_t capacity = words->capacity * 2 > 64 ? words->capacity * 2 : 64;
+    while (capacity < words->head + words->count + more) {
+        capacity *= 2;
+    }
+    uint64_t *items = realloc(words->items, capacity * sizeof *items);
+    if (items == NULL) {
+        return MC_NOMEM;
+    }
+    words->items = items;
+    words->capacity = capacity;
+    return MC_OK;
+}
+
+static void words_push(struct mc_words *words, uint64_t item)
+{
+    assert(words->head + words->count < words->capacity);
+    words->items[words->head + words->count++] = item;
+}
+
+static void words_pop(struct mc_words *words, size_t count)
+{
+    words->count -= count;
+    words->head = words->count > 0 ? words->head + count : 0;
+}
+
+static void words_clear(struct mc_words *words)
+{
+    words->head = words->count = 0;
+}
+
+static void words_free(struct mc_words *words)
+{
+    free(words->items);
+    *words = (struct mc_words){0};
+}
+
+/* ---- young bits ---- */
+
+/* Bits [first, first + count) of one word. */
+static uint64_t bits(unsigned first, unsigned count)
+{
+    return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
+}
+
+/* Makes sure that `granules` have young bits and that marking `count` words needs no memory. */
+static enum mc_status young_prepare(struct mc_arena_scope *scope, uint64_t granules, size_t count)
+{
+    size_t needed = (size_t)(granules / 64) + 1;
+    if (needed > scope->words) {
+        size_t words = scope->words * 2 > needed ? scope->words * 2 : needed;
+        uint64_t *young = realloc(scope->young, words * sizeof *young);
+        if (young == NULL) {
+            return MC_NOMEM;
+        }
+        memset(young + scope->words, 0, (words - scope->words) * sizeof *young);
+        scope->young = young;
+        scope->words = words;
+    }
+    return words_prepare(&scope->touched, count);
+}
+
+static void young_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+{
+    while (granules > 0) {
+        uint64_t word = offset / 64;
+        unsigned first = (unsigned)(offset % 64);
+        unsigned count = granules < 64 - first ? (unsigned)granules : 64 - first;
+        if (scope->young[word] == 0) {
+            words_push(&scope->touched, word);
+        }
+        scope->young[word] |= bits(first, count);
+        offset += count;
+        granules -= count;
+    }
+}
+
+static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+{
+    while (granules > 0) {
+        unsigned first = (unsigned)(offset % 64);
+        unsigned count = granules < 64 - first ? (unsigned)granules : 64 - first;
+        scope->young[offset / 64] &= ~bits(first, count);
+        offset += count;
+        granules -= count;
+    }
+}
+
+static bool young_test(const struct mc_arena_scope *scope, uint64_t granule)
+{
+    return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
+}
+
+/* Frees everything young in a scope: its words' runs of set bits are allocated extents or parts of them. */
+static void young_free_all(struct mc_arena *arena, struct mc_arena_scope *scope)
+{
+    for (size_t i = 0; i < scope->touched.count; i++) {
+        uint64_t word = scope->touched.items[i];
+        uint64_t left = scope->young[word];
+        scope->young[word] = 0;
+        while (left != 0) {
+            unsigned first = (unsigned)__builtin_ctzll(left);
+            uint64_t shifted = ~(left >> first);
+            unsigned count = shifted == 0 ? 64 : (unsigned)__builtin_ctzll(shifted);
+            mc_buddy_free(arena->buddy, word * 64 + first, count);
+            left &= ~bits(first, count);
+        }
+    }
+    words_clear(&scope->touched);
+}
+
+static void young_forget_all(struct mc_arena_scope *scope)
+{
+    for (size_t i = 0; i < scope->touched.count; i++) {
+        scope->young[scope->touched.items[i]] = 0;
+    }
+    words_clear(&scope->touched);
+}
+
+/* ---- life ---- */
+
+enum mc_status mc_arena_create(struct mc_arena *arena, uint64_t bytes, uint64_t max_bytes,
+                               mc_make_room make_room, void *context)
+{
+    *arena = (struct mc_arena){.make_room = make_room, .context = context};
+    return mc_buddy_create(bytes / MC_GRANULE, max_bytes / MC_GRANULE, &arena->buddy);
+}
+
+void mc_arena_destroy(struct mc_arena *arena)
+{
+    for (int i = 0; i < MC_SCOPES; i++) {
+        free(arena->scopes[i].young);
+        words_free(&arena->scopes[i].touched);
+        words_free(&arena->scopes[i].retired);
+    }
+    words_free(&arena->queue);
+    words_free(&arena->groups);
+    mc_buddy_destroy(arena->buddy);
+    *arena = (struct mc_arena){0};
+}
+
+enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t *offset)
+{
+    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    uint64_t granules = granules_of(bytes), found;
+    assert(granules > 0 && granules <= EXTENT_MASK);
+    enum mc_status status = mc_buddy_alloc(arena->buddy, granules, &found);
+    while (status == MC_FULL) {
+        status = arena->make_room(arena->context, bytes);
+        if (status != MC_OK) {
+            return status;
+        }
+        status = mc_buddy_alloc(arena->buddy, granules, &found);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules / 64 + 2);
+    if (status != MC_OK) {
+        mc_buddy_free(arena->buddy, found, granules);
+        return status;
+    }
+    young_set(scope, found, granules);
+    *offset = found * MC_GRANULE;
+    return MC_OK;
+}
+
+enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count)
+{
+    return words_prepare(&arena->scopes[arena->scope].retired, count);
+}
+
+void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
+{
+    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    uint64_t granule = offset / MC_GRANULE, granules = granules_of(bytes);
+    if (young_test(scope, granule) || MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
+        young_clear(scope, granule, granules);
+        mc_buddy_free(arena->buddy, granule, granules);
+    } else {
+        words_push(&scope->retired, granule << EXTENT_SHIFT | granules);
+    }
+}
+
+bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offset)
+{
+    return young_test(&arena->scopes[arena->scope], offset / MC_GRANULE);
+}
+
+/* ---- the inner scope ---- */
+
+enum mc_status mc_arena_replace_begin(struct mc_arena *arena)
+{
+    assert(arena->scopes[MC_SCOPE_REPLACE].touched.count == 0);
+    assert(arena->scopes[MC_SCOPE_REPLACE].retired.count == 0);
+    return young_prepare(&arena->scopes[MC_SCOPE_REPLACE], mc_buddy_granules(arena->buddy), 0);
+}
+
+enum mc_status mc_arena_replace_end(struct mc_arena *arena)
+{
+    struct mc_arena_scope *outer = &arena->scopes[MC_SCOPE_BATCH];
+    struct mc_arena_scope *inner = &arena->scopes[MC_SCOPE_REPLACE];
+    enum mc_status status =
+        young_prepare(outer, mc_buddy_granules(arena->buddy), inner->touched.count);
+    if (status == MC_OK) {
+        status = words_prepare(&outer->retired, inner->retired.count);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < inner->touched.count; i++) {
+        uint64_t word = inner->touched.items[i];
+        if (outer->young[word] == 0 && inner->young[word] != 0) {
+            words_push(&outer->touched, word);
+        }
+        outer->young[word] |= inner->young[word];
+        inner->young[word] = 0;
+    }
+    words_clear(&inner->touched);
+    arena->scope = MC_SCOPE_BATCH;
+    for (size_t i = 0; i < inner->retired.count; i++) { /* the batch's own blocks are free now */
+        uint64_t extent = inner->retired.items[i];
+        mc_arena_release(arena, (extent >> EXTENT_SHIFT) * MC_GRANULE,
+                         (extent & EXTENT_MASK) * MC_GRANULE);
+    }
+    words_clear(&inner->retired);
+    return MC_OK;
+}
+
+void mc_arena_replace_cancel(struct mc_arena *arena)
+{
+    struct mc_arena_scope *inner = &arena->scopes[MC_SCOPE_REPLACE];
+    young_free_all(arena, inner);
+    words_clear(&inner->retired);
+    arena->scope = MC_SCOPE_BATCH;
+}
+
+/* ---- the batch ---- */
+
+enum mc_status mc_arena_prepare_commit(struct mc_arena *arena)
+{
+    size_t retired = arena->scopes[MC_SCOPE_BATCH].retired.count;
+    enum mc_status status = words_prepare(&arena->queue, retired);
+    return status == MC_OK ? words_prepare(&arena->groups, GROUP_WORDS) : status;
+}
+
+void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_ns)
+{
+    struct mc_arena_scope *scope = &arena->scopes[MC_SCOPE_BATCH];
+    assert(arena->scope == MC_SCOPE_BATCH);
+    if (scope->retired.count > 0) {
+        words_push(&arena->groups, generation);
+        words_push(&arena->groups, (uint64_t)time_ns);
+        words_push(&arena->groups, scope->retired.count);
+    }
+    for (size_t i = 0; i < scope->retired.count; i++) {
+        uint64_t extent = scope->retired.items[i];
+        arena->queued += (extent & EXTENT_MASK) * MC_GRANULE;
+        words_push(&arena->queue, extent);
+    }
+    words_clear(&scope->retired);
+    young_forget_all(scope);
+}
+
+void mc_arena_abort(struct mc_arena *arena)
+{
+    mc_arena_replace_cancel(arena);
+    young_free_all(arena, &arena->scopes[MC_SCOPE_BATCH]);
+    words_clear(&arena->scopes[MC_SCOPE_BATCH].retired);
+}
+
+/* ---- the queue ---- */
+
+uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
+{
+    const struct mc_words *groups = &arena->groups;
+    uint64_t generation = 0;
+    size_t low = 0, high = groups->count / GROUP_WORDS; /* times only rise: search by halves */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const uint64_t *group = groups->items + groups->head + middle * GROUP_WORDS;
+        if ((int64_t)group[1] <= time_ns) {
+            generation = group[0];
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return generation;
+}
+
+uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most)
+{
+    uint64_t freed = 0;
+    size_t done = 0;
+    while (arena->groups.count > 0 && done < most) {
+        uint64_t *group = arena->groups.items + arena->groups.head;
+        if (group[0] > generation) {
+            break;
+        }
+        size_t count = group[2] < most - done ? (size_t)group[2] : most - done;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t extent = arena->queue.items[arena->queue.head + i];
+            mc_buddy_free(arena->buddy, extent >> EXTENT_SHIFT, extent & EXTENT_MASK);
+            freed += (extent & EXTENT_MASK) * MC_GRANULE;
+        }
+        words_pop(&arena->queue, count);
+        group[2] -= count;
+        done += count;
+        if (group[2] == 0) {
+            words_pop(&arena->groups, GROUP_WORDS);
+        }
+    }
+    arena->queued -= freed;
+    return freed;
+}

@@ -1,0 +1,93 @@
+/* arena.h - what a batch allocates and what it gives up, on top of the buddy allocator.
+ *
+ *   free --alloc--> young --commit--> live --release--> retired --commit--> queue --reclaim--> free
+ *                     |                                    |
+ *                     +---- release, abort ----> free      +---- abort ----> live
+ *
+ * A block is *young* while the batch that allocated it is open: no reader can reach it, so it is changed
+ * in place and freed at once. Anything older is *retired* instead: generations that readers may still
+ * use refer to it, and it waits in a queue until the writer has announced its reuse.
+ *
+ * Youth is one bit per granule in private memory, so that an abort frees exactly what the batch allocated
+ * by walking set bits, whatever structures the blocks belonged to. There are two scopes, a batch and a
+ * replace within it, each with its own young bits and its own retired list; cancelling the inner one
+ * takes back what was done in it and nothing else.
+ *
+ * Private memory, no I/O, no atomics. Offsets and sizes are in bytes and multiples of MC_GRANULE (sizes
+ * are rounded up). The loader only.
+ */
+#ifndef MMAPCACHE_ARENA_H
+#define MMAPCACHE_ARENA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buddy.h"
+#include "status.h"
+
+enum mc_scope { MC_SCOPE_BATCH, MC_SCOPE_REPLACE, MC_SCOPES };
+
+/* A growing list of words. */
+struct mc_words {
+    uint64_t *items;
+    size_t head, count, capacity; /* items[head .. head + count) are in use */
+};
+
+struct mc_arena_scope {
+    uint64_t *young;         /* a bit per granule */
+    size_t words;            /* of young */
+    struct mc_words touched; /* indices of words of young that may be non-zero */
+    struct mc_words retired; /* packed extents */
+};
+
+/* Makes room for `bytes`: reclaims or grows. MC_OK: try again; else why there is none. */
+typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes);
+
+struct mc_arena {
+    struct mc_buddy *buddy;
+    struct mc_arena_scope scopes[MC_SCOPES];
+    enum mc_scope scope;    /* what alloc and release work in */
+    struct mc_words queue;  /* packed extents of all groups, oldest first */
+    struct mc_words groups; /* three words each: generation, time, extents */
+    uint64_t queued;        /* bytes in the queue */
+    mc_make_room make_room;
+    void *context;
+};
+
+/* An arena of `bytes`, all free, which may grow to `max_bytes`. MC_NOMEM. */
+enum mc_status mc_arena_create(struct mc_arena *arena, uint64_t bytes, uint64_t max_bytes,
+                               mc_make_room make_room, void *context);
+void mc_arena_destroy(struct mc_arena *arena);
+
+/* Room for `bytes` that no generation refers to. MC_FULL and whatever make_room said, MC_NOMEM. */
+enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t *offset);
+
+/* Makes sure that the next `count` releases cannot fail. MC_NOMEM. */
+enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count);
+
+/* Gives up an extent: frees a young one, retires another. Prepared for, it never fails. */
+void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes);
+
+/* True when the block at `offset` was allocated in the current scope: change it in place. */
+bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offset);
+
+/* The inner scope: begin it, keep what it did, or take it back. Ending needs room for lists: MC_NOMEM. */
+enum mc_status mc_arena_replace_begin(struct mc_arena *arena);
+enum mc_status mc_arena_replace_end(struct mc_arena *arena);
+void mc_arena_replace_cancel(struct mc_arena *arena);
+
+/* The batch: mc_arena_commit moves what it retired to the queue as the group of `generation`, retired at
+ * `time_ns`; prepare_commit makes sure that it cannot fail (MC_NOMEM). Abort takes the batch back. */
+enum mc_status mc_arena_prepare_commit(struct mc_arena *arena);
+void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_ns);
+void mc_arena_abort(struct mc_arena *arena);
+
+/* The generation of the newest group retired at or before `time_ns`; 0: none. */
+uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
+
+/* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer has
+ * announced it. Returns the bytes freed. */
+uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most);
+
+#endif

@@ -1,0 +1,473 @@
+/* region.c - see region.h. Every system call of the core is in this file.
+ *
+ * Growth. A mapping is made once, at the maximum; the file behind it grows by posix_fallocate only,
+ * never by a bare ftruncate: on a full tmpfs a hole would be a SIGBUS for whoever touches it first.
+ *
+ * Locking. flock and the open-file-description lock belong to the open file description, which a
+ * forked child shares: as long as the child has the descriptor open, the parent's death would not
+ * free the lock. So every held lock is on a list, and a handler of pthread_atfork closes the
+ * descriptors in the child. It runs for every fork() of libc, also where Python's own fork hooks do
+ * not, as under uWSGI.
+ */
+#define _GNU_SOURCE
+#include "region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "format.h"
+
+/* Newer than the headers of the oldest systems that we build on. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+static enum mc_status os_error(struct mc_error *err, const char *doing, const char *path)
+{
+    int number = errno;
+    char reason[96];
+    const char *text = strerror_r(number, reason, sizeof reason);
+    (void)mc_fail(err, MC_OS, "%s%s%s: %s", doing, path != NULL ? " " : "",
+                  path != NULL ? path : "", text);
+    if (err != NULL) {
+        err->os_errno = number;
+    }
+    return MC_OS;
+}
+
+/* ---- a file and its mapping ---- */
+
+static void remember(struct mc_region *region, const struct stat *file)
+{
+    region->file_size = (uint64_t)file->st_size;
+    region->device = file->st_dev;
+    region->inode = file->st_ino;
+}
+
+static enum mc_status check_safe(const struct stat *file, bool writable, const char *path,
+                                 struct mc_error *err)
+{
+    if (!S_ISREG(file->st_mode)) {
+        return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
+    }
+    if (file->st_mode & S_IWOTH) {
+        return mc_fail(err, MC_FORMAT,
+                       "%s is writable for everybody, so its content cannot be trusted: "
+                       "chmod o-w it, or remove it and load again",
+                       path);
+    }
+    if (writable && geteuid() != 0 && file->st_uid != geteuid()) {
+        return mc_fail(err, MC_FORMAT,
+                       "%s belongs to uid %u, and this loader runs as uid %u: run it as the owner, "
+                       "or remove the file",
+                       path, (unsigned)file->st_uid, (unsigned)geteuid());
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_region_open(const char *path, bool writable, struct mc_region *out,
+                              struct mc_error *err)
+{
+    struct stat file;
+    /* O_NONBLOCK: a FIFO at this path must be refused, not waited for. */
+    int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    int fd = open(path, flags);
+    *out = (struct mc_region){.fd = fd, .writable = writable};
+    if (fd < 0 && errno == ENOENT) {
+        return mc_fail(err, MC_NOT_READY, "there is no cache at %s yet: is the loader running?", path);
+    }
+    if (fd < 0 && errno == ELOOP) {
+        return mc_fail(err, MC_FORMAT, "%s is a symbolic link: give the path of the file itself", path);
+    }
+    if (fd < 0 && errno == EISDIR) {
+        return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
+    }
+    if (fd < 0) {
+        return os_error(err, "cannot open", path);
+    }
+    if (fstat(fd, &file) != 0) {
+        (void)os_error(err, "cannot stat", path);
+        mc_region_close(out);
+        return MC_OS;
+    }
+    enum mc_status status = check_safe(&file, writable, path, err);
+    if (status != MC_OK) {
+        mc_region_close(out);
+        return status;
+    }
+    remember(out, &file);
+    return MC_OK;
+}
+
+enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error *err)
+{
+    struct stat file;
+    *out = (struct mc_region){.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+    if (out->fd < 0 || fstat(out->fd, &file) != 0) {
+        (void)os_error(err, "cannot use the anonymous cache's descriptor", NULL);
+        mc_region_close(out);
+        return MC_OS;
+    }
+    remember(out, &file);
+    return MC_OK;
+}
+
+enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_region *out,
+                                struct mc_error *err)
+{
+    struct stat file;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    *out = (struct mc_region){.fd = fd, .writable = true};
+    if (fd < 0) {
+        return os_error(err, "cannot create", path);
+    }
+    if (fchmod(fd, mode) != 0 || fstat(fd, &file) != 0) { /* fchmod: the umask had its say */
+        (void)os_error(err, "cannot set the mode of", path);
+        mc_region_close(out);
+        return MC_OS;
+    }
+    remember(out, &file);
+    return MC_OK;
+}
+
+enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err)
+{
+    struct stat file;
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create("mmapcache", flags | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) { /* Linux < 6.3 does not know NOEXEC */
+        fd = memfd_create("mmapcache", flags);
+    }
+    *out = (struct mc_region){.fd = fd, .writable = true};
+    if (fd < 0 || fstat(fd, &file) != 0) {
+        (void)os_error(err, "cannot create an anonymous file", NULL);
+        mc_region_close(out);
+        return MC_OS;
+    }
+    remember(out, &file);
+    return MC_OK;
+}
+
+enum mc_status mc_region_seal(struct mc_region *region, struct mc_error *err)
+{
+    int seals = F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE;
+    if (fcntl(region->fd, F_ADD_SEALS, seals) != 0 &&
+        fcntl(region->fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) { /* Linux < 5.1: no FUTURE_WRITE */
+        return os_error(err, "cannot seal the anonymous file", NULL);
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t len,
+                              struct mc_error *err)
+{
+    ssize_t got = pread(region->fd, to, len, 0);
+    if (got < 0) {
+        return os_error(err, "cannot read the cache file", NULL);
+    }
+    if ((size_t)got < len) {
+        return mc_fail(err, MC_FORMAT, "the file is too short to be a cache");
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err)
+{
+    /* Reserve more than needed, keep the part that starts on a huge page's boundary. */
+    uint64_t wanted = (map_size + MC_EXTENT - 1) & ~(uint64_t)(MC_EXTENT - 1);
+    uint64_t reserved = wanted + MC_EXTENT;
+    uint8_t *space = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED) {
+        return os_error(err, "cannot reserve address space for the cache (is RLIMIT_AS, ulimit -v, too "
+                             "small for its maximum size?)",
+                        NULL);
+    }
+    uint8_t *base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
+    int protection = region->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    if (mmap(base, wanted, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, region->fd, 0) ==
+        MAP_FAILED) {
+        (void)os_error(err, "cannot map the cache file", NULL);
+        (void)munmap(space, reserved);
+        return MC_OS;
+    }
+    if (base > space) {
+        (void)munmap(space, (size_t)(base - space));
+    }
+    if (space + reserved > base + wanted) {
+        (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
+    }
+    if (region->writable) { /* a child that could write the map could corrupt it */
+        (void)madvise(base, wanted, MADV_DONTFORK);
+    }
+    region->base = (shm_byte *)base;
+    region->map_size = wanted;
+    return MC_OK;
+}
+
+enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc_error *err)
+{
+    int result;
+    do {
+        result = posix_fallocate(region->fd, (off_t)region->file_size,
+                                 (off_t)(size - region->file_size));
+    } while (result == EINTR);
+    if (result == ENOSPC || result == EDQUOT || result == EFBIG || result == ENOMEM) {
+        return mc_fail(err, MC_FULL, "the file system has no room to grow the cache");
+    }
+    if (result != 0) {
+        errno = result;
+        return os_error(err, "cannot grow the cache file", NULL);
+    }
+    region->file_size = size;
+    return MC_OK;
+}
+
+void mc_region_measure(struct mc_region *region)
+{
+    struct stat file;
+    if (fstat(region->fd, &file) == 0) {
+        region->file_size = (uint64_t)file.st_size;
+    }
+}
+
+bool mc_region_collapse(struct mc_region *region, uint64_t offset, uint64_t len)
+{
+    return madvise(region->base + offset, len, MADV_COLLAPSE) == 0;
+}
+
+enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err)
+{
+    mc_region_measure(region);
+    uint64_t len = region->file_size < region->map_size ? region->file_size : region->map_size;
+    if (madvise(region->base, len, MADV_POPULATE_READ) != 0) {
+        return os_error(err, "cannot populate the mapping", NULL);
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_error *err)
+{
+    if (msync(region->base, len, MS_SYNC) != 0 || fsync(region->fd) != 0) {
+        return os_error(err, "cannot write the cache to its disk", NULL);
+    }
+    return MC_OK;
+}
+
+void mc_region_close(struct mc_region *region)
+{
+    if (region->base != NULL) {
+        (void)munmap(region->base, region->map_size);
+    }
+    if (region->fd >= 0) {
+        (void)close(region->fd);
+    }
+    *region = (struct mc_region){.fd = -1};
+}
+
+bool mc_region_is_at(const struct mc_region *region, const char *path)
+{
+    struct stat file;
+    return stat(path, &file) == 0 && file.st_dev == region->device && file.st_ino == region->inode;
+}
+
+enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err)
+{
+    if (rename(from, to) != 0) {
+        return os_error(err, "cannot put the new cache file at", to);
+    }
+    return MC_OK;
+}
+
+void mc_file_remove(const char *path)
+{
+    (void)unlink(path);
+}
+
+/* ---- the writer's lock ---- */
+
+static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t held_once = PTHREAD_ONCE_INIT;
+static struct mc_lock *held; /* guarded by held_mutex */
+
+static void before_fork(void)
+{
+    (void)pthread_mutex_lock(&held_mutex);
+}
+
+static void after_fork_in_parent(void)
+{
+    (void)pthread_mutex_unlock(&held_mutex);
+}
+
+static void after_fork_in_child(void)
+{
+    for (struct mc_lock *lock = held; lock != NULL; lock = lock->next) {
+        (void)close(lock->fd);
+        lock->fd = -1;
+    }
+    held = NULL;
+    (void)pthread_mutex_unlock(&held_mutex);
+}
+
+static void install_fork_handlers(void)
+{
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* Locks an open descriptor in both ways and puts it on the list; closes it on failure. */
+static enum mc_status take(struct mc_lock *lock, int fd, const char *path, struct mc_error *err)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        enum mc_status status =
+            errno == EWOULDBLOCK
+                ? mc_fail(err, MC_LOCKED,
+                          "another loader holds %s: one writes a cache at a time; stop it, or give "
+                          "timeout= to wait for it",
+                          path)
+                : os_error(err, "cannot lock", path);
+        (void)close(fd);
+        return status;
+    }
+    (void)fcntl(fd, F_OFD_SETLK, &whole);
+    (void)pthread_once(&held_once, install_fork_handlers);
+    (void)pthread_mutex_lock(&held_mutex);
+    *lock = (struct mc_lock){.fd = fd, .pid = mc_process(), .next = held};
+    held = lock;
+    (void)pthread_mutex_unlock(&held_mutex);
+    return MC_OK;
+}
+
+enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mode,
+                            struct mc_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0) {
+        return os_error(err, "cannot open the lock file", path);
+    }
+    return take(lock, fd, path, err);
+}
+
+enum mc_status mc_lock_take_fd(struct mc_lock *lock, int fd, struct mc_error *err)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_RDWR | O_CLOEXEC); /* a file description of its own carries the lock */
+    if (own < 0) {
+        return os_error(err, "cannot reopen the anonymous file", path);
+    }
+    return take(lock, own, path, err);
+}
+
+void mc_lock_release(struct mc_lock *lock)
+{
+    (void)pthread_mutex_lock(&held_mutex);
+    for (struct mc_lock **link = &held; *link != NULL; link = &(*link)->next) {
+        if (*link == lock) {
+            *link = lock->next;
+            (void)close(lock->fd);
+            break;
+        }
+    }
+    lock->fd = -1;
+    (void)pthread_mutex_unlock(&held_mutex);
+}
+
+bool mc_lock_is_held(const char *path, int fd)
+{
+    char own[32];
+    struct flock question = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (path == NULL) {
+        (void)snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
+    }
+    /* A link in /proc is how the anonymous file is named, so only real paths refuse links. */
+    int probe = open(path != NULL ? path : own,
+                     O_RDONLY | O_CLOEXEC | O_NONBLOCK | (path != NULL ? O_NOFOLLOW : 0));
+    if (probe < 0) {
+        return false;
+    }
+    bool is_held = fcntl(probe, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
+    (void)close(probe);
+    return is_held;
+}
+
+/* ---- waiting, time, identity ---- */
+
+/* The word is the low half of a 64-bit generation: it differs after any fewer than 2^32 commits. */
+void mc_futex_wait(const void *word, uint32_t value, int64_t nanoseconds)
+{
+    struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, value, &time, NULL, 0);
+}
+
+void mc_futex_wake(const void *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+int64_t mc_time_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t mc_clock_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+uint32_t mc_process(void)
+{
+    return (uint32_t)getpid();
+}
+
+enum mc_status mc_random(void *to, size_t len, struct mc_error *err)
+{
+    if (getrandom(to, len, 0) != (ssize_t)len) { /* up to 256 bytes come whole or not at all */
+        return os_error(err, "cannot get random bytes", NULL);
+    }
+    return MC_OK;
+}
+
+void mc_boot_id(uint8_t id[16])
+{
+    char text[40] = {0};
+    size_t nibbles = 0;
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    memset(id, 0, 16);
+    if (fd < 0) {
+        return;
+    }
+    ssize_t got = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    for (ssize_t i = 0; i < got && nibbles < 32; i++) {
+        char c = text[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit >= 0) {
+            id[nibbles / 2] = (uint8_t)(id[nibbles / 2] << 4 | digit);
+            nibbles++;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+/* region.h - the operating system: files, mappings, locks, futexes, clocks. Nothing else includes its
+ * headers, nothing here knows what the bytes mean.
+ */
+#ifndef MMAPCACHE_REGION_H
+#define MMAPCACHE_REGION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm.h"
+#include "status.h"
+
+/* ---- a file and its mapping ---- */
+
+struct mc_region {
+    int fd;
+    bool writable;
+    shm_byte *base;      /* on a 2 MiB boundary, so that huge pages fit; NULL: not mapped */
+    uint64_t map_size;   /* bytes of address space, may reach past the end of the file */
+    uint64_t file_size;  /* bytes that the file had when last looked at */
+    uint64_t device, inode;
+};
+
+/* Opens `path` without following a link and checks that it is a regular file, not writable for
+ * everybody and, for a writer, our own. MC_NOT_READY: no such file. MC_FORMAT: unsafe. MC_OS. */
+enum mc_status mc_region_open(const char *path, bool writable, struct mc_region *out,
+                              struct mc_error *err);
+
+/* The same for a duplicate of `fd`, read-only. */
+enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error *err);
+
+/* Creates an empty file at `path`, which must not exist, with exactly these permission bits. */
+enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_region *out,
+                                struct mc_error *err);
+
+/* Creates an anonymous file. */
+enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err);
+
+/* Seals an anonymous file for good: it cannot shrink, and nobody else can map or write it. */
+enum mc_status mc_region_seal(struct mc_region *region, struct mc_error *err);
+
+/* Reads the first bytes of the file without a mapping; short files: MC_FORMAT. */
+enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t len,
+                              struct mc_error *err);
+
+/* Maps `map_size` bytes, shared; a writer's mapping is not inherited by its children. */
+enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err);
+
+/* Makes the file `size` bytes long with every block really there: MC_FULL when the file system has
+ * no room, the file then being as long as it was or longer, never shorter. */
+enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc_error *err);
+
+/* Looks at the file's size again. */
+void mc_region_measure(struct mc_region *region);
+
+/* Turns [offset, offset + len), which must be wholly allocated and on 2 MiB boundaries, into huge
+ * pages; false where the kernel or the file system cannot (Linux >= 6.1 and tmpfs can). */
+bool mc_region_collapse(struct mc_region *region, uint64_t offset, uint64_t len);
+
+/* Faults [0, file_size) in. MC_OS: Linux >= 5.14 can. */
+enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err);
+
+/* Writes [0, len) to the disk and waits for it. */
+enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_error *err);
+
+/* Unmaps and closes; harmless twice. */
+void mc_region_close(struct mc_region *region);
+
+/* True while `path` names this very file. */
+bool mc_region_is_at(const struct mc_region *region, const char *path);
+
+/* Renames `from` over `to`, and removes `path`. */
+enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err);
+void mc_file_remove(const char *path);
+
+/* ---- the writer's lock ---- */
+
+/* Held from open to close or to the death of the process, whichever comes first; a forked child's copy
+ * of the descriptor is closed in the child before fork returns there. flock keeps a second loader out;
+ * an open-file-description lock beside it lets anybody ask without taking anything. */
+struct mc_lock {
+    int fd;
+    uint32_t pid;
+    struct mc_lock *next;
+};
+
+/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS. */
+enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mode,
+                            struct mc_error *err);
+
+/* The same on the anonymous file `fd`. */
+enum mc_status mc_lock_take_fd(struct mc_lock *lock, int fd, struct mc_error *err);
+
+void mc_lock_release(struct mc_lock *lock);
+
+/* Whether somebody holds the lock at `path`, or on the anonymous file `fd` when path is NULL. */
+bool mc_lock_is_held(const char *path, int fd);
+
+/* ---- waiting, time, identity ---- */
+
+/* Sleeps until the word changes from `value`, is woken, or time is over; may wake early. */
+void mc_futex_wait(const void *word, uint32_t value, int64_t nanoseconds);
+void mc_futex_wake(const void *word);
+
+int64_t mc_time_us(void);  /* microseconds since 1970 */
+int64_t mc_clock_ns(void); /* nanoseconds since some start; never goes back */
+uint32_t mc_process(void); /* this process's pid */
+enum mc_status mc_random(void *to, size_t len, struct mc_error *err);
+void mc_boot_id(uint8_t id[16]); /* zero where the kernel does not tell */
+
+#endif

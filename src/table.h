@@ -1,0 +1,137 @@
+/* table.h - a copy-on-write hash table in the map: an extendible-hashing trie.
+ *
+ *              reference (one word)
+ *              offset in granules : 35 | size : 8 | depth : 4 | node : 1 | zero : 16
+ *
+ *   root ---> node of 2^b references, 1 <= b <= 8, picked by the next b bits of the hash
+ *              |   |
+ *              |   +---> page of `size` cache lines, 8 slots each
+ *              |           slot: tag : 29 (the hash's upper bits) | entry's offset in granules : 35
+ *              |                    |
+ *              +---> node ...       +---> entry { checksum, lengths, birth, key, value }
+ *
+ * Extendible hashing (Fagin, Nievergelt, Pippenger, Strong: Extendible Hashing, 1979) doubles its
+ * directory when a page can split no more. Here a directory never grows past 2^8 references: a page
+ * that is full there gets a small directory of its own, so that the largest single step is a copy of
+ * 2 KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent references of its
+ * node, all equal; reference 0 is an empty page.
+ *
+ * Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
+ * its depth), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
+ * check could want to know follows from the keys of the entries below.
+ *
+ * A page is exactly as large as its entries need at a load of about 0.8, 1 to 16 lines, and is searched
+ * a line at a time from the line that the tag names. Lines fill from their first slot, so an empty slot
+ * ends a search. All decisions, splits included, need the tag only: growing never reads an entry.
+ * The tag holds 29 bits, of which a page D levels down shares D, so a table of a million keys compares
+ * a wrong key in one lookup of ten thousand.
+ *
+ * References with a set zero field, sizes out of range and offsets past the end are MC_CORRUPT; a walk
+ * is bounded by the file's size. While a writer may be overwriting what a reader looks at, the reader's
+ * answer means nothing until its view is found valid (store.h).
+ */
+#ifndef MMAPCACHE_TABLE_H
+#define MMAPCACHE_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "format.h"
+#include "key.h"
+#include "shm.h"
+#include "status.h"
+
+#define MC_NODE_BITS 8u       /* a node has at most 2^8 references */
+#define MC_PAGE_LINES 16u     /* lines of a page that can still split */
+#define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share all 29 bits of the tag */
+#define MC_TAG_BITS 29u
+#define MC_TABLE_LEVELS 4u    /* nodes on a path: 8 + 8 + 8 + 5 bits */
+
+/* Where a table is: addresses and the end of what may be referred to. */
+struct mc_space {
+    shm_byte *base;
+    uint64_t limit; /* bytes */
+};
+
+/* An entry that was found. */
+struct mc_hit {
+    const shm_byte *key;   /* in the map */
+    const shm_byte *value; /* in the map: read it through mc_copy only */
+    uint32_t value_len;    /* <= MC_DOCUMENT_MAX, and value + value_len lies within the space */
+    uint16_t key_len;
+    uint8_t key_type;
+    uint64_t offset; /* of the entry: (offset, birth) names its content for ever */
+    uint64_t birth;  /* generation in which it was written */
+};
+
+/* ---- reading: any process ---- */
+
+/* MC_OK, MC_ABSENT or MC_CORRUPT; needs key->hash. */
+enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
+                             struct mc_hit *hit);
+
+/* The same for up to MC_FIND_MANY keys, the cold loads of different keys overlapped. */
+#define MC_FIND_MANY 64u
+void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
+                        size_t count, struct mc_hit *hits, enum mc_status *statuses);
+
+/* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
+enum mc_item_kind { MC_ITEM_NODE, MC_ITEM_PAGE, MC_ITEM_ENTRY };
+struct mc_item {
+    enum mc_item_kind kind;
+    uint64_t offset, bytes; /* the extent in the file */
+    struct mc_hit hit;      /* of an entry */
+};
+struct mc_walk {
+    struct mc_space space;
+    struct mc_walk_level {
+        uint64_t ref;
+        uint32_t index; /* the next reference or slot to look at */
+    } levels[MC_TABLE_LEVELS + 1];
+    int depth;       /* of the innermost level; -1: at the end */
+    uint64_t budget; /* bytes it may still visit: blocks are disjoint, so a sound table never uses it up */
+    bool skip_entries; /* visit nodes and pages only */
+};
+void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root);
+
+/* MC_OK and the next item, MC_ABSENT at the end, MC_CORRUPT. */
+enum mc_status mc_walk_next(struct mc_walk *walk, struct mc_item *item);
+
+/* ---- writing: the loader ---- */
+
+struct mc_table_writer {
+    struct mc_space space; /* limit follows the file as it grows */
+    struct mc_arena *arena;
+    uint64_t birth; /* the generation being written */
+};
+
+struct mc_put_result {
+    bool changed;        /* the entry's bytes were not there yet */
+    bool replaced;       /* there was another value */
+    uint64_t offset;     /* of the entry that is there now */
+    uint64_t old_offset; /* of the entry that was replaced */
+    uint64_t old_content; /* key and value bytes of it */
+};
+
+/* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every failure
+ * (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT) leaves the same content. */
+enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root, const struct mc_key *key,
+                            const void *value, size_t value_len, struct mc_put_result *result);
+
+/* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there (its bytes may
+ * already be somebody else's). */
+enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
+                               const struct mc_key *key, struct mc_hit *old);
+
+/* Releases everything below the root and makes it empty. MC_NOMEM and MC_CORRUPT leave it untouched. */
+enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root);
+
+/* Bytes of the entry of a key and value of these lengths. */
+static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len)
+{
+    return sizeof(struct mc_entry) + key_len + value_len;
+}
+
+#endif
