@@ -87,3 +87,11 @@ uint32_t mc_checksum(const void *data, size_t len)
     uint64_t sum = mix(K1, K0, data, len);
     return (uint32_t)(sum ^ (sum >> 32));
 }
+
+uint32_t mc_entry_checksum(uint32_t value_len, uint64_t stamp, const void *key, size_t key_len,
+                           const void *value, size_t value_bytes)
+{
+    uint64_t sum = mix(stamp ^ K1, value_len ^ K0, key, key_len);
+    sum = mix(sum, K0, value, value_bytes);
+    return (uint32_t)(sum ^ (sum >> 32));
+}

@@ -1,0 +1,260 @@
+/* table.c - the table's reading half: find, find many, walk. The structure is drawn in table.h. */
+#include "table.h"
+
+#include "mutant.h"
+#include "table_ref.h"
+
+#define STAMP_BIRTH_MASK ((UINT64_C(1) << MC_STAMP_TYPE_SHIFT) - 1)
+
+/* Lines of an entry asked for as soon as its tag matched: header, key and 300 bytes of value. Loads of
+ * neighbouring lines overlap; without this a cold document costs a miss per line. */
+#define ENTRY_PREFETCH 5u
+
+enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit)
+{
+    if (offset + sizeof(struct mc_entry) > space->limit) {
+        return MC_CORRUPT;
+    }
+    const shm_byte *entry = space->base + offset;
+    uint64_t lengths = shm_load(entry);
+    uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
+    hit->offset = offset;
+    hit->value_len = (uint32_t)(lengths >> 32);
+    hit->key_len = (uint16_t)(stamp >> MC_STAMP_LEN_SHIFT);
+    hit->key_type = (uint8_t)(stamp >> MC_STAMP_TYPE_SHIFT & (MC_KEY_TYPES - 1));
+    hit->birth = stamp & STAMP_BIRTH_MASK;
+    hit->key = entry + sizeof(struct mc_entry);
+    hit->value = hit->key + hit->key_len;
+    bool fits = hit->key_len <= MC_KEY_MAX && hit->value_len <= MC_DOCUMENT_MAX &&
+                offset + mc_entry_bytes(hit->key_len, hit->value_len) <= space->limit;
+    return fits ? MC_OK : MC_CORRUPT;
+}
+
+static void entry_prefetch(const shm_byte *entry)
+{
+    for (unsigned line = 0; line < ENTRY_PREFETCH; line++) {
+        shm_prefetch(entry + (size_t)line * MC_LINE_BYTES);
+    }
+}
+
+/* Whether the entry at `offset` has this key. */
+static enum mc_status entry_match(const struct mc_space *space, uint64_t offset,
+                                  const struct mc_key *key, struct mc_hit *hit)
+{
+    entry_prefetch(space->base + offset);
+    enum mc_status status = mc_entry_read(space, offset, hit);
+    if (status != MC_OK) {
+        return status;
+    }
+    bool equal = hit->key_type == key->type && hit->key_len == key->len &&
+                 shm_equal(hit->key, key->data, key->len);
+    return equal ? MC_OK : MC_ABSENT;
+}
+
+enum mc_status mc_page_find(const struct mc_space *space, uint64_t ref, unsigned depth,
+                            const struct mc_key *key, struct mc_hit *hit, struct mc_place *place)
+{
+    unsigned lines = ref_size(ref);
+    uint32_t tag = hash_tag(key->hash);
+    uint32_t line = first_line(tag, depth, lines);
+    for (unsigned seen = 0; seen < lines; seen++) {
+        uint64_t at = ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES;
+        for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
+            uint64_t slot = shm_load(space->base + at);
+            if (slot == 0) {
+                return MC_ABSENT;
+            }
+            if (slot_tag(slot) == tag) {
+                enum mc_status status = entry_match(space, slot_offset(slot), key, hit);
+                if (status != MC_ABSENT) {
+                    *place = (struct mc_place){.slot_offset = at, .slot = slot};
+                    return status;
+                }
+            }
+        }
+        line = line + 1 == lines ? 0 : line + 1;
+    }
+    return MC_ABSENT;
+}
+
+/* Follows the hash to its page. MC_OK: *ref is a page and *depth its total depth; MC_ABSENT: nothing
+ * there; MC_CORRUPT. */
+static enum mc_status descend(const struct mc_space *space, uint64_t root, uint64_t hash,
+                              uint64_t *ref, unsigned *depth)
+{
+    unsigned bits = 0;
+    uint64_t here = root;
+    for (unsigned level = 0;; level++) {
+        if (here == 0) {
+            return MC_ABSENT;
+        }
+        if (!ref_is_sound(here, level, bits, space->limit)) {
+            return MC_CORRUPT;
+        }
+        if (!ref_is_node(here)) {
+            *ref = here;
+            *depth = level == 0 ? 0 : (level - 1) * MC_NODE_BITS + ref_depth(here);
+            return MC_OK;
+        }
+        bits = ref_size(here);
+        here = shm_load(space->base + ref_offset(here) + 8 * (uint64_t)node_index(hash, level, bits));
+    }
+}
+
+enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
+                             struct mc_hit *hit)
+{
+    uint64_t ref;
+    unsigned depth;
+    struct mc_place place;
+    enum mc_status status = descend(space, root, key->hash, &ref, &depth);
+    return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
+}
+
+/* Three passes, so that the misses of all keys are under way together: pages, then entries, then
+ * answers. The first two only ask for lines; the last is the ordinary search, now in warm lines. */
+void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
+                        size_t count, struct mc_hit *hits, enum mc_status *statuses)
+{
+    uint64_t refs[MC_FIND_MANY];
+    unsigned depths[MC_FIND_MANY];
+    for (size_t i = 0; i < count; i++) {
+        statuses[i] = descend(space, root, keys[i].hash, &refs[i], &depths[i]);
+        if (statuses[i] == MC_OK) {
+            uint32_t line = first_line(hash_tag(keys[i].hash), depths[i], ref_size(refs[i]));
+            shm_prefetch(space->base + ref_offset(refs[i]) + (uint64_t)line * MC_LINE_BYTES);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == MC_OK) {
+            uint32_t tag = hash_tag(keys[i].hash);
+            uint64_t at = ref_offset(refs[i]) +
+                          (uint64_t)first_line(tag, depths[i], ref_size(refs[i])) * MC_LINE_BYTES;
+            for (unsigned slot = 0; slot < MC_LINE_SLOTS; slot++) {
+                uint64_t value = shm_load(space->base + at + 8 * (uint64_t)slot);
+                if (slot_tag(value) == tag && slot_offset(value) < space->limit) {
+                    entry_prefetch(space->base + slot_offset(value));
+                }
+            }
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct mc_place place;
+        if (statuses[i] == MC_OK) {
+            statuses[i] = mc_page_find(space, refs[i], depths[i], &keys[i], &hits[i], &place);
+        }
+    }
+}
+
+/* ---- walk ---- */
+
+void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root)
+{
+    *walk = (struct mc_walk){.space = *space, .depth = -1, .budget = space->limit};
+    if (root != 0) {
+        walk->levels[0].ref = root;
+        walk->depth = 0;
+    }
+}
+
+static enum mc_status spend(struct mc_walk *walk, uint64_t bytes)
+{
+    if (bytes > walk->budget) {
+        return MC_CORRUPT;
+    }
+    walk->budget -= bytes;
+    return MC_OK;
+}
+
+/* Enters the block that the innermost level's reference names and reports it. */
+static enum mc_status walk_enter(struct mc_walk *walk, struct mc_item *item)
+{
+    struct mc_walk_level *level = &walk->levels[walk->depth];
+    unsigned parent_bits = walk->depth == 0 ? 0 : ref_size(walk->levels[walk->depth - 1].ref);
+    if (!ref_is_sound(level->ref, (unsigned)walk->depth, parent_bits, walk->space.limit)) {
+        return MC_CORRUPT;
+    }
+    item->kind = ref_is_node(level->ref) ? MC_ITEM_NODE : MC_ITEM_PAGE;
+    item->offset = ref_offset(level->ref);
+    item->bytes = ref_bytes(level->ref);
+    level->index = 1; /* the block is entered; see walk_slots and walk_refs for what index - 1 means */
+    return spend(walk, item->bytes);
+}
+
+/* The next child of the node at the innermost level, pushed as a new level. MC_ABSENT: no more. */
+static enum mc_status walk_refs(struct mc_walk *walk)
+{
+    struct mc_walk_level *level = &walk->levels[walk->depth];
+    unsigned bits = ref_size(level->ref);
+    const shm_byte *node = walk->space.base + ref_offset(level->ref);
+    while (level->index - 1 < UINT32_C(1) << bits) {
+        uint32_t index = level->index - 1;
+        uint64_t ref = shm_load(node + 8 * (uint64_t)index);
+        if (ref == 0) {
+            level->index++;
+            continue;
+        }
+        if (ref_depth(ref) > bits) {
+            return MC_CORRUPT;
+        }
+        uint32_t run = run_length(bits, ref_depth(ref));
+        for (uint32_t i = 0; i < run; i++) { /* the whole run must be there, from its first place */
+            if (index % run != 0 || shm_load(node + 8 * (uint64_t)(index + i)) != ref) {
+                return MC_CORRUPT;
+            }
+        }
+        level->index += run;
+        walk->levels[++walk->depth] = (struct mc_walk_level){.ref = ref};
+        return MC_OK;
+    }
+    return MC_ABSENT;
+}
+
+/* The next entry of the page at the innermost level. MC_ABSENT: no more. */
+static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
+{
+    struct mc_walk_level *level = &walk->levels[walk->depth];
+    uint32_t slots = walk->skip_entries ? 0 : ref_size(level->ref) * MC_LINE_SLOTS;
+    const shm_byte *page = walk->space.base + ref_offset(level->ref);
+    while (level->index - 1 < slots) {
+        uint64_t slot = shm_load(page + 8 * (uint64_t)(level->index++ - 1));
+        if (slot == 0) {
+            continue;
+        }
+        enum mc_status status = mc_entry_read(&walk->space, slot_offset(slot), &item->hit);
+        if (status == MC_OK) {
+            item->kind = MC_ITEM_ENTRY;
+            item->offset = item->hit.offset;
+            item->bytes = mc_entry_bytes(item->hit.key_len, item->hit.value_len);
+            status = spend(walk, item->bytes);
+        }
+        return status;
+    }
+    return MC_ABSENT;
+}
+
+enum mc_status mc_walk_next(struct mc_walk *walk, struct mc_item *item)
+{
+    while (walk->depth >= 0) {
+        struct mc_walk_level *level = &walk->levels[walk->depth];
+        if (level->index == 0) {
+            return walk_enter(walk, item);
+        }
+        enum mc_status status;
+        if (ref_is_node(level->ref)) {
+            status = walk_refs(walk);
+            if (status == MC_CORRUPT) {
+                return status;
+            }
+        } else {
+            status = walk_slots(walk, item);
+            if (status != MC_ABSENT) {
+                return status;
+            }
+        }
+        if (status == MC_ABSENT) {
+            walk->depth--;
+        }
+    }
+    return MC_ABSENT;
+}

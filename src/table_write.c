@@ -1,0 +1,558 @@
+/* table_write.c - the table's writing half: put, delete, clear. The loader only.
+ *
+ * Every operation goes in steps that each leave the same content in a sound table, so that a failed
+ * allocation anywhere needs no repair:
+ *
+ *   1. find the key, remembering the path of nodes;
+ *   2. make each node of the path young (a copy, linked in its young parent, the old one retired);
+ *   3. allocate and write the entry and the page or pages that change;
+ *   4. link them by storing references in the young node above: this cannot fail;
+ *   5. release what they replaced: prepared for, so this cannot fail either.
+ *
+ * A page is rebuilt in private memory and written at once, except where one slot of a young page changes.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "hash.h"
+#include "mutant.h"
+#include "table.h"
+#include "table_ref.h"
+
+#define PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
+
+/* Releases that one operation may need: the path, a page, a node that grew, an entry. */
+#define RELEASES (MC_TABLE_LEVELS + 3)
+
+/* Slots that a page of these lines holds before it grows: 6.5 of 8 a line. */
+static unsigned lines_capacity(unsigned lines)
+{
+    return lines * 13 / 2;
+}
+
+/* The fewest lines for `count` slots. */
+static unsigned lines_for(unsigned count)
+{
+    return (count * 2 + 12) / 13;
+}
+
+/* Lines for a page that grows to hold `count`: an eighth more, so that it does not grow at every insert. */
+static unsigned lines_grown(unsigned count, unsigned most)
+{
+    unsigned lines = lines_for(count);
+    lines += lines / 8;
+    return lines < most ? lines : most;
+}
+
+/* ---- pages in private memory ---- */
+
+struct page {
+    uint64_t slots[PAGE_SLOTS_MAX];
+    unsigned lines, depth, count;
+};
+
+static void page_begin(struct page *page, unsigned lines, unsigned depth)
+{
+    page->lines = lines;
+    page->depth = depth;
+    page->count = 0;
+    memset(page->slots, 0, (size_t)lines * MC_LINE_BYTES);
+}
+
+/* Puts a slot where a search for its tag will find it. */
+static unsigned page_insert(struct page *page, uint64_t slot)
+{
+    uint32_t line = first_line(slot_tag(slot), page->depth, page->lines);
+    for (;;) {
+        uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
+        for (unsigned i = 0; i < MC_LINE_SLOTS; i++) {
+            if (slots[i] == 0) {
+                slots[i] = slot;
+                page->count++;
+                return line * MC_LINE_SLOTS + i;
+            }
+        }
+        line = line + 1 == page->lines ? 0 : line + 1;
+    }
+}
+
+/* The used slots of a page in the map, in no order. Returns how many. */
+static unsigned page_gather(const struct mc_table_writer *writer, uint64_t ref,
+                            uint64_t slots[PAGE_SLOTS_MAX])
+{
+    unsigned count = 0;
+    unsigned total = ref_size(ref) * MC_LINE_SLOTS;
+    shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
+    for (unsigned i = 0; i < total; i++) {
+        if (slots[i] != 0) {
+            slots[count++] = slots[i];
+        }
+    }
+    return count;
+}
+
+/* Writes a private page to a new block. */
+static enum mc_status page_write(struct mc_table_writer *writer, const struct page *page,
+                                 uint64_t *offset)
+{
+    size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
+    enum mc_status status = mc_arena_alloc(writer->arena, bytes, offset);
+    if (status == MC_OK) {
+        shm_write(writer->space.base + *offset, page->slots, bytes);
+    }
+    return status;
+}
+
+static enum mc_status page_write_all(struct mc_table_writer *writer, struct page *page,
+                                     const uint64_t *slots, unsigned count, uint64_t *offset)
+{
+    for (unsigned i = 0; i < count; i++) {
+        (void)page_insert(page, slots[i]);
+    }
+    return page_write(writer, page, offset);
+}
+
+/* ---- the path ---- */
+
+struct path {
+    uint64_t *root;
+    struct step {
+        uint64_t ref; /* of the node */
+        uint32_t index;
+    } steps[MC_TABLE_LEVELS];
+    unsigned levels; /* nodes on the path */
+    uint64_t page;   /* the reference below them; 0: none */
+};
+
+/* The page's depth within the node above it; a missing page fills one reference. */
+static unsigned path_depth(const struct path *path)
+{
+    if (path->levels == 0) {
+        return 0;
+    }
+    return path->page != 0 ? ref_depth(path->page) : ref_size(path->steps[path->levels - 1].ref);
+}
+
+/* Its depth from the root. */
+static unsigned path_total_depth(const struct path *path)
+{
+    return path->levels == 0 ? 0 : (path->levels - 1) * MC_NODE_BITS + path_depth(path);
+}
+
+static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *root, uint64_t hash,
+                                struct path *path)
+{
+    unsigned bits = 0;
+    uint64_t ref = *root;
+    path->root = root;
+    for (path->levels = 0;; path->levels++) {
+        if (ref != 0 && !ref_is_sound(ref, path->levels, bits, writer->space.limit)) {
+            return MC_CORRUPT;
+        }
+        if (ref == 0 || !ref_is_node(ref)) {
+            path->page = ref;
+            return MC_OK;
+        }
+        bits = ref_size(ref);
+        uint32_t index = node_index(hash, path->levels, bits);
+        path->steps[path->levels] = (struct step){.ref = ref, .index = index};
+        ref = shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)index);
+    }
+}
+
+/* Makes the references to what hangs below `level` nodes name `ref` instead: a run of 2^(bits - depth) in
+ * the young node above, or the root. */
+static void path_link(const struct mc_table_writer *writer, struct path *path, unsigned level,
+                      unsigned depth, uint64_t ref)
+{
+    if (level == 0) {
+        *path->root = ref;
+        return;
+    }
+    const struct step *step = &path->steps[level - 1];
+    uint32_t run = run_length(ref_size(step->ref), depth);
+    uint32_t first = step->index & ~(run - 1);
+    for (uint32_t i = first; i < first + run; i++) {
+        shm_store(writer->space.base + ref_offset(step->ref) + 8 * (uint64_t)i, ref);
+    }
+}
+
+/* Makes every node of the path young. */
+static enum mc_status path_own(struct mc_table_writer *writer, struct path *path)
+{
+    for (unsigned level = 0; level < path->levels; level++) {
+        struct step *step = &path->steps[level];
+        uint64_t offset, old = ref_offset(step->ref), bytes = ref_bytes(step->ref);
+        if (mc_arena_is_young(writer->arena, old)) {
+            continue;
+        }
+        enum mc_status status = mc_arena_alloc(writer->arena, bytes, &offset);
+        if (status != MC_OK) {
+            return status;
+        }
+        shm_copy(writer->space.base + offset, writer->space.base + old, bytes);
+        step->ref = ref_make(offset, ref_size(step->ref), ref_depth(step->ref), REF_NODE);
+        path_link(writer, path, level, ref_depth(step->ref), step->ref);
+        mc_arena_release(writer->arena, old, bytes);
+    }
+    return MC_OK;
+}
+
+/* ---- growing ---- */
+
+/* Links a new page of the same depth in place of the path's, which is released. */
+static void page_replace(struct mc_table_writer *writer, struct path *path, uint64_t offset,
+                         unsigned lines)
+{
+    unsigned depth = path_depth(path);
+    path_link(writer, path, path->levels, depth, ref_make(offset, lines, depth, 0));
+    if (path->page != 0) {
+        mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
+    }
+}
+
+/* Replaces the innermost node by one of twice the references. */
+static enum mc_status node_double(struct mc_table_writer *writer, struct path *path)
+{
+    struct step *step = &path->steps[path->levels - 1];
+    unsigned bits = ref_size(step->ref);
+    uint64_t refs[1 << MC_NODE_BITS], offset;
+    enum mc_status status = mc_arena_alloc(writer->arena, UINT64_C(16) << bits, &offset);
+    if (status != MC_OK) {
+        return status;
+    }
+    const shm_byte *old = writer->space.base + ref_offset(step->ref);
+    for (uint32_t i = 0; i < UINT32_C(1) << bits; i++) {
+        refs[2 * i] = refs[2 * i + 1] = shm_load(old + 8 * (uint64_t)i);
+    }
+    shm_write(writer->space.base + offset, refs, (size_t)16 << bits);
+    uint64_t ref = ref_make(offset, bits + 1, ref_depth(step->ref), REF_NODE);
+    uint64_t old_ref = step->ref;
+    path_link(writer, path, path->levels - 1, ref_depth(old_ref), ref);
+    mc_arena_release(writer->arena, ref_offset(old_ref), ref_bytes(old_ref));
+    step->ref = ref;
+    step->index *= 2; /* either of the two: the run of the page covers both */
+    return MC_OK;
+}
+
+/* Hangs the two halves of the path's page below a new node of one bit, in the page's place. */
+static enum mc_status node_create(struct mc_table_writer *writer, struct path *path,
+                                  const uint64_t halves[2])
+{
+    uint64_t offset;
+    enum mc_status status = mc_arena_alloc(writer->arena, 16, &offset);
+    if (status == MC_OK) {
+        unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
+        shm_write(writer->space.base + offset, halves, 16);
+        path_link(writer, path, path->levels, depth, ref_make(offset, 1, depth, REF_NODE));
+    }
+    return status;
+}
+
+/* Writes the two halves of a full page: slots by the next bit of their tags. A half may be empty. */
+static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_t *slots,
+                                   unsigned count, unsigned total_depth, unsigned depth,
+                                   uint64_t halves[2])
+{
+    uint64_t sides[2][PAGE_SLOTS_MAX + 1];
+    unsigned counts[2] = {0, 0};
+    for (unsigned i = 0; i < count; i++) {
+        unsigned side = slot_tag(slots[i]) >> (MC_TAG_BITS - 1 - total_depth) & 1;
+        sides[side][counts[side]++] = slots[i];
+    }
+    for (unsigned side = 0; side < 2; side++) {
+        struct page page;
+        uint64_t offset;
+        halves[side] = 0;
+        if (counts[side] == 0) {
+            continue;
+        }
+        page_begin(&page, lines_grown(counts[side], MC_PAGE_LINES_MAX), total_depth + 1);
+        enum mc_status status = page_write_all(writer, &page, sides[side], counts[side], &offset);
+        if (status != MC_OK) {
+            if (halves[0] != 0 && side == 1) {
+                mc_arena_release(writer->arena, ref_offset(halves[0]), ref_bytes(halves[0]));
+            }
+            return status;
+        }
+        halves[side] = ref_make(offset, page.lines, depth, 0);
+    }
+    return MC_OK;
+}
+
+/* Splits the path's page, whose slots with the new one are given. */
+static enum mc_status page_split(struct mc_table_writer *writer, struct path *path,
+                                 const uint64_t *slots, unsigned count)
+{
+    unsigned total = path_total_depth(path), depth = path_depth(path);
+    unsigned bits = path->levels == 0 ? 0 : ref_size(path->steps[path->levels - 1].ref);
+    bool new_node = path->levels == 0 || (depth == bits && bits == MC_NODE_BITS);
+    uint64_t halves[2];
+    enum mc_status status = MC_OK;
+    if (!new_node && depth == bits) {
+        status = node_double(writer, path);
+    }
+    if (status == MC_OK) {
+        status = halves_write(writer, slots, count, total, new_node ? 1 : depth + 1, halves);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    if (new_node) {
+        status = node_create(writer, path, halves);
+        if (status != MC_OK) {
+            for (unsigned side = 0; side < 2; side++) {
+                if (halves[side] != 0) {
+                    mc_arena_release(writer->arena, ref_offset(halves[side]), ref_bytes(halves[side]));
+                }
+            }
+            return status;
+        }
+    } else {
+        struct step *step = &path->steps[path->levels - 1];
+        uint32_t run = run_length(ref_size(step->ref), depth);
+        uint32_t first = step->index & ~(run - 1);
+        for (unsigned side = 0; side < 2; side++) { /* 200: both halves get the first one's place */
+            step->index = first + (MC_MUTANT_IS(200) ? 0 : side * run / 2);
+            path_link(writer, path, path->levels, depth + 1, halves[side]);
+        }
+    }
+    mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
+    return MC_OK;
+}
+
+/* Adds a slot to the path's page, which gets larger or splits if need be. */
+static enum mc_status page_add(struct mc_table_writer *writer, struct path *path, uint64_t slot)
+{
+    uint64_t slots[PAGE_SLOTS_MAX + 1];
+    struct page page;
+    uint64_t offset;
+    unsigned lines = path->page != 0 ? ref_size(path->page) : 0;
+    unsigned count = path->page != 0 ? page_gather(writer, path->page, slots) : 0;
+    unsigned total = path_total_depth(path);
+    slots[count++] = slot;
+    if (count > lines_capacity(lines)) {
+        unsigned most = total < MC_TAG_BITS ? MC_PAGE_LINES : MC_PAGE_LINES_MAX;
+        if (lines_for(count) > most) {
+            return total < MC_TAG_BITS ? page_split(writer, path, slots, count) : MC_LIMIT;
+        }
+        lines = lines_grown(count, most);
+    }
+    page_begin(&page, lines, total);
+    enum mc_status status = page_write_all(writer, &page, slots, count, &offset);
+    if (status == MC_OK) {
+        page_replace(writer, path, offset, lines);
+    }
+    return status;
+}
+
+/* Adds a slot to a young page in place; false when it has to grow first or is not young. */
+static bool page_add_in_place(struct mc_table_writer *writer, const struct path *path, uint64_t slot,
+                              unsigned count)
+{
+    if (path->page == 0 || !mc_arena_is_young(writer->arena, ref_offset(path->page)) ||
+        count + 1 > lines_capacity(ref_size(path->page))) {
+        return false;
+    }
+    unsigned lines = ref_size(path->page);
+    uint32_t line = first_line(slot_tag(slot), path_total_depth(path), lines);
+    for (;; line = line + 1 == lines ? 0 : line + 1) {
+        shm_byte *at = writer->space.base + ref_offset(path->page) + (uint64_t)line * MC_LINE_BYTES;
+        for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
+            if (shm_load(at) == 0) {
+                shm_store(at, slot);
+                return true;
+            }
+        }
+    }
+}
+
+static unsigned page_count(const struct mc_table_writer *writer, uint64_t ref)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; ref != 0 && i < ref_size(ref) * MC_LINE_SLOTS; i++) {
+        count += shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)i) != 0;
+    }
+    return count;
+}
+
+/* Puts another slot in the place of one, in a young page in place, else in a copy. */
+static enum mc_status page_set(struct mc_table_writer *writer, struct path *path,
+                               const struct mc_place *place, uint64_t slot)
+{
+    uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
+    bool young = mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
+    if (!young) {
+        enum mc_status status = mc_arena_alloc(writer->arena, bytes, &copy);
+        if (status != MC_OK) {
+            return status;
+        }
+        shm_copy(writer->space.base + copy, writer->space.base + page, bytes);
+    }
+    shm_store(writer->space.base + copy + (place->slot_offset - page), slot);
+    if (!young) {
+        page_replace(writer, path, copy, ref_size(path->page));
+    }
+    return MC_OK;
+}
+
+/* ---- entries ---- */
+
+static enum mc_status entry_write(struct mc_table_writer *writer, const struct mc_key *key,
+                                  const void *value, size_t value_len, uint64_t *offset)
+{
+    uint64_t bytes = mc_entry_bytes(key->len, value_len);
+    enum mc_status status = mc_arena_alloc(writer->arena, bytes, offset);
+    if (status != MC_OK) {
+        return status;
+    }
+    shm_byte *to = writer->space.base + *offset;
+    uint64_t stamp = writer->birth | (uint64_t)key->type << MC_STAMP_TYPE_SHIFT |
+                     (uint64_t)key->len << MC_STAMP_LEN_SHIFT;
+    uint32_t length = (uint32_t)value_len;
+    uint32_t checksum = mc_entry_checksum(length, stamp, key->data, key->len, value, value_len);
+    shm_store(to, checksum | (uint64_t)length << 32);
+    shm_store(to + offsetof(struct mc_entry, stamp), stamp);
+    shm_write(to + sizeof(struct mc_entry), key->data, key->len);
+    shm_write(to + sizeof(struct mc_entry) + key->len, value, value_len);
+    return MC_OK;
+}
+
+/* ---- put, delete, clear ---- */
+
+enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root, const struct mc_key *key,
+                            const void *value, size_t value_len, struct mc_put_result *result)
+{
+    struct path path;
+    struct mc_hit hit;
+    struct mc_place place;
+    *result = (struct mc_put_result){0};
+    enum mc_status status = path_find(writer, root, key->hash, &path);
+    if (status != MC_OK) {
+        return status;
+    }
+    enum mc_status found = MC_ABSENT;
+    if (path.page != 0) {
+        found = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, &hit, &place);
+    }
+    if (found == MC_CORRUPT) {
+        return found;
+    }
+    if (found == MC_OK && hit.value_len == value_len && shm_equal(hit.value, value, value_len)) {
+        result->offset = hit.offset;
+        return MC_OK;
+    }
+    if ((status = mc_arena_prepare(writer->arena, RELEASES)) != MC_OK ||
+        (status = path_own(writer, &path)) != MC_OK ||
+        (status = entry_write(writer, key, value, value_len, &result->offset)) != MC_OK) {
+        return status;
+    }
+    uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
+    if (found == MC_OK) {
+        status = page_set(writer, &path, &place, slot);
+    } else if (!page_add_in_place(writer, &path, slot, page_count(writer, path.page))) {
+        status = page_add(writer, &path, slot);
+    }
+    if (status != MC_OK) {
+        mc_arena_release(writer->arena, result->offset, mc_entry_bytes(key->len, value_len));
+        return status;
+    }
+    result->changed = true;
+    if (found == MC_OK) {
+        result->replaced = true;
+        result->old_offset = hit.offset;
+        result->old_content = (uint64_t)hit.key_len + hit.value_len;
+        mc_arena_release(writer->arena, hit.offset, mc_entry_bytes(hit.key_len, hit.value_len));
+    }
+    return MC_OK;
+}
+
+/* Takes empty nodes away from the end of a path whose page is gone. */
+static void path_prune(struct mc_table_writer *writer, struct path *path)
+{
+    for (unsigned level = path->levels; level > 0; level--) {
+        uint64_t ref = path->steps[level - 1].ref;
+        for (uint32_t i = 0; i < UINT32_C(1) << ref_size(ref); i++) {
+            if (shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)i) != 0) {
+                return;
+            }
+        }
+        path_link(writer, path, level - 1, ref_depth(ref), 0);
+        mc_arena_release(writer->arena, ref_offset(ref), ref_bytes(ref));
+    }
+}
+
+/* Rebuilds the path's page without one slot; smaller when it has become much too large. */
+static enum mc_status page_remove(struct mc_table_writer *writer, struct path *path, uint64_t slot)
+{
+    uint64_t slots[PAGE_SLOTS_MAX], offset;
+    struct page page;
+    unsigned count = page_gather(writer, path->page, slots);
+    unsigned lines = ref_size(path->page), kept = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (slots[i] != slot) {
+            slots[kept++] = slots[i];
+        }
+    }
+    if (kept == 0) {
+        path_link(writer, path, path->levels, path_depth(path), 0);
+        mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
+        path_prune(writer, path);
+        return MC_OK;
+    }
+    if (kept < lines_capacity(lines) / 2) {
+        lines = lines_for(kept);
+    }
+    page_begin(&page, lines, path_total_depth(path));
+    enum mc_status status = page_write_all(writer, &page, slots, kept, &offset);
+    if (status == MC_OK) {
+        page_replace(writer, path, offset, lines);
+    }
+    return status;
+}
+
+enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
+                               const struct mc_key *key, struct mc_hit *old)
+{
+    struct path path;
+    struct mc_place place;
+    enum mc_status status = path_find(writer, root, key->hash, &path);
+    if (status != MC_OK) {
+        return status;
+    }
+    if (path.page == 0) {
+        return MC_ABSENT;
+    }
+    status = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, old, &place);
+    if (status != MC_OK) {
+        return status;
+    }
+    if ((status = mc_arena_prepare(writer->arena, 2 * RELEASES)) != MC_OK ||
+        (status = path_own(writer, &path)) != MC_OK ||
+        (status = page_remove(writer, &path, place.slot)) != MC_OK) {
+        return status;
+    }
+    mc_arena_release(writer->arena, old->offset, mc_entry_bytes(old->key_len, old->value_len));
+    return MC_OK;
+}
+
+enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    size_t blocks = 0;
+    enum mc_status status;
+    mc_walk_begin(&walk, &writer->space, *root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        blocks++;
+    }
+    if (status != MC_ABSENT || (status = mc_arena_prepare(writer->arena, blocks)) != MC_OK) {
+        return status;
+    }
+    mc_walk_begin(&walk, &writer->space, *root);
+    while (mc_walk_next(&walk, &item) == MC_OK) { /* releasing changes no byte of the map */
+        mc_arena_release(writer->arena, item.offset, item.bytes);
+    }
+    *root = 0;
+    return MC_OK;
+}
