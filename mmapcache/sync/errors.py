@@ -1,0 +1,27 @@
+"""What can go wrong between a source and the cache, sorted by what the loader does about it."""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """Base of the loader's own errors; the text is a sentence for the operator."""
+
+
+class UsageError(SyncError):
+    """An option is wrong or missing: exit status 2, before anything is touched."""
+
+
+class SourceAwayError(SyncError):
+    """The source cannot be read just now: tried again, with exponential backoff."""
+
+
+class SourceRefusedError(SyncError):
+    """The source said no, and will say so again: wrong credentials, a wrong name, a wrong file.
+
+    At the start this ends the loader at once. Once a load has succeeded the same answer only
+    degrades it: a password that is being rotated must not take the loader away.
+    """
+
+
+class StopError(Exception):
+    """SIGTERM or SIGINT arrived: whatever is under way is abandoned."""

@@ -1,0 +1,270 @@
+"""Loads and refreshes: every round reads all collections and publishes them in one commit.
+
+    starting ──> loading ──────────────> polling <──────────┐
+                    │  refused: exit 1      │ a round fails │ a round succeeds
+                    └─ away: back off       └──> degraded ──┘
+
+A round that fails, whatever the reason, publishes nothing: the batch is abandoned by the exception
+that ends it, and the generation before stays as it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import mmapcache
+from mmapcache.sync.backoff import Backoff
+from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, StopError, SyncError
+from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.logs import log
+from mmapcache.sync.options import Options
+from mmapcache.sync.progress import Progress
+from mmapcache.sync.pump import Pump
+from mmapcache.sync.redaction import redact
+from mmapcache.sync.source import Feed, Source
+from mmapcache.sync.target import Target
+
+DONE, FAILED = 0, 1
+_NAMED = 5  # collections that a status text names before it counts the rest
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round did. `kept`: collections that came back empty and keep their last content."""
+
+    generation: int | None = None
+    documents: int = 0
+    puts: int = 0
+    deletes: int = 0
+    kept: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+
+class Loader:
+    """Keeps one cache file up to date from one source.
+
+    :param options: what the user asked for
+    :param source: where the documents come from
+    :param inbox: where signals and buffers arrive
+    :param bar: whether the first load draws a progress bar
+    """
+
+    def __init__(self, options: Options, source: Source, inbox: Inbox, *, bar: bool) -> None:
+        self._options = options
+        self._source = source
+        self._inbox = inbox
+        self._bar = bar
+        self._target = Target(options, inbox)
+        self._backoff = Backoff()
+        self._deadline = time.monotonic() + options.timeout
+        self._loaded = False  # a round has succeeded in this process
+        self._told = ""  # the trouble that was logged last
+
+    def run(self) -> int:
+        """Until stopped, or (`once`) until loaded; the exit status."""
+        try:
+            while True:
+                delay = self._attempt()
+                if delay is None:
+                    return DONE
+                self._inbox.sleep(delay)
+        except StopError as stop:
+            log.info("%s", stop)
+            return FAILED if self._options.once else DONE
+        except _FatalError as error:
+            log.error("%s", error)
+            return FAILED
+        finally:
+            self._source.close()
+            self._target.close()
+
+    # --- one round and what follows from it -------------------------------------------------------
+
+    def _attempt(self) -> float | None:
+        """One round; seconds until the next, or None when there is none to come."""
+        began = time.time()
+        clock = time.monotonic()
+        try:
+            outcome = self._round()
+        except SourceAwayError as error:
+            return self._failed(error, self._backoff.next(), retry=True)
+        except SourceRefusedError as error:
+            if not self._loaded:
+                self._target.report(state="degraded", error=redact(str(error)))
+                raise _FatalError(str(error)) from None
+            return self._failed(error, max(self._options.interval, self._backoff.next()))
+        except mmapcache.CorruptError as error:
+            self._target.discard(error)
+            return self._failed(error, self._backoff.next(), retry=True)
+        except mmapcache.FullError as error:
+            return self._failed(SyncError(_full(error)), self._options.interval)
+        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+            return self._failed(error, self._options.interval)
+        except (mmapcache.MmapCacheError, OSError, SyncError) as error:
+            if not self._loaded:
+                raise _FatalError(str(error)) from None
+            return self._failed(error, self._backoff.next())
+        self._backoff.reset()
+        return self._succeeded(outcome, began, time.monotonic() - clock)
+
+    def _succeeded(self, outcome: Round, began: float, seconds: float) -> float | None:
+        self._loaded = True
+        fields = {
+            "generation": outcome.generation,
+            "documents": outcome.documents,
+            "puts": outcome.puts,
+            "deletes": outcome.deletes,
+            "seconds": round(seconds, 3),
+        }
+        if outcome.generation is None:
+            log.debug(
+                "nothing changed: %s documents in %.2f s",
+                f"{outcome.documents:,}",
+                seconds,
+                extra={"fields": fields},
+            )
+        else:
+            log.info(
+                "generation %d: %s documents read, %s put, %s deleted in %.2f s",
+                outcome.generation,
+                f"{outcome.documents:,}",
+                f"{outcome.puts:,}",
+                f"{outcome.deletes:,}",
+                seconds,
+                extra={"fields": fields},
+            )
+        if outcome.kept:
+            return self._failed(SyncError(_kept(outcome.kept)), self._options.interval)
+        if self._told:
+            log.info("recovered")
+        self._told = ""
+        self._target.report(state="polling", error="", confirmed=began)
+        return None if self._options.once else self._options.interval
+
+    def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
+        """Says what is wrong, in the log and in the status.
+
+        :param delay: seconds until the next round
+        :param retry: whether `--once` tries again too, until its time is over
+        :raises _FatalError: `--once` ends here
+        """
+        text = redact(str(error) or type(error).__name__)
+        self._target.report(state="degraded", error=text)
+        if self._options.once:
+            left = self._deadline - time.monotonic()
+            if not retry or left <= 0:
+                raise _FatalError(text)
+            delay = min(delay, left)
+        level = log.debug if text == self._told else log.warning
+        level("%s (next try in %.1f s)", text, delay, extra={"fields": {"retry_in": delay}})
+        self._told = text
+        return delay
+
+    # --- the round itself -------------------------------------------------------------------------
+
+    def _round(self) -> Round:
+        writer = self._target.writer()
+        state = "degraded" if self._told else "polling" if self._loaded else "loading"
+        writer.report(state=state, source=self._source.label)
+        outcome = Round()
+        with writer.reader() as cache:
+            known = frozenset(name for name in cache if len(cache.collection(name)))
+            present = frozenset(cache)
+        estimate = self._bar and not self._loaded
+        with (
+            Pump(self._source, self._inbox, known, estimate=estimate) as pump,
+            writer.batch() as batch,
+        ):
+            seen = set()
+            for feed in pump.feeds():
+                seen.add(feed.name)
+                self._load(batch, feed, pump.buffers(), outcome, had=feed.name in known)
+            self._absent(batch, present - seen, known, outcome)
+            packed = self._target.pack_state(self._source.scope)
+            if packed != writer.state:
+                batch.state = packed
+        outcome.generation = batch.generation
+        outcome.puts, outcome.deletes = batch.puts, batch.deletes
+        return outcome
+
+    def _load(
+        self,
+        batch: mmapcache.Batch,
+        feed: Feed,
+        buffers: Iterator[bytes],
+        outcome: Round,
+        *,
+        had: bool,
+    ) -> None:
+        """One collection, whole; or untouched when it came back empty and must not."""
+        first = next(buffers, None)
+        if first is None:
+            if had and not feed.allow_empty:
+                outcome.kept.append(feed.name)
+                return
+            with batch.replace(feed.name):
+                pass
+            return
+        bar = self._bar and not self._loaded
+        progress = Progress(feed.name, feed.expected, bar=bar)
+        try:
+            with batch.replace(feed.name) as full:
+                for buffer in itertools.chain((first,), buffers):
+                    progress.add(full.put_raw(buffer))
+        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+            raise type(error)(
+                f"{feed.origin}, after {progress.count:,} documents: {error}"
+            ) from None
+        finally:
+            progress.close()
+        outcome.documents += progress.count
+
+    def _absent(
+        self,
+        batch: mmapcache.Batch,
+        names: frozenset[str],
+        known: frozenset[str],
+        outcome: Round,
+    ) -> None:
+        """Collections in the cache that the source did not deliver.
+
+        With the scope of the commit before they have vanished, which counts as coming back empty.
+        With another scope the operator no longer asks for them. What no loader put there stays.
+        """
+        before = self._target.state().get("scope")
+        if before is None:
+            return
+        vanished = self._source.discovers and before == self._source.scope
+        for name in sorted(names):
+            if vanished and name in known and not self._options.allow_empty:
+                outcome.kept.append(name)
+            else:
+                batch.drop(name)
+                outcome.dropped.append(name)
+        if outcome.dropped:
+            why = "gone from the source" if vanished else "no longer asked for"
+            log.info("dropping %s: %s", _names(outcome.dropped), why)
+
+
+class _FatalError(Exception):
+    """Ends the loader with status 1; the text is the sentence that says why."""
+
+
+def _names(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _kept(names: list[str]) -> str:
+    return (
+        f"came back empty, kept with its last content: {_names(names)} "
+        "(--allow-empty publishes an empty collection)"
+    )
+
+
+def _full(error: mmapcache.FullError) -> str:
+    """FullError's own sentence has the numbers; this adds what a loader's operator can do."""
+    return f"{error}; the last generation stays: restart the loader with a larger --max-size"

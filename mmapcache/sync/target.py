@@ -1,0 +1,139 @@
+"""The cache file as the loader sees it: locked, recreated, and still the one at its path."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import mmapcache
+from mmapcache.sync.errors import SyncError
+from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.logs import log
+from mmapcache.sync.options import Options
+
+_LOCK_POLL = 0.1  # seconds between two tries for the lock
+
+
+class Target:
+    """Holds the writer, and opens it again when the file was damaged, replaced or removed.
+
+    The loader's own state, published with each commit, is a small JSON document:
+    `{"version": 1, "scope": "collections", "recreated": 0}`. Scope: see `Source.scope`; recreated:
+    how often a loader found its file corrupt and began a new one.
+
+    :param options: path and everything about the file
+    :param inbox: where a stop arrives while the lock is waited for
+    """
+
+    def __init__(self, options: Options, inbox: Inbox) -> None:
+        self._options = options
+        self._inbox = inbox
+        self._writer: mmapcache.Writer | None = None
+        self._inode: tuple[int, int] | None = None
+        self._recreate = options.recreate
+        self.recreated = 0
+
+    def writer(self) -> mmapcache.Writer:
+        """The open writer.
+
+        :raises SyncError: another loader keeps the lock
+        :raises mmapcache.MmapCacheError: the file is foreign, or there is no room for it
+        :raises OSError: the path cannot be used
+        """
+        if self._writer is not None and self._inode != _inode(self._options.path):
+            log.warning("%s was removed or replaced: beginning anew", self._options.path)
+            self.close()
+        if self._writer is None:
+            self._writer = self._opened()
+            self._inode = _inode(self._options.path)
+            self.recreated = max(self.recreated, int(self.state().get("recreated", 0)))
+        return self._writer
+
+    def state(self) -> dict[str, Any]:
+        """What the loader before left in the file; empty when there was none."""
+        writer = self._writer
+        if writer is not None and writer.state:
+            with contextlib.suppress(ValueError):
+                state = json.loads(writer.state)
+                if isinstance(state, dict) and state.get("version") == 1:
+                    return state
+        return {}
+
+    def pack_state(self, scope: str) -> bytes:
+        """The state to publish with a commit."""
+        return json.dumps({"version": 1, "scope": scope, "recreated": self.recreated}).encode()
+
+    def discard(self, error: Exception) -> None:
+        """The open file turned out to be corrupt: the next `writer()` begins a new one."""
+        self.close()
+        self._note_corrupt(error)
+
+    def report(self, **values: Any) -> None:
+        """`Writer.report`, if there is a writer."""
+        if self._writer is not None:
+            with contextlib.suppress(mmapcache.MmapCacheError, OSError):
+                self._writer.report(**values)
+
+    def close(self) -> None:
+        """Gives the lock back; harmless twice."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _note_corrupt(self, error: Exception) -> None:
+        self._recreate = True
+        self.recreated += 1
+        log.error(
+            "%s is corrupt and is made anew (%d so far): %s",
+            self._options.path,
+            self.recreated,
+            error,
+            extra={"fields": {"recreated": self.recreated}},
+        )
+
+    def _opened(self) -> mmapcache.Writer:
+        deadline = time.monotonic() + self._options.timeout
+        told = False
+        while True:
+            try:
+                return self._open()
+            except mmapcache.LockTimeout as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise SyncError(
+                        f"another loader holds {self._options.path}: one file has one loader; stop "
+                        f"that one, or give another PATH ({error})"
+                    ) from None
+                if not told:
+                    told = True
+                    log.info("another loader holds %s: waiting for it", self._options.path)
+                self._inbox.sleep(min(left, _LOCK_POLL))
+            except mmapcache.CorruptError as error:
+                if self._recreate:
+                    raise
+                self._note_corrupt(error)
+
+    def _open(self) -> mmapcache.Writer:
+        options = self._options
+        arguments: dict[str, Any] = {
+            "mode": options.mode,
+            "recreate": self._recreate,
+            "retention": options.retention,
+            "collapse": options.collapse,
+        }
+        if options.max_size is not None:
+            arguments["max_size"] = options.max_size
+        writer = mmapcache.Writer(options.path, **arguments)
+        self._recreate = False  # once: a later foreign file is somebody else's
+        return writer
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

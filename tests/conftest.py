@@ -1,0 +1,55 @@
+"""Fixtures: a MongoDB server, a database of one's own on it, and cache files in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mongodb import Server
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+    from pymongo.database import Database
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a server that all tests share: MMAPCACHE_TEST_MONGODB, or one started here."""
+    given = os.environ.get("MMAPCACHE_TEST_MONGODB")
+    if given:
+        yield given
+        return
+    with Server(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server.uri
+
+
+@pytest.fixture
+def mongodb_client(mongodb_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
+    """A client of the shared server."""
+    pymongo = pytest.importorskip("pymongo")
+    with pymongo.MongoClient(mongodb_uri) as client:
+        yield client
+
+
+@pytest.fixture
+def database(mongodb_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    """An empty database that no other test uses; dropped afterwards."""
+    database = mongodb_client[f"mmapcache_test_{uuid.uuid4().hex[:12]}"]
+    yield database
+    mongodb_client.drop_database(database.name)
+
+
+@pytest.fixture
+def cache_path() -> Iterator[Path]:
+    """A path on tmpfs for a cache file, in a directory of its own."""
+    memory = Path("/dev/shm")
+    directory = tempfile.mkdtemp(prefix="mmapcache-test-", dir=memory if memory.is_dir() else None)
+    yield Path(directory) / "cache"
+    shutil.rmtree(directory, ignore_errors=True)
