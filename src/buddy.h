@@ -1,0 +1,72 @@
+/* buddy.h - a buddy allocator over offsets: which granules of the arena are free, and nothing else.
+ *
+ * All offsets and sizes are in granules (MC_GRANULE bytes of format.h); the allocator never sees the
+ * arena itself. Its state is private malloc'ed memory of about 0.45 % of the arena, is never in the file
+ * and is rebuilt at open: create, then reserve every live extent. Loader only, one thread at a time.
+ * No I/O, no atomics, no recursion; every operation is O(log granules) unless it says otherwise.
+ */
+#ifndef MMAPCACHE_BUDDY_H
+#define MMAPCACHE_BUDDY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "status.h"
+
+#define MC_BUDDY_MAX_ORDER 35u /* a block of order k is 2^k granules; 2^35 of 32 bytes are 1 TiB */
+#define MC_BUDDY_MAX_GRANULES (UINT64_C(1) << MC_BUDDY_MAX_ORDER)
+
+struct mc_buddy;
+
+/* Makes an allocator of `granules` free granules (0 is fine) that may grow to max_granules.
+ * MC_LIMIT: granules > max_granules or max_granules > MC_BUDDY_MAX_GRANULES; MC_NOMEM. */
+enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct mc_buddy **out);
+
+/* Frees the allocator's memory; NULL is fine. */
+void mc_buddy_destroy(struct mc_buddy *b);
+
+/* Extends the arena to a new total; what is added is free and merges with what was free at the edge.
+ * MC_LIMIT: less than now or more than max_granules; MC_NOMEM. Unchanged on failure. */
+enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules);
+
+/* Best fit: the lowest block of the smallest order that has one and holds the request; what the request
+ * does not need stays free. granules > 0. MC_FULL: no block is large enough. */
+enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset);
+
+/* Gives back allocated granules: an extent as it was allocated or reserved, or any part of it, or several
+ * adjacent ones at once. Merges at once. Giving back what is free is a bug (asserted in debug builds). */
+void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules);
+
+/* Allocates exactly this extent, granules > 0: the rebuild at open.
+ * MC_CORRUPT: a part is not free or outside the arena; unchanged then. */
+enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules);
+
+/* The arena's size, and how much of it is free. O(1). */
+uint64_t mc_buddy_granules(const struct mc_buddy *b);
+uint64_t mc_buddy_free_granules(const struct mc_buddy *b);
+
+/* The largest single request that would succeed now; 0 when full. O(1). */
+uint64_t mc_buddy_largest(const struct mc_buddy *b);
+
+/* Free blocks of one order, for statistics. Linear in the arena (a word per 2 KiB to 128 KiB of it). */
+uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order);
+
+/* Whether every granule of the extent is inside the arena and free. */
+bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granules);
+
+/* Bytes of memory that the allocator holds. O(1). */
+uint64_t mc_buddy_state_bytes(const struct mc_buddy *b);
+
+/* Verifies every word of the state against every other; MC_CORRUPT when one is wrong. Linear. Runs after
+ * every operation in builds with MC_DEBUG (in large arenas after every n-th, see buddy.c). */
+enum mc_status mc_buddy_check(const struct mc_buddy *b);
+
+#ifdef MC_TEST
+#include <stddef.h>
+/* Test hooks: every allocation goes through the first; the second lends the state out for damage. */
+extern void *(*mc_buddy_test_realloc)(void *old, size_t bytes);
+uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned level, uint64_t *words);
+uint64_t *mc_buddy_test_counters(struct mc_buddy *b, unsigned which);
+#endif
+
+#endif
