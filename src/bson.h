@@ -18,6 +18,7 @@
 #ifndef MMAPCACHE_BSON_H
 #define MMAPCACHE_BSON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -103,10 +104,11 @@ static inline size_t mc_bson_size(const uint8_t *data, size_t len)
 enum mc_status mc_bson_validate(const uint8_t *data, size_t len, struct mc_error *err);
 
 /* Starts a walk over the document in [data, data + len): MC_OK, or MC_INVALID when the outer length
- * or the closing NUL is wrong. */
+ * is. The closing NUL is not looked at: nothing depends on it, and it may be a cache line away. */
 enum mc_status mc_bson_open(struct mc_bson_cursor *cursor, const uint8_t *data, size_t len);
 
-/* The next element: MC_OK, MC_ABSENT at the end, MC_INVALID when the bytes make no sense. */
+/* The next element: MC_OK, MC_ABSENT at the end, MC_INVALID when the bytes make no sense, after
+ * which the cursor is at the end. */
 enum mc_status mc_bson_next(struct mc_bson_cursor *cursor, struct mc_bson_element *element);
 
 /* The first field of that name in the document: MC_OK, MC_ABSENT or MC_INVALID. */
@@ -122,5 +124,8 @@ enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, 
 /* The text of a STRING, SYMBOL or CODE value, without length and NUL: MC_OK or MC_INVALID. */
 enum mc_status mc_bson_text(const struct mc_bson_element *element, const uint8_t **text,
                             uint32_t *text_len);
+
+/* True when the bytes are UTF-8 as Python and MongoDB read it: shortest forms, no surrogates. */
+bool mc_utf8_valid(const uint8_t *text, size_t len);
 
 #endif

@@ -73,7 +73,7 @@ struct mc_document_state {
     PyObject *classes[MC_CLASSES];
     PyObject *text_binary, *text_subtype, *text_marker, *text_int, *text_is_safe, *text_empty;
     PyObject *text_raw, *text_utcoffset, *text_unknown;
-    void *datetime_api; /* PyDateTime_CAPI: not the header's static variable */
+    void *datetime_api;         /* PyDateTime_CAPI: not the header's static variable */
     struct mc_options *options; /* the default */
     struct mc_document *free_views;
     unsigned free_view_count;

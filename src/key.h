@@ -54,11 +54,11 @@ void mc_key_from_double(double value, struct mc_key *key);
 enum mc_status mc_key_from_text(const char *text, size_t len, struct mc_key *key,
                                 struct mc_error *err);
 
-enum { MC_KEY_VALUE_MAX = MC_KEY_MAX + 8 };
+enum { MC_KEY_VALUE_MAX = MC_KEY_MAX + 16 };
 
-/* The inverse: the BSON value of canonical (type, data, len), written into value. element->name is
- * the empty name. MC_OK, or MC_CORRUPT when no canonical key looks like this (a damaged file). */
+/* The inverse: the BSON element, nameless, of canonical (type, data, len); it points into buffer.
+ * MC_OK, or MC_CORRUPT when no canonical key looks like this (a damaged file). */
 enum mc_status mc_key_to_bson(uint8_t type, const uint8_t *data, size_t len,
-                              uint8_t value[MC_KEY_VALUE_MAX], struct mc_bson_element *element);
+                              uint8_t buffer[MC_KEY_VALUE_MAX], struct mc_bson_element *element);
 
 #endif
