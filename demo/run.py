@@ -1,0 +1,375 @@
+"""The acts of the demo, one after the other; each adds its figures to the page.
+
+start          server, documents, loader, eight workers
+compare        one document per request: shared mapping against one find per request
+propagate      seconds from a write in MongoDB to all eight workers
+kill_loader    SIGKILL to the loader under load, and a new one in its place
+kill_workers   SIGKILL to all workers under load, one by one and at once
+weigh          memory of eight workers against one and against eight private dicts
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import mmapcache
+from demo.documents import DATABASE, SITES, TOTAL, insert, site_key
+from demo.page import Page, count, mebibytes, rate
+from demo.world import INTERVAL, WORKERS, DemoError, Probes, World, directory, load, wait_until
+
+_WRITES: Final = 5
+_VISIBLE_SECONDS: Final = 20.0
+_LOAD_SECONDS: Final = 6.0
+
+
+class Demo:
+    """One run: its world, its page and the port of the service that reads the cache."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.page = Page()
+        self.began = time.monotonic()
+        self.port = 0
+        self.revision = 0
+
+    def say(self, text: str) -> None:
+        """One line of progress."""
+        sys.stdout.write(f"[{time.monotonic() - self.began:5.1f} s] {text}\n")
+        sys.stdout.flush()
+
+    # ---- acts ----
+
+    def start(self) -> None:
+        """Everything up, with documents in it."""
+        world, page = self.world, self.page
+        build = world.client.server_info()
+        self.say(f"MongoDB server ready at {world.uri} (SecantusDB, speaks {build['version']})")
+        documents = insert(world.uri)
+        self.say(f"{documents:,} documents inserted into 3 collections")
+        begin = time.monotonic()
+        world.start_loader()
+        self.wait_for_loader()
+        took = time.monotonic() - begin
+        self.say(f"first generation published by `mmapcache sync`, {took:.1f} s after its start")
+        self.port = world.start_service("cache", ["--cache", str(world.cache_path)])
+        self.say(f"{WORKERS} forked Tornado workers answer on http://127.0.0.1:{self.port}")
+        page.line(
+            f"{documents:,} documents in 3 collections, one loader that polls every {INTERVAL:g} s,"
+        )
+        page.line(f"{WORKERS} forked Tornado workers, 32 HTTP clients on the same machine")
+        page.promise(f"all {TOTAL:,} documents are in the cache", self.documents() == TOTAL)
+
+    def compare(self) -> None:
+        """The same question to both services; first the cache, then MongoDB without a loader."""
+        self.say(f"{_LOAD_SECONDS:g} s of load on the workers that read the mapping")
+        cached, cached_operations = self.counted_load(self.port)
+        self.say("the same on workers that ask MongoDB once per request (loader stopped)")
+        self.stop_loader()
+        port = self.world.start_service(
+            "mongodb", ["--source", "mongodb", "--uri", self.world.uri, "--database", DATABASE]
+        )
+        found, found_operations = self.counted_load(port)
+        self.world.stop_service()
+        self.world.start_loader()
+        self.wait_for_loader()
+        page = self.page
+        page.title("One document per request")
+        shares = [cached["workers"].get(str(number), 0) for number in range(WORKERS)]
+        page.table(
+            [
+                ("requests per worker", *(f"#{number}" for number in range(WORKERS))),
+                ("", *(count(share) for share in shares)),
+            ]
+        )
+        page.table(
+            [
+                ("", "shared mapping", "one find per request"),
+                ("requests answered", count(cached["answered"]), count(found["answered"])),
+                ("MongoDB operations", count(cached_operations), count(found_operations)),
+                (
+                    "MongoDB operations per request",
+                    f"{cached_operations / cached['answered']:.4f}",
+                    f"{found_operations / found['answered']:.4f}",
+                ),
+                ("requests per second", f"{rate(cached):,.0f}", f"{rate(found):,.0f}"),
+                ("median", f"{cached['median_ms']:.1f} ms", f"{found['median_ms']:.1f} ms"),
+                ("99th percentile", f"{cached['p99_ms']:.1f} ms", f"{found['p99_ms']:.1f} ms"),
+                ("failed", count(cached["failed"]), count(found["failed"])),
+            ]
+        )
+        page.line(f"throughput {rate(cached) / rate(found):.1f} times that of a find per request;")
+        page.line(f"the {cached_operations} operations on the left are the loader's polls")
+        page.promise("every worker answered requests", min(shares) > 0)
+        per_second = cached_operations / float(cached["seconds"])
+        page.promise(
+            "MongoDB's load is one poll of the loader per interval, however many requests come",
+            per_second <= 20 / INTERVAL and cached_operations * 100 < cached["answered"],
+        )
+        page.promise("no request failed", not cached["failed"] and not found["failed"])
+
+    def propagate(self) -> None:
+        """Writes at random moments, each watched until all workers show it."""
+        self.say(f"{_WRITES} writes in MongoDB, each timed until all {WORKERS} workers show it")
+        with Probes(self.port) as probes:
+            taken = [self.time_write(probes) for _ in range(_WRITES)]
+        self.page.title(f"From an acknowledged write in MongoDB to all {WORKERS} workers")
+        self.page.line(
+            f"median {statistics.median(taken):.2f} s, slowest {max(taken):.2f} s of {_WRITES} "
+            f"writes (the loader polls every {INTERVAL:g} s)"
+        )
+        self.page.promise(
+            f"all workers show it within {_VISIBLE_SECONDS:g} s", max(taken) < _VISIBLE_SECONDS
+        )
+
+    def kill_loader(self) -> None:
+        """The workers serve on while nobody loads; a new loader just goes on."""
+        world, page = self.world, self.page
+        self.say(
+            "load on three collections per request; SIGKILL to the loader, a new one after 3 s"
+        )
+        with load(self.port, "/v1/challenge/", 9.0) as result, Probes(self.port) as probes:
+            time.sleep(1.0)
+            assert world.loader is not None
+            world.loader.kill()
+            before = world.operations()
+            key, revision = self.write()
+            time.sleep(3.0)
+            while_dead = world.operations() - before
+            seen = {answer["loader"] for answer in probes.all("/healthz")}
+            early = self.shown(probes, key, revision)
+            begin = time.monotonic()
+            world.start_loader()
+            self.wait_shown(probes, key, revision)
+            took = time.monotonic() - begin
+            counts = result()
+        page.title("The loader killed with SIGKILL under load, a new one started 3 s later")
+        page.line(
+            f"{count(counts['requests'])} requests over three collections, "
+            f"{counts['failed']} failed, {counts['resets']} connections reset"
+        )
+        page.line(
+            f"{while_dead} MongoDB operations while no loader lived; workers said it was "
+            f"{' or '.join(sorted(seen))}"
+        )
+        page.line(
+            f"a write made meanwhile: in all workers {took:.2f} s after the new loader's start"
+        )
+        page.promise("no request failed, none was reset", not counts["failed"] + counts["resets"])
+        page.promise("no worker asked MongoDB", while_dead == 0)
+        page.promise("every worker's /healthz showed the dead loader", seen == {"dead"})
+        page.promise("what was written meanwhile came with the new loader", not early)
+
+    def kill_workers(self) -> None:
+        """Each worker once, then all at once; Tornado forks new ones in their place."""
+        self.say("load; SIGKILL to the workers one by one, then to all at once")
+        killed: list[int] = []
+        with load(self.port, "/v1/challenge/", 9.0) as result:
+            time.sleep(1.0)
+            for worker in range(WORKERS):
+                with Probes(self.port) as probes:
+                    killed.append(int(probes.ask(worker, "/healthz")["pid"]))
+                os.kill(killed[-1], signal.SIGKILL)
+                time.sleep(0.25)
+            with Probes(self.port) as probes:
+                pids = [int(answer["pid"]) for answer in probes.all("/healthz")]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            killed += pids
+            counts = result()
+        with Probes(self.port) as probes:
+            answers = list(probes.all("/healthz"))
+        survivors = {int(answer["pid"]) for answer in answers} & set(killed)
+        page = self.page
+        page.title(f"{len(killed)} workers killed with SIGKILL under load and forked again")
+        page.line(
+            f"{count(counts['requests'])} requests, {counts['failed']} failed; "
+            f"{counts['resets']} were under way in a killed worker: their clients saw a reset"
+        )
+        page.line("connection and got the answer by asking again on a new one, as GET allows")
+        page.promise("no request failed", not counts["failed"])
+        page.promise(
+            f"{WORKERS} new workers answer from the current generation",
+            not survivors and all(answer["status"] == "ok" for answer in answers),
+        )
+
+    def weigh(self) -> None:
+        """On a file of its own, since the service's workers share the pages of theirs."""
+        self.say("memory: 1 worker, 8 workers and 8 private dicts, each in forked processes")
+        path = self.world.root / "memory.mmc"
+        arguments = ["mmapcache", "sync", str(path), "--uri", self.world.uri, "--once"]
+        for name in ("sites", "limits", "flags"):
+            arguments += ["--collection", f"{DATABASE}.{name}"]
+        _run(arguments)
+        figures = json.loads(_run(["demo.memory", "--cache", str(path)]))
+        one, eight, dicts = figures["one"], figures["eight"], figures["dicts"]
+        page = self.page
+        page.title(f"Memory that {TOTAL:,} touched documents add (PSS)")
+        names = {"one": "1 worker, shared mapping", "eight": f"{WORKERS} workers, shared mapping"}
+        names["dicts"] = f"{WORKERS} workers, a private dict each"
+        rows: list[tuple[str, ...]] = [("", "mapping", "private", "together")]
+        for name, title in names.items():
+            total, mapped = figures[name]["total"], figures[name]["mapped"]
+            rows.append((title, mebibytes(mapped), mebibytes(total - mapped), mebibytes(total)))
+        page.table(rows)
+        page.line(
+            f"the mapping of {WORKERS} workers weighs "
+            f"{eight['mapped'] / max(one['mapped'], 1):.2f} times that of one; private is each "
+            "worker's bounded front cache"
+        )
+        page.line(
+            f"{WORKERS} dicts weigh {dicts['total'] / eight['total']:.1f} times as much in all"
+        )
+        page.promise(
+            f"{WORKERS} workers share one copy (at most 1.05 times one worker's mapping)",
+            eight["mapped"] <= 1.05 * one["mapped"] and one["mapped"] > 0,
+        )
+        page.promise(f"{WORKERS} dicts weigh more", dicts["total"] > eight["total"])
+
+    # ---- steps ----
+
+    def documents(self) -> int:
+        """How many documents the cache holds now."""
+        with mmapcache.open(str(self.world.cache_path)) as cache:
+            return sum(len(cache[name]) for name in cache)
+
+    def wait_for_loader(self) -> None:
+        """Until the loader is alive and has confirmed the data."""
+        world, begin = self.world, time.time()
+        assert world.loader is not None
+
+        def confirmed() -> bool:
+            try:
+                cache = mmapcache.open(str(world.cache_path))
+            except mmapcache.NotReadyError:
+                return False
+            with cache:
+                status = cache.status()
+            return status["loader"] == "alive" and (status["confirmed_at"] or 0.0) >= begin
+
+        wait_until("the loader's first poll", confirmed, [world.loader])
+
+    def stop_loader(self) -> None:
+        """A proper end."""
+        assert self.world.loader is not None
+        self.world.loader.stop()
+
+    def counted_load(self, port: int) -> tuple[dict[str, Any], int]:
+        """Load on one service, and how many operations MongoDB counted meanwhile."""
+        before = self.world.operations()
+        with load(port, "/v1/sites/", _LOAD_SECONDS) as result:
+            counts = result()
+        return counts, self.world.operations() - before
+
+    def write(self) -> tuple[str, int]:
+        """Changes one site in MongoDB; its key and its new revision."""
+        self.revision += 1
+        key = site_key(random.randrange(SITES))
+        sites = self.world.client[DATABASE]["sites"]
+        outcome = sites.update_one({"_id": key}, {"$set": {"revision": self.revision}})
+        if outcome.modified_count != 1:
+            raise DemoError(f"the write to {key} changed {outcome.modified_count} documents")
+        return key, self.revision
+
+    def time_write(self, probes: Probes) -> float:
+        """Seconds from a write's acknowledgement until every worker shows it."""
+        time.sleep(random.uniform(0, INTERVAL))
+        key, revision = self.write()
+        begin = time.monotonic()
+        self.wait_shown(probes, key, revision)
+        return time.monotonic() - begin
+
+    def shown(self, probes: Probes, key: str, revision: int) -> bool:
+        """Whether any worker shows the revision."""
+        return any(answer["revision"] == revision for answer in probes.all(f"/v1/sites/{key}"))
+
+    def wait_shown(self, probes: Probes, key: str, revision: int) -> None:
+        """Until every worker has shown the revision; each is asked until it does."""
+        waiting = set(range(WORKERS))
+        end = time.monotonic() + _VISIBLE_SECONDS
+        while waiting and time.monotonic() < end:
+            for worker in sorted(waiting):
+                if probes.ask(worker, f"/v1/sites/{key}")["revision"] == revision:
+                    waiting.discard(worker)
+            time.sleep(0.005)
+
+
+def _run(arguments: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        raise DemoError(f"{' '.join(arguments[:2])} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _world() -> Iterator[World]:
+    world = World(directory())
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def _keep_up(demo: Demo) -> None:
+    """Leaves everything running until Ctrl-C."""
+    world, site = demo.world, site_key(0)
+    url = f"http://127.0.0.1:{demo.port}"
+    lines = [
+        f"service   {url}/v1/sites/{site}",
+        f"          {url}/v1/challenge/{site}",
+        f"          {url}/healthz   {url}/metrics",
+        f"MongoDB   {world.uri}{DATABASE}",
+        f"cache     mmapcache stat {world.cache_path}",
+        f"          mmapcache watch {world.cache_path}",
+        f"logs      {world.root}",
+        "Ctrl-C ends it all.",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs the demo: 0 when every promise was kept, 1 when one was broken or nothing could run."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        with _world() as world:
+            demo = Demo(world)
+            demo.start()
+            demo.compare()
+            demo.propagate()
+            demo.kill_loader()
+            demo.kill_workers()
+            demo.weigh()
+            sys.stdout.write("\n" + demo.page.text(time.monotonic() - demo.began))
+            sys.stdout.flush()
+            if os.environ.get("KEEP", "") not in ("", "0"):
+                _keep_up(demo)
+            return 1 if demo.page.broken else 0
+    except DemoError as error:
+        sys.stderr.write(f"the demo could not go on: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
