@@ -39,6 +39,7 @@ _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machin
 /* ---- superblock ---- */
 #define MC_MAGIC "mmapcach"
 #define MC_VERSION 1u
+#define MC_LOCK_SUFFIX ".lock" /* the lock file of a cache is its path and this */
 #define MC_BYTE_ORDER 0x01020304u
 
 struct mc_superblock {
@@ -52,7 +53,8 @@ struct mc_superblock {
     uint64_t hash_seed[2];
     uint8_t file_id[16];   /* a random UUID */
     int64_t created_at;    /* microseconds since 1970 */
-    uint8_t reserved[44];
+    uint64_t base_generation; /* the last of the files that this one succeeds: generations go on */
+    uint8_t reserved[36];
     uint32_t checksum; /* of the 124 bytes before it */
 };
 _Static_assert(sizeof(struct mc_superblock) == 128, "superblock");

@@ -165,4 +165,40 @@ enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
+/* ---- the loader's half of the protocol, for writer.c ---- */
+
+/* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours, or another version), MC_CORRUPT. */
+enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
+
+/* The root of generation `generation`, copied; MC_CORRUPT when it is not whole. */
+enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superblock *superblock,
+                            uint64_t generation, struct mc_root *out, struct mc_error *err);
+
+/* Announces that generations below `horizon` may be overwritten from now on. Call before the first store
+ * into anything that only they refer to. Never beyond the current generation. */
+void mc_raise_horizon(const struct mc_space *space, uint64_t horizon);
+uint64_t mc_horizon(const struct mc_space *space);
+
+/* Publishes root->generation, which is one more than the current one: its root record, then the commit word,
+ * then a wake-up for who waits. Everything that it refers to was stored before. */
+void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
+                struct mc_root *root);
+uint64_t mc_commit_word(const struct mc_space *space);
+
+/* Writes the report after the one in `slot`, which is updated. */
+void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot);
+
+/* The last complete report; zero when there is none. */
+void mc_status_read(const struct mc_space *space, struct mc_status_slot *out);
+
+/* Whether the content was verified in this boot of the machine, or is a clean checkpoint. */
+bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock *superblock,
+                        const uint8_t boot_id[16], uint64_t generation);
+void mc_boot_confirm(const struct mc_space *space, const uint8_t boot_id[16]);
+
+/* Marks `generation` as wholly on disk; 0 takes the mark away. The caller syncs before and after. */
+void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock *superblock,
+                        uint64_t generation);
+uint64_t mc_checkpoint(const struct mc_space *space);
+
 #endif

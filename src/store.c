@@ -1,0 +1,445 @@
+/* store.c - the protocol: the only file that reads or writes the words `commit` and `horizon`.
+ *
+ *   loader                                          reader
+ *   ------                                          ------
+ *   entries, pages, nodes in free blocks            g = commit                      (acquire)
+ *   root of g+1 in its slot of the ring             copy root g, entry, ...         (relaxed)
+ *   commit = g+1                     (release)      acquire fence
+ *                                                   valid iff horizon <= g          (relaxed)
+ *   before reusing a block that only
+ *   generations < H refer to:
+ *   horizon = H, release fence
+ *
+ * Why a valid copy is whole. The acquire of `commit` makes everything that generation g refers to
+ * visible. If one copied word came from a later store into a reused block, that store follows a release
+ * fence which follows the store of an H > g; the reader's acquire fence comes after the copied load,
+ * so the two fences synchronise and its load of `horizon` must see H or more: the copy does not count.
+ * Nothing that the current commit refers to is ever overwritten, so a dead loader costs no retry. The idea
+ * is MICA's log tail (Lim et al.: MICA, NSDI 2014) over LMDB's copy-on-write trees, with the horizon in
+ * the place of LMDB's table of readers. docs/design.md has the whole argument.
+ *
+ * A loader killed between any two stores leaves `commit` = g and blocks that nothing refers to. The next
+ * one opens the file as always.
+ */
+#include "store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mutant.h"
+#include "region.h"
+
+struct mc_map {
+    struct mc_region region;
+    struct mc_superblock superblock;
+    uint8_t boot_id[16];
+    char *lock_path; /* NULL: anonymous */
+    unsigned users;
+};
+
+/* A view that is overwritten while it is opened is a reader that slept through a whole ring of commits. */
+#define VIEW_ATTEMPTS 64
+
+static struct mc_control *control_of(const struct mc_space *space)
+{
+    return (struct mc_control *)(void *)(space->base + MC_CONTROL_OFFSET);
+}
+
+/* ---- superblock ---- */
+
+enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err)
+{
+    if (memcmp(superblock->magic, MC_MAGIC, sizeof superblock->magic) != 0) {
+        return mc_fail(err, MC_FORMAT, "this is not a cache file of mmapcache");
+    }
+    if (superblock->byte_order != MC_BYTE_ORDER) {
+        return mc_fail(err, MC_FORMAT, "the cache was written on a machine of another byte order: "
+                                       "load it again on this one");
+    }
+    if (superblock->version != MC_VERSION) {
+        return mc_fail(err, MC_FORMAT,
+                       "the cache has format version %u and this mmapcache reads version %u: let a "
+                       "loader of this version recreate it",
+                       (unsigned)superblock->version, MC_VERSION);
+    }
+    uint64_t arena = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
+    bool sound = superblock->checksum ==
+                     mc_checksum(superblock, offsetof(struct mc_superblock, checksum)) &&
+                 superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 &&
+                 superblock->arena_offset == arena && superblock->max_size >= MC_MAP_MIN &&
+                 superblock->max_size <= MC_MAP_MAX && superblock->max_size % MC_EXTENT == 0 &&
+                 arena < MC_MAP_MIN && superblock->base_generation < MC_GENERATION_MAX;
+    return sound ? MC_OK
+                 : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");
+}
+
+/* ---- map ---- */
+
+static char *lock_path_of(const char *path)
+{
+    size_t len = strlen(path);
+    char *lock_path = malloc(len + sizeof MC_LOCK_SUFFIX);
+    if (lock_path != NULL) {
+        memcpy(lock_path, path, len);
+        memcpy(lock_path + len, MC_LOCK_SUFFIX, sizeof MC_LOCK_SUFFIX);
+    }
+    return lock_path;
+}
+
+/* Checks and maps what is in map->region; closes everything on failure. */
+static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct mc_error *err)
+{
+    enum mc_status status =
+        mc_region_peek(&map->region, &map->superblock, sizeof map->superblock, err);
+    if (status == MC_OK) {
+        status = mc_superblock_check(&map->superblock, err);
+    }
+    if (status == MC_OK && map->region.file_size < MC_MAP_MIN) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status == MC_OK) {
+        status = mc_region_map(&map->region, map->superblock.max_size, err);
+    }
+    if (status != MC_OK) {
+        mc_map_release(map);
+        return status;
+    }
+    *out = map;
+    return MC_OK;
+}
+
+static struct mc_map *map_new(void)
+{
+    struct mc_map *map = calloc(1, sizeof *map);
+    if (map != NULL) {
+        map->region.fd = -1;
+        mc_boot_id(map->boot_id);
+        map->users = 1;
+    }
+    return map;
+}
+
+enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err)
+{
+    struct mc_map *map = map_new();
+    if (map == NULL || (map->lock_path = lock_path_of(path)) == NULL) {
+        free(map);
+        return mc_fail(err, MC_NOMEM, "out of memory");
+    }
+    enum mc_status status = mc_region_open(path, false, &map->region, err);
+    if (status != MC_OK) {
+        mc_map_release(map);
+        return status;
+    }
+    return map_finish(map, out, err);
+}
+
+enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err)
+{
+    struct mc_map *map = map_new();
+    if (map == NULL) {
+        return mc_fail(err, MC_NOMEM, "out of memory");
+    }
+    enum mc_status status = mc_region_open_fd(fd, &map->region, err);
+    if (status != MC_OK) {
+        mc_map_release(map);
+        return status;
+    }
+    return map_finish(map, out, err);
+}
+
+struct mc_map *mc_map_retain(struct mc_map *map)
+{
+    map->users++;
+    return map;
+}
+
+void mc_map_release(struct mc_map *map)
+{
+    if (map != NULL && --map->users == 0) {
+        mc_region_close(&map->region);
+        free(map->lock_path);
+        free(map);
+    }
+}
+
+bool mc_map_is_at(const struct mc_map *map, const char *path)
+{
+    return mc_region_is_at(&map->region, path);
+}
+
+enum mc_status mc_map_populate(struct mc_map *map, struct mc_error *err)
+{
+    return mc_region_populate(&map->region, err);
+}
+
+static struct mc_space map_space(const struct mc_map *map)
+{
+    return (struct mc_space){.base = map->region.base, .limit = map->region.file_size};
+}
+
+bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
+{
+    struct mc_space space = map_space(map);
+    const uint64_t *word = &control_of(&space)->commit;
+    int64_t end = mc_clock_ns() + nanoseconds;
+    for (;;) {
+        int64_t left = end - mc_clock_ns();
+        if (shm_load_acquire(word) != generation) {
+            return true;
+        }
+        if (left <= 0) {
+            return false;
+        }
+        mc_futex_wait(word, (uint32_t)generation, left); /* little-endian: the low half comes first */
+    }
+}
+
+const struct mc_superblock *mc_map_superblock(const struct mc_map *map)
+{
+    return &map->superblock;
+}
+
+void mc_map_status(const struct mc_map *map, struct mc_loader_status *out)
+{
+    struct mc_status_slot slot;
+    struct mc_space space = map_space(map);
+    mc_status_read(&space, &slot);
+    *out = (struct mc_loader_status){
+        .confirmed_at = slot.confirmed_at, .running = slot.running != 0, .pid = slot.pid};
+    memcpy(out->state, slot.state, sizeof out->state - 1);
+    memcpy(out->source, slot.source, sizeof out->source - 1);
+    memcpy(out->error, slot.error, sizeof out->error - 1);
+}
+
+enum mc_loader mc_map_loader(const struct mc_map *map)
+{
+    struct mc_loader_status status;
+    if (mc_lock_is_held(map->lock_path, map->region.fd)) {
+        return MC_LOADER_ALIVE;
+    }
+    mc_map_status(map, &status);
+    return status.running ? MC_LOADER_DEAD : MC_LOADER_NONE;
+}
+
+/* ---- view ---- */
+
+enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superblock *superblock,
+                            uint64_t generation, struct mc_root *out, struct mc_error *err)
+{
+    uint64_t slot = generation % superblock->ring_slots;
+    shm_read(out, space->base + MC_RING_OFFSET + slot * sizeof *out, sizeof *out);
+    if (out->generation != generation ||
+        out->checksum != mc_checksum(out, offsetof(struct mc_root, checksum))) {
+        return mc_fail(err, MC_CORRUPT, "the root of generation %llu is damaged: recreate the cache",
+                       (unsigned long long)generation);
+    }
+    return MC_OK;
+}
+
+/* Whether everything that the root may refer to is inside the file as it is now. */
+static enum mc_status view_fits(struct mc_map *map, const struct mc_root *root, struct mc_error *err)
+{
+    if (root->file_size > map->region.file_size) {
+        mc_region_measure(&map->region);
+    }
+    if (root->file_size > map->region.file_size || root->file_size > map->region.map_size) {
+        return mc_fail(err, MC_CORRUPT,
+                       "the cache file was truncated to %llu of %llu bytes: recreate the cache",
+                       (unsigned long long)map->region.file_size,
+                       (unsigned long long)root->file_size);
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_error *err)
+{
+    struct mc_space space = map_space(map);
+    for (int attempt = 0; attempt < VIEW_ATTEMPTS; attempt++) {
+        uint64_t generation = shm_load_acquire(&control_of(&space)->commit);
+        *out = (struct mc_view){.map = map, .control = control_of(&space), .space = space};
+        memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
+        if (generation == 0) {
+            return mc_fail(err, MC_NOT_READY, "the loader has not published anything yet");
+        }
+        if (!mc_boot_is_current(&space, &map->superblock, map->boot_id, generation)) {
+            return mc_fail(err, MC_NOT_READY,
+                           "the machine was restarted since the cache was written: it is served again "
+                           "as soon as a loader has verified it");
+        }
+        enum mc_status status =
+            mc_root_read(&space, &map->superblock, generation, &out->root, err);
+        out->root.generation = generation; /* what validity is judged by */
+        if (!mc_view_valid(out)) {
+            continue;
+        }
+        if (status == MC_OK) {
+            status = view_fits(map, &out->root, err);
+        }
+        out->space.limit = out->root.file_size;
+        return status;
+    }
+    return mc_fail(err, MC_EXPIRED, "the loader commits faster than this process can follow");
+}
+
+static enum mc_status record_read(const struct mc_hit *hit, struct mc_collection *out)
+{
+    struct mc_collection_record record;
+    if (hit->value_len != sizeof record) {
+        return MC_CORRUPT;
+    }
+    shm_read(&record, hit->value, sizeof record);
+    *out = (struct mc_collection){.root = record.root,
+                                  .count = record.count,
+                                  .content = record.content,
+                                  .created = record.created};
+    return MC_OK;
+}
+
+enum mc_status mc_view_collection(const struct mc_view *view, const char *name, size_t len,
+                                  struct mc_collection *out)
+{
+    struct mc_hit hit;
+    struct mc_key key = {.type = MC_KEY_NAME, .len = (uint16_t)len, .data = (const uint8_t *)name};
+    *out = (struct mc_collection){0};
+    if (len > MC_NAME_MAX) {
+        return MC_ABSENT;
+    }
+    key.hash = mc_view_hash(view, &key);
+    enum mc_status status = mc_find(view, view->root.catalogue, &key, &hit);
+    if (status == MC_OK) {
+        status = record_read(&hit, out);
+    }
+    return mc_view_settle(view, status);
+}
+
+enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out)
+{
+    struct mc_item item;
+    for (;;) {
+        enum mc_status status = mc_walk_next(walk, &item);
+        if (status != MC_OK) {
+            return status;
+        }
+        if (item.kind == MC_ITEM_ENTRY) {
+            *out = item.hit;
+            return MC_OK;
+        }
+    }
+}
+
+enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out)
+{
+    return hit->key_type == MC_KEY_NAME ? record_read(hit, out) : MC_ABSENT;
+}
+
+enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out)
+{
+    struct mc_key key = {.type = MC_KEY_STATE, .data = key.inline_data};
+    key.hash = mc_view_hash(view, &key);
+    return mc_find(view, view->root.catalogue, &key, out);
+}
+
+/* ---- the loader's half ---- */
+
+void mc_raise_horizon(const struct mc_space *space, uint64_t horizon)
+{
+    struct mc_control *control = control_of(space);
+    if (MC_MUTANT_IS(300)) { /* 300: blocks are reused without a word */
+        return;
+    }
+    if (horizon > shm_load(&control->horizon)) {
+        shm_store(&control->horizon, horizon);
+        shm_fence_release(); /* pairs with the acquire fence of mc_view_valid */
+    }
+}
+
+uint64_t mc_horizon(const struct mc_space *space)
+{
+    return shm_load(&control_of(space)->horizon);
+}
+
+uint64_t mc_commit_word(const struct mc_space *space)
+{
+    return shm_load_acquire(&control_of(space)->commit);
+}
+
+void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
+                struct mc_root *root)
+{
+    struct mc_control *control = control_of(space);
+    uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
+    if (root->generation > slots && !MC_MUTANT_IS(301)) { /* 301: a root is overwritten in use */
+        mc_raise_horizon(space, root->generation - slots + 1);
+    }
+    root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
+    if (MC_MUTANT_IS(302)) { /* 302: commit before root */
+        shm_store_release(&control->commit, root->generation);
+    }
+    shm_write(space->base + MC_RING_OFFSET + slot * sizeof *root, root, sizeof *root);
+    shm_store_release(&control->commit, root->generation); /* pairs with the acquire of mc_view_open */
+    mc_futex_wake(&control->commit);
+}
+
+/* ---- the loader's report ---- */
+
+void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot)
+{
+    slot->sequence++;
+    slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
+    uint64_t place = slot->sequence % MC_STATUS_SLOTS;
+    shm_write(space->base + MC_STATUS_OFFSET + place * sizeof *slot, slot, sizeof *slot);
+}
+
+void mc_status_read(const struct mc_space *space, struct mc_status_slot *out)
+{
+    struct mc_status_slot slot;
+    *out = (struct mc_status_slot){0};
+    for (uint64_t place = 0; place < MC_STATUS_SLOTS; place++) {
+        shm_read(&slot, space->base + MC_STATUS_OFFSET + place * sizeof slot, sizeof slot);
+        if (slot.sequence > out->sequence &&
+            slot.checksum == mc_checksum(&slot, offsetof(struct mc_status_slot, checksum))) {
+            *out = slot;
+        }
+    }
+}
+
+/* ---- reboots ---- */
+
+static uint32_t checkpoint_checksum(const struct mc_superblock *superblock, uint64_t generation)
+{
+    uint8_t bytes[sizeof superblock->file_id + sizeof generation];
+    memcpy(bytes, superblock->file_id, sizeof superblock->file_id);
+    memcpy(bytes + sizeof superblock->file_id, &generation, sizeof generation);
+    return mc_checksum(bytes, sizeof bytes);
+}
+
+bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock *superblock,
+                        const uint8_t boot_id[16], uint64_t generation)
+{
+    struct mc_control control;
+    shm_read(&control, space->base + MC_CONTROL_OFFSET, sizeof control);
+    return memcmp(boot_id, control.boot_id, sizeof control.boot_id) == 0 ||
+           (control.checkpoint == generation &&
+            control.checkpoint_checksum == checkpoint_checksum(superblock, generation));
+}
+
+void mc_boot_confirm(const struct mc_space *space, const uint8_t boot_id[16])
+{
+    shm_write(space->base + MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), boot_id, 16);
+}
+
+void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock *superblock,
+                        uint64_t generation)
+{
+    struct mc_control *control = control_of(space);
+    uint32_t checksum = checkpoint_checksum(superblock, generation);
+    shm_write(space->base + MC_CONTROL_OFFSET + offsetof(struct mc_control, checkpoint_checksum),
+              &checksum, sizeof checksum);
+    shm_store(&control->checkpoint, generation);
+}
+
+uint64_t mc_checkpoint(const struct mc_space *space)
+{
+    return shm_load(&control_of(space)->checkpoint);
+}
