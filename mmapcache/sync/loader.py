@@ -11,6 +11,7 @@ that ends it, and the generation before stays as it was.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Loader:
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
+        log.info("%s -> %s", self._source.label, self._options.path)
         try:
             while True:
                 delay = self._attempt()
@@ -120,7 +122,8 @@ class Loader:
             "seconds": round(seconds, 3),
         }
         if outcome.generation is None:
-            log.debug(
+            log.log(
+                logging.INFO if self._options.once else logging.DEBUG,
                 "nothing changed: %s documents in %.2f s",
                 f"{outcome.documents:,}",
                 seconds,

@@ -132,7 +132,7 @@ class MongoSource:
         self.close()
         if not self._reached:
             _refuse_unknown_hosts(uri)
-        self._client = _client(uri)
+        self._client = _client(uri, self._options)
         self._uri, self._label = uri, public_uri(uri)
         return self._client
 
@@ -276,7 +276,7 @@ def _host(address: str) -> str:
     return "localhost" if "%2f" in address.lower() else address.partition(":")[0]
 
 
-def _client(uri: str) -> Client:
+def _client(uri: str, options: Options) -> Client:
     """A client that has not connected yet."""
     from bson.raw_bson import RawBSONDocument
     from pymongo import MongoClient
@@ -286,6 +286,9 @@ def _client(uri: str) -> Client:
     timeouts: dict[str, Any] = {
         key: ms for key, ms in _TIMEOUTS.items() if key.lower() + "=" not in given
     }
+    selection = "serverSelectionTimeoutMS"
+    if options.once and selection in timeouts:
+        timeouts[selection] = min(timeouts[selection], max(100, int(options.timeout * 1000)))
     try:
         return MongoClient(uri, document_class=RawBSONDocument, appname="mmapcache", **timeouts)
     except (InvalidURI, ValueError) as error:

@@ -11,7 +11,8 @@ import re
 from urllib.parse import unquote, unquote_plus
 
 _MASK = "***"
-_URI = re.compile(r"(mongodb(?:\+srv)?://)[^\s'\"]+", re.IGNORECASE)
+_URI = re.compile(r"mongodb(?:\+srv)?://[^\s'\"]*[^\s'\".,:;)]", re.IGNORECASE)
+_PORT = re.compile(r":(?!\d*(?:,|$))")  # a colon that no port follows
 _SECRET_OPTIONS = frozenset(
     {"authmechanismproperties", "tlscertificatekeyfilepassword", "ssl_pem_passphrase"}
     | {"proxypassword", "proxyusername", "password"}
@@ -38,7 +39,9 @@ def split_uri(uri: str) -> tuple[str, str, str, str]:
 
 def public_uri(uri: str) -> str:
     """The URI without userinfo, path and options: what may be shown."""
-    scheme, _, hosts, _ = split_uri(uri)
+    scheme, userinfo, hosts, _ = split_uri(uri)
+    if not userinfo and "[" not in hosts and _PORT.search(hosts):
+        hosts = _MASK  # no host and port, so perhaps a user and the beginning of a password
     return scheme + hosts
 
 
