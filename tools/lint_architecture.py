@@ -29,12 +29,16 @@ CORE = {
     "key",
     "mutant",
     "region",
+    "room",
     "shm",
     "status",
     "store",
     "table",
+    "table_ref",
+    "table_write",
     "testing",
     "writer",
+    "writer_state",
 }
 OS_HEADERS = re.compile(
     r"sys/(?!types\.h|cdefs\.h|param\.h).+\.h|linux/.+\.h|asm/.+\.h"
