@@ -1,8 +1,8 @@
 """The README's commands do what the page says: each marked block is run, in order, in one place.
 
-A block is marked by a comment above its fence, ``<!-- test: KIND -->``: `daemon` is started and must
-serve until SIGTERM, `shell` must succeed under `set -e`, `python` likewise. The places that only the
-reader's machine has are replaced: the MongoDB server's address, and /dev/shm by a directory.
+A block is marked by a comment above its fence, ``<!-- test: KIND -->``: `daemon` is started and
+must serve until SIGTERM, `shell` must succeed under `set -e`, `python` likewise. What only the
+reader's machine has is replaced: the MongoDB server, its database, and /dev/shm by a directory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import mmapcache
 pytest.importorskip("pymongo")
 
 if TYPE_CHECKING:
-    from pymongo import MongoClient
+    from pymongo.database import Database
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", re.S)
@@ -38,11 +38,9 @@ def test_readme_has_blocks_of_each_kind() -> None:
 
 
 def test_every_command_of_the_readme(
-    mongodb_client: MongoClient[dict[str, Any]], mongodb_uri: str, cache_path: Path
+    database: Database[dict[str, Any]], mongodb_uri: str, cache_path: Path
 ) -> None:
-    sites = mongodb_client["captcha"]["sites"]
-    sites.delete_many({})
-    sites.insert_many([{"_id": key, "limits": {"qps": 20}} for key in ("9f3c", "77aa")])
+    database["sites"].insert_many([{"_id": key, "limits": {"qps": 20}} for key in ("9f3c", "77aa")])
     directory = cache_path.parent
     tools = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
@@ -50,6 +48,7 @@ def test_every_command_of_the_readme(
     try:
         for kind, text in blocks():
             text = text.replace("mongodb://localhost:27017", mongodb_uri)
+            text = text.replace("captcha.sites", f"{database.name}.sites")
             text = text.replace("/dev/shm", str(directory))
             program = [sys.executable, "-c", text]
             if kind != "python":
@@ -73,4 +72,3 @@ def test_every_command_of_the_readme(
         for daemon in daemons:
             daemon.kill()
             daemon.wait()
-        mongodb_client.drop_database("captcha")
