@@ -7,6 +7,7 @@
     documents.py   20,000 settings of a captcha company, in three collections
     load.py        the HTTP clients, in a process of their own
     memory.py      what the documents cost in memory, in forked processes of their own
+    tied.py        child processes that end with the demo, however it ends
     page.py        the page that is printed at the end
 
 Everything listens on 127.0.0.1 and lives in one temporary directory.

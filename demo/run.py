@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn
 
 import mmapcache
+from demo import tied
 from demo.documents import DATABASE, SITES, TOTAL, insert, site_key
 from demo.page import Page, count, mebibytes, rate
 from demo.world import INTERVAL, WORKERS, DemoError, Probes, World, directory, load, wait_until
@@ -306,7 +307,7 @@ class Demo:
 
 def _run(arguments: list[str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=120, check=False
+        tied.command(arguments), capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode:
         raise DemoError(f"{' '.join(arguments[:2])} failed: {done.stderr.strip()[-2000:]}")

@@ -8,29 +8,25 @@ The server is SecantusDB, which stores in the WiredTiger engine.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from demo import tied
 from demo.documents import DATABASE
 
 HOST: Final = "127.0.0.1"
 WORKERS: Final = 8
 INTERVAL: Final = 1.0
 _START_SECONDS: Final = 60.0
-_PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None)
 
 
 class DemoError(Exception):
@@ -52,11 +48,12 @@ class Process:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                tied.command(list(arguments)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                # Ctrl-C is for the demo, which then stops its processes one by one.
+                start_new_session=True,
             )
         self.pid = self._process.pid
 
@@ -84,10 +81,6 @@ class Process:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_until(what: str, ready: Callable[[], bool], processes: Sequence[Process] = ()) -> None:
@@ -223,9 +216,7 @@ def load(port: int, path: str, seconds: float) -> Iterator[Callable[[], dict[str
     """Starts the HTTP clients; calling what this yields waits for them and gives their counts."""
     arguments = ["--port", str(port), "--path", path, "--seconds", f"{seconds:g}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "demo.load", *arguments],
-        stdout=subprocess.PIPE,
-        preexec_fn=_die_with_parent,
+        tied.command(["demo.load", *arguments]), stdout=subprocess.PIPE, start_new_session=True
     )
 
     def result() -> dict[str, Any]:
