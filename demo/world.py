@@ -36,7 +36,7 @@ class DemoError(Exception):
 def directory() -> Path:
     """A new private directory, in shared memory when there is room for it."""
     shm = Path("/dev/shm")
-    usable = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 256 << 20
+    usable = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 48 << 20
     return Path(tempfile.mkdtemp(prefix="mmapcache-demo-", dir=shm if usable else None))
 
 
