@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from mmapcache.cli.output import DONE, FAILED, USAGE, CommandError, UsageError, complain, emit
 
@@ -49,8 +49,17 @@ def _named(arguments: Sequence[str]) -> str | None:
     return next((word for word in arguments if not word.startswith("-")), None)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains without a URI's password: a mistyped command line is still printed somewhere."""
+
+    def error(self, message: str) -> NoReturn:
+        from mmapcache.sync.redaction import redact
+
+        super().error(redact(message))
+
+
 def _parser(named: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mmapcache",
         description="One shared, memory-mapped replica of MongoDB collections.",
         epilog=_EPILOG,
