@@ -1,0 +1,239 @@
+"""Commits of one document: at several sizes of the store, and one by one while it grows."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mmapcache
+from benchmarks import data, peers
+from benchmarks.harness import REPEATS, Context, Figures, Row, interleave, no_gc, row_of
+
+COMMITS = 2_000
+
+
+def commit_ours(writer: mmapcache.Writer, key: str, document: bytes) -> None:
+    """One commit of one ready document."""
+    with writer.batch() as batch:
+        batch.put("settings", key, document)
+
+
+def _each(
+    commit: Callable[[Any, bytes], object], made: Callable[[], list[tuple[Any, bytes]]]
+) -> Callable[[], float]:
+    """Nanoseconds per commit over the pairs that `made` prepares; the empty loop is subtracted."""
+
+    def measure() -> float:
+        pairs = made()
+        start = time.perf_counter_ns()
+        for _key, _document in pairs:
+            pass
+        empty = time.perf_counter_ns() - start
+        start = time.perf_counter_ns()
+        for key, document in pairs:
+            commit(key, document)
+        return (time.perf_counter_ns() - start - empty) / len(pairs)
+
+    return measure
+
+
+class _Stores:
+    """Ours and LMDB, grown together."""
+
+    def __init__(self, context: Context, largest: int) -> None:
+        self.count = 0
+        self.path = str(context.path("commits"))
+        self.writer = mmapcache.Writer(self.path, max_size=largest * 500 + (512 << 20))
+        self.lmdb = peers.Lmdb(context.path("commits.lmdb"), largest * 700 + (256 << 20))
+        self.version = 0
+
+    def grow(self, count: int) -> None:
+        """Fill both up to `count` documents."""
+        step = 250_000
+        for start in range(self.count, count, step):
+            made = data.documents(min(step, count - start), start)
+            peers.put_all(self.writer, made)
+            keys = [data.key(index).encode() for index in range(start, start + len(made))]
+            self.lmdb.fill(zip(keys, made, strict=True))
+        self.count = count
+
+    def updates(self, seed: int) -> list[tuple[int, bytes]]:
+        """Documents of random keys, each with a content that is not stored yet."""
+        source = random.Random(seed)
+        self.version += 1
+        chosen = [source.randrange(self.count) for _ in range(COMMITS)]
+        return [(index, data.document(index, self.version)) for index in chosen]
+
+    def measure(self) -> Figures:
+        """Commit updates in both, in turn."""
+        turn = iter(range(1 << 30))
+        writer, lmdb = self.writer, self.lmdb
+
+        def ours() -> list[tuple[Any, bytes]]:
+            return [(data.key(index), made) for index, made in self.updates(next(turn))]
+
+        def theirs() -> list[tuple[Any, bytes]]:
+            return [(data.key(index).encode(), made) for index, made in self.updates(next(turn))]
+
+        return interleave(
+            {
+                "ours": _each(lambda key, made: commit_ours(writer, key, made), ours),
+                "py-lmdb": _each(lmdb.put, theirs),
+            }
+        )
+
+    def close(self) -> None:
+        self.writer.close()
+        self.lmdb.close()
+
+
+def one_document(context: Context) -> Iterator[Row]:
+    """Commit of one ready document at several sizes against py-lmdb put and commit."""
+    sizes = (10_000, 100_000, 200_000) if context.quick else (10_000, 100_000, 1_000_000, 5_000_000)
+    stores = _Stores(context, sizes[-1])
+    medians: dict[int, float] = {}
+    for size in sizes:
+        stores.grow(size)
+        figures = stores.measure()
+        medians[size] = figures.median("ours")
+        yield row_of(
+            figures,
+            f"commit_{size}",
+            f"commit of one ready document at {size:,} keys / py-lmdb put + commit",
+            unit="ns",
+            peer="py-lmdb",
+            peer_name="py-lmdb",
+            target=1 / 3,
+        )
+    yield Row(
+        name="commit_flat",
+        measure=f"commit of one document: slowest / quickest of {', '.join(map(_short, sizes))}",
+        ours=max(medians.values()),
+        unit="ns",
+        peer=min(medians.values()),
+        peer_name="quickest size",
+        ratio=max(medians.values()) / min(medians.values()),
+        target=1.5,
+        note="smaller sizes" if context.quick else "",
+        details={"medians_ns": medians},
+    )
+    stores.close()
+    yield from _reopen(context, stores.path, sizes[-1])
+
+
+def _short(size: int) -> str:
+    return f"{size // 1_000_000} M" if size >= 1_000_000 else f"{size // 1_000} k"
+
+
+def _reopen(context: Context, path: str, large: int) -> Iterator[Row]:
+    """Opening an existing file as a loader, for this file and one of a fifth of its keys."""
+    small = large // 5
+    other = peers.fill_cache(context.path("reopen"), data.documents(small))
+
+    def opened(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            start = time.perf_counter()
+            writer = mmapcache.Writer(name)
+            spent = time.perf_counter() - start
+            writer.close()
+            return spent
+
+        return measure
+
+    figures = interleave({"large": opened(path), "small": opened(other)})
+    for side, count in (("small", small), ("large", large)):
+        yield Row(
+            name=f"reopen_{count}",
+            measure=f"loader reopening a file of {count:,} keys",
+            ours=figures.median(side),
+            unit="s",
+            samples={"ours": figures.samples[side]},
+        )
+    yield Row(
+        name="reopen_linear",
+        measure="reopening: time for 5 times the keys / 5 times the time",
+        ours=figures.median("large"),
+        unit="s",
+        peer=5 * figures.median("small"),
+        peer_name="5x",
+        ratio=figures.median("large") / (5 * figures.median("small")),
+        target=None,
+    )
+
+
+def _grow_one_by_one(context: Context, count: int) -> tuple[array[int], list[int]]:
+    """Nanoseconds of each of `count` commits that insert one key, and the commits that grew."""
+    path = str(context.path("growing"))
+    spent = array("q", bytes(8 * count))
+    grew = []
+    now = time.perf_counter_ns
+    with mmapcache.Writer(path, max_size=count * 700 + (256 << 20)) as writer:
+        size = 0
+        for start in range(0, count, 50_000):
+            made = [(data.key(i), data.document(i)) for i in range(start, start + 50_000)]
+            for offset, (key, document) in enumerate(made):
+                began = now()
+                with writer.batch() as batch:
+                    batch.put("settings", key, document)
+                spent[start + offset] = now() - began
+            grown = writer.stats()["file_size"]
+            if grown != size:
+                grew.append(start)
+                size = grown
+    return spent, grew
+
+
+def _pauses(duration: float) -> int:
+    """The longest gap in ns between two readings of the clock in a loop of `duration` seconds."""
+    now = time.perf_counter_ns
+    last = start = now()
+    worst = 0
+    while last - start < duration * 1e9:
+        this = now()
+        worst = max(worst, this - last)
+        last = this
+    return worst
+
+
+def growth(context: Context) -> Iterator[Row]:
+    """The slowest single commit while growing from nothing, one commit per key."""
+    count = context.size(1_000_000, 100_000)
+    slowest, medians, tops, spent_for, machine = [], [], [], [], []
+    with no_gc():
+        for _ in range(REPEATS):
+            spent, _grew = _grow_one_by_one(context, count)
+            ordered = sorted(range(count), key=spent.__getitem__, reverse=True)
+            slowest.append(float(spent[ordered[0]]))
+            medians.append(float(statistics.median(spent)))
+            tops.append([(index, spent[index]) for index in ordered[:8]])
+            spent_for.append(sum(spent) / 1e9)
+            machine.append(_pauses(min(spent_for[-1], 5.0)))
+    largest = statistics.median(slowest)
+    middle = statistics.median(medians)
+    yield Row(
+        name="slowest_commit",
+        measure=f"slowest commit while growing to {count:,} keys / median commit",
+        ours=largest,
+        unit="ns",
+        peer=middle,
+        peer_name="median",
+        ratio=largest / middle,
+        note="; ".join(
+            filter(
+                None,
+                (
+                    "smaller" if context.quick else "",
+                    f"longest pause of an idle loop {statistics.median(machine) / 1e6:.2g} ms",
+                ),
+            )
+        ),
+        samples={"ours": slowest, "peer": medians},
+        details={"slowest": tops, "seconds": spent_for, "idle_pauses_ns": machine},
+    )
+
+
+BENCHES = (one_document, growth)

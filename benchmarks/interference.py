@@ -1,0 +1,173 @@
+"""What a loader that commits flat out does to a reader: reads per second and the worst pause.
+
+The reader stays on one CPU and the loader, a process of its own, on the other. Idle and busy
+seconds alternate, so that both meet the same noise of the machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mmapcache
+from benchmarks import data, peers
+from benchmarks.harness import Context, Figures, Row, no_gc, row_of
+
+Commit = Callable[[int, bytes], object]
+Get = Callable[[Any], Any]
+
+
+def _loader(make: Callable[[], Commit], count: int, busy: Any, end: Any, total: Any) -> None:
+    """Commit single updates flat out while `busy` is set, until `end` is."""
+    commit = make()
+    source = random.Random(3)
+    chosen = [source.randrange(count) for _ in range(1000)]
+    version = 0
+    while not end.is_set():
+        if not busy.wait(timeout=0.1):
+            continue
+        version += 1
+        for index in chosen:
+            commit(index, data.document(index, version))
+        total.value += len(chosen)
+
+
+def _reads(get: Get, keys: list[Any], duration: float) -> tuple[float, array[int]]:
+    """Reads per second for `duration` seconds, and the ns of each batch of 100 gets."""
+    now = time.perf_counter_ns
+    batches = [keys[start : start + 100] for start in range(0, len(keys) - 99, 100)]
+    spent = array("q")
+    start = last = now()
+    end = start + int(duration * 1e9)
+    while last < end:
+        for batch in batches:
+            for key in batch:
+                get(key)
+            this = now()
+            spent.append(this - last)
+            last = this
+    return 100 * len(spent) / ((last - start) / 1e9), spent
+
+
+def _measure(
+    context: Context, reader: Callable[[], Get], keys: list[Any], make: Callable[[], Commit]
+) -> tuple[Figures, Figures, float]:
+    """Reads per second and worst batch, idle and busy in turn; and commits per second.
+
+    `reader` and `make` open the store in their processes, after the fork: LMDB wants it so.
+    """
+    fork = multiprocessing.get_context("fork")
+    busy, end, total = fork.Event(), fork.Event(), fork.Value("q", 0)
+    context.cpu(1)
+    process = fork.Process(
+        target=_loader, args=(make, context.size(200_000, 50_000), busy, end, total), daemon=True
+    )
+    process.start()
+    context.cpu(0)
+    get = reader()
+    duration = 1.0 if not context.quick else 0.25
+    rates: dict[str, list[float]] = {"idle": [], "busy": []}
+    worst: dict[str, list[float]] = {"idle": [], "busy": []}
+    spent = 0.0
+    with no_gc():
+        _reads(get, keys, 0.2)
+        for _ in range(9):
+            for side in ("idle", "busy"):
+                if side == "busy":
+                    busy.set()
+                    time.sleep(0.05)
+                rate, batches = _reads(get, keys, duration)
+                busy.clear()
+                time.sleep(0.05)
+                rates[side].append(rate)
+                worst[side].append(float(max(batches)))
+                spent += duration + 0.05 if side == "busy" else 0
+    end.set()
+    process.join()
+    return Figures(rates), Figures(worst), total.value / spent
+
+
+def _rows(
+    name: str, text: str, taken: tuple[Figures, Figures, float], target: float | None, note: str
+) -> Iterator[Row]:
+    rates, worst, commits = taken
+    note = "; ".join(filter(None, (note, f"{commits:,.0f} commits/s")))
+    yield row_of(
+        rates,
+        f"interference_{name}",
+        f"reads/s of one worker while a loader commits flat out / idle: {text}",
+        unit="/s",
+        ours="busy",
+        peer="idle",
+        peer_name="idle",
+        target=target,
+        at_least=True,
+        note=note,
+    )
+    over = worst.median("busy") - worst.median("idle")
+    yield Row(
+        name=f"worst_batch_{name}",
+        measure=f"worst batch of 100 gets meanwhile, over idle, in ms: {text}",
+        ours=worst.median("busy"),
+        unit="ns",
+        peer=worst.median("idle"),
+        peer_name="idle",
+        ratio=over / 1e6,
+        target=None if target is None else 1.0,
+        note=note,
+        samples={"ours": worst.samples["busy"], "peer": worst.samples["idle"]},
+    )
+
+
+def flat_out(context: Context) -> Iterator[Row]:
+    """Ours (bytes, and documents through the front cache) and py-lmdb."""
+    count = context.size(200_000, 50_000)
+    note = f"{count:,} documents"
+    raw = data.documents(count)
+    source = random.Random(11)
+    keys = [data.key(source.randrange(count)) for _ in range(20_000)]
+    path = peers.fill_cache(context.path("busy"), raw, 1 << 30)
+
+    def ours() -> Commit:
+        opened = mmapcache.Writer(path)
+
+        def commit(index: int, document: bytes) -> None:
+            with opened.batch() as batch:
+                batch.put("settings", data.key(index), document)
+
+        return commit
+
+    cache = mmapcache.open(path)
+    settings = cache["settings"]
+    raw_taken = _measure(context, lambda: settings.get_raw, keys, ours)
+    yield from _rows("get_raw", "get_raw", raw_taken, 0.97, note)
+    taken = _measure(context, lambda: settings.get, keys, ours)
+    yield from _rows("get", "get through the front cache", taken, 0.97, note)
+    cache.close()
+
+    store = peers.Lmdb(context.path("busy.lmdb"), 1 << 30)
+    store.fill(zip([data.key(i).encode() for i in range(count)], raw, strict=True))
+    store.environment.close()
+
+    def theirs() -> Commit:
+        store.environment = store.open()
+        return lambda index, document: store.put(data.key(index).encode(), document)
+
+    def reading() -> Get:
+        begin = store.open().begin
+
+        def get(key: bytes) -> bytes | None:
+            with begin() as transaction:
+                return transaction.get(key)
+
+        return get
+
+    taken = _measure(context, reading, [key.encode() for key in keys], theirs)
+    yield from _rows("lmdb", "py-lmdb, a transaction per get", taken, None, note)
+
+
+BENCHES = (flat_out,)
