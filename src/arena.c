@@ -69,6 +69,12 @@ static void words_clear(struct mc_words *words)
     words->head = words->count = 0;
 }
 
+static void retired_forget(struct mc_arena_scope *scope)
+{
+    words_clear(&scope->retired);
+    scope->retired_bytes = 0;
+}
+
 static void words_free(struct mc_words *words)
 {
     free(words->items);
@@ -219,6 +225,7 @@ void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
         mc_buddy_free(arena->buddy, granule, granules);
     } else {
         words_push(&scope->retired, granule << EXTENT_SHIFT | granules);
+        scope->retired_bytes += granules * MC_GRANULE;
     }
 }
 
@@ -263,7 +270,7 @@ enum mc_status mc_arena_replace_end(struct mc_arena *arena)
         mc_arena_release(arena, (extent >> EXTENT_SHIFT) * MC_GRANULE,
                          (extent & EXTENT_MASK) * MC_GRANULE);
     }
-    words_clear(&inner->retired);
+    retired_forget(inner);
     return MC_OK;
 }
 
@@ -271,7 +278,7 @@ void mc_arena_replace_cancel(struct mc_arena *arena)
 {
     struct mc_arena_scope *inner = &arena->scopes[MC_SCOPE_REPLACE];
     young_free_all(arena, inner);
-    words_clear(&inner->retired);
+    retired_forget(inner);
     arena->scope = MC_SCOPE_BATCH;
 }
 
@@ -295,10 +302,10 @@ void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_n
     }
     for (size_t i = 0; i < scope->retired.count; i++) {
         uint64_t extent = scope->retired.items[i];
-        arena->queued += (extent & EXTENT_MASK) * MC_GRANULE;
         words_push(&arena->queue, extent);
     }
-    words_clear(&scope->retired);
+    arena->queued += scope->retired_bytes;
+    retired_forget(scope);
     young_forget_all(scope);
 }
 
@@ -306,10 +313,15 @@ void mc_arena_abort(struct mc_arena *arena)
 {
     mc_arena_replace_cancel(arena);
     young_free_all(arena, &arena->scopes[MC_SCOPE_BATCH]);
-    words_clear(&arena->scopes[MC_SCOPE_BATCH].retired);
+    retired_forget(&arena->scopes[MC_SCOPE_BATCH]);
 }
 
 /* ---- the queue ---- */
+
+uint64_t mc_arena_retired(const struct mc_arena *arena)
+{
+    return arena->queued + arena->scopes[MC_SCOPE_BATCH].retired_bytes;
+}
 
 uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
 {

@@ -39,6 +39,7 @@ struct mc_arena_scope {
     size_t words;            /* of young */
     struct mc_words touched; /* indices of words of young that may be non-zero */
     struct mc_words retired; /* packed extents */
+    uint64_t retired_bytes;
 };
 
 /* Makes room for `bytes`: reclaims or grows. MC_OK: try again; else why there is none. */
@@ -82,6 +83,9 @@ void mc_arena_replace_cancel(struct mc_arena *arena);
 enum mc_status mc_arena_prepare_commit(struct mc_arena *arena);
 void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_ns);
 void mc_arena_abort(struct mc_arena *arena);
+
+/* Bytes that are neither free nor referred to by what the batch would publish now. */
+uint64_t mc_arena_retired(const struct mc_arena *arena);
 
 /* The generation of the newest group retired at or before `time_ns`; 0: none. */
 uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);

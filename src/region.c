@@ -231,7 +231,12 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc
                                  (off_t)(size - region->file_size));
     } while (result == EINTR);
     if (result == ENOSPC || result == EDQUOT || result == EFBIG || result == ENOMEM) {
-        return mc_fail(err, MC_FULL, "the file system has no room to grow the cache");
+        (void)mc_fail(err, MC_FULL, "the file system has no room for %llu more bytes of cache",
+                      (unsigned long long)(size - region->file_size));
+        if (err != NULL) {
+            err->needed = size - region->file_size;
+        }
+        return MC_FULL;
     }
     if (result != 0) {
         errno = result;

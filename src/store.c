@@ -259,6 +259,7 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         uint64_t generation = shm_load_acquire(&control_of(&space)->commit);
         *out = (struct mc_view){.map = map, .control = control_of(&space), .space = space};
         memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
+        out->ring_slots = map->superblock.ring_slots;
         if (generation == 0) {
             return mc_fail(err, MC_NOT_READY, "the loader has not published anything yet");
         }
@@ -278,6 +279,10 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         }
         out->space.limit = out->root.file_size;
         return status;
+    }
+    uint64_t horizon = mc_horizon(&space); /* it never passes the commit word, which only rises */
+    if (horizon > mc_commit_word(&space)) {
+        return mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
     }
     return mc_fail(err, MC_EXPIRED, "the loader commits faster than this process can follow");
 }

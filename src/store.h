@@ -81,6 +81,7 @@ struct mc_view {
     const struct mc_control *control;
     struct mc_space space; /* the mapping, and the bytes that may be referred to: <= the file's size */
     uint64_t hash_seed[2];
+    uint32_t ring_slots;
     struct mc_root root;          /* a private copy; all zero for generation 0 */
 };
 

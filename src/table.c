@@ -111,38 +111,39 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
     return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
 }
 
-/* Three passes, so that the misses of all keys are under way together: pages, then entries, then
- * answers. The first two only ask for lines; the last is the ordinary search, now in warm lines. */
-void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
-                        size_t count, struct mc_hit *hits, enum mc_status *statuses)
+/* Two passes that only ask for lines, so that the misses of all keys are under way together: first the
+ * pages, then the entries that their tags name. */
+void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
+                   size_t count)
 {
-    uint64_t refs[MC_FIND_MANY];
-    unsigned depths[MC_FIND_MANY];
+    uint64_t lines[MC_FIND_MANY]; /* offset of each key's first line; 0: none */
     for (size_t i = 0; i < count; i++) {
-        statuses[i] = descend(space, root, keys[i].hash, &refs[i], &depths[i]);
-        if (statuses[i] == MC_OK) {
-            uint32_t line = first_line(hash_tag(keys[i].hash), depths[i], ref_size(refs[i]));
-            shm_prefetch(space->base + ref_offset(refs[i]) + (uint64_t)line * MC_LINE_BYTES);
+        uint64_t ref;
+        unsigned depth;
+        lines[i] = 0;
+        if (descend(space, root, keys[i].hash, &ref, &depth) == MC_OK) {
+            uint32_t line = first_line(hash_tag(keys[i].hash), depth, ref_size(ref));
+            lines[i] = ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES;
+            shm_prefetch(space->base + lines[i]);
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (statuses[i] == MC_OK) {
-            uint32_t tag = hash_tag(keys[i].hash);
-            uint64_t at = ref_offset(refs[i]) +
-                          (uint64_t)first_line(tag, depths[i], ref_size(refs[i])) * MC_LINE_BYTES;
-            for (unsigned slot = 0; slot < MC_LINE_SLOTS; slot++) {
-                uint64_t value = shm_load(space->base + at + 8 * (uint64_t)slot);
-                if (slot_tag(value) == tag && slot_offset(value) < space->limit) {
-                    entry_prefetch(space->base + slot_offset(value));
-                }
+        uint32_t tag = hash_tag(keys[i].hash);
+        for (unsigned slot = 0; lines[i] != 0 && slot < MC_LINE_SLOTS; slot++) {
+            uint64_t value = shm_load(space->base + lines[i] + 8 * (uint64_t)slot);
+            if (slot_tag(value) == tag && slot_offset(value) < space->limit) {
+                entry_prefetch(space->base + slot_offset(value));
             }
         }
     }
+}
+
+void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
+                        size_t count, struct mc_hit *hits, enum mc_status *statuses)
+{
+    mc_table_warm(space, root, keys, count);
     for (size_t i = 0; i < count; i++) {
-        struct mc_place place;
-        if (statuses[i] == MC_OK) {
-            statuses[i] = mc_page_find(space, refs[i], depths[i], &keys[i], &hits[i], &place);
-        }
+        statuses[i] = mc_table_find(space, root, &keys[i], &hits[i]);
     }
 }
 

@@ -72,10 +72,17 @@ struct mc_hit {
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
                              struct mc_hit *hit);
 
-/* The same for up to MC_FIND_MANY keys, the cold loads of different keys overlapped. */
 #define MC_FIND_MANY 64u
+/* Asks for the cache lines that searches for these keys, at most MC_FIND_MANY, will touch. */
+void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
+                   size_t count);
+
+/* The same as mc_table_find for up to MC_FIND_MANY keys, the cold loads of different keys overlapped. */
 void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                         size_t count, struct mc_hit *hits, enum mc_status *statuses);
+
+/* Reads the header of the entry at `offset` into a hit: MC_OK, or MC_CORRUPT when it does not fit. */
+enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
 
 /* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
 enum mc_item_kind { MC_ITEM_NODE, MC_ITEM_PAGE, MC_ITEM_ENTRY };

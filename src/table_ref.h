@@ -102,9 +102,6 @@ static inline uint32_t first_line(uint32_t tag, unsigned depth, unsigned lines)
     return (uint32_t)((uint64_t)((tag << depth) & TAG_MASK) * lines >> MC_TAG_BITS);
 }
 
-/* Reads the header of the entry at `offset` into a hit: MC_OK, or MC_CORRUPT when it does not fit. */
-enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
-
 /* Where a search in a page ended. */
 struct mc_place {
     uint64_t slot_offset; /* of the slot that was found */

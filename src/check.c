@@ -1,0 +1,211 @@
+/* check.c - verifies one generation completely, from any process.
+ *
+ * Every block found on a walk is reserved in a private allocator, so two blocks that overlap are found.
+ * Every entry is checked against its checksum and then looked up by its own key: if the search ends at
+ * this very entry, every reference, tag and slot on its path is right. What is left over is free space.
+ */
+#include "check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bson.h"
+#include "buddy.h"
+
+struct check {
+    const struct mc_view *view;
+    struct mc_check_report *report;
+    struct mc_buddy *buddy;
+    uint8_t *bytes; /* a private copy of one entry's key and value */
+    size_t capacity;
+    struct mc_error *err;
+};
+
+static enum mc_status wrong(struct check *check, uint64_t offset, const char *what)
+{
+    return mc_fail(check->err, MC_CORRUPT, "at byte %llu: %s", (unsigned long long)offset, what);
+}
+
+static enum mc_status no_memory(struct check *check)
+{
+    return mc_fail(check->err, MC_NOMEM, "out of memory");
+}
+
+static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
+{
+    size_t len = (size_t)hit->key_len + hit->value_len;
+    if (len > check->capacity) {
+        uint8_t *bytes = realloc(check->bytes, len);
+        if (bytes == NULL) {
+            return no_memory(check);
+        }
+        check->bytes = bytes;
+        check->capacity = len;
+    }
+    shm_read(check->bytes, hit->key, len);
+    return MC_OK;
+}
+
+/* The entry's checksum, and that a search for its key ends at it. */
+static enum mc_status check_entry(struct check *check, uint64_t root, const struct mc_hit *hit)
+{
+    struct mc_hit found;
+    const struct mc_space *space = &check->view->space;
+    enum mc_status status = copy_entry(check, hit);
+    if (status != MC_OK) {
+        return status;
+    }
+    const shm_byte *entry = space->base + hit->offset;
+    uint32_t stored = (uint32_t)shm_load(entry);
+    uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
+    if (stored != mc_entry_checksum(hit->value_len, stamp, check->bytes, hit->key_len,
+                                    check->bytes + hit->key_len, hit->value_len)) {
+        return wrong(check, hit->offset, "an entry's checksum does not match its bytes");
+    }
+    if (hit->birth > check->view->root.generation) {
+        return wrong(check, hit->offset, "an entry is younger than its generation");
+    }
+    struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = check->bytes};
+    key.hash = mc_view_hash(check->view, &key);
+    if (mc_table_find(space, root, &key, &found) != MC_OK || found.offset != hit->offset) {
+        return wrong(check, hit->offset, "an entry is not where a search for its key looks");
+    }
+    return MC_OK;
+}
+
+/* Counts an item and makes sure that nothing else has its bytes. */
+static enum mc_status take(struct check *check, const struct mc_item *item)
+{
+    uint64_t granules = (item->bytes + MC_GRANULE - 1) / MC_GRANULE;
+    enum mc_status status =
+        mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
+    check->report->nodes += item->kind == MC_ITEM_NODE;
+    check->report->pages += item->kind == MC_ITEM_PAGE;
+    check->report->entries += item->kind == MC_ITEM_ENTRY;
+    check->report->used += granules * MC_GRANULE;
+    if (status == MC_NOMEM) {
+        return no_memory(check);
+    }
+    return status == MC_OK ? MC_OK : wrong(check, item->offset, "two blocks overlap");
+}
+
+/* The end of a walk: MC_ABSENT is success, and MC_CORRUPT gets a sentence if it has none. */
+static enum mc_status walk_end(struct check *check, enum mc_status status, bool explained)
+{
+    if (status == MC_ABSENT) {
+        return MC_OK;
+    }
+    return status == MC_CORRUPT && !explained
+               ? mc_fail(check->err, MC_CORRUPT, "a table's references are damaged")
+               : status;
+}
+
+static enum mc_status check_collection(struct check *check, const struct mc_collection *collection)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    uint64_t count = 0, content = 0;
+    bool explained = false;
+    enum mc_status status;
+    mc_walk_begin(&walk, &check->view->space, collection->root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        explained = true;
+        status = take(check, &item);
+        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
+            status = check_entry(check, collection->root, &item.hit);
+            if (status == MC_OK && mc_bson_validate(check->bytes + item.hit.key_len,
+                                                    item.hit.value_len, NULL) != MC_OK) {
+                status = wrong(check, item.offset, "a document is not valid BSON");
+            }
+            count++;
+            content += (uint64_t)item.hit.key_len + item.hit.value_len;
+        }
+        if (status != MC_OK) {
+            break;
+        }
+        explained = false;
+    }
+    status = walk_end(check, status, explained);
+    if (status == MC_OK && (count != collection->count || content != collection->content)) {
+        status = mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
+    }
+    check->report->documents += count;
+    check->report->content += content;
+    return status;
+}
+
+static enum mc_status check_catalogue(struct check *check)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    struct mc_collection collection;
+    uint64_t root = check->view->root.catalogue;
+    bool explained = false;
+    enum mc_status status;
+    mc_walk_begin(&walk, &check->view->space, root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        explained = true;
+        status = take(check, &item);
+        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
+            status = check_entry(check, root, &item.hit);
+            enum mc_status kind = mc_hit_collection(&item.hit, &collection);
+            if (status == MC_OK && kind == MC_CORRUPT) {
+                status = wrong(check, item.offset, "a collection's record has the wrong size");
+            } else if (status == MC_OK && kind == MC_OK) {
+                check->report->collections++;
+                status = check_collection(check, &collection);
+            }
+        }
+        if (status != MC_OK) {
+            break;
+        }
+        explained = false;
+    }
+    return walk_end(check, status, explained);
+}
+
+/* What the root says of itself against what was found. */
+static enum mc_status check_root(struct check *check, uint64_t header)
+{
+    const struct mc_root *root = &check->view->root;
+    struct mc_check_report *report = check->report;
+    report->used += header;
+    if (root->generation == 0) {
+        return MC_OK;
+    }
+    if (root->documents != report->documents || root->content != report->content ||
+        root->collections != report->collections) {
+        return mc_fail(check->err, MC_CORRUPT, "the root's counts do not match its collections");
+    }
+    if (root->used != report->used) {
+        return mc_fail(check->err, MC_CORRUPT,
+                       "the root accounts for %llu bytes and %llu are in use: blocks were leaked",
+                       (unsigned long long)root->used, (unsigned long long)report->used);
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out, struct mc_error *err)
+{
+    struct check check = {.view = view, .report = out, .err = err};
+    uint64_t granules = view->space.limit / MC_GRANULE;
+    uint64_t header = MC_RING_OFFSET + (uint64_t)view->ring_slots * sizeof(struct mc_root);
+    *out = (struct mc_check_report){0};
+    if (mc_buddy_create(granules, granules, &check.buddy) != MC_OK) {
+        return no_memory(&check);
+    }
+    enum mc_status status = mc_buddy_reserve(check.buddy, 0, header / MC_GRANULE);
+    if (status == MC_OK) {
+        status = check_catalogue(&check);
+    }
+    if (status == MC_OK) {
+        status = check_root(&check, header);
+    }
+    for (unsigned order = 0; order < MC_CHECK_ORDERS; order++) {
+        out->free_blocks[order] = mc_buddy_free_blocks(check.buddy, order);
+    }
+    out->largest_free = mc_buddy_largest(check.buddy) * MC_GRANULE;
+    mc_buddy_destroy(check.buddy);
+    free(check.bytes);
+    return mc_view_settle(view, status);
+}

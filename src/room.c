@@ -1,0 +1,131 @@
+/* room.c - where a batch's blocks come from when the arena has none left.
+ *
+ * Room is looked for in this order: blocks whose retention is over; a larger file; blocks retired before
+ * the current generation, whatever snapshot may still read them. Only then the cache is full.
+ */
+#include "writer_state.h"
+
+#define GROWTH_SHIFT 5           /* a file grows by a 32nd of its size, at least by an extent */
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void mc_writer_collapse(struct mc_writer *writer, uint64_t from, uint64_t to)
+{
+    if (writer->collapse_works && mc_region_collapse(&writer->region, from, to - from)) {
+        writer->huge += to - from;
+    } else {
+        writer->collapse_works = false; /* this kernel or file system cannot: do not ask again */
+    }
+}
+
+/* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by just
+ * what is needed. */
+static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
+{
+    uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
+    uint64_t needed = round_up(bytes, MC_EXTENT);
+    uint64_t step = round_up(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX), MC_EXTENT);
+    uint64_t target = min64(size + (step > needed ? step : needed), limit);
+    if (size + needed > limit) {
+        return MC_FULL;
+    }
+    enum mc_status status = mc_region_grow(&writer->region, target, &writer->room);
+    if (status == MC_FULL && target > size + needed) {
+        target = size + needed;
+        status = mc_region_grow(&writer->region, target, &writer->room);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    status = mc_buddy_grow(writer->arena.buddy, target / MC_GRANULE);
+    if (status != MC_OK) {
+        return status; /* the file is longer than we use: harmless, and tried again next time */
+    }
+    writer->table.space.limit = target;
+    mc_writer_collapse(writer, size, target);
+    return MC_OK;
+}
+
+static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
+{
+    if (generation == 0 || writer->arena.groups.count == 0) {
+        return 0;
+    }
+    mc_raise_horizon(&writer->table.space, generation);
+    return mc_arena_reclaim(&writer->arena, generation, most);
+}
+
+uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, size_t most)
+{
+    int64_t before = mc_clock_ns() - writer->options.retention_ns;
+    return reclaim(writer, mc_arena_expired(&writer->arena, before), most);
+}
+
+static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
+{
+    const struct mc_buddy *buddy = writer->arena.buddy;
+    uint64_t free_bytes = mc_buddy_free_granules(buddy) * MC_GRANULE;
+    uint64_t largest = mc_buddy_largest(buddy) * MC_GRANULE;
+    uint64_t limit = writer->superblock.max_size;
+    (void)mc_fail(&writer->room, MC_FULL,
+                  "%s: %llu bytes needed, %llu free, largest free block %llu, limit %llu bytes. "
+                  "The last generation stays. %s",
+                  why, (unsigned long long)needed, (unsigned long long)free_bytes,
+                  (unsigned long long)largest, (unsigned long long)limit,
+                  "Raise max_size, make room on the file system, or load less");
+    writer->room.needed = needed;
+    writer->room.free = free_bytes;
+    writer->room.largest = largest;
+    writer->room.limit = limit;
+    return MC_FULL;
+}
+
+/* See mc_make_room. One step at a time: the caller tries again after each. */
+enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
+{
+    struct mc_writer *writer = context;
+    if (mc_writer_reclaim_expired(writer, SIZE_MAX) > 0) {
+        return MC_OK;
+    }
+    enum mc_status status = grow(writer, bytes);
+    if (status != MC_FULL) {
+        return status;
+    }
+    bool at_limit = writer->region.file_size >= writer->superblock.max_size;
+    if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
+        return MC_OK;
+    }
+    return full(writer, bytes,
+                at_limit ? "the cache is full" : "the cache cannot grow: no room for a larger file");
+}
+
+enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
+                                 struct mc_error *err)
+{
+    switch (status) {
+    case MC_FULL:
+    case MC_OS:
+        if (err != NULL) {
+            *err = writer->room;
+        }
+        return status;
+    case MC_NOMEM:
+        return mc_fail(err, MC_NOMEM, "out of memory");
+    case MC_LIMIT:
+        return mc_fail(err, MC_LIMIT, "more than %u keys share a hash: this cannot be stored",
+                       MC_PAGE_LINES_MAX * MC_LINE_SLOTS);
+    case MC_CORRUPT:
+        return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
+    default:
+        return status;
+    }
+}
+

@@ -1,0 +1,572 @@
+/* writer.c - opening a cache for writing, replacing its file, publishing generations.
+ *
+ * Opening is recovery: take the lock, walk everything that the current root refers to and reserve it in
+ * a new arena. What a killed loader left half-written is referred to by nothing, hence free. The horizon
+ * is raised to the current generation first, since blocks that only older ones refer to are free too.
+ *
+ * A file of another maximum size is never changed in place: its successor is built under a temporary
+ * name, renamed over the path, and then the old file gets a last generation that says "superseded".
+ */
+#include "writer.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "writer_state.h"
+
+#define TEMPORARY_SUFFIX ".new"
+#define RECLAIM_EACH_COMMIT 256u /* expired extents: more than an ordinary commit retires */
+
+static enum mc_status no_memory(struct mc_error *err)
+{
+    return mc_fail(err, MC_NOMEM, "out of memory");
+}
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+/* ---- creating ---- */
+
+/* Fills an empty region with a superblock and a first extent, and maps it. */
+static enum mc_status format(struct mc_region *region, uint64_t max_size, uint32_t ring_slots,
+                             uint64_t base_generation, struct mc_error *err)
+{
+    struct mc_superblock superblock = {
+        .version = MC_VERSION,
+        .byte_order = MC_BYTE_ORDER,
+        .max_size = max_size,
+        .arena_offset = MC_RING_OFFSET + (uint64_t)ring_slots * sizeof(struct mc_root),
+        .granule = MC_GRANULE,
+        .ring_slots = ring_slots,
+        .created_at = mc_time_us(),
+        .base_generation = base_generation,
+    };
+    uint8_t boot_id[16];
+    memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
+    enum mc_status status = mc_random(superblock.hash_seed, sizeof superblock.hash_seed, err);
+    if (status == MC_OK) {
+        status = mc_random(superblock.file_id, sizeof superblock.file_id, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_grow(region, MC_EXTENT, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_map(region, max_size, err);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
+    struct mc_space space = {.base = region->base, .limit = region->file_size};
+    mc_boot_id(boot_id);
+    mc_boot_confirm(&space, boot_id);
+    shm_write(region->base, &superblock, sizeof superblock);
+    return MC_OK;
+}
+
+static enum mc_status check_options(struct mc_writer_options *options, struct mc_error *err)
+{
+    if (options->ring_slots == 0) {
+        options->ring_slots = MC_RING_SLOTS;
+    }
+    if (options->max_size == 0) {
+        return MC_OK;
+    }
+    if (options->max_size < MC_MAP_MIN || options->max_size > MC_MAP_MAX) {
+        return mc_fail(err, MC_LIMIT, "max_size is %llu bytes and must be between %llu and %llu",
+                       (unsigned long long)options->max_size, MC_MAP_MIN, MC_MAP_MAX);
+    }
+    options->max_size = round_up(options->max_size, MC_EXTENT);
+    return MC_OK;
+}
+
+/* ---- opening ---- */
+
+/* Reserves everything below a reference. */
+static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool catalogue,
+                              struct mc_error *err)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    enum mc_status status;
+    mc_walk_begin(&walk, &writer->table.space, root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        status = mc_buddy_reserve(writer->arena.buddy, item.offset / MC_GRANULE,
+                                  round_up(item.bytes, MC_GRANULE) / MC_GRANULE);
+        if (status != MC_OK) {
+            break;
+        }
+        struct mc_collection collection;
+        if (catalogue && item.kind == MC_ITEM_ENTRY &&
+            mc_hit_collection(&item.hit, &collection) == MC_OK) {
+            status = reserve(writer, collection.root, false, err); /* one level: never a catalogue */
+            if (status != MC_OK) {
+                return status;
+            }
+        }
+    }
+    if (status == MC_ABSENT) {
+        return MC_OK;
+    }
+    return status == MC_NOMEM ? no_memory(err)
+                              : mc_fail(err, MC_CORRUPT,
+                                        "the cache is damaged at byte %llu: recreate it",
+                                        (unsigned long long)item.offset);
+}
+
+/* After a reboot, everything is verified before anybody may read it again. */
+static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_error *err)
+{
+    struct mc_check_report report;
+    struct mc_view view;
+    uint64_t generation = writer->root.generation;
+    if (mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id, generation)) {
+        return MC_OK;
+    }
+    mc_writer_view(writer, &view);
+    enum mc_status status = mc_check(&view, &report, err);
+    if (status == MC_OK) {
+        mc_boot_confirm(&writer->table.space, writer->boot_id);
+    }
+    return status;
+}
+
+/* Builds the arena from what the current generation refers to; writer->region is mapped. */
+static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
+{
+    struct mc_space *space = &writer->table.space;
+    *space = (struct mc_space){.base = writer->region.base, .limit = writer->region.file_size};
+    uint64_t generation = mc_commit_word(space);
+    enum mc_status status = MC_OK;
+    writer->root.generation = writer->superblock.base_generation;
+    if (generation != 0) {
+        status = mc_root_read(space, &writer->superblock, generation, &writer->root, err);
+    }
+    if (status == MC_OK && mc_horizon(space) > generation) {
+        status = mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
+    }
+    if (status == MC_OK && writer->root.file_size > space->limit) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status == MC_OK && generation != 0) {
+        status = verify_after_reboot(writer, err);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    writer->huge = writer->root.huge;
+    if (mc_arena_create(&writer->arena, space->limit / MC_GRANULE * MC_GRANULE,
+                        writer->superblock.max_size, mc_writer_make_room, writer) != MC_OK) {
+        return no_memory(err);
+    }
+    writer->table.arena = &writer->arena;
+    status = mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
+    if (status != MC_OK) {
+        return no_memory(err);
+    }
+    status = reserve(writer, writer->root.catalogue, true, err);
+    if (status == MC_OK) { /* before anything is reused, and not before all was found sound */
+        mc_raise_horizon(space, generation);
+    }
+    return status;
+}
+
+static struct mc_writer *writer_new(const struct mc_writer_options *options)
+{
+    struct mc_writer *writer = calloc(1, sizeof *writer);
+    if (writer != NULL) {
+        writer->options = *options;
+        writer->region.fd = -1;
+        writer->lock.fd = -1;
+        writer->collapse_works = options->collapse;
+        mc_boot_id(writer->boot_id);
+    }
+    return writer;
+}
+
+/* Frees everything but the lock. */
+static void writer_free(struct mc_writer *writer)
+{
+    mc_arena_destroy(&writer->arena);
+    mc_region_close(&writer->region);
+    free(writer->batch.replace.kept);
+    free(writer->works);
+    free(writer->work_index);
+    free(writer->path);
+    free(writer);
+}
+
+static char *path_with(const char *path, const char *suffix)
+{
+    size_t len = strlen(path), extra = strlen(suffix) + 1;
+    char *joined = malloc(len + extra);
+    if (joined != NULL) {
+        memcpy(joined, path, len);
+        memcpy(joined + len, suffix, extra);
+    }
+    return joined;
+}
+
+/* Makes an empty cache under the temporary name and opens it in `writer`. */
+static enum mc_status build(struct mc_writer *writer, const char *temporary, uint64_t max_size,
+                            uint64_t base_generation, struct mc_error *err)
+{
+    mc_file_remove(temporary); /* a killed loader's; the lock is ours */
+    enum mc_status status = mc_region_create(temporary, writer->options.mode, &writer->region, err);
+    if (status == MC_OK) {
+        status = format(&writer->region, max_size, writer->options.ring_slots, base_generation, err);
+        if (status == MC_OK) {
+            status = mc_region_peek(&writer->region, &writer->superblock,
+                                    sizeof writer->superblock, err);
+        }
+        if (status == MC_OK) {
+            mc_writer_collapse(writer, 0, MC_EXTENT);
+            status = recover(writer, err);
+        }
+        if (status != MC_OK) {
+            mc_file_remove(temporary);
+        }
+    }
+    return status;
+}
+
+/* Opens the file that is at path in `writer`. */
+static enum mc_status attach(struct mc_writer *writer, const char *path, struct mc_error *err)
+{
+    enum mc_status status = mc_region_open(path, true, &writer->region, err);
+    if (status == MC_OK) {
+        status = mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
+    }
+    if (status == MC_OK) {
+        status = mc_superblock_check(&writer->superblock, err);
+    }
+    if (status == MC_OK && writer->region.file_size < MC_MAP_MIN) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status == MC_OK) { /* a hole in the file would be a SIGBUS on a full file system */
+        uint64_t size = writer->region.file_size;
+        writer->region.file_size = 0;
+        status = mc_region_grow(&writer->region, size, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_map(&writer->region, writer->superblock.max_size, err);
+    }
+    return status == MC_OK ? recover(writer, err) : status;
+}
+
+/* ---- replacing ---- */
+
+/* Copies every collection and the state of one writer's generation into a batch of another. */
+static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
+                                 struct mc_error *err);
+
+/* The old file's last word: the same content once more, with the flag that sends readers to the path. */
+static void supersede(struct mc_writer *old)
+{
+    struct mc_root root = old->root;
+    root.flags |= MC_ROOT_SUPERSEDED;
+    if (root.generation > old->superblock.base_generation) {
+        (void)mc_writer_publish(old, &root, NULL);
+    }
+}
+
+/* Puts a new file in the place of the one that `old` has open, or of an unusable one (old is NULL). */
+static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
+                                   uint64_t base_generation, struct mc_error *err)
+{
+    char *temporary = path_with(writer->path, TEMPORARY_SUFFIX);
+    if (temporary == NULL) {
+        return no_memory(err);
+    }
+    uint64_t max_size =
+        writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
+    enum mc_status status = build(writer, temporary, max_size, base_generation, err);
+    if (status == MC_OK && old != NULL) {
+        status = carry_over(old, writer, err);
+        if (status != MC_OK) {
+            mc_file_remove(temporary);
+        }
+    }
+    if (status == MC_OK) {
+        status = mc_file_rename(temporary, writer->path, err);
+    }
+    if (status == MC_OK && old != NULL) {
+        supersede(old);
+    }
+    free(temporary);
+    return status;
+}
+
+static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
+                                 struct mc_error *err)
+{
+    struct mc_walk names, documents;
+    struct mc_hit name, hit;
+    uint64_t generation;
+    enum mc_status status = mc_batch_begin(to, err);
+    mc_walk_begin(&names, &from->table.space, from->root.catalogue);
+    while (status == MC_OK && mc_walk_entry(&names, &name) == MC_OK) {
+        struct mc_collection collection;
+        if (mc_hit_collection(&name, &collection) != MC_OK) {
+            status = mc_batch_state(to, shm_expose(name.value), name.value_len, err);
+            continue;
+        }
+        status = mc_replace_begin(to, (const char *)shm_expose(name.key), name.key_len, err);
+        mc_walk_begin(&documents, &from->table.space, collection.root);
+        while (status == MC_OK && mc_walk_entry(&documents, &hit) == MC_OK) {
+            struct mc_key key = {
+                .type = hit.key_type, .len = hit.key_len, .data = shm_expose(hit.key)};
+            bool changed;
+            status = mc_batch_put(to, (const char *)shm_expose(name.key), name.key_len, &key,
+                                  shm_expose(hit.value), hit.value_len, &changed, err);
+        }
+        if (status == MC_OK) {
+            status = mc_replace_end(to, err);
+        }
+    }
+    if (status == MC_OK) {
+        status = mc_batch_commit(to, &generation, err);
+    }
+    if (status == MC_OK && generation == 0 && from->root.published_at != 0) {
+        struct mc_root root = to->root; /* nothing to carry over, yet it has been published */
+        status = mc_writer_publish(to, &root, err);
+    }
+    return status;
+}
+
+/* ---- public ---- */
+
+static void report_running(struct mc_writer *writer, bool running)
+{
+    mc_status_read(&writer->table.space, &writer->report);
+    writer->report.running = running;
+    writer->report.pid = mc_process();
+    mc_status_write(&writer->table.space, &writer->report);
+}
+
+/* The generation that a damaged file of ours was at, as far as that can be believed. */
+static uint64_t last_generation(const struct mc_writer *writer)
+{
+    uint64_t generation = writer->region.base != NULL ? mc_commit_word(&writer->table.space) : 0;
+    return generation < MC_GENERATION_MAX / 2 ? generation : 0;
+}
+
+/* What to do about the file at the path, the lock being held. */
+static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err)
+{
+    enum mc_status status = attach(writer, writer->path, err);
+    bool unusable = status == MC_FORMAT || status == MC_CORRUPT;
+    if (status == MC_NOT_READY || (unusable && writer->options.recreate)) {
+        uint64_t base = last_generation(writer);
+        mc_arena_destroy(&writer->arena);
+        mc_region_close(&writer->region);
+        return replace_file(writer, NULL, base, err);
+    }
+    if (status != MC_OK || writer->options.max_size == 0 ||
+        writer->options.max_size == writer->superblock.max_size) {
+        return status;
+    }
+    struct mc_writer *successor = writer_new(&writer->options);
+    if (successor == NULL || (successor->path = path_with(writer->path, "")) == NULL) {
+        free(successor);
+        return no_memory(err);
+    }
+    status = replace_file(successor, writer, writer->root.generation, err);
+    if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
+        struct mc_writer old = *writer;
+        struct mc_lock lock = writer->lock;
+        *writer = *successor;
+        writer->lock = lock;
+        writer->table.arena = &writer->arena;
+        writer->arena.context = writer;
+        *successor = old;
+    }
+    writer_free(successor);
+    return status;
+}
+
+enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
+                              struct mc_writer **out, struct mc_error *err)
+{
+    struct mc_writer *writer = writer_new(options);
+    char *lock_path = path_with(path, MC_LOCK_SUFFIX);
+    enum mc_status status = MC_OK;
+    if (writer == NULL || lock_path == NULL || (writer->path = path_with(path, "")) == NULL) {
+        status = no_memory(err);
+    }
+    if (status == MC_OK) {
+        status = check_options(&writer->options, err);
+    }
+    if (status == MC_OK) {
+        status = mc_lock_take(&writer->lock, lock_path, writer->options.mode, err);
+    }
+    if (status == MC_OK) {
+        status = open_locked(writer, err);
+        if (status != MC_OK) {
+            mc_lock_release(&writer->lock);
+        }
+    }
+    free(lock_path);
+    if (status != MC_OK) {
+        if (writer != NULL) {
+            writer_free(writer);
+        }
+        return status;
+    }
+    report_running(writer, true);
+    *out = writer;
+    return MC_OK;
+}
+
+enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
+                                        struct mc_writer **out, struct mc_error *err)
+{
+    struct mc_writer *writer = writer_new(options);
+    if (writer == NULL) {
+        return no_memory(err);
+    }
+    enum mc_status status = check_options(&writer->options, err);
+    uint64_t max_size = writer->options.max_size;
+    if (status == MC_OK) {
+        status = mc_region_create_anonymous(&writer->region, err);
+    }
+    if (status == MC_OK) {
+        status = mc_lock_take_fd(&writer->lock, writer->region.fd, err);
+    }
+    if (status == MC_OK) {
+        status = format(&writer->region, max_size != 0 ? max_size : MC_MAX_SIZE_DEFAULT,
+                        writer->options.ring_slots, 0, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_seal(&writer->region, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
+    }
+    if (status == MC_OK) {
+        mc_writer_collapse(writer, 0, MC_EXTENT);
+        status = recover(writer, err);
+    }
+    if (status != MC_OK) {
+        mc_lock_release(&writer->lock);
+        writer_free(writer);
+        return status;
+    }
+    report_running(writer, true);
+    *out = writer;
+    return MC_OK;
+}
+
+bool mc_writer_is_mine(const struct mc_writer *writer)
+{
+    return writer->lock.fd >= 0; /* the fork handler closed the child's */
+}
+
+void mc_writer_close(struct mc_writer *writer)
+{
+    if (mc_writer_is_mine(writer)) {
+        mc_batch_abort(writer);
+        report_running(writer, false);
+        mc_lock_release(&writer->lock);
+    } else {
+        writer->region.base = NULL; /* a child has no mapping of it */
+    }
+    writer_free(writer);
+}
+
+int mc_writer_fd(const struct mc_writer *writer)
+{
+    return writer->path == NULL ? writer->region.fd : -1;
+}
+
+void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
+{
+    *out = (struct mc_view){
+        .control = (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
+        .space = writer->table.space,
+        .ring_slots = writer->superblock.ring_slots,
+        .root = writer->root,
+    };
+    out->space.limit = writer->root.file_size;
+    memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
+}
+
+/* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
+static void report_text(char *field, size_t size, const char *text)
+{
+    size_t len = strlen(text);
+    if (len >= size) {
+        len = size - 1;
+        while (len > 0 && ((uint8_t)text[len] & 0xC0) == 0x80) {
+            len--;
+        }
+    }
+    memset(field, 0, size);
+    memcpy(field, text, len);
+}
+
+void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
+                      const char *source, int64_t confirmed_at_us)
+{
+    struct mc_status_slot *report = &writer->report;
+    if (state != NULL) {
+        report_text(report->state, sizeof report->state, state);
+    }
+    if (error != NULL) {
+        report_text(report->error, sizeof report->error, error);
+    }
+    if (source != NULL) {
+        report_text(report->source, sizeof report->source, source);
+    }
+    if (confirmed_at_us >= 0) {
+        report->confirmed_at = confirmed_at_us;
+    }
+    mc_status_write(&writer->table.space, report);
+}
+
+enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err)
+{
+    enum mc_status status = mc_region_sync(&writer->region, writer->region.file_size, err);
+    if (status == MC_OK) {
+        mc_checkpoint_mark(&writer->table.space, &writer->superblock, writer->root.generation);
+        status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+    }
+    return status;
+}
+
+enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
+                                 struct mc_error *err)
+{
+    const struct mc_buddy *buddy = writer->arena.buddy;
+    struct mc_space *space = &writer->table.space;
+    if (writer->root.generation >= MC_GENERATION_MAX) {
+        return mc_fail(err, MC_LIMIT, "the cache has had %llu generations: recreate it",
+                       (unsigned long long)MC_GENERATION_MAX);
+    }
+    if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
+        return no_memory(err);
+    }
+    if (mc_checkpoint(space) != 0) { /* from here on the disk may hold half a generation */
+        mc_checkpoint_mark(space, &writer->superblock, 0);
+        enum mc_status status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+        if (status != MC_OK) {
+            return status;
+        }
+    }
+    root->generation = writer->root.generation + 1;
+    root->file_size = space->limit;
+    root->published_at = mc_time_us();
+    root->free = mc_buddy_free_granules(buddy) * MC_GRANULE;
+    root->used = space->limit - root->free - mc_arena_retired(&writer->arena);
+    root->largest_free = mc_buddy_largest(buddy) * MC_GRANULE;
+    root->huge = writer->huge;
+    mc_publish(space, &writer->superblock, root);
+    writer->root = *root;
+    mc_arena_commit(&writer->arena, root->generation, mc_clock_ns());
+    (void)mc_writer_reclaim_expired(writer, RECLAIM_EACH_COMMIT);
+    return MC_OK;
+}
