@@ -1,34 +1,44 @@
-/* buddy.c - the buddy allocator as a 64-ary tree of bit words.
+/* buddy.c - the buddy system as a 64-ary tree of bit words, searched best fit.
  *
- * The idea. A buddy allocator's free blocks follow from the set of free granules alone: an aligned run of
- * 2^k free granules whose buddy is not free is a block of order k. So a leaf word with one bit per granule
- * holds the orders 0..5 at once: merging is OR, splitting and handing back the tail is AND NOT, and which
- * orders a word has blocks of is a dozen shifts. A word that becomes all ones is one free unit of the
- * level above: it is zeroed and its bit in the parent's word is set, so that orders 6..11 work the same way
- * one level up, and so on.
+ * The blocks. A buddy system's free blocks follow from the set of free granules alone: an aligned
+ * run of 2^k free granules whose buddy is not free is a block of order k. So a leaf word with one
+ * bit per granule holds the orders 0..5 at once: merging is OR, splitting and handing back the tail
+ * is AND NOT. A word that becomes all ones is one free unit of the level above: it is zeroed and
+ * its bit in the parent's word is set, so that orders 6..11 work the same way one level up, and so
+ * on to order 35.
  *
- *     level 2   node: bits 0..63 + has[0..11]                          bit = 4096 granules
+ *     level 2   word: bit = 4096 granules          + has[class]: which of 64 groups have such a run
  *                 |
- *     level 1   node: bits 0..63 + has[0..5]      node: ...            bit = 64 granules
- *                 |                    |
- *     level 0   word  word  ...  word                                  bit = 1 granule
- *               1111 0011 0000 ...   <- 4-block at 0, 2-block at 6 (drawn with the lowest granule left)
+ *     level 1   word: bit = 64 granules     word   one group: 64 leaves, 64 class bytes
+ *                 |                           |
+ *     level 0   word  word  ...  word              bit = 1 granule
+ *               1111 0011 0000 ...                 drawn lowest first: blocks of 4 at 0 and 2 at 6
  *
- * Searching. A node of level L keeps, for each order k below its own orders, has[k]: bit i says that child i
- * has a free block of order k somewhere below. `nonempty`, one bit per order, stands above the root. So "the
- * smallest order that fits and has a block" is one instruction, and its lowest block is one
- * count-trailing-zeros per level. A small allocation or free touches one leaf word and one level-1 node.
+ * The search. Taking aligned blocks only, as the textbook does, wastes what it seems to save: of
+ * entries of 11 granules one fits in each aligned 16, and the tails of 5 are of use to nobody (at
+ * best 69 % of the arena; tests/core/bench_buddy.c measures it). But adjacent free blocks, buddies
+ * or not, are one *run* of free granules, and that is what a request is placed in: each leaf has a
+ * class byte, the size class of the longest run that starts in it (a run that comes from an earlier
+ * leaf starts there). Classes are exact below 64 granules, four per octave above. Above the class
+ * bytes stand summaries, has[class] in each node from level 2 up, and above the root `nonempty`,
+ * one bit per class. So "the tightest class that fits" is a find-first-set, and its lowest leaf is
+ * one count-trailing-zeros per level and a memchr within a cache line. Segregated exact and
+ * geometric classes under bitmaps are TLSF's (Masmano et al., "TLSF: a new dynamic memory allocator
+ * for real-time systems", 2004); here a run needs no header, since the tree knows where it ends.
  *
- * Cost in memory, per granule of 32 bytes: 1 bit of leaf, 8 words per 4096 granules at level 1, less above:
- * 0.45 % of the arena.
+ * Memory: 9 bytes per leaf of 64 granules, 8 per group, less above: 0.47 % of an arena of 32-byte
+ * granules.
  *
  * Invariants (mc_buddy_check verifies all of them)
- *   1. A bit is set iff its whole unit is free and the unit's word is not wholly free (else: the parent's bit).
- *      Hence no word is all ones and no two free buddies are unmerged.
- *   2. Below a set bit everything is zero. Bits of units that are not wholly inside the arena are zero.
- *   3. has[k] bit i  <=>  child i has a block of order k in its word or in its has[k].  nonempty likewise.
- *   4. free_granules is the sum of all set bits times their units.
- *   5. The root is the lowest level of which one node covers more than the arena; so it is never all ones.
+ *   1. A bit is set iff its whole unit is free and its word is not wholly free (else: the parent's
+ *      bit). Hence no word is all ones and no two free buddies are unmerged.
+ *   2. Below a set bit all words are zero. Bits of units not wholly inside the arena are zero.
+ *   3. A leaf's class byte is the class of the longest run that starts in it, 0 when none does.
+ *   4. has[c] of level 2, bit i  <=>  a class byte of group i is c; of the levels above: child i's
+ *      has[c] is not 0. nonempty, bit c  <=>  the root's has[c] is not 0.
+ *   5. free_granules is the sum of all set bits times their units.
+ *   6. The root is the lowest level, from 2, of which one word covers more than the arena: it is
+ *      never all ones.
  */
 #include "buddy.h"
 
@@ -38,27 +48,35 @@
 
 #include "mutant.h"
 
-#define LEVELS 6u   /* 64^6 granules > MC_BUDDY_MAX_GRANULES */
-#define RADIX 6u    /* log2 of a node's fan-out, and orders per level */
+#define LEVELS 6u      /* 64^6 granules > MC_BUDDY_MAX_GRANULES */
+#define RADIX 6u       /* log2 of a word's bits; also the orders per level */
+#define INDEX_LEVEL 2u /* the lowest level with summaries: has[] */
+#define EXACT 64u      /* runs shorter than this have a class for each length */
+#define CLASSES 192u   /* 180 are possible: see run_class */
+#define MASKS (CLASSES / 64)
 #define FULL_WORD UINT64_MAX
 
-/* MC_DEBUG verifies the whole state after every operation on arenas up to this size, and on larger ones
- * after every (granules / this)-th, so that a test's time stays linear in its operations. */
+/* MC_DEBUG verifies the whole state after every operation on arenas up to this size, and on larger
+ * ones after every (granules / this)-th, so that a test's time stays linear in its operations. */
 #define CHECK_EVERY_GRANULES 65536u
 
 struct level {
-    uint64_t *words;   /* `nodes` nodes of node_words() words */
-    uint64_t nodes;    /* in use */
-    uint64_t capacity; /* nodes that `words` has room for */
+    uint64_t *words;   /* level 0: granules; above: units of 64^level granules */
+    uint64_t *has;     /* from INDEX_LEVEL up: CLASSES words per node */
+    uint64_t nodes;    /* words in use */
+    uint64_t capacity; /* words allocated */
 };
 
 struct mc_buddy {
-    uint64_t nonempty; /* bit k: there is a free block of order k */
+    uint64_t nonempty[MASKS]; /* bit c: a run of class c starts somewhere */
     uint64_t free_granules;
     uint64_t granules;
     uint64_t max_granules;
-    uint64_t operations; /* counts only to space the checks of MC_DEBUG */
-    unsigned root;       /* the topmost level in use: one node */
+    uint64_t operations; /* only spaces the checks of MC_DEBUG */
+    uint8_t *classes;    /* one per leaf, in whole groups */
+    uint64_t groups;     /* in use */
+    uint64_t class_room; /* groups allocated */
+    unsigned root;
     struct level level[LEVELS];
 };
 
@@ -69,27 +87,19 @@ void *(*mc_buddy_test_realloc)(void *old, size_t bytes) = realloc;
 #define MC_REALLOC realloc
 #endif
 
-/* A node is has[0 .. 6 * level - 1], then its own bits, padded to a multiple of a cache line. */
-static inline uint64_t node_words(unsigned level)
-{
-    return level == 0 ? 1 : 8 * (uint64_t)level;
-}
-
-static inline uint64_t *node_bits(const struct mc_buddy *b, unsigned level, uint64_t node)
-{
-    return &b->level[level].words[node * node_words(level) + RADIX * level];
-}
-
-static inline uint64_t *node_has(const struct mc_buddy *b, unsigned level, uint64_t node, unsigned order)
-{
-    assert(level > 0 && order < RADIX * level && node < b->level[level].nodes);
-    return &b->level[level].words[node * node_words(level) + order];
-}
+/* -- words
+ * ------------------------------------------------------------------------------------------- */
 
 static inline unsigned lowest(uint64_t word)
 {
     assert(word != 0);
     return (unsigned)__builtin_ctzll(word);
+}
+
+static inline unsigned highest(uint64_t word)
+{
+    assert(word != 0);
+    return 63 - (unsigned)__builtin_clzll(word);
 }
 
 /* Ones at from .. to - 1. */
@@ -99,10 +109,36 @@ static inline uint64_t span(uint64_t from, uint64_t to)
     return FULL_WORD >> (64 - (to - from)) << from;
 }
 
-/* Nodes that a level needs for an arena of this many granules; one even for an empty arena, as its root. */
-static uint64_t nodes_for(unsigned level, uint64_t granules)
+/* Bit i: ones at i .. i + length - 1. */
+static inline uint64_t starts_of(uint64_t word, uint64_t length)
 {
-    return granules == 0 ? 1 : ((granules - 1) >> (RADIX * (level + 1))) + 1;
+    assert(length > 0 && length <= 64);
+    uint64_t have = 1;
+    for (; have * 2 <= length; have *= 2)
+        word &= word >> have;
+    return have < length ? word & word >> (length - have) : word;
+}
+
+/* The length of the longest run of ones. */
+static inline unsigned longest_run(uint64_t word)
+{
+    uint64_t runs[RADIX]; /* runs[r], bit i: ones at i .. i + 2^r - 1 */
+    unsigned r = 0;
+    assert(word != 0 && word != FULL_WORD);
+    runs[0] = word;
+    while (r + 1 < RADIX && (runs[r] & runs[r] >> (1u << r)) != 0) {
+        runs[r + 1] = runs[r] & runs[r] >> (1u << r);
+        r++;
+    }
+    unsigned length = 1u << r;
+    for (word = runs[r]; r-- > 0;) {
+        uint64_t longer = word & runs[r] >> length;
+        if (longer != 0) {
+            word = longer;
+            length += 1u << r;
+        }
+    }
+    return length;
 }
 
 /* Where an aligned run of 2^r ones can start, for r = 0 .. 5. */
@@ -111,8 +147,9 @@ static const uint64_t aligned[RADIX] = {
     UINT64_C(0x0101010101010101), UINT64_C(0x0001000100010001), UINT64_C(0x0000000100000001),
 };
 
-/* The starts of the word's blocks of 2^r bits: aligned runs that are no half of a longer aligned run. */
-static inline uint64_t blocks(uint64_t word, unsigned r)
+/* The starts of the word's blocks of 2^r bits: aligned runs that are no half of a longer aligned
+ * run. */
+static uint64_t blocks(uint64_t word, unsigned r)
 {
     assert(r < RADIX && word != FULL_WORD);
     for (unsigned i = 0; i < r; i++)
@@ -123,66 +160,83 @@ static inline uint64_t blocks(uint64_t word, unsigned r)
     return word & ~(longer | longer << (1u << r));
 }
 
-/* Bit r: the word has a block of 2^r bits. */
-static inline unsigned orders_in(uint64_t word)
+/* The class of a run: its length below 64, then four classes per octave; 2^35 is class 180. */
+static inline unsigned run_class(uint64_t length)
 {
-    unsigned set = 0;
-    assert(word != FULL_WORD);
-#pragma GCC unroll 5
-    for (unsigned r = 0; r < RADIX - 1; r++) {
-        uint64_t longer = word & word >> (1u << r) & aligned[r + 1];
-        set |= (unsigned)((longer | longer << (1u << r)) != word) << r;
-        word = longer;
-    }
-    return set | (unsigned)(word != 0) << (RADIX - 1);
+    assert(length > 0 && length <= MC_BUDDY_MAX_GRANULES);
+    if (length < EXACT)
+        return (unsigned)length;
+    unsigned octave = highest(length);
+    return EXACT + 4 * (octave - RADIX) + (unsigned)(length >> (octave - 2) & 3);
 }
 
-/* Child `node` of level `level` now has, or no longer has, blocks of this order: tell the levels above. */
-static inline void announce(struct mc_buddy *b, unsigned level, uint64_t node, unsigned order, bool has)
+/* -- the tree: which granules are free
+ * ----------------------------------------------------------------- */
+
+/* The level at which this granule is free: its own bit, or the bit of a unit around it. root + 1:
+ * it is not. */
+static inline unsigned free_level(const struct mc_buddy *b, uint64_t granule)
 {
-    assert(level <= b->root && order <= MC_BUDDY_MAX_ORDER);
-    while (level < b->root) {
-        uint64_t bit = UINT64_C(1) << (node % 64);
+    unsigned level = 0;
+    assert(granule < b->granules);
+    while (level <= b->root &&
+           (b->level[level].words[granule >> RADIX] >> (granule % 64) & 1) == 0) {
+        granule >>= RADIX;
         level++;
-        node /= 64;
-        uint64_t *summary = node_has(b, level, node, order);
-        uint64_t before = *summary;
-        assert(((before & bit) != 0) != has);
-        *summary = before ^ bit;
-        /* Only a summary that became or was empty changes what its parent should say. */
-        if ((has ? before : *summary) != 0)
-            return;
     }
-    b->nonempty ^= UINT64_C(1) << order;
+    return level;
 }
 
-/* Replaces a node's bits and keeps the summaries above true. */
-static inline void put_bits(struct mc_buddy *b, unsigned level, uint64_t node, uint64_t bits)
+/* The first granule from `from` on that is not free; `from` itself when it is not, the arena's size
+ * when all are. At each level at most two words are looked at. */
+static uint64_t run_end(const struct mc_buddy *b, uint64_t from)
 {
-    uint64_t *word = node_bits(b, level, node);
-    assert(node < b->level[level].nodes && bits != FULL_WORD);
-    unsigned before = orders_in(*word), after = orders_in(bits);
-    *word = bits;
-    for (unsigned changed = before ^ after; changed != 0; changed &= changed - 1) {
-        unsigned r = lowest(changed);
-        announce(b, level, node, RADIX * level + r, after >> r & 1);
+    while (from < b->granules) {
+        unsigned level = free_level(b, from);
+        if (level > b->root)
+            break;
+        uint64_t unit = from >> (RADIX * level);
+        uint64_t used = ~b->level[level].words[unit / 64] >> (unit % 64);
+        unit += used == 0 ? 64 - unit % 64 : lowest(used);
+        from = unit << (RADIX * level);
     }
+    assert(from <= b->granules);
+    return from;
 }
 
-/* Sets bits; true when that made the word whole, so that its one bit in the parent stands for it. */
+/* The first granule of the run of free granules that ends just before `to`; `to` itself when there
+ * is none. */
+static uint64_t run_start(const struct mc_buddy *b, uint64_t to)
+{
+    assert(to <= b->granules);
+    while (to > 0) {
+        unsigned level = free_level(b, to - 1);
+        if (level > b->root)
+            break;
+        uint64_t unit = (to - 1) >> (RADIX * level);
+        uint64_t used = ~b->level[level].words[unit / 64] << (63 - unit % 64);
+        unit -= used == 0 ? unit % 64 : 62 - highest(used);
+        to = unit << (RADIX * level);
+    }
+    return to;
+}
+
+/* Sets bits; true when that made the word whole, so that its one bit in the parent stands for it.
+ */
 static inline bool fill_bits(struct mc_buddy *b, unsigned level, uint64_t node, uint64_t bits)
 {
-    uint64_t word = *node_bits(b, level, node);
-    assert((word & bits) == 0);
-    word |= bits;
-    bool whole = word == FULL_WORD;
-    put_bits(b, level, node, whole ? 0 : word);
-    return whole;
+    uint64_t *word = &b->level[level].words[node];
+    assert(node < b->level[level].nodes && (*word & bits) == 0);
+    *word |= bits;
+    if (*word != FULL_WORD)
+        return false;
+    *word = 0;
+    return true;
 }
 
-/* Makes [from, to) free and merges: at each level the ragged ends go into their words, whole words and those
- * that became whole go up. At most two words per level. */
-static inline void give(struct mc_buddy *b, uint64_t from, uint64_t to)
+/* Makes [from, to) free and merges: at each level the ragged ends go into their words, whole words
+ * and those that became whole go up. At most two words per level. */
+static void give(struct mc_buddy *b, uint64_t from, uint64_t to)
 {
     assert(from < to && to <= b->granules);
     for (unsigned level = 0; from < to; level++) {
@@ -201,14 +255,175 @@ static inline void give(struct mc_buddy *b, uint64_t from, uint64_t to)
     }
 }
 
+/* Takes [from, to), all free: the blocks over it go, what they had beyond it on either side stays.
+ */
+static void take(struct mc_buddy *b, uint64_t from, uint64_t to)
+{
+    assert(from < to && to <= b->granules);
+    while (from < to) {
+        unsigned level = free_level(b, from), shift = RADIX * level;
+        assert(level <= b->root);
+        uint64_t unit = from >> shift, end = ((to - 1) >> shift) + 1;
+        uint64_t *word = &b->level[level].words[unit / 64];
+        uint64_t used = ~*word >> (unit % 64);
+        uint64_t stop = unit + (used == 0 ? 64 - unit % 64 : lowest(used));
+        stop = stop < end ? stop : end;
+        *word &= ~span(unit % 64, (stop - 1) % 64 + 1);
+        if (unit << shift < from)
+            give(b, unit << shift, from);
+        from = stop << shift;
+        if (to < from)
+            give(b, to, from);
+    }
+}
+
+/* -- the index: where runs start
+ * ----------------------------------------------------------------------- */
+
+/* The longest run that starts in the leaf: its length (0: none starts here) and its first granule.
+ */
+static uint64_t longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start)
+{
+    uint64_t base = leaf * 64, word = b->level[0].words[leaf];
+    assert(leaf < b->level[0].nodes);
+    if (word == 0) {
+        /* Wholly used, or wholly free and then part of one run. */
+        *start = base;
+        if (base >= b->granules || (base > 0 && free_level(b, base - 1) <= b->root))
+            return 0;
+        return run_end(b, base) - base;
+    }
+    uint64_t open = 0; /* the run that goes on into the next leaf */
+    if (word >> 63 != 0) {
+        unsigned at = highest(~word) + 1;
+        open = run_end(b, base + 64) - base - at;
+        *start = base + at;
+        word &= ~span(at, 64);
+    }
+    if ((word & 1) != 0 && base > 0 && free_level(b, base - 1) <= b->root)
+        word &= word + 1;
+    if (word == 0)
+        return open;
+    unsigned inner = longest_run(word);
+    if (inner <= open)
+        return open;
+    *start = base + lowest(starts_of(word, inner));
+    return inner;
+}
+
+/* The first class at or above this one that is not empty; CLASSES when there is none. */
+static inline unsigned class_from(const struct mc_buddy *b, unsigned class)
+{
+    assert(class < CLASSES);
+    uint64_t mask = b->nonempty[class / 64] >> (class % 64) << (class % 64);
+    unsigned word = class / 64;
+    while (mask == 0) {
+        if (++word == MASKS)
+            return CLASSES;
+        mask = b->nonempty[word];
+    }
+    return word * 64 + lowest(mask);
+}
+
+/* The lowest leaf of a class that is not empty. */
+static inline uint64_t class_leaf(const struct mc_buddy *b, unsigned class)
+{
+    uint64_t node = 0;
+    for (unsigned level = b->root; level >= INDEX_LEVEL; level--)
+        node = node * 64 + lowest(b->level[level].has[node * CLASSES + class]);
+    const uint8_t *found = memchr(&b->classes[node * 64], (int)class, 64);
+    assert(found != NULL);
+    return (uint64_t)(found - b->classes);
+}
+
+/* Group `node` now has, or no longer has, leaves of this class: tell the levels above. */
+static void announce(struct mc_buddy *b, uint64_t node, unsigned class, bool has)
+{
+    assert(class > 0 && class < CLASSES);
+    for (unsigned level = INDEX_LEVEL; level <= b->root; level++) {
+        uint64_t *summary = &b->level[level].has[node / 64 * CLASSES + class];
+        uint64_t before = *summary, bit = UINT64_C(1) << (node % 64);
+        *summary = has ? before | bit : before & ~bit;
+        /* Only a summary that was or became empty changes what its parent should say. */
+        if ((has ? before : *summary) != 0)
+            return;
+        node /= 64;
+    }
+    b->nonempty[class / 64] ^= UINT64_C(1) << (class % 64);
+}
+
+/* Makes the leaf's class byte true again after a run that starts in it changed. */
+static inline void refresh(struct mc_buddy *b, uint64_t leaf)
+{
+    uint64_t start, length = longest_start(b, leaf, &start), group = leaf / 64;
+    unsigned before = b->classes[leaf], after = length == 0 ? 0 : run_class(length);
+    if (before == after)
+        return;
+    if (after != 0 && memchr(&b->classes[group * 64], (int)after, 64) == NULL)
+        announce(b, group, after, true);
+    b->classes[leaf] = (uint8_t)after;
+    if (before != 0 && memchr(&b->classes[group * 64], (int)before, 64) == NULL)
+        announce(b, group, before, false);
+}
+
+/* [from, to) was given or taken. Runs that start elsewhere are as they were: leaves wholly inside
+ * have no start before or after; what can have changed is the leaves of both ends, the run that
+ * ends at `from`, and the one that starts at `to`. */
+static inline void reindex(struct mc_buddy *b, uint64_t from, uint64_t to)
+{
+    uint64_t first = from / 64, last = (to - 1) / 64, next = to / 64;
+    assert(from < to);
+    /* A run from an earlier leaf ends at `from` only when the leaf is free up to there. A word of 0
+     * may be wholly free or wholly used: run_start knows. */
+    uint64_t word = b->level[0].words[first], below = ~(FULL_WORD << (from % 64));
+    if (word == 0 || (word & below) == below) {
+        uint64_t before = run_start(b, first * 64) / 64;
+        if (before < first)
+            refresh(b, before);
+    }
+    refresh(b, first);
+    if (last != first)
+        refresh(b, last);
+    if (next != last && to < b->granules)
+        refresh(b, next);
+}
+
+/* -- the interface
+ * ------------------------------------------------------------------------------------- */
+
 static inline void after_operation(struct mc_buddy *b)
 {
 #ifdef MC_DEBUG
-    if (b->operations++ % (b->granules / CHECK_EVERY_GRANULES + 1) == 0 && mc_buddy_check(b) != MC_OK)
+    if (b->operations++ % (b->granules / CHECK_EVERY_GRANULES + 1) == 0 &&
+        mc_buddy_check(b) != MC_OK)
         abort();
 #else
     (void)b;
 #endif
+}
+
+/* The start of free granules for the request, or UINT64_MAX. */
+static uint64_t place(const struct mc_buddy *b, uint64_t granules)
+{
+    assert(granules > 0 && granules <= b->granules);
+    unsigned class = class_from(b, run_class(granules));
+    if (class == CLASSES)
+        return UINT64_MAX;
+    uint64_t start, leaf = class_leaf(b, class);
+    if (granules < EXACT) {
+        uint64_t fitting = starts_of(b->level[0].words[leaf], granules);
+        if (fitting != 0)
+            return leaf * 64 + lowest(fitting);
+    }
+    if (longest_start(b, leaf, &start) >= granules)
+        return start;
+    /* The class of the request itself holds runs that are a little too short: from the next one on
+     * all fit. */
+    class = class_from(b, class + 1);
+    if (class == CLASSES)
+        return UINT64_MAX;
+    (void)longest_start(b, class_leaf(b, class), &start);
+    return start;
 }
 
 enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset)
@@ -216,25 +431,11 @@ enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *o
     assert(granules > 0 && offset != NULL);
     if (granules > b->free_granules)
         return MC_FULL;
-    unsigned want = granules == 1 ? 0 : 64 - (unsigned)__builtin_clzll(granules - 1);
-    uint64_t fitting = b->nonempty >> want << want;
-    if (fitting == 0)
+    uint64_t start = place(b, granules);
+    if (start == UINT64_MAX)
         return MC_FULL;
-    unsigned order = lowest(fitting), level = order / RADIX, unit = RADIX * level;
-
-    uint64_t node = 0;
-    for (unsigned above = b->root; above > level; above--)
-        node = node * 64 + lowest(*node_has(b, above, node, order));
-    uint64_t word = *node_bits(b, level, node);
-    uint64_t at = lowest(blocks(word, order % RADIX));
-    uint64_t start = (node * 64 + at) << unit;
-
-    /* Take as few units as hold the request: the block's tail stays free by staying set. */
-    uint64_t units = ((granules - 1) >> unit) + 1;
-    uint64_t end = start + (units << unit);
-    put_bits(b, level, node, word & ~span(at, at + units));
-    if (start + granules < end)
-        give(b, start + granules, end);
+    take(b, start, start + granules);
+    reindex(b, start, start + granules);
     b->free_granules -= granules;
     *offset = start;
     after_operation(b);
@@ -244,36 +445,11 @@ enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *o
 void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules)
 {
     assert(granules > 0 && granules <= b->granules && offset <= b->granules - granules);
+    assert(free_level(b, offset) > b->root && free_level(b, offset + granules - 1) > b->root);
     give(b, offset, offset + granules);
+    reindex(b, offset, offset + granules);
     b->free_granules += granules;
-    assert(b->free_granules <= b->granules);
     after_operation(b);
-}
-
-/* The level at which this granule is free: its own bit, or the bit of a unit around it. root + 1: it is not. */
-static unsigned free_level(const struct mc_buddy *b, uint64_t granule)
-{
-    unsigned level = 0;
-    assert(granule < b->granules);
-    while (level <= b->root && (*node_bits(b, level, granule >> RADIX) >> (granule % 64) & 1) == 0) {
-        granule >>= RADIX;
-        level++;
-    }
-    return level;
-}
-
-/* The run of set bits that starts with the free granule `from`: up to the end of its word, cut where `to` is
- * reached. *level and *unit (an index at that level) say where it starts; returns its length in units. */
-static uint64_t free_run(const struct mc_buddy *b, uint64_t from, uint64_t to, unsigned level, uint64_t *unit)
-{
-    assert(from < to && level <= b->root);
-    unsigned shift = RADIX * level;
-    *unit = from >> shift;
-    uint64_t wanted = ((to - 1) >> shift) - *unit + 1;
-    uint64_t rest = ~*node_bits(b, level, *unit / 64) >> (*unit % 64);
-    uint64_t run = rest == 0 ? 64 - *unit % 64 : lowest(rest);
-    assert(run > 0);
-    return run < wanted ? run : wanted;
 }
 
 bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granules)
@@ -281,119 +457,18 @@ bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granul
     assert(granules > 0);
     if (granules > b->granules || offset > b->granules - granules)
         return false;
-    for (uint64_t to = offset + granules; offset < to;) {
-        unsigned level = free_level(b, offset);
-        if (level > b->root)
-            return false;
-        uint64_t unit, run = free_run(b, offset, to, level, &unit);
-        offset = (unit + run) << (RADIX * level);
-    }
-    return true;
+    return run_end(b, offset) >= offset + granules;
 }
 
 enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules)
 {
     if (granules == 0 || !mc_buddy_is_free(b, offset, granules))
         return MC_CORRUPT;
+    take(b, offset, offset + granules);
+    reindex(b, offset, offset + granules);
     b->free_granules -= granules;
-    for (uint64_t to = offset + granules; offset < to;) {
-        unsigned level = free_level(b, offset);
-        uint64_t unit, run = free_run(b, offset, to, level, &unit);
-        uint64_t start = unit << (RADIX * level), end = (unit + run) << (RADIX * level);
-        uint64_t taken = span(unit % 64, unit % 64 + run);
-        put_bits(b, level, unit / 64, *node_bits(b, level, unit / 64) & ~taken);
-        if (start < offset)
-            give(b, start, offset);
-        if (to < end)
-            give(b, to, end);
-        offset = end;
-    }
     after_operation(b);
     return MC_OK;
-}
-
-/* Room for this many nodes. Grows by half so that a growing arena seldom reallocates; the C library moves large
- * blocks by remapping, not by copying. */
-static enum mc_status make_room(struct level *level, unsigned index, uint64_t nodes)
-{
-    if (nodes <= level->capacity)
-        return MC_OK;
-    uint64_t capacity = level->capacity + level->capacity / 2;
-    if (capacity < nodes)
-        capacity = nodes;
-    uint64_t *words = MC_REALLOC(level->words, capacity * node_words(index) * sizeof *words);
-    if (words == NULL)
-        return MC_NOMEM;
-    level->words = words;
-    level->capacity = capacity;
-    assert(level->nodes < level->capacity);
-    return MC_OK;
-}
-
-/* Makes the next level the root: its one node summarises the old root. */
-static void raise_root(struct mc_buddy *b)
-{
-    assert(b->root + 1 < LEVELS);
-    b->root++;
-    for (unsigned order = 0; order < RADIX * b->root; order++)
-        *node_has(b, b->root, 0, order) = b->nonempty >> order & 1;
-}
-
-enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules)
-{
-    if (granules < b->granules || granules > b->max_granules)
-        return MC_LIMIT;
-    unsigned root = b->root;
-    while (granules >> (RADIX * (root + 1)) != 0)
-        root++;
-    assert(root < LEVELS);
-    for (unsigned level = 0; level <= root; level++) {
-        enum mc_status status = make_room(&b->level[level], level, nodes_for(level, granules));
-        if (status != MC_OK)
-            return status;
-    }
-    for (unsigned level = 0; level <= root; level++) {
-        struct level *l = &b->level[level];
-        uint64_t nodes = nodes_for(level, granules), words = node_words(level);
-        memset(l->words + l->nodes * words, 0, (nodes - l->nodes) * words * sizeof *l->words);
-        l->nodes = nodes;
-    }
-    while (b->root < root)
-        raise_root(b);
-    uint64_t before = b->granules;
-    b->granules = granules;
-    b->free_granules += granules - before;
-    if (before < granules)
-        give(b, before, granules);
-    after_operation(b);
-    return MC_OK;
-}
-
-enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct mc_buddy **out)
-{
-    assert(out != NULL);
-    if (granules > max_granules || max_granules > MC_BUDDY_MAX_GRANULES)
-        return MC_LIMIT;
-    struct mc_buddy *b = MC_REALLOC(NULL, sizeof *b);
-    if (b == NULL)
-        return MC_NOMEM;
-    *b = (struct mc_buddy){.max_granules = max_granules};
-    enum mc_status status = mc_buddy_grow(b, granules);
-    if (status != MC_OK) {
-        mc_buddy_destroy(b);
-        return status;
-    }
-    *out = b;
-    return MC_OK;
-}
-
-void mc_buddy_destroy(struct mc_buddy *b)
-{
-    if (b == NULL)
-        return;
-    for (unsigned level = 0; level < LEVELS; level++)
-        free(b->level[level].words);
-    free(b);
 }
 
 uint64_t mc_buddy_granules(const struct mc_buddy *b)
@@ -408,7 +483,11 @@ uint64_t mc_buddy_free_granules(const struct mc_buddy *b)
 
 uint64_t mc_buddy_largest(const struct mc_buddy *b)
 {
-    return b->nonempty == 0 ? 0 : UINT64_C(1) << (63 - __builtin_clzll(b->nonempty));
+    uint64_t start;
+    for (unsigned word = MASKS; word-- > 0;)
+        if (b->nonempty[word] != 0)
+            return longest_start(b, class_leaf(b, word * 64 + highest(b->nonempty[word])), &start);
+    return 0;
 }
 
 uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
@@ -418,83 +497,235 @@ uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
     if (level > b->root)
         return 0;
     for (uint64_t node = 0; node < b->level[level].nodes; node++)
-        count += (uint64_t)__builtin_popcountll(blocks(*node_bits(b, level, node), order % RADIX));
+        count += (uint64_t)__builtin_popcountll(blocks(b->level[level].words[node], order % RADIX));
     return count;
 }
 
 uint64_t mc_buddy_state_bytes(const struct mc_buddy *b)
 {
-    uint64_t bytes = sizeof *b;
-    for (unsigned level = 0; level < LEVELS; level++)
-        bytes += b->level[level].capacity * node_words(level) * sizeof(uint64_t);
+    uint64_t bytes = sizeof *b + b->class_room * 64;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        uint64_t words = level < INDEX_LEVEL ? 1 : 1 + CLASSES;
+        bytes += b->level[level].capacity * words * sizeof(uint64_t);
+    }
     return bytes;
 }
 
-/* Which orders the node has blocks of, in its own bits or below: what its parent has to say about it. */
-static uint64_t node_orders(const struct mc_buddy *b, unsigned level, uint64_t node)
+/* -- memory
+ * -------------------------------------------------------------------------------------------- */
+
+/* Words that a level needs for an arena of this many granules; one even for an empty arena. */
+static uint64_t nodes_for(unsigned level, uint64_t granules)
 {
-    uint64_t set = (uint64_t)orders_in(*node_bits(b, level, node)) << (RADIX * level);
-    for (unsigned order = 0; order < RADIX * level; order++)
-        set |= (uint64_t)(*node_has(b, level, node, order) != 0) << order;
-    return set;
+    return granules == 0 ? 1 : ((granules - 1) >> (RADIX * (level + 1))) + 1;
 }
 
-/* One node of a level above the leaves against its children and its padding. */
-static bool children_agree(const struct mc_buddy *b, unsigned level, uint64_t node)
+/* Makes room for `wanted` items in an array that has `room`. By half more than before, so that a
+ * growing arena seldom reallocates; the C library moves large arrays by remapping, not by copying.
+ */
+static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
-    uint64_t bits = *node_bits(b, level, node), has[RADIX * LEVELS] = {0};
-    for (unsigned i = 0; i < 64; i++) {
-        uint64_t child = node * 64 + i;
-        if (child >= b->level[level - 1].nodes)
-            break;
-        if (*node_bits(b, level - 1, child) == FULL_WORD)
-            return false;
-        uint64_t orders = node_orders(b, level - 1, child);
-        if ((bits >> i & 1) != 0 && orders != 0)
-            return false;
-        for (; orders != 0; orders &= orders - 1)
-            has[lowest(orders)] |= UINT64_C(1) << i;
+    assert(item > 0);
+    if (wanted <= *room)
+        return MC_OK;
+    uint64_t bigger = *room + *room / 2;
+    bigger = bigger < wanted ? wanted : bigger;
+    void *moved = MC_REALLOC(*array, bigger * item);
+    if (moved == NULL)
+        return MC_NOMEM;
+    *array = moved;
+    *room = bigger;
+    return MC_OK;
+}
+
+static enum mc_status level_room(struct mc_buddy *b, unsigned index, uint64_t nodes)
+{
+    struct level *level = &b->level[index];
+    uint64_t room = level->capacity;
+    void *has = level->has, *words = level->words;
+    enum mc_status status = MC_OK;
+    if (index >= INDEX_LEVEL) {
+        status = make_room(&has, &room, nodes, CLASSES * sizeof(uint64_t));
+        level->has = has;
+        room = level->capacity;
     }
-    for (unsigned order = 0; order < RADIX * level; order++)
-        if (has[order] != *node_has(b, level, node, order))
+    if (status == MC_OK)
+        status = make_room(&words, &room, nodes, sizeof(uint64_t));
+    level->words = words;
+    level->capacity = room;
+    return status;
+}
+
+/* Makes the next level the root: its one node summarises the old root. */
+static void raise_root(struct mc_buddy *b)
+{
+    assert(b->root + 1 < LEVELS);
+    b->root++;
+    for (unsigned class = 0; class < CLASSES; class ++)
+        b->level[b->root].has[class] = b->nonempty[class / 64] >> (class % 64) & 1;
+}
+
+/* Puts zeroed nodes into use; memory for them is there. */
+static void extend(struct mc_buddy *b, unsigned root, uint64_t granules)
+{
+    assert(root >= b->root && root < LEVELS);
+    uint64_t groups = nodes_for(1, granules);
+    memset(b->classes + b->groups * 64, 0, (groups - b->groups) * 64);
+    b->groups = groups;
+    for (unsigned index = 0; index <= root; index++) {
+        struct level *level = &b->level[index];
+        uint64_t nodes = nodes_for(index, granules), added = nodes - level->nodes;
+        memset(level->words + level->nodes, 0, added * sizeof(uint64_t));
+        if (index >= INDEX_LEVEL)
+            memset(level->has + level->nodes * CLASSES, 0, added * CLASSES * sizeof(uint64_t));
+        level->nodes = nodes;
+    }
+    while (b->root < root)
+        raise_root(b);
+}
+
+enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules)
+{
+    if (granules < b->granules || granules > b->max_granules)
+        return MC_LIMIT;
+    unsigned root = b->root;
+    while (granules >> (RADIX * (root + 1)) != 0)
+        root++;
+    void *classes = b->classes;
+    enum mc_status status = make_room(&classes, &b->class_room, nodes_for(1, granules), 64);
+    b->classes = classes;
+    for (unsigned level = 0; level <= root && status == MC_OK; level++)
+        status = level_room(b, level, nodes_for(level, granules));
+    if (status != MC_OK)
+        return status;
+    extend(b, root, granules);
+    uint64_t before = b->granules;
+    b->granules = granules;
+    b->free_granules += granules - before;
+    if (before < granules) {
+        give(b, before, granules);
+        reindex(b, before, granules);
+    }
+    after_operation(b);
+    return MC_OK;
+}
+
+enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct mc_buddy **out)
+{
+    assert(out != NULL);
+    if (granules > max_granules || max_granules > MC_BUDDY_MAX_GRANULES)
+        return MC_LIMIT;
+    struct mc_buddy *b = MC_REALLOC(NULL, sizeof *b);
+    if (b == NULL)
+        return MC_NOMEM;
+    *b = (struct mc_buddy){.max_granules = max_granules, .root = INDEX_LEVEL};
+    enum mc_status status = mc_buddy_grow(b, granules);
+    if (status != MC_OK) {
+        mc_buddy_destroy(b);
+        return status;
+    }
+    *out = b;
+    return MC_OK;
+}
+
+void mc_buddy_destroy(struct mc_buddy *b)
+{
+    if (b == NULL)
+        return;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        free(b->level[level].words);
+        free(b->level[level].has);
+    }
+    free(b->classes);
+    free(b);
+}
+
+/* -- verification
+ * -------------------------------------------------------------------------------------- */
+
+/* Level by level: no word is whole, no bit is outside the arena, nothing is below a set bit, and
+ * the sum. */
+static bool tree_is_right(const struct mc_buddy *b)
+{
+    uint64_t sum = 0;
+    for (unsigned level = 0; level <= b->root; level++) {
+        uint64_t units = b->granules >> (RADIX * level);
+        for (uint64_t node = 0; node < b->level[level].nodes; node++) {
+            uint64_t word = b->level[level].words[node], inside = units - node * 64;
+            if (word == FULL_WORD || (inside < 64 && word >> inside != 0))
+                return false;
+            /* A free unit around this node would make its granules free twice. */
+            uint64_t unit = node;
+            for (unsigned above = level + 1; word != 0 && above <= b->root; above++, unit /= 64)
+                if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0)
+                    return false;
+            sum += (uint64_t)__builtin_popcountll(word) << (RADIX * level);
+        }
+    }
+    return sum == b->free_granules;
+}
+
+/* What has[] of this node should be, from the class bytes or from the level below. */
+static void summarise(const struct mc_buddy *b, unsigned level, uint64_t node,
+                      uint64_t has[CLASSES])
+{
+    uint64_t children = level == INDEX_LEVEL ? b->groups : b->level[level - 1].nodes;
+    memset(has, 0, CLASSES * sizeof *has);
+    for (uint64_t child = node * 64; child < node * 64 + 64 && child < children; child++) {
+        uint64_t bit = UINT64_C(1) << (child % 64);
+        if (level == INDEX_LEVEL) {
+            for (unsigned i = 0; i < 64; i++)
+                has[b->classes[child * 64 + i]] |= bit;
+            has[0] = 0; /* class 0: no run starts there */
+        } else {
+            for (unsigned class = 0; class < CLASSES; class ++)
+                has[class] |= b->level[level - 1].has[child * CLASSES + class] != 0 ? bit : 0;
+        }
+    }
+}
+
+/* The class bytes against the tree, the summaries against the class bytes. */
+static bool index_is_right(const struct mc_buddy *b)
+{
+    uint64_t has[CLASSES], start;
+    for (uint64_t leaf = 0; leaf < b->groups * 64; leaf++) {
+        uint64_t length = leaf < b->level[0].nodes ? longest_start(b, leaf, &start) : 0;
+        if (b->classes[leaf] != (length == 0 ? 0 : run_class(length)))
             return false;
-    for (unsigned pad = RADIX * level + 1; pad < node_words(level); pad++)
-        if (b->level[level].words[node * node_words(level) + pad] != 0)
+    }
+    for (unsigned level = INDEX_LEVEL; level <= b->root; level++) {
+        for (uint64_t node = 0; node < b->level[level].nodes; node++) {
+            summarise(b, level, node, has);
+            if (memcmp(has, b->level[level].has + node * CLASSES, sizeof has) != 0)
+                return false;
+        }
+    }
+    for (unsigned class = 0; class < CLASSES; class ++)
+        if ((b->nonempty[class / 64] >> (class % 64) & 1) != (has[class] != 0))
             return false;
     return true;
 }
 
 enum mc_status mc_buddy_check(const struct mc_buddy *b)
 {
-    uint64_t sum = 0;
-    if (b->root >= LEVELS || b->granules > b->max_granules)
-        return MC_CORRUPT;
-    for (unsigned level = 0; level <= b->root; level++) {
-        uint64_t units = b->granules >> (RADIX * level);
-        for (uint64_t node = 0; node < b->level[level].nodes; node++) {
-            uint64_t bits = *node_bits(b, level, node);
-            uint64_t inside = units - node * 64; /* of the last node only a part may be in the arena */
-            if (inside < 64 && bits >> inside != 0)
-                return MC_CORRUPT;
-            if (level > 0 && !children_agree(b, level, node))
-                return MC_CORRUPT;
-            sum += (uint64_t)__builtin_popcountll(bits) << (RADIX * level);
-        }
-    }
-    if (*node_bits(b, b->root, 0) == FULL_WORD || node_orders(b, b->root, 0) != b->nonempty)
-        return MC_CORRUPT;
-    return sum == b->free_granules ? MC_OK : MC_CORRUPT;
+    return tree_is_right(b) && index_is_right(b) ? MC_OK : MC_CORRUPT;
 }
 
 #ifdef MC_TEST
-uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned level, uint64_t *words)
+/* Lends one of the arrays: 0-5 the levels' words, 6-11 their has[], 12 nonempty, 13 free_granules,
+ * 14 the class bytes. */
+uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words)
 {
-    *words = level <= b->root ? b->level[level].nodes * node_words(level) : 0;
-    return b->level[level].words;
-}
-
-uint64_t *mc_buddy_test_counters(struct mc_buddy *b, unsigned which)
-{
-    return which == 0 ? &b->nonempty : &b->free_granules;
+    uint64_t *other[] = {b->nonempty, &b->free_granules, (uint64_t *)(void *)b->classes};
+    uint64_t counts[] = {MASKS, 1, b->groups * 8};
+    if (which >= 2 * LEVELS) {
+        *words = counts[which - 2 * LEVELS];
+        return other[which - 2 * LEVELS];
+    }
+    struct level *level = &b->level[which % LEVELS];
+    *words = level->nodes * (which < LEVELS ? 1 : CLASSES);
+    if (which % LEVELS > b->root || (which >= LEVELS && which % LEVELS < INDEX_LEVEL))
+        *words = 0;
+    return which < LEVELS ? level->words : level->has;
 }
 #endif

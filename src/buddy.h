@@ -1,9 +1,10 @@
 /* buddy.h - a buddy allocator over offsets: which granules of the arena are free, and nothing else.
  *
- * All offsets and sizes are in granules (MC_GRANULE bytes of format.h); the allocator never sees the
- * arena itself. Its state is private malloc'ed memory of about 0.45 % of the arena, is never in the file
- * and is rebuilt at open: create, then reserve every live extent. Loader only, one thread at a time.
- * No I/O, no atomics, no recursion; every operation is O(log granules) unless it says otherwise.
+ * All offsets and sizes are in granules (MC_GRANULE bytes of format.h); the allocator never sees
+ * the arena itself. Its state is private malloc'ed memory of about 0.5 % of the arena, is never in
+ * the file and is rebuilt at open: create, then reserve every live extent. Loader only, one thread
+ * at a time. No I/O, no atomics, no recursion; every operation is O(log granules) unless it says
+ * otherwise.
  */
 #ifndef MMAPCACHE_BUDDY_H
 #define MMAPCACHE_BUDDY_H
@@ -13,7 +14,8 @@
 
 #include "status.h"
 
-#define MC_BUDDY_MAX_ORDER 35u /* a block of order k is 2^k granules; 2^35 of 32 bytes are 1 TiB */
+#define MC_BUDDY_MAX_ORDER 35u /* a block of order k is 2^k granules; 2^35 of 32 bytes are 1 TiB   \
+                                */
 #define MC_BUDDY_MAX_GRANULES (UINT64_C(1) << MC_BUDDY_MAX_ORDER)
 
 struct mc_buddy;
@@ -25,16 +27,18 @@ enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct 
 /* Frees the allocator's memory; NULL is fine. */
 void mc_buddy_destroy(struct mc_buddy *b);
 
-/* Extends the arena to a new total; what is added is free and merges with what was free at the edge.
- * MC_LIMIT: less than now or more than max_granules; MC_NOMEM. Unchanged on failure. */
+/* Extends the arena to a new total; what is added is free and merges with what was free at the
+ * edge. MC_LIMIT: less than now or more than max_granules; MC_NOMEM. Unchanged on failure. */
 enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules);
 
-/* Best fit: the lowest block of the smallest order that has one and holds the request; what the request
- * does not need stays free. granules > 0. MC_FULL: no block is large enough. */
+/* Best fit: the lowest place in the tightest size class that holds the request, across the border
+ * of adjacent free blocks where need be; what the request does not need stays free. granules > 0.
+ * MC_FULL exactly when granules > mc_buddy_largest(). */
 enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset);
 
-/* Gives back allocated granules: an extent as it was allocated or reserved, or any part of it, or several
- * adjacent ones at once. Merges at once. Giving back what is free is a bug (asserted in debug builds). */
+/* Gives back allocated granules: an extent as it was allocated or reserved, or any part of it, or
+ * several adjacent ones at once. Merges at once. Giving back what is free is a bug (asserted in
+ * debug builds). */
 void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules);
 
 /* Allocates exactly this extent, granules > 0: the rebuild at open.
@@ -45,10 +49,10 @@ enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t gr
 uint64_t mc_buddy_granules(const struct mc_buddy *b);
 uint64_t mc_buddy_free_granules(const struct mc_buddy *b);
 
-/* The largest single request that would succeed now; 0 when full. O(1). */
+/* The largest single request that would succeed now; 0 when full. */
 uint64_t mc_buddy_largest(const struct mc_buddy *b);
 
-/* Free blocks of one order, for statistics. Linear in the arena (a word per 2 KiB to 128 KiB of it). */
+/* Free blocks of one order, for statistics. Linear in the arena. */
 uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order);
 
 /* Whether every granule of the extent is inside the arena and free. */
@@ -57,16 +61,16 @@ bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granul
 /* Bytes of memory that the allocator holds. O(1). */
 uint64_t mc_buddy_state_bytes(const struct mc_buddy *b);
 
-/* Verifies every word of the state against every other; MC_CORRUPT when one is wrong. Linear. Runs after
- * every operation in builds with MC_DEBUG (in large arenas after every n-th, see buddy.c). */
+/* Verifies every word of the state against every other; MC_CORRUPT when one is wrong. Linear. Runs
+ * after every operation in builds with MC_DEBUG (in large arenas after every n-th, see buddy.c). */
 enum mc_status mc_buddy_check(const struct mc_buddy *b);
 
 #ifdef MC_TEST
 #include <stddef.h>
-/* Test hooks: every allocation goes through the first; the second lends the state out for damage. */
+/* Test hooks: every allocation of the allocator's own memory goes through the first; the second
+ * lends its arrays out for damage. */
 extern void *(*mc_buddy_test_realloc)(void *old, size_t bytes);
-uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned level, uint64_t *words);
-uint64_t *mc_buddy_test_counters(struct mc_buddy *b, unsigned which);
+uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words);
 #endif
 
 #endif
