@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The C core: builds and is tested without Python.
 CORE = {
     "arena",
+    "batch",
     "bson",
     "buddy",
     "check",
@@ -37,6 +38,7 @@ CORE = {
     "table_ref",
     "table_write",
     "testing",
+    "work",
     "writer",
     "writer_state",
 }
