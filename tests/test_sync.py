@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loading import PATIENCE, Loader, load_once, wait_for
 
 import mmapcache
-from loading import PATIENCE, Loader, load_once, wait_for
 
 pytest.importorskip("pymongo")
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def test_filter_projection_names_and_collections_no_longer_asked_for(
     config.write_text(
         f'uri = "{mongodb_uri}"\nread_preference = "nearest"\n[[collection]]\n'
         f'from = "{database.name}.sites"\nname = "active"\nfilter = {{ on = true }}\n'
-        f"projection = {{ secret = 0 }}\n[[collection]]\nfrom = \"{database.name}.rates\"\n"
+        f'projection = {{ secret = 0 }}\n[[collection]]\nfrom = "{database.name}.rates"\n'
     )
     assert load_once(cache_path, ["--config", str(config)])[0] == 0
     with mmapcache.open(cache_path) as cache:
@@ -325,9 +325,7 @@ def test_a_query_that_the_server_refuses_fails_at_once(
         ["--uri", "mongodb://ann:opensesame@h/", "--once", "mongodb://bob:opensesame@h/"],
     ],
 )
-def test_wrong_usage_is_status_2_without_secrets(
-    cache_path: Path, arguments: list[str]
-) -> None:
+def test_wrong_usage_is_status_2_without_secrets(cache_path: Path, arguments: list[str]) -> None:
     with Loader(cache_path, arguments) as loader:
         assert loader.wait() == 2
         assert "error" in loader.output
