@@ -1,6 +1,6 @@
 /* arena.c - see arena.h.
  *
- * An extent is packed into one word: 35 bits of offset and 29 of size, both in granules, so that a
+ * An extent is packed into one word: 36 bits of offset and 28 of size, both in granules, so that a
  * million retired documents wait in 8 MB. Young bits are set for every granule of an extent, which is
  * what lets a walk over words free them again without knowing where one block ends.
  */
@@ -13,9 +13,9 @@
 #include "format.h"
 #include "mutant.h"
 
-#define EXTENT_SHIFT 29
+#define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
-#define GROUP_WORDS 3u /* generation, time, extents */
+#define GROUP_WORDS 4u /* generation, time, extents, bytes */
 
 #ifdef MC_TEST
 #include "testing.h"
@@ -185,22 +185,47 @@ void mc_arena_destroy(struct mc_arena *arena)
     *arena = (struct mc_arena){0};
 }
 
-enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t *offset)
+/* Granules from the allocator, with room made for them if need be. */
+static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found)
 {
-    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
-    uint64_t granules = granules_of(bytes), found;
-    assert(granules > 0 && granules <= EXTENT_MASK);
-    enum mc_status status = mc_buddy_alloc(arena->buddy, granules, &found);
+    enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
     while (status == MC_FULL) {
-        status = arena->make_room(arena->context, bytes);
+        status = arena->make_room(arena->context, granules * MC_GRANULE);
         if (status != MC_OK) {
             return status;
         }
-        status = mc_buddy_alloc(arena->buddy, granules, &found);
+        status = mc_buddy_alloc(arena->buddy, granules, found);
     }
+    return status;
+}
+
+/* Gives back what lies before and behind the aligned part of a larger extent. */
+static uint64_t trim(struct mc_arena *arena, uint64_t found, uint64_t taken, uint64_t granules,
+                     uint64_t align)
+{
+    uint64_t start = (found + align - 1) / align * align;
+    uint64_t behind = found + taken - (start + granules);
+    if (start > found) {
+        mc_buddy_free(arena->buddy, found, start - found);
+    }
+    if (behind > 0) {
+        mc_buddy_free(arena->buddy, start + granules, behind);
+    }
+    return start;
+}
+
+enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
+                              uint64_t *offset)
+{
+    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
+    uint64_t taken = granules + align - 1, found;
+    assert(granules > 0 && taken <= EXTENT_MASK && align > 0);
+    enum mc_status status = take(arena, taken, &found);
     if (status != MC_OK) {
         return status;
     }
+    found = trim(arena, found, taken, granules, align);
     status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules / 64 + 2);
     if (status != MC_OK) {
         mc_buddy_free(arena->buddy, found, granules);
@@ -299,6 +324,7 @@ void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_n
         words_push(&arena->groups, generation);
         words_push(&arena->groups, (uint64_t)time_ns);
         words_push(&arena->groups, scope->retired.count);
+        words_push(&arena->groups, scope->retired_bytes);
     }
     for (size_t i = 0; i < scope->retired.count; i++) {
         uint64_t extent = scope->retired.items[i];
@@ -341,6 +367,17 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
     return generation;
 }
 
+uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep)
+{
+    uint64_t left = arena->queued, generation = 0;
+    for (size_t i = 0; i < arena->groups.count && left > keep; i += GROUP_WORDS) {
+        const uint64_t *group = arena->groups.items + arena->groups.head + i;
+        generation = group[0];
+        left -= group[3] < left ? group[3] : left;
+    }
+    return generation;
+}
+
 uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most)
 {
     uint64_t freed = 0;
@@ -355,6 +392,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
             uint64_t extent = arena->queue.items[arena->queue.head + i];
             mc_buddy_free(arena->buddy, extent >> EXTENT_SHIFT, extent & EXTENT_MASK);
             freed += (extent & EXTENT_MASK) * MC_GRANULE;
+            group[3] -= (extent & EXTENT_MASK) * MC_GRANULE;
         }
         words_pop(&arena->queue, count);
         group[2] -= count;

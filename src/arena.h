@@ -50,7 +50,7 @@ struct mc_arena {
     struct mc_arena_scope scopes[MC_SCOPES];
     enum mc_scope scope;    /* what alloc and release work in */
     struct mc_words queue;  /* packed extents of all groups, oldest first */
-    struct mc_words groups; /* three words each: generation, time, extents */
+    struct mc_words groups; /* four words each: generation, time, extents, bytes */
     uint64_t queued;        /* bytes in the queue */
     mc_make_room make_room;
     void *context;
@@ -61,8 +61,10 @@ enum mc_status mc_arena_create(struct mc_arena *arena, uint64_t bytes, uint64_t 
                                mc_make_room make_room, void *context);
 void mc_arena_destroy(struct mc_arena *arena);
 
-/* Room for `bytes` that no generation refers to. MC_FULL and whatever make_room said, MC_NOMEM. */
-enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t *offset);
+/* Room for `bytes` that no generation refers to, at a multiple of `alignment` (itself a multiple of
+ * MC_GRANULE). MC_FULL and whatever make_room said, MC_NOMEM. */
+enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
+                              uint64_t *offset);
 
 /* Makes sure that the next `count` releases cannot fail. MC_NOMEM. */
 enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count);
@@ -89,6 +91,9 @@ uint64_t mc_arena_retired(const struct mc_arena *arena);
 
 /* The generation of the newest group retired at or before `time_ns`; 0: none. */
 uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
+
+/* The newest generation such that the groups behind it hold about `keep` bytes; 0: none. */
+uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep);
 
 /* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer has
  * announced it. Returns the bytes freed. */

@@ -48,7 +48,7 @@
 
 #include "mutant.h"
 
-#define LEVELS 6u      /* 64^6 granules > MC_BUDDY_MAX_GRANULES */
+#define LEVELS 7u      /* 64^7 granules > MC_BUDDY_MAX_GRANULES */
 #define RADIX 6u       /* log2 of a word's bits; also the orders per level */
 #define INDEX_LEVEL 2u /* the lowest level with summaries: has[] */
 #define EXACT 64u      /* runs shorter than this have a class for each length */

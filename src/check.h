@@ -5,7 +5,7 @@
 #include "status.h"
 #include "store.h"
 
-#define MC_CHECK_ORDERS 36u
+#define MC_CHECK_ORDERS 37u
 struct mc_check_report {
     uint64_t collections, documents, entries, pages, nodes, content, used;
     uint64_t free_blocks[MC_CHECK_ORDERS]; /* blocks of MC_GRANULE << order bytes outside of it */

@@ -32,8 +32,7 @@ _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machin
 #define MC_GENERATION_MAX ((1ull << 48) - 1)          /* nine years of a million commits a second */
 
 /* ---- units ---- */
-#define MC_GRANULE 32u               /* bytes: the unit of allocation; an entry's header and a
-                                        short key share one cache line */
+#define MC_GRANULE 16u               /* bytes: the unit of allocation */
 #define MC_EXTENT (2ull << 20)       /* bytes: files grow by multiples of a huge page */
 
 /* ---- superblock ---- */

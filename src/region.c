@@ -1,7 +1,8 @@
 /* region.c - see region.h. Every system call of the core is in this file.
  *
- * Growth. A mapping is made once, at the maximum; the file behind it grows by posix_fallocate only,
- * never by a bare ftruncate: on a full tmpfs a hole would be a SIGBUS for whoever touches it first.
+ * Growth. A mapping is made once, at the maximum; the file behind it grows by fallocate only, and no byte
+ * of it is used before posix_fallocate has said that all of it is there: on a full tmpfs a hole would be
+ * a SIGBUS for whoever touches it first.
  *
  * Locking. flock and the open-file-description lock belong to the open file description, which a
  * forked child shares: as long as the child has the descriptor open, the parent's death would not
@@ -40,6 +41,8 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
+
+#define SMALL_PAGE 4096 /* bytes: no kernel that runs this has a smaller one */
 
 static enum mc_status os_error(struct mc_error *err, const char *doing, const char *path)
 {
@@ -223,18 +226,19 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     return MC_OK;
 }
 
-enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc_error *err)
+/* Allocates every block of [from, to): nothing happens to those that are there. */
+static enum mc_status allocate(struct mc_region *region, uint64_t from, uint64_t to,
+                               struct mc_error *err)
 {
     int result;
     do {
-        result = posix_fallocate(region->fd, (off_t)region->file_size,
-                                 (off_t)(size - region->file_size));
+        result = posix_fallocate(region->fd, (off_t)from, (off_t)(to - from));
     } while (result == EINTR);
     if (result == ENOSPC || result == EDQUOT || result == EFBIG || result == ENOMEM) {
         (void)mc_fail(err, MC_FULL, "the file system has no room for %llu more bytes of cache",
-                      (unsigned long long)(size - region->file_size));
+                      (unsigned long long)(to - from));
         if (err != NULL) {
-            err->needed = size - region->file_size;
+            err->needed = to - from;
         }
         return MC_FULL;
     }
@@ -242,8 +246,38 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc
         errno = result;
         return os_error(err, "cannot grow the cache file", NULL);
     }
-    region->file_size = size;
     return MC_OK;
+}
+
+/* Makes one huge page of an extent that is not there yet. Only its last page is allocated before: what is
+ * missing of it comes zeroed with the huge page, whereas pages that exist would have to be copied. (For
+ * 256 MiB: 40-70 ms against 700-960 ms for allocating all and then collapsing.) */
+static bool make_huge(struct mc_region *region, uint64_t offset)
+{
+    off_t last = (off_t)(offset + MC_EXTENT - SMALL_PAGE);
+    return fallocate(region->fd, 0, last, SMALL_PAGE) == 0 &&
+           madvise(region->base + offset, MC_EXTENT, MADV_COLLAPSE) == 0;
+}
+
+enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
+                              uint64_t *collapsed, struct mc_error *err)
+{
+    uint64_t made = 0;
+    for (uint64_t at = region->file_size; *huge && at < size; at += MC_EXTENT) {
+        *huge = make_huge(region, at);
+        made += *huge ? MC_EXTENT : 0;
+    }
+    enum mc_status status = allocate(region, region->file_size, size, err);
+    if (status == MC_OK) {
+        region->file_size = size;
+        *collapsed += made;
+    }
+    return status;
+}
+
+enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err)
+{
+    return allocate(region, 0, region->file_size, err);
 }
 
 void mc_region_measure(struct mc_region *region)
@@ -252,11 +286,6 @@ void mc_region_measure(struct mc_region *region)
     if (fstat(region->fd, &file) == 0) {
         region->file_size = (uint64_t)file.st_size;
     }
-}
-
-bool mc_region_collapse(struct mc_region *region, uint64_t offset, uint64_t len)
-{
-    return madvise(region->base + offset, len, MADV_COLLAPSE) == 0;
 }
 
 enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err)

@@ -47,16 +47,17 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 /* Maps `map_size` bytes, shared; a writer's mapping is not inherited by its children. */
 enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err);
 
-/* Makes the file `size` bytes long with every block really there: MC_FULL when the file system has
- * no room, the file then being as long as it was or longer, never shorter. */
-enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, struct mc_error *err);
+/* Makes the mapped file `size` bytes long, a multiple of MC_EXTENT, with every block really there:
+ * MC_FULL when the file system has no room. *huge is told to try huge pages and becomes false where the
+ * kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes. */
+enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
+                              uint64_t *collapsed, struct mc_error *err);
+
+/* Makes sure that the file as it is has no holes: MC_FULL, MC_OS. */
+enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err);
 
 /* Looks at the file's size again. */
 void mc_region_measure(struct mc_region *region);
-
-/* Turns [offset, offset + len), which must be wholly allocated and on 2 MiB boundaries, into huge
- * pages; false where the kernel or the file system cannot (Linux >= 6.1 and tmpfs can). */
-bool mc_region_collapse(struct mc_region *region, uint64_t offset, uint64_t len);
 
 /* Faults [0, file_size) in. MC_OS: Linux >= 5.14 can. */
 enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err);

@@ -1,10 +1,13 @@
 /* room.c - where a batch's blocks come from when the arena has none left.
  *
- * Room is looked for in this order: blocks whose retention is over; a larger file; blocks retired before
- * the current generation, whatever snapshot may still read them. Only then the cache is full.
+ * Room is looked for in this order: blocks whose retention is over; the older half of the retired ones if
+ * those are more than an eighth of the file; a larger file; all blocks that the current generation does not
+ * need, whatever snapshot may still read them. Only then the cache is full.
  */
 #include "writer_state.h"
 
+#define QUEUE_SHIFT 3            /* retired blocks are kept while they are under an eighth of the file, */
+#define QUEUE_MIN (8u << 20)     /* or under this many bytes */
 #define GROWTH_SHIFT 5           /* a file grows by a 32nd of its size, at least by an extent */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
@@ -15,15 +18,6 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 static uint64_t min64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
-}
-
-void mc_writer_collapse(struct mc_writer *writer, uint64_t from, uint64_t to)
-{
-    if (writer->collapse_works && mc_region_collapse(&writer->region, from, to - from)) {
-        writer->huge += to - from;
-    } else {
-        writer->collapse_works = false; /* this kernel or file system cannot: do not ask again */
-    }
 }
 
 /* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by just
@@ -37,10 +31,12 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
     if (size + needed > limit) {
         return MC_FULL;
     }
-    enum mc_status status = mc_region_grow(&writer->region, target, &writer->room);
+    bool *huge = &writer->options.collapse;
+    enum mc_status status =
+        mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->room);
     if (status == MC_FULL && target > size + needed) {
         target = size + needed;
-        status = mc_region_grow(&writer->region, target, &writer->room);
+        status = mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->room);
     }
     if (status != MC_OK) {
         return status;
@@ -50,7 +46,6 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
         return status; /* the file is longer than we use: harmless, and tried again next time */
     }
     writer->table.space.limit = target;
-    mc_writer_collapse(writer, size, target);
     return MC_OK;
 }
 
@@ -88,11 +83,23 @@ static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char
     return MC_FULL;
 }
 
+/* Frees the oldest half of the queue when it holds more than its share of the file: retention is for
+ * snapshots, and a loader that commits flat out would otherwise fill the file with the recent past. */
+static uint64_t reclaim_excess(struct mc_writer *writer)
+{
+    uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
+    share = share > QUEUE_MIN ? share : QUEUE_MIN;
+    if (writer->arena.queued < share) {
+        return 0;
+    }
+    return reclaim(writer, mc_arena_older(&writer->arena, share / 2), SIZE_MAX);
+}
+
 /* See mc_make_room. One step at a time: the caller tries again after each. */
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
 {
     struct mc_writer *writer = context;
-    if (mc_writer_reclaim_expired(writer, SIZE_MAX) > 0) {
+    if (mc_writer_reclaim_expired(writer, SIZE_MAX) > 0 || reclaim_excess(writer) > 0) {
         return MC_OK;
     }
     enum mc_status status = grow(writer, bytes);

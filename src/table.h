@@ -1,12 +1,12 @@
 /* table.h - a copy-on-write hash table in the map: an extendible-hashing trie.
  *
  *              reference (one word)
- *              offset in granules : 35 | size : 8 | depth : 4 | node : 1 | zero : 16
+ *              offset in granules : 36 | size : 8 | depth : 4 | node : 1 | zero : 15
  *
  *   root ---> node of 2^b references, 1 <= b <= 8, picked by the next b bits of the hash
  *              |   |
  *              |   +---> page of `size` cache lines, 8 slots each
- *              |           slot: tag : 29 (the hash's upper bits) | entry's offset in granules : 35
+ *              |           slot: tag : 28 (the hash's upper bits) | entry's offset in granules : 36
  *              |                    |
  *              +---> node ...       +---> entry { checksum, lengths, birth, key, value }
  *
@@ -16,15 +16,15 @@
  * 2 KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent references of its
  * node, all equal; reference 0 is an empty page.
  *
- * Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
+ * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
  * its depth), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
  * check could want to know follows from the keys of the entries below.
  *
  * A page is exactly as large as its entries need at a load of about 0.8, 1 to 16 lines, and is searched
  * a line at a time from the line that the tag names. Lines fill from their first slot, so an empty slot
  * ends a search. All decisions, splits included, need the tag only: growing never reads an entry.
- * The tag holds 29 bits, of which a page D levels down shares D, so a table of a million keys compares
- * a wrong key in one lookup of ten thousand.
+ * The tag holds 28 bits, of which a page D levels down shares D, so a table of a million keys compares
+ * a wrong key in one lookup of some thousand.
  *
  * References with a set zero field, sizes out of range and offsets past the end are MC_CORRUPT; a walk
  * is bounded by the file's size. While a writer may be overwriting what a reader looks at, the reader's
@@ -45,9 +45,9 @@
 
 #define MC_NODE_BITS 8u       /* a node has at most 2^8 references */
 #define MC_PAGE_LINES 16u     /* lines of a page that can still split */
-#define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share all 29 bits of the tag */
-#define MC_TAG_BITS 29u
-#define MC_TABLE_LEVELS 4u    /* nodes on a path: 8 + 8 + 8 + 5 bits */
+#define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
+#define MC_TAG_BITS 28u
+#define MC_TABLE_LEVELS 4u    /* nodes on a path: 8 + 8 + 8 + 4 bits */
 
 /* Where a table is: addresses and the end of what may be referred to. */
 struct mc_space {

@@ -4,12 +4,12 @@
 
 #include "table.h"
 
-#define REF_OFFSET_BITS 35u
+#define REF_OFFSET_BITS 36u
 #define REF_OFFSET_MASK ((UINT64_C(1) << REF_OFFSET_BITS) - 1)
-#define REF_SIZE_SHIFT 35u
-#define REF_DEPTH_SHIFT 43u
-#define REF_NODE (UINT64_C(1) << 47)
-#define REF_ZERO_SHIFT 48u
+#define REF_SIZE_SHIFT 36u
+#define REF_DEPTH_SHIFT 44u
+#define REF_NODE (UINT64_C(1) << 48)
+#define REF_ZERO_SHIFT 49u
 #define TAG_MASK ((UINT32_C(1) << MC_TAG_BITS) - 1)
 
 static inline uint64_t ref_make(uint64_t offset, unsigned size, unsigned depth, uint64_t node)
@@ -44,7 +44,7 @@ static inline uint64_t ref_bytes(uint64_t ref)
     return ref_is_node(ref) ? UINT64_C(8) << ref_size(ref) : (uint64_t)ref_size(ref) * MC_LINE_BYTES;
 }
 
-/* How many bits a node at this level may consume: the levels share the tag's 29. */
+/* How many bits a node at this level may consume: the levels share the tag's 28. */
 static inline unsigned level_bits(unsigned level)
 {
     return level + 1 < MC_TABLE_LEVELS ? MC_NODE_BITS : MC_TAG_BITS - level * MC_NODE_BITS;

@@ -31,10 +31,12 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 /* ---- creating ---- */
 
-/* Fills an empty region with a superblock and a first extent, and maps it. */
-static enum mc_status format(struct mc_region *region, uint64_t max_size, uint32_t ring_slots,
-                             uint64_t base_generation, struct mc_error *err)
+/* Gives the writer's empty region a first extent and a superblock, and maps it. */
+static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64_t base_generation,
+                             struct mc_error *err)
 {
+    struct mc_region *region = &writer->region;
+    uint32_t ring_slots = writer->options.ring_slots;
     struct mc_superblock superblock = {
         .version = MC_VERSION,
         .byte_order = MC_BYTE_ORDER,
@@ -52,10 +54,10 @@ static enum mc_status format(struct mc_region *region, uint64_t max_size, uint32
         status = mc_random(superblock.file_id, sizeof superblock.file_id, err);
     }
     if (status == MC_OK) {
-        status = mc_region_grow(region, MC_EXTENT, err);
+        status = mc_region_map(region, max_size, err);
     }
     if (status == MC_OK) {
-        status = mc_region_map(region, max_size, err);
+        status = mc_region_grow(region, MC_EXTENT, &writer->options.collapse, &writer->huge, err);
     }
     if (status != MC_OK) {
         return status;
@@ -65,6 +67,7 @@ static enum mc_status format(struct mc_region *region, uint64_t max_size, uint32
     mc_boot_id(boot_id);
     mc_boot_confirm(&space, boot_id);
     shm_write(region->base, &superblock, sizeof superblock);
+    writer->superblock = superblock;
     return MC_OK;
 }
 
@@ -158,7 +161,9 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     if (status != MC_OK) {
         return status;
     }
-    writer->huge = writer->root.huge;
+    if (generation != 0) {
+        writer->huge = writer->root.huge;
+    }
     if (mc_arena_create(&writer->arena, space->limit / MC_GRANULE * MC_GRANULE,
                         writer->superblock.max_size, mc_writer_make_room, writer) != MC_OK) {
         return no_memory(err);
@@ -182,7 +187,6 @@ static struct mc_writer *writer_new(const struct mc_writer_options *options)
         writer->options = *options;
         writer->region.fd = -1;
         writer->lock.fd = -1;
-        writer->collapse_works = options->collapse;
         mc_boot_id(writer->boot_id);
     }
     return writer;
@@ -218,13 +222,8 @@ static enum mc_status build(struct mc_writer *writer, const char *temporary, uin
     mc_file_remove(temporary); /* a killed loader's; the lock is ours */
     enum mc_status status = mc_region_create(temporary, writer->options.mode, &writer->region, err);
     if (status == MC_OK) {
-        status = format(&writer->region, max_size, writer->options.ring_slots, base_generation, err);
+        status = format(writer, max_size, base_generation, err);
         if (status == MC_OK) {
-            status = mc_region_peek(&writer->region, &writer->superblock,
-                                    sizeof writer->superblock, err);
-        }
-        if (status == MC_OK) {
-            mc_writer_collapse(writer, 0, MC_EXTENT);
             status = recover(writer, err);
         }
         if (status != MC_OK) {
@@ -248,9 +247,7 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
     }
     if (status == MC_OK) { /* a hole in the file would be a SIGBUS on a full file system */
-        uint64_t size = writer->region.file_size;
-        writer->region.file_size = 0;
-        status = mc_region_grow(&writer->region, size, err);
+        status = mc_region_fill(&writer->region, err);
     }
     if (status == MC_OK) {
         status = mc_region_map(&writer->region, writer->superblock.max_size, err);
@@ -438,17 +435,12 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = mc_lock_take_fd(&writer->lock, writer->region.fd, err);
     }
     if (status == MC_OK) {
-        status = format(&writer->region, max_size != 0 ? max_size : MC_MAX_SIZE_DEFAULT,
-                        writer->options.ring_slots, 0, err);
+        status = format(writer, max_size != 0 ? max_size : MC_MAX_SIZE_DEFAULT, 0, err);
     }
     if (status == MC_OK) {
         status = mc_region_seal(&writer->region, err);
     }
     if (status == MC_OK) {
-        status = mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
-    }
-    if (status == MC_OK) {
-        mc_writer_collapse(writer, 0, MC_EXTENT);
         status = recover(writer, err);
     }
     if (status != MC_OK) {

@@ -51,7 +51,6 @@ struct mc_writer {
     struct mc_arena arena;
     struct mc_table_writer table;
     uint64_t huge;      /* bytes collapsed */
-    bool collapse_works;
     struct mc_status_slot report;
     struct mc_error room; /* why make_room found none */
     struct mc_batch batch;
@@ -69,9 +68,6 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
 
 /* Announces and frees blocks whose retention is over, about `most` extents. Returns the bytes freed. */
 uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, size_t most);
-
-/* Turns [from, to) of the file into huge pages where that works. */
-void mc_writer_collapse(struct mc_writer *writer, uint64_t from, uint64_t to);
 
 /* Turns a status of the arena or the table into one with a sentence. */
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
