@@ -132,11 +132,6 @@ static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t 
     }
 }
 
-static bool young_test(const struct mc_arena_scope *scope, uint64_t granule)
-{
-    return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
-}
-
 /* Frees everything young in a scope: its words' runs of set bits are allocated extents or parts of them. */
 static void young_free_all(struct mc_arena *arena, struct mc_arena_scope *scope)
 {
@@ -245,18 +240,13 @@ void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
 {
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granule = offset / MC_GRANULE, granules = granules_of(bytes);
-    if (young_test(scope, granule) || MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
+    if (mc_arena_is_young(arena, offset) || MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
         young_clear(scope, granule, granules);
         mc_buddy_free(arena->buddy, granule, granules);
     } else {
         words_push(&scope->retired, granule << EXTENT_SHIFT | granules);
         scope->retired_bytes += granules * MC_GRANULE;
     }
-}
-
-bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offset)
-{
-    return young_test(&arena->scopes[arena->scope], offset / MC_GRANULE);
 }
 
 /* ---- the inner scope ---- */

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "buddy.h"
+#include "format.h"
 #include "status.h"
 
 enum mc_scope { MC_SCOPE_BATCH, MC_SCOPE_REPLACE, MC_SCOPES };
@@ -73,7 +74,12 @@ enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count);
 void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes);
 
 /* True when the block at `offset` was allocated in the current scope: change it in place. */
-bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offset);
+static inline bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offset)
+{
+    const struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    uint64_t granule = offset / MC_GRANULE;
+    return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
+}
 
 /* The inner scope: begin it, keep what it did, or take it back. Ending needs room for lists: MC_NOMEM. */
 enum mc_status mc_arena_replace_begin(struct mc_arena *arena);

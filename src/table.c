@@ -178,7 +178,7 @@ static enum mc_status walk_enter(struct mc_walk *walk, struct mc_item *item)
     item->kind = ref_is_node(level->ref) ? MC_ITEM_NODE : MC_ITEM_PAGE;
     item->offset = ref_offset(level->ref);
     item->bytes = ref_bytes(level->ref);
-    level->index = 1; /* the block is entered; see walk_slots and walk_refs for what index - 1 means */
+    level->index = 1;
     return spend(walk, item->bytes);
 }
 
@@ -215,13 +215,14 @@ static enum mc_status walk_refs(struct mc_walk *walk)
 static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
 {
     struct mc_walk_level *level = &walk->levels[walk->depth];
-    uint32_t slots = walk->skip_entries ? 0 : ref_size(level->ref) * MC_LINE_SLOTS;
+    uint32_t slots = ref_size(level->ref) * MC_LINE_SLOTS;
     const shm_byte *page = walk->space.base + ref_offset(level->ref);
     while (level->index - 1 < slots) {
         uint64_t slot = shm_load(page + 8 * (uint64_t)(level->index++ - 1));
         if (slot == 0) {
             continue;
         }
+        level->used++;
         enum mc_status status = mc_entry_read(&walk->space, slot_offset(slot), &item->hit);
         if (status == MC_OK) {
             item->kind = MC_ITEM_ENTRY;
@@ -231,7 +232,7 @@ static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
         }
         return status;
     }
-    return MC_ABSENT;
+    return level->used == ref_used(level->ref) ? MC_ABSENT : MC_CORRUPT;
 }
 
 enum mc_status mc_walk_next(struct mc_walk *walk, struct mc_item *item)

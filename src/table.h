@@ -1,7 +1,7 @@
 /* table.h - a copy-on-write hash table in the map: an extendible-hashing trie.
  *
  *              reference (one word)
- *              offset in granules : 36 | size : 8 | depth : 4 | node : 1 | zero : 15
+ *              offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | zero : 6
  *
  *   root ---> node of 2^b references, 1 <= b <= 8, picked by the next b bits of the hash
  *              |   |
@@ -17,7 +17,7 @@
  * node, all equal; reference 0 is an empty page.
  *
  * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
- * its depth), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
+ * its depth, how many slots of a page are used), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
  * check could want to know follows from the keys of the entries below.
  *
  * A page is exactly as large as its entries need at a load of about 0.8, 1 to 16 lines, and is searched
@@ -95,11 +95,11 @@ struct mc_walk {
     struct mc_space space;
     struct mc_walk_level {
         uint64_t ref;
-        uint32_t index; /* the next reference or slot to look at */
+        uint32_t index; /* 0: not entered yet; else one more than the next reference or slot */
+        uint32_t used;  /* slots of the page seen so far */
     } levels[MC_TABLE_LEVELS + 1];
     int depth;       /* of the innermost level; -1: at the end */
     uint64_t budget; /* bytes it may still visit: blocks are disjoint, so a sound table never uses it up */
-    bool skip_entries; /* visit nodes and pages only */
 };
 void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root);
 

@@ -7,15 +7,34 @@
 #define REF_OFFSET_BITS 36u
 #define REF_OFFSET_MASK ((UINT64_C(1) << REF_OFFSET_BITS) - 1)
 #define REF_SIZE_SHIFT 36u
-#define REF_DEPTH_SHIFT 44u
-#define REF_NODE (UINT64_C(1) << 48)
-#define REF_ZERO_SHIFT 49u
+#define REF_SIZE_MASK 0x7Fu
+#define REF_DEPTH_SHIFT 43u
+#define REF_NODE (UINT64_C(1) << 47)
+#define REF_USED_SHIFT 48u
+#define REF_USED_ONE (UINT64_C(1) << REF_USED_SHIFT)
+#define REF_USED_MASK 0x3FFu
+#define REF_ZERO_SHIFT 58u
 #define TAG_MASK ((UINT32_C(1) << MC_TAG_BITS) - 1)
 
-static inline uint64_t ref_make(uint64_t offset, unsigned size, unsigned depth, uint64_t node)
+static inline uint64_t ref_make(uint64_t offset, unsigned size, unsigned depth)
 {
     return offset / MC_GRANULE | (uint64_t)size << REF_SIZE_SHIFT |
-           (uint64_t)depth << REF_DEPTH_SHIFT | node;
+           (uint64_t)depth << REF_DEPTH_SHIFT;
+}
+
+static inline uint64_t ref_page(uint64_t offset, unsigned lines, unsigned depth, unsigned used)
+{
+    return ref_make(offset, lines, depth) | (uint64_t)used << REF_USED_SHIFT;
+}
+
+static inline uint64_t ref_node(uint64_t offset, unsigned bits, unsigned depth)
+{
+    return ref_make(offset, bits, depth) | REF_NODE;
+}
+
+static inline unsigned ref_used(uint64_t ref)
+{
+    return (unsigned)(ref >> REF_USED_SHIFT) & REF_USED_MASK;
 }
 
 static inline uint64_t ref_offset(uint64_t ref)
@@ -26,7 +45,7 @@ static inline uint64_t ref_offset(uint64_t ref)
 /* Lines of a page, bits of a node. */
 static inline unsigned ref_size(uint64_t ref)
 {
-    return (unsigned)(ref >> REF_SIZE_SHIFT) & 0xFF;
+    return (unsigned)(ref >> REF_SIZE_SHIFT) & REF_SIZE_MASK;
 }
 
 static inline unsigned ref_depth(uint64_t ref)
@@ -58,9 +77,9 @@ static inline bool ref_is_sound(uint64_t ref, unsigned level, unsigned parent_bi
         return false;
     }
     if (!ref_is_node(ref)) {
-        return size <= MC_PAGE_LINES_MAX && depth <= parent_bits;
+        return depth <= parent_bits && ref_used(ref) > 0 && ref_used(ref) <= size * MC_LINE_SLOTS;
     }
-    return level < MC_TABLE_LEVELS && size <= level_bits(level) &&
+    return level < MC_TABLE_LEVELS && ref_used(ref) == 0 && size <= level_bits(level) &&
            (level == 0 || (depth == parent_bits && parent_bits == MC_NODE_BITS));
 }
 

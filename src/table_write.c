@@ -191,7 +191,7 @@ static enum mc_status path_own(struct mc_table_writer *writer, struct path *path
             return status;
         }
         shm_copy(writer->space.base + offset, writer->space.base + old, bytes);
-        step->ref = ref_make(offset, ref_size(step->ref), ref_depth(step->ref), REF_NODE);
+        step->ref = ref_node(offset, ref_size(step->ref), ref_depth(step->ref));
         path_link(writer, path, level, ref_depth(step->ref), step->ref);
         mc_arena_release(writer->arena, old, bytes);
     }
@@ -202,10 +202,10 @@ static enum mc_status path_own(struct mc_table_writer *writer, struct path *path
 
 /* Links a new page of the same depth in place of the path's, which is released. */
 static void page_replace(struct mc_table_writer *writer, struct path *path, uint64_t offset,
-                         unsigned lines)
+                         unsigned lines, unsigned used)
 {
     unsigned depth = path_depth(path);
-    path_link(writer, path, path->levels, depth, ref_make(offset, lines, depth, 0));
+    path_link(writer, path, path->levels, depth, ref_page(offset, lines, depth, used));
     if (path->page != 0) {
         mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
     }
@@ -226,7 +226,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
         refs[2 * i] = refs[2 * i + 1] = shm_load(old + 8 * (uint64_t)i);
     }
     shm_write(writer->space.base + offset, refs, (size_t)16 << bits);
-    uint64_t ref = ref_make(offset, bits + 1, ref_depth(step->ref), REF_NODE);
+    uint64_t ref = ref_node(offset, bits + 1, ref_depth(step->ref));
     uint64_t old_ref = step->ref;
     path_link(writer, path, path->levels - 1, ref_depth(old_ref), ref);
     mc_arena_release(writer->arena, ref_offset(old_ref), ref_bytes(old_ref));
@@ -244,7 +244,7 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
     if (status == MC_OK) {
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
         shm_write(writer->space.base + offset, halves, 16);
-        path_link(writer, path, path->levels, depth, ref_make(offset, 1, depth, REF_NODE));
+        path_link(writer, path, path->levels, depth, ref_node(offset, 1, depth));
     }
     return status;
 }
@@ -275,7 +275,7 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
             }
             return status;
         }
-        halves[side] = ref_make(offset, page.lines, depth, 0);
+        halves[side] = ref_page(offset, page.lines, depth, counts[side]);
     }
     return MC_OK;
 }
@@ -341,17 +341,16 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     page_begin(&page, lines, total);
     enum mc_status status = page_write_all(writer, &page, slots, count, &offset);
     if (status == MC_OK) {
-        page_replace(writer, path, offset, lines);
+        page_replace(writer, path, offset, lines, count);
     }
     return status;
 }
 
 /* Adds a slot to a young page in place; false when it has to grow first or is not young. */
-static bool page_add_in_place(struct mc_table_writer *writer, const struct path *path, uint64_t slot,
-                              unsigned count)
+static bool page_add_in_place(struct mc_table_writer *writer, struct path *path, uint64_t slot)
 {
-    if (path->page == 0 || !mc_arena_is_young(writer->arena, ref_offset(path->page)) ||
-        count + 1 > lines_capacity(ref_size(path->page))) {
+    if (path->page == 0 || ref_used(path->page) >= lines_capacity(ref_size(path->page)) ||
+        !mc_arena_is_young(writer->arena, ref_offset(path->page))) {
         return false;
     }
     unsigned lines = ref_size(path->page);
@@ -361,19 +360,11 @@ static bool page_add_in_place(struct mc_table_writer *writer, const struct path 
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
             if (shm_load(at) == 0) {
                 shm_store(at, slot);
+                path_link(writer, path, path->levels, path_depth(path), path->page + REF_USED_ONE);
                 return true;
             }
         }
     }
-}
-
-static unsigned page_count(const struct mc_table_writer *writer, uint64_t ref)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; ref != 0 && i < ref_size(ref) * MC_LINE_SLOTS; i++) {
-        count += shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)i) != 0;
-    }
-    return count;
 }
 
 /* Puts another slot in the place of one, in a young page in place, else in a copy. */
@@ -391,7 +382,7 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
     }
     shm_store(writer->space.base + copy + (place->slot_offset - page), slot);
     if (!young) {
-        page_replace(writer, path, copy, ref_size(path->page));
+        page_replace(writer, path, copy, ref_size(path->page), ref_used(path->page));
     }
     return MC_OK;
 }
@@ -450,7 +441,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root, cons
     uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
     if (found == MC_OK) {
         status = page_set(writer, &path, &place, slot);
-    } else if (!page_add_in_place(writer, &path, slot, page_count(writer, path.page))) {
+    } else if (!page_add_in_place(writer, &path, slot)) {
         status = page_add(writer, &path, slot);
     }
     if (status != MC_OK) {
@@ -506,7 +497,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
     page_begin(&page, lines, path_total_depth(path));
     enum mc_status status = page_write_all(writer, &page, slots, kept, &offset);
     if (status == MC_OK) {
-        page_replace(writer, path, offset, lines);
+        page_replace(writer, path, offset, lines, kept);
     }
     return status;
 }
