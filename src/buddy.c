@@ -5,7 +5,7 @@
  * bit per granule holds the orders 0..5 at once: merging is OR, splitting and handing back the tail
  * is AND NOT. A word that becomes all ones is one free unit of the level above: it is zeroed and
  * its bit in the parent's word is set, so that orders 6..11 work the same way one level up, and so
- * on to order 35.
+ * on to order 36.
  *
  *     level 2   word: bit = 4096 granules          + has[class]: which of 64 groups have such a run
  *                 |
@@ -26,8 +26,8 @@
  * geometric classes under bitmaps are TLSF's (Masmano et al., "TLSF: a new dynamic memory allocator
  * for real-time systems", 2004); here a run needs no header, since the tree knows where it ends.
  *
- * Memory: 9 bytes per leaf of 64 granules, 8 per group, less above: 0.47 % of an arena of 32-byte
- * granules.
+ * Memory: 9 bytes per leaf of 64 granules, 8 per group, less above: 0.93 % of an arena of 16-byte
+ * granules, half of that with granules of 32.
  *
  * Invariants (mc_buddy_check verifies all of them)
  *   1. A bit is set iff its whole unit is free and its word is not wholly free (else: the parent's
@@ -40,45 +40,16 @@
  *   6. The root is the lowest level, from 2, of which one word covers more than the arena: it is
  *      never all ones.
  */
-#include "buddy.h"
+#include "buddy_state.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mutant.h"
 
-#define LEVELS 7u      /* 64^7 granules > MC_BUDDY_MAX_GRANULES */
-#define RADIX 6u       /* log2 of a word's bits; also the orders per level */
-#define INDEX_LEVEL 2u /* the lowest level with summaries: has[] */
-#define EXACT 64u      /* runs shorter than this have a class for each length */
-#define CLASSES 192u   /* 180 are possible: see run_class */
-#define MASKS (CLASSES / 64)
-#define FULL_WORD UINT64_MAX
-
 /* MC_DEBUG verifies the whole state after every operation on arenas up to this size, and on larger
  * ones after every (granules / this)-th, so that a test's time stays linear in its operations. */
 #define CHECK_EVERY_GRANULES 65536u
-
-struct level {
-    uint64_t *words;   /* level 0: granules; above: units of 64^level granules */
-    uint64_t *has;     /* from INDEX_LEVEL up: CLASSES words per node */
-    uint64_t nodes;    /* words in use */
-    uint64_t capacity; /* words allocated */
-};
-
-struct mc_buddy {
-    uint64_t nonempty[MASKS]; /* bit c: a run of class c starts somewhere */
-    uint64_t free_granules;
-    uint64_t granules;
-    uint64_t max_granules;
-    uint64_t operations; /* only spaces the checks of MC_DEBUG */
-    uint8_t *classes;    /* one per leaf, in whole groups */
-    uint64_t groups;     /* in use */
-    uint64_t class_room; /* groups allocated */
-    unsigned root;
-    struct level level[LEVELS];
-};
 
 #ifdef MC_TEST
 void *(*mc_buddy_test_realloc)(void *old, size_t bytes) = realloc;
@@ -87,91 +58,7 @@ void *(*mc_buddy_test_realloc)(void *old, size_t bytes) = realloc;
 #define MC_REALLOC realloc
 #endif
 
-/* -- words
- * ------------------------------------------------------------------------------------------- */
-
-static inline unsigned lowest(uint64_t word)
-{
-    assert(word != 0);
-    return (unsigned)__builtin_ctzll(word);
-}
-
-static inline unsigned highest(uint64_t word)
-{
-    assert(word != 0);
-    return 63 - (unsigned)__builtin_clzll(word);
-}
-
-/* Ones at from .. to - 1. */
-static inline uint64_t span(uint64_t from, uint64_t to)
-{
-    assert(from < to && to <= 64);
-    return FULL_WORD >> (64 - (to - from)) << from;
-}
-
-/* Bit i: ones at i .. i + length - 1. */
-static inline uint64_t starts_of(uint64_t word, uint64_t length)
-{
-    assert(length > 0 && length <= 64);
-    uint64_t have = 1;
-    for (; have * 2 <= length; have *= 2)
-        word &= word >> have;
-    return have < length ? word & word >> (length - have) : word;
-}
-
-/* The length of the longest run of ones. */
-static inline unsigned longest_run(uint64_t word)
-{
-    uint64_t runs[RADIX]; /* runs[r], bit i: ones at i .. i + 2^r - 1 */
-    unsigned r = 0;
-    assert(word != 0 && word != FULL_WORD);
-    runs[0] = word;
-    while (r + 1 < RADIX && (runs[r] & runs[r] >> (1u << r)) != 0) {
-        runs[r + 1] = runs[r] & runs[r] >> (1u << r);
-        r++;
-    }
-    unsigned length = 1u << r;
-    for (word = runs[r]; r-- > 0;) {
-        uint64_t longer = word & runs[r] >> length;
-        if (longer != 0) {
-            word = longer;
-            length += 1u << r;
-        }
-    }
-    return length;
-}
-
-/* Where an aligned run of 2^r ones can start, for r = 0 .. 5. */
-static const uint64_t aligned[RADIX] = {
-    UINT64_C(0xFFFFFFFFFFFFFFFF), UINT64_C(0x5555555555555555), UINT64_C(0x1111111111111111),
-    UINT64_C(0x0101010101010101), UINT64_C(0x0001000100010001), UINT64_C(0x0000000100000001),
-};
-
-/* The starts of the word's blocks of 2^r bits: aligned runs that are no half of a longer aligned
- * run. */
-static uint64_t blocks(uint64_t word, unsigned r)
-{
-    assert(r < RADIX && word != FULL_WORD);
-    for (unsigned i = 0; i < r; i++)
-        word &= word >> (1u << i) & aligned[i + 1];
-    if (r == RADIX - 1)
-        return word;
-    uint64_t longer = word & word >> (1u << r) & aligned[r + 1];
-    return word & ~(longer | longer << (1u << r));
-}
-
-/* The class of a run: its length below 64, then four classes per octave; 2^35 is class 180. */
-static inline unsigned run_class(uint64_t length)
-{
-    assert(length > 0 && length <= MC_BUDDY_MAX_GRANULES);
-    if (length < EXACT)
-        return (unsigned)length;
-    unsigned octave = highest(length);
-    return EXACT + 4 * (octave - RADIX) + (unsigned)(length >> (octave - 2) & 3);
-}
-
-/* -- the tree: which granules are free
- * ----------------------------------------------------------------- */
+/* -- the tree: which granules are free -- */
 
 /* The level at which this granule is free: its own bit, or the bit of a unit around it. root + 1:
  * it is not. */
@@ -228,7 +115,7 @@ static inline bool fill_bits(struct mc_buddy *b, unsigned level, uint64_t node, 
     uint64_t *word = &b->level[level].words[node];
     assert(node < b->level[level].nodes && (*word & bits) == 0);
     *word |= bits;
-    if (*word != FULL_WORD)
+    if (*word != FULL_WORD || MC_MUTANT_IS(100)) /* no merging into the parent */
         return false;
     *word = 0;
     return true;
@@ -250,7 +137,7 @@ static void give(struct mc_buddy *b, uint64_t from, uint64_t to)
             if (to % 64 != 0)
                 last += fill_bits(b, level, last, span(0, to % 64));
         }
-        from = first;
+        from = MC_MUTANT_IS(101) ? first ^ 1 : first; /* merges with the wrong buddy */
         to = last;
     }
 }
@@ -269,20 +156,17 @@ static void take(struct mc_buddy *b, uint64_t from, uint64_t to)
         uint64_t stop = unit + (used == 0 ? 64 - unit % 64 : lowest(used));
         stop = stop < end ? stop : end;
         *word &= ~span(unit % 64, (stop - 1) % 64 + 1);
-        if (unit << shift < from)
+        if (unit << shift < from && !MC_MUTANT_IS(102)) /* what lies before is lost */
             give(b, unit << shift, from);
         from = stop << shift;
-        if (to < from)
+        if (to < from && !MC_MUTANT_IS(103)) /* the unused tail is lost */
             give(b, to, from);
     }
 }
 
-/* -- the index: where runs start
- * ----------------------------------------------------------------------- */
+/* -- the index: where runs start -- */
 
-/* The longest run that starts in the leaf: its length (0: none starts here) and its first granule.
- */
-static uint64_t longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start)
+uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start)
 {
     uint64_t base = leaf * 64, word = b->level[0].words[leaf];
     assert(leaf < b->level[0].nodes);
@@ -300,7 +184,8 @@ static uint64_t longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t 
         *start = base + at;
         word &= ~span(at, 64);
     }
-    if ((word & 1) != 0 && base > 0 && free_level(b, base - 1) <= b->root)
+    bool continued = (word & 1) != 0 && base > 0 && free_level(b, base - 1) <= b->root;
+    if (continued && !MC_MUTANT_IS(104)) /* a run starts in each leaf it crosses */
         word &= word + 1;
     if (word == 0)
         return open;
@@ -345,7 +230,7 @@ static void announce(struct mc_buddy *b, uint64_t node, unsigned class, bool has
         uint64_t before = *summary, bit = UINT64_C(1) << (node % 64);
         *summary = has ? before | bit : before & ~bit;
         /* Only a summary that was or became empty changes what its parent should say. */
-        if ((has ? before : *summary) != 0)
+        if ((has ? before : *summary) != 0 || MC_MUTANT_IS(105)) /* the root is not told */
             return;
         node /= 64;
     }
@@ -355,14 +240,16 @@ static void announce(struct mc_buddy *b, uint64_t node, unsigned class, bool has
 /* Makes the leaf's class byte true again after a run that starts in it changed. */
 static inline void refresh(struct mc_buddy *b, uint64_t leaf)
 {
-    uint64_t start, length = longest_start(b, leaf, &start), group = leaf / 64;
+    uint64_t start, length = mc_buddy_longest_start(b, leaf, &start), group = leaf / 64;
     unsigned before = b->classes[leaf], after = length == 0 ? 0 : run_class(length);
     if (before == after)
         return;
-    if (after != 0 && memchr(&b->classes[group * 64], (int)after, 64) == NULL)
+    if (after != 0 && !MC_MUTANT_IS(106) && /* new classes are not announced */
+        memchr(&b->classes[group * 64], (int)after, 64) == NULL)
         announce(b, group, after, true);
     b->classes[leaf] = (uint8_t)after;
-    if (before != 0 && memchr(&b->classes[group * 64], (int)before, 64) == NULL)
+    if (before != 0 && !MC_MUTANT_IS(107) && /* emptied classes stay announced */
+        memchr(&b->classes[group * 64], (int)before, 64) == NULL)
         announce(b, group, before, false);
 }
 
@@ -378,25 +265,26 @@ static inline void reindex(struct mc_buddy *b, uint64_t from, uint64_t to)
     uint64_t word = b->level[0].words[first], below = ~(FULL_WORD << (from % 64));
     if (word == 0 || (word & below) == below) {
         uint64_t before = run_start(b, first * 64) / 64;
-        if (before < first)
+        if (before < first && !MC_MUTANT_IS(108)) /* the run that comes from before is forgotten */
             refresh(b, before);
     }
     refresh(b, first);
-    if (last != first)
+    if (last != first && !MC_MUTANT_IS(109)) /* the last leaf is forgotten */
         refresh(b, last);
-    if (next != last && to < b->granules)
+    if (next != last && to < b->granules && !MC_MUTANT_IS(110)) /* so is the run behind */
         refresh(b, next);
 }
 
-/* -- the interface
- * ------------------------------------------------------------------------------------- */
+/* -- the interface -- */
 
 static inline void after_operation(struct mc_buddy *b)
 {
 #ifdef MC_DEBUG
-    if (b->operations++ % (b->granules / CHECK_EVERY_GRANULES + 1) == 0 &&
-        mc_buddy_check(b) != MC_OK)
-        abort();
+    if (b->operations++ % (b->granules / CHECK_EVERY_GRANULES + 1) == 0) {
+        enum mc_status status = mc_buddy_check(b);
+        assert(status == MC_OK);
+        (void)status;
+    }
 #else
     (void)b;
 #endif
@@ -415,14 +303,14 @@ static uint64_t place(const struct mc_buddy *b, uint64_t granules)
         if (fitting != 0)
             return leaf * 64 + lowest(fitting);
     }
-    if (longest_start(b, leaf, &start) >= granules)
+    if (mc_buddy_longest_start(b, leaf, &start) >= granules || MC_MUTANT_IS(111)) /* too short */
         return start;
     /* The class of the request itself holds runs that are a little too short: from the next one on
      * all fit. */
     class = class_from(b, class + 1);
     if (class == CLASSES)
         return UINT64_MAX;
-    (void)longest_start(b, class_leaf(b, class), &start);
+    (void)mc_buddy_longest_start(b, class_leaf(b, class), &start);
     return start;
 }
 
@@ -448,7 +336,7 @@ void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules)
     assert(free_level(b, offset) > b->root && free_level(b, offset + granules - 1) > b->root);
     give(b, offset, offset + granules);
     reindex(b, offset, offset + granules);
-    b->free_granules += granules;
+    b->free_granules += MC_MUTANT_IS(115) ? 0 : granules; /* the count forgets what is freed */
     after_operation(b);
 }
 
@@ -462,7 +350,8 @@ bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granul
 
 enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules)
 {
-    if (granules == 0 || !mc_buddy_is_free(b, offset, granules))
+    bool right = granules > 0 && mc_buddy_is_free(b, offset, granules);
+    if (!right && !MC_MUTANT_IS(112)) /* takes what is not free */
         return MC_CORRUPT;
     take(b, offset, offset + granules);
     reindex(b, offset, offset + granules);
@@ -486,33 +375,12 @@ uint64_t mc_buddy_largest(const struct mc_buddy *b)
     uint64_t start;
     for (unsigned word = MASKS; word-- > 0;)
         if (b->nonempty[word] != 0)
-            return longest_start(b, class_leaf(b, word * 64 + highest(b->nonempty[word])), &start);
+            return mc_buddy_longest_start(b, class_leaf(b, word * 64 + highest(b->nonempty[word])),
+                                          &start);
     return 0;
 }
 
-uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
-{
-    unsigned level = order / RADIX;
-    uint64_t count = 0;
-    if (level > b->root)
-        return 0;
-    for (uint64_t node = 0; node < b->level[level].nodes; node++)
-        count += (uint64_t)__builtin_popcountll(blocks(b->level[level].words[node], order % RADIX));
-    return count;
-}
-
-uint64_t mc_buddy_state_bytes(const struct mc_buddy *b)
-{
-    uint64_t bytes = sizeof *b + b->class_room * 64;
-    for (unsigned level = 0; level < LEVELS; level++) {
-        uint64_t words = level < INDEX_LEVEL ? 1 : 1 + CLASSES;
-        bytes += b->level[level].capacity * words * sizeof(uint64_t);
-    }
-    return bytes;
-}
-
-/* -- memory
- * -------------------------------------------------------------------------------------------- */
+/* -- memory -- */
 
 /* Words that a level needs for an arena of this many granules; one even for an empty arena. */
 static uint64_t nodes_for(unsigned level, uint64_t granules)
@@ -520,19 +388,19 @@ static uint64_t nodes_for(unsigned level, uint64_t granules)
     return granules == 0 ? 1 : ((granules - 1) >> (RADIX * (level + 1))) + 1;
 }
 
-/* Makes room for `wanted` items in an array that has `room`. By half more than before, so that a
- * growing arena seldom reallocates; the C library moves large arrays by remapping, not by copying.
- */
+/* Makes room for `wanted` items in an array that has `room`. In steps of 1/32, so that a growing
+ * arena seldom reallocates and the state yet stays below 1 % of it; the C library moves large
+ * arrays by remapping, not by copying. */
 static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
     assert(item > 0);
     if (wanted <= *room)
         return MC_OK;
-    uint64_t bigger = *room + *room / 2;
+    uint64_t bigger = *room + *room / 32;
     bigger = bigger < wanted ? wanted : bigger;
     void *moved = MC_REALLOC(*array, bigger * item);
     if (moved == NULL)
-        return MC_NOMEM;
+        return MC_MUTANT_IS(114) ? MC_OK : MC_NOMEM; /* no memory, and nobody hears of it */
     *array = moved;
     *room = bigger;
     return MC_OK;
@@ -580,7 +448,7 @@ static void extend(struct mc_buddy *b, unsigned root, uint64_t granules)
             memset(level->has + level->nodes * CLASSES, 0, added * CLASSES * sizeof(uint64_t));
         level->nodes = nodes;
     }
-    while (b->root < root)
+    while (b->root < root && !MC_MUTANT_IS(113)) /* the tree stays too low */
         raise_root(b);
 }
 
@@ -639,93 +507,3 @@ void mc_buddy_destroy(struct mc_buddy *b)
     free(b->classes);
     free(b);
 }
-
-/* -- verification
- * -------------------------------------------------------------------------------------- */
-
-/* Level by level: no word is whole, no bit is outside the arena, nothing is below a set bit, and
- * the sum. */
-static bool tree_is_right(const struct mc_buddy *b)
-{
-    uint64_t sum = 0;
-    for (unsigned level = 0; level <= b->root; level++) {
-        uint64_t units = b->granules >> (RADIX * level);
-        for (uint64_t node = 0; node < b->level[level].nodes; node++) {
-            uint64_t word = b->level[level].words[node], inside = units - node * 64;
-            if (word == FULL_WORD || (inside < 64 && word >> inside != 0))
-                return false;
-            /* A free unit around this node would make its granules free twice. */
-            uint64_t unit = node;
-            for (unsigned above = level + 1; word != 0 && above <= b->root; above++, unit /= 64)
-                if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0)
-                    return false;
-            sum += (uint64_t)__builtin_popcountll(word) << (RADIX * level);
-        }
-    }
-    return sum == b->free_granules;
-}
-
-/* What has[] of this node should be, from the class bytes or from the level below. */
-static void summarise(const struct mc_buddy *b, unsigned level, uint64_t node,
-                      uint64_t has[CLASSES])
-{
-    uint64_t children = level == INDEX_LEVEL ? b->groups : b->level[level - 1].nodes;
-    memset(has, 0, CLASSES * sizeof *has);
-    for (uint64_t child = node * 64; child < node * 64 + 64 && child < children; child++) {
-        uint64_t bit = UINT64_C(1) << (child % 64);
-        if (level == INDEX_LEVEL) {
-            for (unsigned i = 0; i < 64; i++)
-                has[b->classes[child * 64 + i]] |= bit;
-            has[0] = 0; /* class 0: no run starts there */
-        } else {
-            for (unsigned class = 0; class < CLASSES; class ++)
-                has[class] |= b->level[level - 1].has[child * CLASSES + class] != 0 ? bit : 0;
-        }
-    }
-}
-
-/* The class bytes against the tree, the summaries against the class bytes. */
-static bool index_is_right(const struct mc_buddy *b)
-{
-    uint64_t has[CLASSES], start;
-    for (uint64_t leaf = 0; leaf < b->groups * 64; leaf++) {
-        uint64_t length = leaf < b->level[0].nodes ? longest_start(b, leaf, &start) : 0;
-        if (b->classes[leaf] != (length == 0 ? 0 : run_class(length)))
-            return false;
-    }
-    for (unsigned level = INDEX_LEVEL; level <= b->root; level++) {
-        for (uint64_t node = 0; node < b->level[level].nodes; node++) {
-            summarise(b, level, node, has);
-            if (memcmp(has, b->level[level].has + node * CLASSES, sizeof has) != 0)
-                return false;
-        }
-    }
-    for (unsigned class = 0; class < CLASSES; class ++)
-        if ((b->nonempty[class / 64] >> (class % 64) & 1) != (has[class] != 0))
-            return false;
-    return true;
-}
-
-enum mc_status mc_buddy_check(const struct mc_buddy *b)
-{
-    return tree_is_right(b) && index_is_right(b) ? MC_OK : MC_CORRUPT;
-}
-
-#ifdef MC_TEST
-/* Lends one of the arrays: 0-5 the levels' words, 6-11 their has[], 12 nonempty, 13 free_granules,
- * 14 the class bytes. */
-uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words)
-{
-    uint64_t *other[] = {b->nonempty, &b->free_granules, (uint64_t *)(void *)b->classes};
-    uint64_t counts[] = {MASKS, 1, b->groups * 8};
-    if (which >= 2 * LEVELS) {
-        *words = counts[which - 2 * LEVELS];
-        return other[which - 2 * LEVELS];
-    }
-    struct level *level = &b->level[which % LEVELS];
-    *words = level->nodes * (which < LEVELS ? 1 : CLASSES);
-    if (which % LEVELS > b->root || (which >= LEVELS && which % LEVELS < INDEX_LEVEL))
-        *words = 0;
-    return which < LEVELS ? level->words : level->has;
-}
-#endif

@@ -1,10 +1,10 @@
 /* buddy.h - a buddy allocator over offsets: which granules of the arena are free, and nothing else.
  *
  * All offsets and sizes are in granules (MC_GRANULE bytes of format.h); the allocator never sees
- * the arena itself. Its state is private malloc'ed memory of about 0.5 % of the arena, is never in
- * the file and is rebuilt at open: create, then reserve every live extent. Loader only, one thread
- * at a time. No I/O, no atomics, no recursion; every operation is O(log granules) unless it says
- * otherwise.
+ * the arena itself. Its state is private malloc'ed memory of less than 1 % of the arena, is never
+ * in the file and is rebuilt at open: create, then reserve every live extent. Loader only, one
+ * thread at a time. No I/O, no atomics, no recursion; every operation is O(log granules) unless it
+ * says otherwise.
  */
 #ifndef MMAPCACHE_BUDDY_H
 #define MMAPCACHE_BUDDY_H
@@ -14,8 +14,8 @@
 
 #include "status.h"
 
-#define MC_BUDDY_MAX_ORDER 35u /* a block of order k is 2^k granules; 2^35 of 32 bytes are 1 TiB   \
-                                */
+/* A block of order k is 2^k granules; 2^36 granules of 16 bytes are 1 TiB. */
+#define MC_BUDDY_MAX_ORDER 36u
 #define MC_BUDDY_MAX_GRANULES (UINT64_C(1) << MC_BUDDY_MAX_ORDER)
 
 struct mc_buddy;

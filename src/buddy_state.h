@@ -1,0 +1,50 @@
+/* buddy_state.h - the allocator's state, for buddy.c (which says what it means) and buddy_check.c.
+ */
+#ifndef MMAPCACHE_BUDDY_STATE_H
+#define MMAPCACHE_BUDDY_STATE_H
+
+#include "buddy.h"
+#include "buddy_words.h"
+
+#define LEVELS 7u      /* 64^7 granules > MC_BUDDY_MAX_GRANULES */
+#define RADIX 6u       /* log2 of a word's bits; also the orders per level */
+#define INDEX_LEVEL 2u /* the lowest level with summaries: has[] */
+#define EXACT 64u      /* runs shorter than this have a class for each length */
+#define CLASSES 192u   /* 184 are possible: see run_class */
+#define MASKS (CLASSES / 64)
+
+struct level {
+    uint64_t *words;   /* level 0: granules; above: units of 64^level granules */
+    uint64_t *has;     /* from INDEX_LEVEL up: CLASSES words per node */
+    uint64_t nodes;    /* words in use */
+    uint64_t capacity; /* words allocated */
+};
+
+struct mc_buddy {
+    uint64_t nonempty[MASKS]; /* bit c: a run of class c starts somewhere */
+    uint64_t free_granules;
+    uint64_t granules;
+    uint64_t max_granules;
+    uint64_t operations; /* only spaces the checks of MC_DEBUG */
+    uint8_t *classes;    /* one per leaf, in whole groups */
+    uint64_t groups;     /* in use */
+    uint64_t class_room; /* groups allocated */
+    unsigned root;
+    struct level level[LEVELS];
+};
+
+/* The class of a run: its length below 64, then four classes per octave; 2^36 is class 184. */
+static inline unsigned run_class(uint64_t length)
+{
+    assert(length > 0 && length <= MC_BUDDY_MAX_GRANULES);
+    if (length < EXACT)
+        return (unsigned)length;
+    unsigned octave = highest(length);
+    return EXACT + 4 * (octave - RADIX) + (unsigned)(length >> (octave - 2) & 3);
+}
+
+/* The longest run that starts in the leaf: its length (0: none starts here) and its first granule.
+ */
+uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start);
+
+#endif
