@@ -19,6 +19,9 @@
 #ifndef MMAPCACHE_DOCUMENT_H
 #define MMAPCACHE_DOCUMENT_H
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -49,15 +52,35 @@ enum mc_class {
     MC_CLASSES,
 };
 
+/* Interned strings: attributes of PyMongo's and Python's classes. */
+enum mc_texts {
+    MC_TEXT_BINARY,
+    MC_TEXT_SUBTYPE,
+    MC_TEXT_RAW,
+    MC_TEXT_MARKER,
+    MC_TEXT_OID,
+    MC_TEXT_INT,
+    MC_TEXT_IS_SAFE,
+    MC_TEXT_UTCOFFSET,
+    MC_TEXT_ASTIMEZONE,
+    MC_TEXT_DOLLAR_REF,
+    MC_TEXT_DOLLAR_ID,
+    MC_TEXT_DOLLAR_DB,
+    MC_TEXT_EMPTY,
+    MC_TEXTS,
+};
+
 /* How values become Python objects. Reference-counted under the GIL; one per codec_options given,
  * plus the default one in the state. */
 struct mc_options {
     struct mc_document_state *state;
     Py_ssize_t references;
-    PyObject *tzinfo;            /* NULL: naive datetimes in UTC */
-    bool convert_timezone;       /* tzinfo is the user's, not UTC */
-    uint8_t uuid_representation; /* PyMongo's numbers; UNSPECIFIED 0, STANDARD 4 */
-    uint8_t datetime_conversion; /* PyMongo's numbers; DATETIME 1, CLAMP 2, MS 3, AUTO 4 */
+    PyObject *source; /* the CodecOptions they were made from, for pickling; or NULL */
+    PyObject *utc;    /* what a datetime gets at first; NULL: datetimes are naive */
+    PyObject *tzinfo; /* what it is then converted to; NULL: nothing */
+    int64_t min_millis, max_millis; /* of what fits into a datetime after the conversion */
+    uint8_t uuid_representation;    /* PyMongo's numbers; UNSPECIFIED 0, STANDARD 4 */
+    uint8_t datetime_conversion;    /* PyMongo's numbers; DATETIME 1, CLAMP 2, MS 3, AUTO 4 */
 };
 
 struct mc_document; /* a Document or an Array: object.h */
@@ -69,11 +92,15 @@ struct mc_document_state {
     PyObject *module; /* borrowed: the module owns this state */
     mc_raise_function raise;
     PyTypeObject *document_type, *array_type, *iterator_type, *fields_type;
-    PyObject *mapping_abc, *sequence_abc;
+    PyObject *mapping_abc; /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
-    PyObject *text_binary, *text_subtype, *text_marker, *text_int, *text_is_safe, *text_empty;
-    PyObject *text_raw, *text_utcoffset, *text_unknown;
+    PyObject *texts[MC_TEXTS];
+    PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     void *datetime_api;         /* PyDateTime_CAPI: not the header's static variable */
+    bool objectid_direct;       /* an ObjectId can be filled without calling its class */
+    bool registered;            /* Document is known to PyMongo */
+    Py_ssize_t modules_seen;    /* len(sys.modules) when we last looked for PyMongo there */
+    uint64_t seed[2];           /* of the hash of field names */
     struct mc_options *options; /* the default */
     struct mc_document *free_views;
     unsigned free_view_count;

@@ -8,6 +8,9 @@
 #ifndef MMAPCACHE_PYKEY_H
 #define MMAPCACHE_PYKEY_H
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include "document.h"

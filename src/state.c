@@ -1,0 +1,417 @@
+/* state.c - what the document types need per interpreter: types, classes imported late, options.
+ *
+ * Importing mmapcache and reading text, numbers, dates and UUIDs must not import bson: its classes
+ * are looked up one by one when a value first needs them. Codec options are read by their attribute
+ * names only, so that PyMongo's CodecOptions need not be known.
+ */
+#include "pydatetime.h"
+
+#include "object.h"
+
+/* ---- classes ---- */
+
+static const struct {
+    const char *module, *name;
+} classes[MC_CLASSES] = {
+    [MC_CLASS_OBJECTID] = {"bson.objectid", "ObjectId"},
+    [MC_CLASS_BINARY] = {"bson.binary", "Binary"},
+    [MC_CLASS_DECIMAL128] = {"bson.decimal128", "Decimal128"},
+    [MC_CLASS_REGEX] = {"bson.regex", "Regex"},
+    [MC_CLASS_CODE] = {"bson.code", "Code"},
+    [MC_CLASS_TIMESTAMP] = {"bson.timestamp", "Timestamp"},
+    [MC_CLASS_DBREF] = {"bson.dbref", "DBRef"},
+    [MC_CLASS_MINKEY] = {"bson.min_key", "MinKey"},
+    [MC_CLASS_MAXKEY] = {"bson.max_key", "MaxKey"},
+    [MC_CLASS_DATETIME_MS] = {"bson.datetime_ms", "DatetimeMS"},
+    [MC_CLASS_INVALID_DOCUMENT] = {"bson.errors", "InvalidDocument"},
+    [MC_CLASS_ENCODE] = {"bson", "encode"},
+    [MC_CLASS_UUID] = {"uuid", "UUID"},
+};
+
+static const char *const texts[MC_TEXTS] = {
+    [MC_TEXT_BINARY] = "binary",
+    [MC_TEXT_SUBTYPE] = "subtype",
+    [MC_TEXT_RAW] = "raw",
+    [MC_TEXT_MARKER] = "_type_marker",
+    [MC_TEXT_OID] = "_ObjectId__id",
+    [MC_TEXT_INT] = "int",
+    [MC_TEXT_IS_SAFE] = "is_safe",
+    [MC_TEXT_UTCOFFSET] = "utcoffset",
+    [MC_TEXT_ASTIMEZONE] = "astimezone",
+    [MC_TEXT_DOLLAR_REF] = "$ref",
+    [MC_TEXT_DOLLAR_ID] = "$id",
+    [MC_TEXT_DOLLAR_DB] = "$db",
+    [MC_TEXT_EMPTY] = "",
+};
+
+/* Whether an ObjectId made by its slot is the one that its class makes. */
+static bool objectid_works_directly(struct mc_document_state *state, PyObject *class)
+{
+    PyObject *data = PyBytes_FromStringAndSize("mmapcache_12", 12), *oid = NULL, *read = NULL;
+    bool works = false;
+    if (data != NULL) {
+        oid = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+    }
+    if (oid != NULL && PyObject_GenericSetAttr(oid, state->texts[MC_TEXT_OID], data) == 0) {
+        read = PyObject_GetAttr(oid, state->texts[MC_TEXT_BINARY]);
+    }
+    works = read == data && read != NULL;
+    Py_XDECREF(data);
+    Py_XDECREF(oid);
+    Py_XDECREF(read);
+    PyErr_Clear();
+    return works;
+}
+
+PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which)
+{
+    PyObject *module, *found, *safe = NULL;
+    if (state->classes[which] != NULL) {
+        return state->classes[which];
+    }
+    module = PyImport_ImportModule(classes[which].module);
+    if (module == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
+            PyErr_Clear();
+            PyErr_Format(PyExc_ImportError,
+                         "a value of type %s needs PyMongo's bson package: pip install pymongo",
+                         classes[which].name);
+        }
+        return NULL;
+    }
+    found = PyObject_GetAttrString(module, classes[which].name);
+    if (found != NULL && which == MC_CLASS_UUID && state->uuid_unknown == NULL) {
+        safe = PyObject_GetAttrString(module, "SafeUUID");
+        state->uuid_unknown = safe != NULL ? PyObject_GetAttrString(safe, "unknown") : NULL;
+        Py_XDECREF(safe);
+        if (state->uuid_unknown == NULL) {
+            Py_CLEAR(found);
+        }
+    }
+    if (found != NULL && which == MC_CLASS_OBJECTID) {
+        state->objectid_direct = PyType_Check(found) && objectid_works_directly(state, found);
+    }
+    Py_DECREF(module);
+    Py_XSETREF(state->classes[which],
+               found); /* importing may have let another thread do the same */
+    return found;
+}
+
+/* ---- options ---- */
+
+void mc_options_release(struct mc_options *options)
+{
+    if (--options->references == 0) {
+        Py_XDECREF(options->source);
+        Py_XDECREF(options->utc);
+        Py_XDECREF(options->tzinfo);
+        PyMem_Free(options);
+    }
+}
+
+static struct mc_options *options_new(struct mc_document_state *state)
+{
+    struct mc_options *options = PyMem_Malloc(sizeof *options);
+    if (options == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    *options = (struct mc_options){
+        .state = state,
+        .references = 1,
+        .min_millis = -62135596800000, /* the first and the last millisecond of years 1 to 9999 */
+        .max_millis = 253402300799999,
+        .uuid_representation = 4,
+        .datetime_conversion = 4,
+    };
+    return options;
+}
+
+/* The UTC offset of tzinfo at one end of datetime's range, in milliseconds, into *millis. */
+static int offset_at(struct mc_options *options, bool end, int64_t *millis)
+{
+    PyDateTime_CAPI *api = options->state->datetime_api;
+    PyObject *when =
+        end ? api->DateTime_FromDateAndTime(9999, 12, 31, 23, 59, 59, 999999, Py_None,
+                                            api->DateTimeType)
+            : api->DateTime_FromDateAndTime(1, 1, 1, 0, 0, 0, 0, Py_None, api->DateTimeType);
+    PyObject *delta = NULL;
+    int result = -1;
+    if (when != NULL) {
+        delta = PyObject_CallMethodOneArg(options->tzinfo, options->state->texts[MC_TEXT_UTCOFFSET],
+                                          when);
+    }
+    if (delta == Py_None) {
+        *millis = 0;
+        result = 0;
+    } else if (delta != NULL && PyObject_TypeCheck(delta, api->DeltaType)) {
+        *millis = (PyDateTime_DELTA_GET_DAYS(delta) * (int64_t)86400 +
+                   PyDateTime_DELTA_GET_SECONDS(delta)) *
+                  1000;
+        result = 0;
+    } else if (delta != NULL) {
+        PyErr_SetString(PyExc_TypeError, "tzinfo.utcoffset() must return a timedelta");
+    }
+    Py_XDECREF(when);
+    Py_XDECREF(delta);
+    return result;
+}
+
+/* Datetimes become aware: first in UTC, then in tzinfo if that is not None. */
+static int options_timezone(struct mc_options *options, PyObject *tzinfo)
+{
+    PyDateTime_CAPI *api = options->state->datetime_api;
+    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "bson.tz_util");
+    int64_t first, last;
+    /* PyMongo's own object for UTC when it is there: what bson.decode would give */
+    options->utc = module != NULL ? PyObject_GetAttrString(module, "utc") : NULL;
+    if (options->utc == NULL) {
+        PyErr_Clear();
+        options->utc = Py_NewRef(api->TimeZone_UTC);
+    }
+    if (tzinfo == Py_None) {
+        return 0;
+    }
+    options->tzinfo = Py_NewRef(tzinfo);
+    if (offset_at(options, false, &first) < 0 || offset_at(options, true, &last) < 0) {
+        return -1;
+    }
+    options->min_millis -= first < 0 ? first : 0;
+    options->max_millis -= last > 0 ? last : 0;
+    return 0;
+}
+
+/* An attribute that must be a small number. */
+static int number_of(PyObject *source, const char *name, long least, long most, uint8_t *out)
+{
+    PyObject *value = PyObject_GetAttrString(source, name);
+    long number = value == NULL ? -1 : value == Py_None ? *out : PyLong_AsLong(value);
+    Py_XDECREF(value);
+    if (number == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (number < least || number > most) {
+        PyErr_Format(PyExc_ValueError, "codec_options: %s is %ld, which mmapcache does not know",
+                     name, number);
+        return -1;
+    }
+    *out = (uint8_t)number;
+    return 0;
+}
+
+/* 0 when nothing is asked for that would need other types than ours; -1 with ValueError. */
+static int refuse_unsupported(PyObject *source)
+{
+    PyObject *class = PyObject_GetAttrString(source, "document_class");
+    PyObject *registry = class != NULL ? PyObject_GetAttrString(source, "type_registry") : NULL;
+    PyObject *codecs = registry != NULL ? PyObject_GetAttrString(registry, "codecs") : NULL;
+    PyObject *fallback =
+        codecs != NULL ? PyObject_GetAttrString(registry, "fallback_encoder") : NULL;
+    PyObject *handler =
+        fallback != NULL ? PyObject_GetAttrString(source, "unicode_decode_error_handler") : NULL;
+    int full = handler != NULL ? PyObject_IsTrue(codecs) : -1;
+    if (full >= 0 && class != (PyObject *)&PyDict_Type) {
+        PyErr_Format(PyExc_ValueError,
+                     "codec_options: document_class %R cannot be honoured, documents are always "
+                     "mmapcache.Document; leave it at dict and use to_dict()",
+                     class);
+        full = -1;
+    } else if (full > 0 || (full == 0 && fallback != Py_None)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "codec_options: a type registry cannot be honoured, values are made in C; "
+                        "convert them after reading");
+        full = -1;
+    } else if (full == 0 && (!PyUnicode_Check(handler) ||
+                             PyUnicode_CompareWithASCIIString(handler, "strict") != 0)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "codec_options: only the unicode_decode_error_handler 'strict' can be "
+                        "honoured, the cache holds valid UTF-8 only");
+        full = -1;
+    }
+    Py_XDECREF(class);
+    Py_XDECREF(registry);
+    Py_XDECREF(codecs);
+    Py_XDECREF(fallback);
+    Py_XDECREF(handler);
+    return full;
+}
+
+static int options_fill(struct mc_options *options, PyObject *source)
+{
+    PyObject *aware, *tzinfo;
+    int result, is_aware;
+    if (refuse_unsupported(source) < 0 ||
+        number_of(source, "uuid_representation", 0, 6, &options->uuid_representation) < 0 ||
+        number_of(source, "datetime_conversion", 1, 4, &options->datetime_conversion) < 0) {
+        return -1;
+    }
+    aware = PyObject_GetAttrString(source, "tz_aware");
+    tzinfo = aware != NULL ? PyObject_GetAttrString(source, "tzinfo") : NULL;
+    is_aware = tzinfo != NULL ? PyObject_IsTrue(aware) : -1;
+    result = is_aware > 0 ? options_timezone(options, tzinfo) : is_aware;
+    Py_XDECREF(aware);
+    Py_XDECREF(tzinfo);
+    return result;
+}
+
+struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *codec_options)
+{
+    struct mc_options *options;
+    if (codec_options == Py_None) {
+        return mc_options_retain(state->options);
+    }
+    options = options_new(state);
+    if (options == NULL) {
+        return NULL;
+    }
+    options->source = Py_NewRef(codec_options);
+    if (options_fill(options, codec_options) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear();
+            PyErr_Format(PyExc_TypeError,
+                         "codec_options must be PyMongo's CodecOptions or None, not %.200s",
+                         Py_TYPE(codec_options)->tp_name);
+        }
+        mc_options_release(options);
+        return NULL;
+    }
+    return options;
+}
+
+/* ---- the state itself ---- */
+
+static int make_types(PyObject *module, struct mc_document_state *state)
+{
+    static const struct {
+        PyType_Spec *spec;
+        size_t place;
+    } types[] = {
+        {&mc_document_spec, offsetof(struct mc_document_state, document_type)},
+        {&mc_array_spec, offsetof(struct mc_document_state, array_type)},
+        {&mc_fields_spec, offsetof(struct mc_document_state, fields_type)},
+        {&mc_iterator_spec, offsetof(struct mc_document_state, iterator_type)},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (type == NULL) {
+            return -1;
+        }
+        memcpy((char *)state + types[i].place, &type, sizeof type);
+    }
+    if (PyModule_AddObjectRef(module, "Document", (PyObject *)state->document_type) < 0 ||
+        PyModule_AddObjectRef(module, "Array", (PyObject *)state->array_type) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+/* Tells collections.abc what the types are. */
+static int register_types(struct mc_document_state *state)
+{
+    PyObject *abc = PyImport_ImportModule("collections.abc"), *sequence = NULL, *done = NULL;
+    int result = -1;
+    if (abc != NULL) {
+        state->mapping_abc = PyObject_GetAttrString(abc, "Mapping");
+        sequence = PyObject_GetAttrString(abc, "Sequence");
+    }
+    if (state->mapping_abc != NULL && sequence != NULL) {
+        done = PyObject_CallMethod(state->mapping_abc, "register", "O", state->document_type);
+    }
+    if (done != NULL) {
+        Py_SETREF(done, PyObject_CallMethod(sequence, "register", "O", state->array_type));
+    }
+    result = done != NULL ? 0 : -1;
+    Py_XDECREF(done);
+    Py_XDECREF(sequence);
+    Py_XDECREF(abc);
+    return result;
+}
+
+/* PyMongo's encoder writes objects with this class attribute by their `raw` bytes. */
+static int mark_document(struct mc_document_state *state)
+{
+    PyObject *marker = PyLong_FromLong(101);
+    int result = -1;
+    if (marker != NULL) {
+        result =
+            PyDict_SetItem(state->document_type->tp_dict, state->texts[MC_TEXT_MARKER], marker);
+        PyType_Modified(state->document_type);
+        Py_DECREF(marker);
+    }
+    return result;
+}
+
+int mc_document_state_init(PyObject *module, struct mc_document_state *state,
+                           mc_raise_function raise)
+{
+    PyObject *seed;
+    *state = (struct mc_document_state){.module = module, .raise = raise};
+    for (int i = 0; i < MC_TEXTS; i++) {
+        if (texts[i] != NULL) {
+            state->texts[i] = PyUnicode_InternFromString(texts[i]);
+            if (state->texts[i] == NULL) {
+                return -1;
+            }
+        }
+    }
+    for (int i = 0; i < 2; i++) { /* as hard to guess as Python's own hash of strings */
+        seed = PyUnicode_FromFormat("mmapcache field names %d", i);
+        if (seed == NULL) {
+            return -1;
+        }
+        state->seed[i] = (uint64_t)PyObject_Hash(seed);
+        Py_DECREF(seed);
+    }
+    state->datetime_api = PyCapsule_Import("datetime.datetime_CAPI", 0);
+    state->options = state->datetime_api != NULL ? options_new(state) : NULL;
+    if (state->options == NULL) {
+        return -1;
+    }
+    return make_types(module, state) < 0 || mark_document(state) < 0 || register_types(state) < 0
+               ? -1
+               : 0;
+}
+
+int mc_document_state_traverse(struct mc_document_state *state, visitproc visit, void *arg)
+{
+    Py_VISIT(state->document_type);
+    Py_VISIT(state->array_type);
+    Py_VISIT(state->iterator_type);
+    Py_VISIT(state->fields_type);
+    Py_VISIT(state->mapping_abc);
+    for (int i = 0; i < MC_CLASSES; i++) {
+        Py_VISIT(state->classes[i]);
+    }
+    Py_VISIT(state->uuid_unknown);
+    return 0;
+}
+
+int mc_document_state_clear(struct mc_document_state *state)
+{
+    Py_CLEAR(state->document_type);
+    Py_CLEAR(state->array_type);
+    Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->fields_type);
+    Py_CLEAR(state->mapping_abc);
+    for (int i = 0; i < MC_CLASSES; i++) {
+        Py_CLEAR(state->classes[i]);
+    }
+    Py_CLEAR(state->uuid_unknown);
+    for (int i = 0; i < MC_TEXTS; i++) {
+        Py_CLEAR(state->texts[i]);
+    }
+    for (int i = 0; i < MC_NAME_CACHE; i++) {
+        Py_CLEAR(state->names[i]);
+    }
+    while (state->free_views != NULL) {
+        struct mc_document *view = state->free_views;
+        state->free_views = (struct mc_document *)(void *)view->memo;
+        PyObject_Free(view);
+    }
+    state->free_view_count = 0;
+    if (state->options != NULL) {
+        mc_options_release(state->options);
+        state->options = NULL;
+    }
+    return 0;
+}
