@@ -1,0 +1,321 @@
+/* reader.c - refreshing the current reading and moving over to another file (reader.h has the picture).
+ *
+ * When does a reader look where?
+ *
+ *      each read          the commit word: one load
+ *      commit moved       the root, and with the superseded flag in it the path
+ *      each second        the path: was the file deleted or replaced by hand?
+ *
+ * The clock itself is looked at every `period` reads: 128 for a busy reader, 1 for one that reads
+ * seldom, so that both notice within about a second of use. A path that leads nowhere, or to a file without
+ * a generation, is asked again later; until then the old file serves.
+ */
+#include "reader.h"
+
+#include "region.h"
+
+#define SECOND 1000000000ll
+#define PERIOD_MAX 128
+#define SEEK_RESTLESS (SECOND / 100) /* a successor is expected any moment */
+#define SEEK_QUIET SECOND
+
+enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do,
+                              struct mc_view *view, struct mc_error *err)
+{
+    struct mc_map *map;
+    enum mc_status status =
+        path != NULL ? mc_map_open(path, &map, err) : mc_map_open_fd(fd, &map, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    status = mc_view_open(map, view, err);
+    if (status == MC_NOT_READY && empty_will_do) {
+        status = MC_OK;
+    }
+    if (status != MC_OK) {
+        mc_map_release(map);
+    }
+    return status;
+}
+
+static struct mc_reading *reading_new(struct mc_reader *reader, const struct mc_view *view)
+{
+    struct mc_reading *reading = PyMem_Malloc(sizeof *reading);
+    if (reading == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    *reading = (struct mc_reading){.references = 1, .serial = ++reader->serials, .view = *view};
+    return reading;
+}
+
+void mc_reading_release(struct mc_reading *reading)
+{
+    if (reading != NULL && --reading->references == 0) {
+        mc_map_release(reading->view.map);
+        PyMem_Free(reading);
+    }
+}
+
+struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
+                                const struct mc_view *view, struct mc_reader_limits limits)
+{
+    struct mc_reader *reader = PyMem_Calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        goto failed;
+    }
+    reader->references = 1;
+    reader->module = module;
+    reader->countdown = reader->period = 1;
+    reader->looked_at = reader->sought_at = mc_clock_ns();
+    mc_front_init(&reader->front, limits.front_bytes, limits.front_entries);
+    if (path != NULL) {
+        reader->path = PyMem_Malloc(strlen(path) + 1);
+        if (reader->path == NULL) {
+            goto failed;
+        }
+        memcpy(reader->path, path, strlen(path) + 1);
+    }
+    reader->now = reading_new(reader, view);
+    if (reader->now != NULL) {
+        return reader;
+    }
+failed:
+    mc_map_release(view->map);
+    if (reader != NULL) {
+        PyMem_Free(reader->path);
+        PyMem_Free(reader);
+    }
+    PyErr_NoMemory();
+    return NULL;
+}
+
+void mc_reader_close(struct mc_reader *reader)
+{
+    struct mc_reading *now = reader->now;
+    reader->now = NULL;
+    mc_front_clear(&reader->front);
+    mc_reading_release(now);
+}
+
+void mc_reader_release(struct mc_reader *reader)
+{
+    if (reader != NULL && --reader->references == 0) {
+        mc_reader_close(reader);
+        PyMem_Free(reader->path);
+        PyMem_Free(reader);
+    }
+}
+
+/* Makes `view` the current reading. The reading it replaces is reused when nobody else needs it.
+ * 0, or -1 with MemoryError. */
+static int install(struct mc_reader *reader, const struct mc_view *view)
+{
+    struct mc_reading *now = reader->now;
+    struct mc_reading *next;
+    if (now->references == 1) {
+        now->view = *view;
+        now->serial = ++reader->serials;
+        return 0;
+    }
+    next = reading_new(reader, view);
+    if (next == NULL) {
+        return -1;
+    }
+    mc_map_retain(view->map);
+    next->epoch = now->epoch;
+    next->ahead = now->ahead;
+    reader->now = next;
+    now->references--;
+    return 0;
+}
+
+/* Opens the generation that the commit word names now: 0, or -1 with an exception. */
+static int advance(struct mc_reader *reader)
+{
+    struct mc_view view;
+    struct mc_error error;
+    enum mc_status status = MC_EXPIRED;
+    for (unsigned i = 0; status == MC_EXPIRED && i < MC_READ_TRIES; i++) {
+        status = mc_view_open(reader->now->view.map, &view, &error);
+    }
+    if (status == MC_NOT_READY) { /* what we have is the last that may be read */
+        return 0;
+    }
+    reader->restless =
+        status != MC_OK || ((view.root.flags & MC_ROOT_SUPERSEDED) && reader->path != NULL);
+    if (status != MC_OK) {
+        mc_raise(reader->module, &error);
+        return -1;
+    }
+    return install(reader, &view);
+}
+
+/* Goes over to the file that the path names now, if it is another one and has a generation. */
+static bool move(struct mc_reader *reader)
+{
+    struct mc_reading *now = reader->now;
+    struct mc_view view;
+    uint64_t ahead = now->ahead;
+    uint64_t generation = mc_reading_generation(now);
+    bool continued = (now->view.root.flags & MC_ROOT_SUPERSEDED) != 0;
+    struct mc_reading *next;
+    if (mc_map_is_at(now->view.map, reader->path) ||
+        mc_reader_open(reader->path, -1, false, &view, NULL) != MC_OK) {
+        return false;
+    }
+    /* a successor goes on counting; a file that somebody put there by hand starts anew, and ours is
+     * not the same content even if the number should be */
+    if (view.root.generation + ahead < generation + !continued) {
+        ahead = generation + 1 - view.root.generation;
+    }
+    next = reading_new(reader, &view);
+    if (next == NULL) {
+        PyErr_Clear();
+        mc_map_release(view.map);
+        return false;
+    }
+    next->epoch = now->epoch + 1;
+    next->ahead = ahead;
+    reader->now = next;
+    reader->restless = (view.root.flags & MC_ROOT_SUPERSEDED) != 0;
+    mc_front_clear(&reader->front);
+    mc_reading_release(now);
+    return true;
+}
+
+/* Chooses how many reads may pass until the next look at the clock: about 50 ms worth of them. */
+static void pace(struct mc_reader *reader, int64_t clock)
+{
+    int64_t elapsed = clock - reader->looked_at;
+    if (reader->restless || elapsed > SECOND / 5) {
+        reader->period = 1;
+    } else if (elapsed < SECOND / 20 && reader->period < PERIOD_MAX) {
+        reader->period *= 2;
+    }
+    reader->countdown = reader->period;
+    reader->looked_at = clock;
+}
+
+struct mc_reading *mc_reader_update(struct mc_reader *reader)
+{
+    int64_t clock;
+    int failed = 0;
+    if (reader->now == NULL) {
+        mc_raise_text(reader->module, MC_CLOSED, "this cache was closed");
+        return NULL;
+    }
+    if (!mc_view_current(&reader->now->view)) {
+        failed = advance(reader);
+    }
+    clock = mc_clock_ns();
+    pace(reader, clock);
+    if (reader->path != NULL &&
+        clock - reader->sought_at >= (reader->restless ? SEEK_RESTLESS : SEEK_QUIET)) {
+        reader->sought_at = clock;
+        if (failed) { /* a good file at the path is the better answer */
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            if (!move(reader)) {
+                PyErr_Restore(type, value, traceback);
+                return NULL;
+            }
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+            return reader->now;
+        }
+        move(reader);
+    }
+    return failed ? NULL : reader->now;
+}
+
+bool mc_reader_again(struct mc_reader *reader, unsigned *tries)
+{
+    if (++*tries < MC_READ_TRIES) {
+        return true;
+    }
+    mc_raise_text(reader->module, MC_EXPIRED,
+                  "the loader reclaimed each of %u generations while it was read: this process gets "
+                  "too little time, or the cache is too small for the changes it is given",
+                  MC_READ_TRIES);
+    return false;
+}
+
+PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what)
+{
+    reader->restless = true;
+    reader->countdown = 1;
+    return mc_raise_text(reader->module, MC_CORRUPT,
+                         "the cache file %s contradicts itself in %s: have the loader recreate it",
+                         reader->path != NULL ? reader->path : "(anonymous)", what);
+}
+
+PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
+                           enum mc_status *status)
+{
+    struct mc_walk walk;
+    struct mc_hit hit;
+    struct mc_collection ignored;
+    char name[MC_NAME_MAX];
+    PyObject *names = PyList_New(0);
+    *status = MC_OK;
+    mc_walk_begin(&walk, &reading->view.space, reading->view.root.catalogue);
+    while (names != NULL && (*status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+        PyObject *text;
+        if (mc_hit_collection(&hit, &ignored) != MC_OK) {
+            continue;
+        }
+        if (hit.key_len > MC_NAME_MAX) {
+            *status = MC_CORRUPT;
+            break;
+        }
+        mc_copy(name, hit.key, hit.key_len);
+        if (!mc_view_valid(&reading->view)) {
+            break;
+        }
+        text = PyUnicode_DecodeUTF8(name, hit.key_len, NULL);
+        if (text == NULL || PyList_Append(names, text) < 0) {
+            Py_CLEAR(names);
+        }
+        Py_XDECREF(text);
+    }
+    if (names == NULL) {
+        return NULL;
+    }
+    *status = mc_view_settle(&reading->view, *status);
+    if (*status == MC_EXPIRED || *status == MC_CORRUPT) {
+        Py_CLEAR(names);
+        if (*status == MC_CORRUPT) {
+            mc_reader_corrupt(reader, "its catalogue");
+        }
+    }
+    return names;
+}
+
+PyObject *mc_view_state_bytes(struct mc_module *module, const struct mc_view *view,
+                              enum mc_status *status)
+{
+    struct mc_hit hit;
+    PyObject *bytes;
+    *status = mc_find_state(view, &hit);
+    if (*status == MC_OK && hit.value_len > MC_STATE_MAX) {
+        *status = MC_CORRUPT;
+    }
+    bytes = PyBytes_FromStringAndSize(NULL, *status == MC_OK ? hit.value_len : 0);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    if (*status == MC_OK) {
+        mc_copy(PyBytes_AS_STRING(bytes), hit.value, hit.value_len);
+    }
+    *status = mc_view_settle(view, *status);
+    if (*status == MC_EXPIRED || *status == MC_CORRUPT) {
+        Py_CLEAR(bytes);
+        if (*status == MC_CORRUPT) {
+            mc_raise_text(module, MC_CORRUPT, "the loader's state in the cache file is damaged: "
+                                              "have the loader recreate it");
+        }
+    }
+    return bytes;
+}
