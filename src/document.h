@@ -47,8 +47,9 @@ enum mc_class {
     MC_CLASS_MAXKEY,
     MC_CLASS_DATETIME_MS,
     MC_CLASS_INVALID_DOCUMENT, /* bson.errors.InvalidDocument */
-    MC_CLASS_ENCODE,           /* bson.encode, a function */
-    MC_CLASS_UUID,             /* uuid.UUID: needs no pymongo */
+    MC_CLASS_CODEC_OPTIONS,
+    MC_CLASS_ENCODE, /* bson.encode, a function */
+    MC_CLASS_UUID,   /* uuid.UUID: needs no pymongo */
     MC_CLASSES,
 };
 
@@ -95,6 +96,7 @@ struct mc_document_state {
     PyObject *mapping_abc; /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
     PyObject *texts[MC_TEXTS];
+    PyObject *encode_options;   /* CodecOptions that write UUIDs, for keys that bson encodes */
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     void *datetime_api;         /* PyDateTime_CAPI: not the header's static variable */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */

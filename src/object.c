@@ -42,10 +42,10 @@ static void set_up(struct mc_document *self, struct mc_block *block, const uint8
     self->index = NULL;
 }
 
-struct mc_document *mc_root_new(PyTypeObject *type, struct mc_options *options, size_t len,
-                                uint8_t **bytes)
+struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
+                                 uint8_t **bytes)
 {
-    struct mc_root *root = PyObject_Malloc(sizeof *root + len);
+    struct mc_owner *root = PyObject_Malloc(sizeof *root + len);
     if (!options->state->registered) {
         register_with_pymongo(options->state);
     }
@@ -63,7 +63,7 @@ struct mc_document *mc_root_new(PyTypeObject *type, struct mc_options *options, 
 
 PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes)
 {
-    return (PyObject *)mc_root_new(options->state->document_type, options, len, bytes);
+    return (PyObject *)mc_owner_new(options->state->document_type, options, len, bytes);
 }
 
 PyObject *mc_view_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len)
@@ -89,7 +89,7 @@ static void release_block(struct mc_block *block)
 {
     if (--block->references == 0) {
         struct mc_options *options = block->options;
-        PyObject_Free((uint8_t *)block - offsetof(struct mc_root, block));
+        PyObject_Free((uint8_t *)block - offsetof(struct mc_owner, block));
         mc_options_release(options);
     }
 }
@@ -100,7 +100,7 @@ void mc_object_dealloc(PyObject *object)
     struct mc_document_state *state = mc_state_of(self);
     struct mc_block *block = self->block;
     PyTypeObject *type = Py_TYPE(object);
-    bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_root, block);
+    bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_owner, block);
     mc_fields_forget(self); /* may run any Python code: the object is not reachable any more */
     if (!root) {
         if (state->free_view_count < MC_FREE_VIEWS) {
@@ -133,7 +133,7 @@ PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwar
         (void)mc_fail(&error, MC_INVALID, "a BSON document has 2,147,483,647 bytes at most");
         state->raise(state->module, &error);
     } else if (options != NULL) {
-        self = mc_root_new(type, options, (size_t)buffer.len, &bytes);
+        self = mc_owner_new(type, options, (size_t)buffer.len, &bytes);
     }
     if (self != NULL) { /* the copy is judged: a bytearray may change behind our back */
         memcpy(bytes, buffer.buf, (size_t)buffer.len);
@@ -158,7 +158,7 @@ const uint8_t *mc_document_bytes(PyObject *document, size_t *len)
 
 size_t mc_document_memory(PyObject *document)
 {
-    return sizeof(struct mc_root) + ((struct mc_document *)document)->len;
+    return sizeof(struct mc_owner) + ((struct mc_document *)document)->len;
 }
 
 /* ---- methods that both types have ---- */
@@ -183,7 +183,7 @@ PyObject *mc_object_sizeof(PyObject *object, PyObject *ignored)
     struct mc_document *self = (struct mc_document *)object;
     size_t size = sizeof *self;
     (void)ignored;
-    if (self->data == ((struct mc_root *)self)->bytes) {
+    if (self->data == ((struct mc_owner *)self)->bytes) {
         size = mc_document_memory(object);
     }
     if (self->memo != NULL) {

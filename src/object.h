@@ -77,7 +77,7 @@ struct mc_document {
     struct mc_index *index;
 };
 
-struct mc_root {
+struct mc_owner {
     struct mc_document document;
     struct mc_block block;
     uint8_t bytes[];
@@ -102,7 +102,7 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
 /* ---- object.c: life and death ---- */
 
 /* A root of the given type with len bytes to be filled. */
-struct mc_document *mc_root_new(PyTypeObject *type, struct mc_options *options, size_t len,
+struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
                                 uint8_t **bytes);
 
 /* A view of the given type on bytes of the same block. */
@@ -203,6 +203,11 @@ void mc_name_offer(struct mc_document_state *state, PyObject *name, const uint8_
 /* Dates, UUIDs and all that needs the bson package. New reference. depth as above. */
 PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *element,
                     unsigned depth);
+
+/* The 16 bytes of a UUID in the order of a representation (PyMongo's number), or back: each of them
+ * is its own inverse. JAVA_LEGACY turns both halves round, CSHARP_LEGACY has little-endian fields.
+ */
+void mc_uuid_order(uint8_t representation, const uint8_t from[16], uint8_t to[16]);
 
 /* A DBRef from the plain dict of a subdocument (consumed), as PyMongo makes it; the dict itself
  * when it is none. */

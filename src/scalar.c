@@ -9,7 +9,7 @@
 
 #include "object.h"
 
-enum { UUID_PYTHON_LEGACY = 3, UUID_STANDARD = 4, UUID_JAVA_LEGACY = 5, UUID_CSHARP_LEGACY = 6 };
+enum { UUID_STANDARD = 4, UUID_JAVA_LEGACY = 5, UUID_CSHARP_LEGACY = 6 };
 enum { DATETIME = 1, DATETIME_CLAMP = 2, DATETIME_MS = 3 };
 
 /* ---- dates ---- */
@@ -113,22 +113,21 @@ static PyObject *uuid_from_halves(struct mc_document_state *state, uint64_t high
     return uuid;
 }
 
-/* The UUID in 16 bytes as the representation orders them. */
+void mc_uuid_order(uint8_t representation, const uint8_t from[16], uint8_t to[16])
+{
+    static const uint8_t java[16] = {7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8};
+    static const uint8_t csharp[16] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int i = 0; i < 16; i++) {
+        to[i] = from[representation == UUID_JAVA_LEGACY     ? java[i]
+                     : representation == UUID_CSHARP_LEGACY ? csharp[i]
+                                                            : i];
+    }
+}
+
 static PyObject *uuid_from_bytes(struct mc_options *options, const uint8_t *bytes)
 {
     uint8_t ordered[16];
-    memcpy(ordered, bytes, sizeof ordered);
-    if (options->uuid_representation == UUID_JAVA_LEGACY) { /* both halves backwards */
-        for (int i = 0; i < 8; i++) {
-            ordered[i] = bytes[7 - i];
-            ordered[8 + i] = bytes[15 - i];
-        }
-    } else if (options->uuid_representation == UUID_CSHARP_LEGACY) { /* little-endian fields */
-        static const uint8_t order[8] = {3, 2, 1, 0, 5, 4, 7, 6};
-        for (int i = 0; i < 8; i++) {
-            ordered[i] = bytes[order[i]];
-        }
-    }
+    mc_uuid_order(options->uuid_representation, bytes, ordered);
     return uuid_from_halves(options->state, big_endian(ordered), big_endian(ordered + 8));
 }
 

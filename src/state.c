@@ -24,6 +24,7 @@ static const struct {
     [MC_CLASS_MAXKEY] = {"bson.max_key", "MaxKey"},
     [MC_CLASS_DATETIME_MS] = {"bson.datetime_ms", "DatetimeMS"},
     [MC_CLASS_INVALID_DOCUMENT] = {"bson.errors", "InvalidDocument"},
+    [MC_CLASS_CODEC_OPTIONS] = {"bson.codec_options", "CodecOptions"},
     [MC_CLASS_ENCODE] = {"bson", "encode"},
     [MC_CLASS_UUID] = {"uuid", "UUID"},
 };
@@ -382,6 +383,7 @@ int mc_document_state_traverse(struct mc_document_state *state, visitproc visit,
     for (int i = 0; i < MC_CLASSES; i++) {
         Py_VISIT(state->classes[i]);
     }
+    Py_VISIT(state->encode_options);
     Py_VISIT(state->uuid_unknown);
     return 0;
 }
@@ -396,6 +398,7 @@ int mc_document_state_clear(struct mc_document_state *state)
     for (int i = 0; i < MC_CLASSES; i++) {
         Py_CLEAR(state->classes[i]);
     }
+    Py_CLEAR(state->encode_options);
     Py_CLEAR(state->uuid_unknown);
     for (int i = 0; i < MC_TEXTS; i++) {
         Py_CLEAR(state->texts[i]);

@@ -165,8 +165,8 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
     if (element->type != MC_BSON_DOCUMENT && element->type != MC_BSON_ARRAY) {
         return plain_scalar(options, element, 1);
     }
-    root = mc_root_new(element->type == MC_BSON_ARRAY ? state->array_type : state->document_type,
-                       options, element->value_len, &bytes);
+    root = mc_owner_new(element->type == MC_BSON_ARRAY ? state->array_type : state->document_type,
+                        options, element->value_len, &bytes);
     if (root != NULL) {
         memcpy(bytes, element->value, element->value_len);
     }
