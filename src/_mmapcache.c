@@ -1,4 +1,5 @@
-/* _mmapcache.c - the module: what it is made of, and its life in an interpreter (module.h has the map).
+/* _mmapcache.c - the module: what it is made of, and its life in an interpreter (module.h has the
+ * map).
  *
  * Multi-phase initialisation, all state in struct mc_module, heap types only: each interpreter,
  * with a lock of its own or not, has a module of its own.
@@ -139,14 +140,10 @@ static PyMethodDef module_methods[] = {
 };
 
 static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "mmapcache._mmapcache",
-    .m_doc = module_doc,
-    .m_size = sizeof(struct mc_module),
-    .m_methods = module_methods,
-    .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
+    PyModuleDef_HEAD_INIT,         .m_name = "mmapcache._mmapcache",
+    .m_doc = module_doc,           .m_size = sizeof(struct mc_module),
+    .m_methods = module_methods,   .m_slots = module_slots,
+    .m_traverse = module_traverse, .m_clear = module_clear,
     .m_free = module_free,
 };
 

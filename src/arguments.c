@@ -1,7 +1,7 @@
 /* arguments.c - what callers pass, checked: seconds, sizes, names, documents.
  *
- * Each function gives the value or a sentence that names the argument. Documents come in four shapes
- * and leave as BSON bytes that were validated here, which is the only time they ever are:
+ * Each function gives the value or a sentence that names the argument. Documents come in four
+ * shapes and leave as BSON bytes that were validated here, which is the only time they ever are:
  *
  *      Document                    its own bytes
  *      bytes, bytearray, ...       as they are
@@ -163,7 +163,8 @@ int mc_collection_name(struct mc_module *state, PyObject *object, const char **n
     return 0;
 }
 
-/* True for objects that say they are BSON already, as RawBSONDocument does; -1 with an exception. */
+/* True for objects that say they are BSON already, as RawBSONDocument does; -1 with an exception.
+ */
 static int is_raw(struct mc_module *state, PyObject *object)
 {
     long marker;
@@ -285,10 +286,8 @@ int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view)
 int mc_sleep(int64_t nanoseconds)
 {
     static const uint32_t never_woken = 0;
-    Py_BEGIN_ALLOW_THREADS
-    mc_futex_wait(&never_woken, 0, nanoseconds);
-    Py_END_ALLOW_THREADS
-    return PyErr_CheckSignals();
+    Py_BEGIN_ALLOW_THREADS mc_futex_wait(&never_woken, 0, nanoseconds);
+    Py_END_ALLOW_THREADS return PyErr_CheckSignals();
 }
 
 bool mc_arguments(const char *method, const char *const *names, Py_ssize_t required,

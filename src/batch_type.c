@@ -2,12 +2,12 @@
  *
  *      Batch    new --enter--> open --exit--> done       Replace    the same, inside an open batch
  *
- * Each is a context manager that is used once. Leaving a batch normally publishes it, leaving it by an
- * exception abandons it; leaving a replace by an exception takes back that replace alone. A batch
- * or replace that is dropped without being left is abandoned too.
+ * Each is a context manager that is used once. Leaving a batch normally publishes it, leaving it by
+ * an exception abandons it; leaving a replace by an exception takes back that replace alone. A
+ * batch or replace that is dropped without being left is abandoned too.
  *
- * Long calls - a large buffer, the end of a replace, commit, abort - run without the GIL and with the
- * writer marked busy.
+ * Long calls - a large buffer, the end of a replace, commit, abort - run without the GIL and with
+ * the writer marked busy.
  */
 #include "loader.h"
 
@@ -16,9 +16,8 @@
 #define LONG_BUFFER 65536 /* bytes from which on a buffer is worth giving up the GIL */
 
 typedef struct {
-    PyObject_HEAD
-    mc_batch_object *batch; /* owned */
-    PyObject *name;         /* owned str */
+    PyObject_HEAD mc_batch_object *batch; /* owned */
+    PyObject *name;                       /* owned str */
     enum mc_batch_stage stage;
 } replace_object;
 
@@ -47,10 +46,8 @@ static void abort_batch(mc_batch_object *self, struct mc_writer *writer)
         self->replace = NULL;
     }
     self->writer->busy = true;
-    Py_BEGIN_ALLOW_THREADS
-    mc_batch_abort(writer);
-    Py_END_ALLOW_THREADS
-    self->writer->busy = false;
+    Py_BEGIN_ALLOW_THREADS mc_batch_abort(writer);
+    Py_END_ALLOW_THREADS self->writer->busy = false;
 }
 
 void mc_batch_orphan(mc_writer_object *writer)
@@ -84,7 +81,8 @@ static int key_from(mc_batch_object *self, PyObject *object, struct mc_key *key,
     return -1;
 }
 
-static PyObject *put(mc_batch_object *self, PyObject *name, PyObject *key_object, PyObject *document)
+static PyObject *put(mc_batch_object *self, PyObject *name, PyObject *key_object,
+                     PyObject *document)
 {
     struct mc_module *module = self->writer->module;
     struct mc_writer *writer;
@@ -102,7 +100,8 @@ static PyObject *put(mc_batch_object *self, PyObject *name, PyObject *key_object
     }
     /* a key or document of a foreign type may have run any code: ask again */
     if (key_from(self, key_object, &key, scratch) == 0 && (writer = in_batch(self)) != NULL) {
-        status = mc_batch_put(writer, text, len, &key, bson.buf, (size_t)bson.len, &changed, &error);
+        status =
+            mc_batch_put(writer, text, len, &key, bson.buf, (size_t)bson.len, &changed, &error);
         if (status != MC_OK) {
             mc_raise(module, &error);
         }
@@ -130,14 +129,15 @@ static PyObject *put_raw(mc_batch_object *self, PyObject *name, PyObject *buffer
         PyBuffer_Release(&view);
         return NULL;
     }
-    if (view.readonly && view.len >= LONG_BUFFER) { /* others could change a writable one meanwhile */
+    if (view.readonly &&
+        view.len >= LONG_BUFFER) { /* others could change a writable one meanwhile */
         self->writer->busy = true;
-        Py_BEGIN_ALLOW_THREADS
-        status = mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
-        Py_END_ALLOW_THREADS
-        self->writer->busy = false;
+        Py_BEGIN_ALLOW_THREADS status =
+            mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
+        Py_END_ALLOW_THREADS self->writer->busy = false;
     } else {
-        status = mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
+        status =
+            mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
     }
     PyBuffer_Release(&view);
     return status == MC_OK ? PyLong_FromUnsignedLongLong(documents) : mc_raise(module, &error);
@@ -196,7 +196,8 @@ static PyObject *batch_enter(PyObject *self_object, PyObject *Py_UNUSED(ignored)
         return mc_raise_text(module, MC_USAGE, "a batch is entered once: begin another one");
     }
     if (self->writer->batch != NULL) {
-        return mc_raise_text(module, MC_USAGE, "this writer has an open batch: leave that one first");
+        return mc_raise_text(module, MC_USAGE,
+                             "this writer has an open batch: leave that one first");
     }
     if (mc_batch_begin(writer, &error) != MC_OK) {
         return mc_raise(module, &error);
@@ -212,10 +213,8 @@ static PyObject *commit(mc_batch_object *self, struct mc_writer *writer)
     enum mc_status status;
     uint64_t generation = 0;
     self->writer->busy = true;
-    Py_BEGIN_ALLOW_THREADS
-    status = mc_batch_commit(writer, &generation, &error);
-    Py_END_ALLOW_THREADS
-    self->writer->busy = false;
+    Py_BEGIN_ALLOW_THREADS status = mc_batch_commit(writer, &generation, &error);
+    Py_END_ALLOW_THREADS self->writer->busy = false;
     if (status != MC_OK) {
         abort_batch(self, writer);
         return mc_raise(self->writer->module, &error);
@@ -386,11 +385,13 @@ static PyObject *batch_generation(PyObject *self_object, void *Py_UNUSED(closure
 static PyMethodDef batch_methods[] = {
     {"put", (PyCFunction)(void (*)(void))batch_put, METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
-     "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed anything.\n\n"
+     "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
+     "anything.\n\n"
      "Raises InvalidDocument, LimitError, FullError, TypeError; the batch goes on without it."},
     {"put_raw", (PyCFunction)(void (*)(void))batch_put_raw, METH_FASTCALL,
      "put_raw($self, name, buffer, /)\n--\n\n"
-     "Puts each of the concatenated BSON documents in the buffer under its _id; how many they were."},
+     "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
+     "were."},
     {"delete", (PyCFunction)(void (*)(void))batch_delete, METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there."},
     {"drop", batch_drop, METH_O,
@@ -439,8 +440,9 @@ static struct mc_writer *in_replace(replace_object *self)
     if (writer != NULL && self->stage != MC_BATCH_OPEN) {
         return (void *)mc_raise_text(
             self->batch->writer->module, MC_USAGE,
-            self->stage == MC_BATCH_NEW ? "a replace is used with `with batch.replace(name) as full:`"
-                                        : "this replace is over: begin another one");
+            self->stage == MC_BATCH_NEW
+                ? "a replace is used with `with batch.replace(name) as full:`"
+                : "this replace is over: begin another one");
     }
     return writer;
 }
@@ -450,10 +452,8 @@ static void cancel_replace(replace_object *self, struct mc_writer *writer)
     self->stage = MC_BATCH_DONE;
     self->batch->replace = NULL;
     self->batch->writer->busy = true;
-    Py_BEGIN_ALLOW_THREADS
-    mc_replace_cancel(writer);
-    Py_END_ALLOW_THREADS
-    self->batch->writer->busy = false;
+    Py_BEGIN_ALLOW_THREADS mc_replace_cancel(writer);
+    Py_END_ALLOW_THREADS self->batch->writer->busy = false;
 }
 
 static void replace_dealloc(PyObject *self_object)
@@ -488,7 +488,8 @@ static PyObject *replace_enter(PyObject *self_object, PyObject *Py_UNUSED(ignore
         return mc_raise_text(module, MC_USAGE, "a replace is entered once: begin another one");
     }
     if (self->batch->replace != NULL) {
-        return mc_raise_text(module, MC_USAGE, "this batch has an open replace: leave that one first");
+        return mc_raise_text(module, MC_USAGE,
+                             "this batch has an open replace: leave that one first");
     }
     if (mc_replace_begin(writer, text, len, &error) != MC_OK) {
         return mc_raise(module, &error);
@@ -517,10 +518,8 @@ static PyObject *replace_exit(PyObject *self_object, PyObject *const *args, Py_s
         Py_RETURN_FALSE;
     }
     self->batch->writer->busy = true;
-    Py_BEGIN_ALLOW_THREADS
-    status = mc_replace_end(writer, &error);
-    Py_END_ALLOW_THREADS
-    self->batch->writer->busy = false;
+    Py_BEGIN_ALLOW_THREADS status = mc_replace_end(writer, &error);
+    Py_END_ALLOW_THREADS self->batch->writer->busy = false;
     if (status != MC_OK) {
         cancel_replace(self, writer);
         return mc_raise(self->batch->writer->module, &error);
@@ -551,7 +550,8 @@ static PyMethodDef replace_methods[] = {
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed anything."},
     {"put_raw", replace_put_raw, METH_O,
      "put_raw($self, buffer, /)\n--\n\n"
-     "Puts each of the concatenated BSON documents in the buffer under its _id; how many they were."},
+     "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
+     "were."},
     {"__enter__", replace_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe replace, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))replace_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\n"

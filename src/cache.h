@@ -5,11 +5,10 @@
 #include "collection.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct mc_reader *reader;   /* counted */
+    PyObject_HEAD struct mc_reader *reader; /* counted */
     struct mc_options *options; /* counted: what collections have unless they are given their own */
     PyObject *path;             /* owned str, as it was given; empty: anonymous */
-    PyObject *handles;          /* owned dict: name, or (name, id of codec options), to Collection */
+    PyObject *handles; /* owned dict: name, or (name, id of codec options), to Collection */
 } mc_cache_object;
 
 /* How a cache is to be opened: what open() and Writer.reader() have in common. */
@@ -28,7 +27,8 @@ int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObje
 PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *absolute,
                        const struct mc_view *view, const struct mc_cache_options *options);
 
-/* `path` (bytes in the file system's encoding) made absolute, in memory of PyMem_Malloc; or NULL. */
+/* `path` (bytes in the file system's encoding) made absolute, in memory of PyMem_Malloc; or NULL.
+ */
 char *mc_absolute_path(PyObject *path);
 
 /* cache_report.c: methods of Cache. */

@@ -25,7 +25,8 @@ static int put_count(PyObject *dict, const char *name, uint64_t value)
 static int put_time(PyObject *dict, const char *name, int64_t microseconds)
 {
     return put(dict, name,
-               microseconds == 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)microseconds / 1e6));
+               microseconds == 0 ? Py_NewRef(Py_None)
+                                 : PyFloat_FromDouble((double)microseconds / 1e6));
 }
 
 static int put_text(PyObject *dict, const char *name, const char *text, size_t size)
@@ -50,7 +51,8 @@ static PyObject *file_id(const struct mc_superblock *superblock)
 /* The reading to report on, after a look at the path too; NULL with an exception. */
 static struct mc_reading *fresh_reading(struct mc_reader *reader)
 {
-    reader->sought_at = mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
+    reader->sought_at =
+        mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
     return mc_reader_update(reader);
 }
 
@@ -147,7 +149,8 @@ static int add_collection(PyObject *dict, const struct mc_view *view, const stru
     return result;
 }
 
-/* {name: {documents, bytes}} of a generation that was checked; NULL with *expired or an exception. */
+/* {name: {documents, bytes}} of a generation that was checked; NULL with *expired or an exception.
+ */
 static PyObject *collections_of(const struct mc_view *view, bool *expired)
 {
     struct mc_walk walk;
@@ -219,10 +222,8 @@ PyObject *mc_cache_check(PyObject *self, PyObject *Py_UNUSED(ignored))
             return NULL;
         }
         mc_reading_retain(reading);
-        Py_BEGIN_ALLOW_THREADS
-        status = mc_check(&reading->view, &report, &error);
-        Py_END_ALLOW_THREADS
-        expired = status == MC_EXPIRED;
+        Py_BEGIN_ALLOW_THREADS status = mc_check(&reading->view, &report, &error);
+        Py_END_ALLOW_THREADS expired = status == MC_EXPIRED;
         if (status == MC_OK) {
             collections = collections_of(&reading->view, &expired);
             result = collections == NULL ? NULL : check_report(reading, collections, &report);

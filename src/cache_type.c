@@ -1,15 +1,15 @@
 /* cache_type.c - mmapcache.open() and Cache: a mapping from name to Collection.
  *
- * cache["sites"] gives the same Collection each time, so that what it has learned (where its table is, its
- * share of the front cache) is learned once. A handle that was made with codec options of its own is
- * kept under their identity; it owns them, so the identity stays theirs.
+ * cache["sites"] gives the same Collection each time, so that what it has learned (where its table
+ * is, its share of the front cache) is learned once. A handle that was made with codec options of
+ * its own is kept under their identity; it owns them, so the identity stays theirs.
  */
 #include "cache.h"
 
 #include "region.h"
 
-#define OPEN_RETRY 10000000ll   /* nanoseconds between two tries to open a file that is not there */
-#define WAIT_SLICE 50000000ll   /* nanoseconds between two looks at signals and at the path */
+#define OPEN_RETRY 10000000ll /* nanoseconds between two tries to open a file that is not there */
+#define WAIT_SLICE 50000000ll /* nanoseconds between two looks at signals and at the path */
 
 /* ---- making ---- */
 
@@ -20,7 +20,8 @@ int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObje
     *out = (struct mc_cache_options){.populate = populate};
     out->codec_options = codec_options == Py_None ? NULL : codec_options;
     out->limits.front_bytes = MC_FRONT_BYTES_DEFAULT;
-    if ((front_bytes != NULL && mc_size(front_bytes, "front_bytes", &out->limits.front_bytes) < 0) ||
+    if ((front_bytes != NULL &&
+         mc_size(front_bytes, "front_bytes", &out->limits.front_bytes) < 0) ||
         (front_entries != NULL && mc_size(front_entries, "front_entries", &entries) < 0)) {
         return -1;
     }
@@ -46,9 +47,8 @@ char *mc_absolute_path(PyObject *path)
     }
     os = PyImport_ImportModule("os");
     directory = os == NULL ? NULL : PyObject_CallMethod(os, "getcwdb", NULL);
-    encoded = directory == NULL
-                  ? NULL
-                  : PyBytes_FromFormat("%s/%s", PyBytes_AsString(directory), given);
+    encoded =
+        directory == NULL ? NULL : PyBytes_FromFormat("%s/%s", PyBytes_AsString(directory), given);
     if (encoded != NULL) {
         len = (size_t)PyBytes_GET_SIZE(encoded) + 1;
         absolute = PyMem_Malloc(len);
@@ -69,10 +69,8 @@ static int populate(struct mc_module *module, struct mc_reading *reading)
     struct mc_error error;
     enum mc_status status;
     mc_reading_retain(reading);
-    Py_BEGIN_ALLOW_THREADS
-    status = mc_map_populate(reading->view.map, &error);
-    Py_END_ALLOW_THREADS
-    mc_reading_release(reading);
+    Py_BEGIN_ALLOW_THREADS status = mc_map_populate(reading->view.map, &error);
+    Py_END_ALLOW_THREADS mc_reading_release(reading);
     if (status != MC_OK) {
         mc_raise(module, &error);
         return -1;
@@ -96,9 +94,8 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
     self->reader = reader;
     self->path = Py_NewRef(path);
     self->handles = PyDict_New();
-    self->options = mc_options_from(&module->documents,
-                                    options->codec_options == NULL ? Py_None
-                                                                   : options->codec_options);
+    self->options = mc_options_from(
+        &module->documents, options->codec_options == NULL ? Py_None : options->codec_options);
     if (self->handles == NULL || self->options == NULL ||
         (options->populate && populate(module, reader->now) < 0)) {
         Py_CLEAR(self);
@@ -115,10 +112,9 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t time
         struct mc_error error;
         enum mc_status status;
         int64_t left;
-        Py_BEGIN_ALLOW_THREADS
-        status = mc_reader_open(path, -1, false, view, &error);
-        Py_END_ALLOW_THREADS
-        if (status == MC_OK) {
+        Py_BEGIN_ALLOW_THREADS status = mc_reader_open(path, -1, false, view, &error);
+        Py_END_ALLOW_THREADS if (status == MC_OK)
+        {
             return 0;
         }
         left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
@@ -207,9 +203,8 @@ static PyObject *make_handle(mc_cache_object *self, PyObject *key, PyObject *nam
 {
     PyObject *handle;
     struct mc_options *options =
-        codec_options == NULL
-            ? mc_options_retain(self->options)
-            : mc_options_from(&self->reader->module->documents, codec_options);
+        codec_options == NULL ? mc_options_retain(self->options)
+                              : mc_options_from(&self->reader->module->documents, codec_options);
     if (options == NULL) {
         return NULL;
     }
@@ -429,12 +424,12 @@ static int wait_slice(struct mc_reader *reader, struct mc_reading *reading, int6
     bool moved;
     struct mc_map *map = mc_map_retain(reading->view.map);
     uint64_t generation = reading->view.root.generation;
-    Py_BEGIN_ALLOW_THREADS
-    moved = mc_map_wait(map, generation, nanoseconds);
+    Py_BEGIN_ALLOW_THREADS moved = mc_map_wait(map, generation, nanoseconds);
     mc_map_release(map);
-    Py_END_ALLOW_THREADS
-    if (moved && reader->now == reading && mc_reader_update(reader) == reading &&
-        reading->view.root.generation == generation) {
+    Py_END_ALLOW_THREADS if (moved && reader->now == reading &&
+                             mc_reader_update(reader) == reading &&
+                             reading->view.root.generation == generation)
+    {
         return mc_sleep(OPEN_RETRY); /* published, but not to be read yet */
     }
     return PyErr_CheckSignals();
@@ -524,9 +519,9 @@ static PyObject *cache_path(PyObject *self, void *Py_UNUSED(closure))
 
 static PyObject *cache_repr(PyObject *self)
 {
-    return PyUnicode_FromFormat(
-        mc_cache_reader(self)->now == NULL ? "<mmapcache.Cache %R, closed>" : "<mmapcache.Cache %R>",
-        ((mc_cache_object *)self)->path);
+    return PyUnicode_FromFormat(mc_cache_reader(self)->now == NULL ? "<mmapcache.Cache %R, closed>"
+                                                                   : "<mmapcache.Cache %R>",
+                                ((mc_cache_object *)self)->path);
 }
 
 static PyMethodDef methods[] = {
@@ -551,7 +546,8 @@ static PyMethodDef methods[] = {
      "stats($self, /)\n--\n\nWhat the cache holds and what it costs: a dict. Sizes are bytes."},
     {"check", mc_cache_check, METH_NOARGS,
      "check($self, /)\n--\n\n"
-     "Verifies every structure and checksum of the current generation; a dict of what was counted.\n\n"
+     "Verifies every structure and checksum of the current generation; a dict of what was "
+     "counted.\n\n"
      "Raises CorruptError. Takes about a quarter of a second per million documents."},
     {"close", cache_close, METH_NOARGS,
      "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice."},
@@ -575,16 +571,11 @@ PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache f
                        "Made by mmapcache.open() and Writer.reader().");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)type_doc},
-    {Py_tp_dealloc, cache_dealloc},
-    {Py_tp_repr, cache_repr},
-    {Py_tp_iter, cache_iter},
-    {Py_tp_methods, methods},
-    {Py_tp_getset, getset},
-    {Py_mp_length, cache_length},
-    {Py_mp_subscript, cache_subscript},
-    {Py_sq_contains, cache_contains},
-    {0, NULL},
+    {Py_tp_doc, (void *)type_doc},    {Py_tp_dealloc, cache_dealloc},
+    {Py_tp_repr, cache_repr},         {Py_tp_iter, cache_iter},
+    {Py_tp_methods, methods},         {Py_tp_getset, getset},
+    {Py_mp_length, cache_length},     {Py_mp_subscript, cache_subscript},
+    {Py_sq_contains, cache_contains}, {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -1,9 +1,9 @@
 /* collection.h - what a Collection is, for the files that read through one.
  *
- * A Collection is a name and, for speed, where that name's table is in one generation: `table` is right
- * for the reading whose serial is `serial`. A collection of a snapshot stays with the snapshot's
- * reading; any other follows the reader's current one. `channel` tells the front cache whose keys
- * are whose: the snapshot's collection and the live one of the same name share it.
+ * A Collection is a name and, for speed, where that name's table is in one generation: `table` is
+ * right for the reading whose serial is `serial`. A collection of a snapshot stays with the
+ * snapshot's reading; any other follows the reader's current one. `channel` tells the front cache
+ * whose keys are whose: the snapshot's collection and the live one of the same name share it.
  */
 #ifndef MMAPCACHE_COLLECTION_H
 #define MMAPCACHE_COLLECTION_H
@@ -11,18 +11,16 @@
 #include "reader.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct mc_reading *reading; /* NULL: closed */
-    PyObject *cache;            /* owned */
+    PyObject_HEAD struct mc_reading *reading; /* NULL: closed */
+    PyObject *cache;                          /* owned */
 } mc_snapshot_object;
 
 typedef struct {
-    PyObject_HEAD
-    struct mc_reader *reader;     /* counted */
-    mc_snapshot_object *snapshot; /* owned; NULL: follows the reader */
-    struct mc_options *options;   /* counted */
-    PyObject *codec_options;      /* owned; NULL: the cache's own */
-    PyObject *name;               /* owned str */
+    PyObject_HEAD struct mc_reader *reader; /* counted */
+    mc_snapshot_object *snapshot;           /* owned; NULL: follows the reader */
+    struct mc_options *options;             /* counted */
+    PyObject *codec_options;                /* owned; NULL: the cache's own */
+    PyObject *name;                         /* owned str */
     uint32_t channel;
     uint64_t serial; /* of the reading that `table` belongs to, 0: none */
     struct mc_collection table;
@@ -67,8 +65,9 @@ bool mc_collection_again(mc_collection_object *self, unsigned *tries);
 /* Sets CorruptError for this collection. Always NULL. */
 PyObject *mc_collection_corrupt(mc_collection_object *self);
 
-/* Copies what a hit found into a new Document: NULL with MemoryError. The hit is checked only as far as
- * that it lies in the map; the caller validates the view before anybody sees the document. */
+/* Copies what a hit found into a new Document: NULL with MemoryError. The hit is checked only as
+ * far as that it lies in the map; the caller validates the view before anybody sees the document.
+ */
 PyObject *mc_collection_copy(mc_collection_object *self, const struct mc_hit *hit);
 
 /* Turns a lookup's status into the Python key's conversion: 0 converted, 1 no such key can be, -1
@@ -83,8 +82,7 @@ static inline void mc_hit_prefetch(const struct mc_hit *hit)
 
 /* Tells the front cache what was found; nothing, when the reading is of another file. */
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
-                            const struct mc_key *key, const struct mc_hit *hit,
-                            PyObject *document);
+                            const struct mc_key *key, const struct mc_hit *hit, PyObject *document);
 
 /* True when the front cache speaks of the same file as the reading. */
 static inline bool mc_collection_fronted(const mc_collection_object *self,

@@ -6,8 +6,8 @@
  *      convert and hash all   -> ask the front cache -> find the rest in the table, prefetching
  *      -> prefetch the values -> copy them           -> validate once -> into the dict
  *
- * Converting and the dict may run Python code (exotic keys); the stages between do not. The reading is held
- * from the first stage to the last: all answers are of one generation.
+ * Converting and the dict may run Python code (exotic keys); the stages between do not. The reading
+ * is held from the first stage to the last: all answers are of one generation.
  */
 #include "collection.h"
 
@@ -65,8 +65,8 @@ PyObject *mc_collection_get_raw(PyObject *self_object, PyObject *object)
 
 enum { SMALL = 512 }; /* bytes of a field that fit the stack */
 
-/* A field's value, found in the map: copied, validated and made a Python object. *status: MC_OK also
- * for an exception, MC_ABSENT, MC_EXPIRED, MC_CORRUPT. */
+/* A field's value, found in the map: copied, validated and made a Python object. *status: MC_OK
+ * also for an exception, MC_ABSENT, MC_EXPIRED, MC_CORRUPT. */
 static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *reading,
                                  const struct mc_key *key, const char *path, size_t path_len,
                                  enum mc_status *status)
@@ -196,8 +196,8 @@ PyObject *mc_collection_pluck(PyObject *self_object, PyObject *const *args, Py_s
 
 /* ---- get_many ---- */
 
-/* One stage. Keys are compacted: those that the front cache answered or that cannot exist are not in
- * keys, hits and statuses; which[i] says whose they are. */
+/* One stage. Keys are compacted: those that the front cache answered or that cannot exist are not
+ * in keys, hits and statuses; which[i] says whose they are. */
 struct stage {
     PyObject *const *objects; /* of the stage's keys, borrowed from a tuple that the caller holds */
     size_t count;

@@ -1,4 +1,5 @@
-/* collection_type.c - Collection: get, [], in, len, and the steps that every read through one shares.
+/* collection_type.c - Collection: get, [], in, len, and the steps that every read through one
+ * shares.
  *
  *      key object --alias--> front entry                             hit: no hash, no comparison
  *      canonical key, hash --> front entry                           hit
@@ -45,9 +46,10 @@ bool mc_collection_again(mc_collection_object *self, unsigned *tries)
     if (self->snapshot == NULL) {
         return mc_reader_again(self->reader, tries);
     }
-    mc_raise_text(self->reader->module, MC_EXPIRED,
-                  "the loader reclaimed the snapshot's generation: keep snapshots short, or give the "
-                  "writer a longer retention or a larger max_size");
+    mc_raise_text(
+        self->reader->module, MC_EXPIRED,
+        "the loader reclaimed the snapshot's generation: keep snapshots short, or give the "
+        "writer a longer retention or a larger max_size");
     return false;
 }
 
@@ -310,8 +312,8 @@ static int collection_contains(PyObject *self_object, PyObject *object)
         return -1;
     }
     if (mc_collection_fronted(self, reading)) {
-        struct mc_front_entry *entry = mc_front_by_object(
-            &self->reader->front, self->channel, object, reading->view.root.generation);
+        struct mc_front_entry *entry = mc_front_by_object(&self->reader->front, self->channel,
+                                                          object, reading->view.root.generation);
         if (entry != NULL) {
             entry->state = MC_FRONT_VISITED;
             self->reader->front.hits++;
@@ -354,8 +356,7 @@ static Py_ssize_t collection_length(PyObject *self_object)
 static mc_collection_object *collection_alloc(struct mc_reader *reader, struct mc_options *options,
                                               PyObject *name, PyObject *codec_options)
 {
-    mc_collection_object *self =
-        PyObject_New(mc_collection_object, reader->module->collection);
+    mc_collection_object *self = PyObject_New(mc_collection_object, reader->module->collection);
     if (self == NULL) {
         return NULL;
     }
@@ -444,11 +445,12 @@ PyDoc_STRVAR(get_many_doc,
              "keys: an iterable of keys. Raises TypeError for a key that Python cannot hash.");
 PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
                           "The document's BSON as MongoDB sent it, as bytes, or None.");
-PyDoc_STRVAR(pluck_doc,
-             "pluck($self, /, key, path, default=None)\n--\n\n"
-             "One field of a document, read in place without copying the rest.\n\n"
-             "path: \"limits.qps\" or \"hosts.0.name\"; an array is entered by index. default: what to "
-             "return when there is no such document or field.");
+PyDoc_STRVAR(
+    pluck_doc,
+    "pluck($self, /, key, path, default=None)\n--\n\n"
+    "One field of a document, read in place without copying the rest.\n\n"
+    "path: \"limits.qps\" or \"hosts.0.name\"; an array is entered by index. default: what to "
+    "return when there is no such document or field.");
 PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
@@ -470,10 +472,11 @@ static PyGetSetDef getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(type_doc,
-             "A read-only mapping from key to Document: one collection of a cache.\n\n"
-             "Follows the cache from generation to generation. A collection that is dropped acts as "
-             "empty, and works again when it is back. From a snapshot, it stays with the snapshot.");
+PyDoc_STRVAR(
+    type_doc,
+    "A read-only mapping from key to Document: one collection of a cache.\n\n"
+    "Follows the cache from generation to generation. A collection that is dropped acts as "
+    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

@@ -33,7 +33,8 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
         }
     }
     if (spec->index == MC_ERROR_FULL) { /* an instance that was not raised by us has them too */
-        values = Py_BuildValue("{s:i,s:i,s:i,s:i}", "needed", 0, "free", 0, "largest", 0, "limit", 0);
+        values =
+            Py_BuildValue("{s:i,s:i,s:i,s:i}", "needed", 0, "free", 0, "largest", 0, "limit", 0);
         if (values == NULL) {
             Py_DECREF(bases);
             return -1;

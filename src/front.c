@@ -34,8 +34,7 @@ struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t chan
         if ((uint32_t)(front->slots[i] >> 32) == hash) {
             struct mc_front_entry *entry = &front->entries[(uint32_t)front->slots[i] - 1];
             if (entry->channel == channel && entry->key_type == key->type &&
-                entry->key_len == key->len &&
-                memcmp(key_bytes(entry), key->data, key->len) == 0) {
+                entry->key_len == key->len && memcmp(key_bytes(entry), key->data, key->len) == 0) {
                 return entry;
             }
         }

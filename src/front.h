@@ -8,20 +8,21 @@
  *
  * An entry says: in every generation from `birth` to `seen` this key of this collection had this
  * document (or, when document is NULL, had none; birth == seen then). A read of generation g is
- * answered when birth <= g <= seen: the current generation and snapshots alike. After a commit an entry
- * whose key the table still leads to the same (offset, birth) is moved up to the new generation and
- * keeps its object.
+ * answered when birth <= g <= seen: the current generation and snapshots alike. After a commit an
+ * entry whose key the table still leads to the same (offset, birth) is moved up to the new
+ * generation and keeps its object.
  *
- * An alias is a guess that the entry confirms: it owns a reference to the key object, so that nothing
- * else can live at that address; only immutable exact types get one. That makes the usual read,
- * one with a key object seen before, as cheap as comparing two pointers.
+ * An alias is a guess that the entry confirms: it owns a reference to the key object, so that
+ * nothing else can live at that address; only immutable exact types get one. That makes the usual
+ * read, one with a key object seen before, as cheap as comparing two pointers.
  *
  * Full, it takes in a key on its second visit only: `door` remembers 16 bits of the keys that
- * were lately turned away, so that keys read once neither cost an allocation nor push out others. Who has
- * to go is found by CLOCK: a hand over the entries that spares whoever was read since it last came by.
+ * were lately turned away, so that keys read once neither cost an allocation nor push out others.
+ * Who has to go is found by CLOCK: a hand over the entries that spares whoever was read since it
+ * last came by.
  *
- * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at most
- * max_bytes; count <= max_entries. One per reader, used under the GIL only.
+ * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at
+ * most max_bytes; count <= max_entries. One per reader, used under the GIL only.
  */
 #ifndef MMAPCACHE_FRONT_H
 #define MMAPCACHE_FRONT_H
@@ -40,13 +41,13 @@
 enum mc_front_state { MC_FRONT_FREE, MC_FRONT_USED, MC_FRONT_VISITED };
 
 struct mc_front_entry {
-    PyObject *document;    /* owned; NULL: there is no such key */
-    PyObject *alias;       /* owned: a key object with this key, or NULL */
-    uint64_t birth, seen;  /* generations, both included */
-    uint64_t offset;       /* of the entry in the file; of a free one: the next free index + 1 */
-    uint32_t hash;         /* of key, type and channel */
-    uint32_t channel;      /* the collection as its handle knows it */
-    uint32_t charge;       /* bytes of memory that it is counted with */
+    PyObject *document;   /* owned; NULL: there is no such key */
+    PyObject *alias;      /* owned: a key object with this key, or NULL */
+    uint64_t birth, seen; /* generations, both included */
+    uint64_t offset;      /* of the entry in the file; of a free one: the next free index + 1 */
+    uint32_t hash;        /* of key, type and channel */
+    uint32_t channel;     /* the collection as its handle knows it */
+    uint32_t charge;      /* bytes of memory that it is counted with */
     uint16_t key_len;
     uint8_t key_type;
     uint8_t state; /* enum mc_front_state */

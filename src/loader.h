@@ -4,8 +4,8 @@
  *         ^
  *         +--- owned by --- Batch <--- owned by --- Replace
  *
- * The core lets one thread in at a time. Short calls are serialised by the GIL; a call that gives it
- * up sets `busy`, and whoever comes in meanwhile gets an error instead of a race.
+ * The core lets one thread in at a time. Short calls are serialised by the GIL; a call that gives
+ * it up sets `busy`, and whoever comes in meanwhile gets an error instead of a race.
  */
 #ifndef MMAPCACHE_LOADER_H
 #define MMAPCACHE_LOADER_H
@@ -14,8 +14,7 @@
 #include "writer.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct mc_module *module;
+    PyObject_HEAD struct mc_module *module;
     struct mc_writer *writer; /* NULL: closed */
     PyObject *path;           /* owned str, as it was given; empty: anonymous */
     char *absolute;           /* owned; NULL: anonymous */
@@ -27,16 +26,15 @@ typedef struct {
 enum mc_batch_stage { MC_BATCH_NEW, MC_BATCH_OPEN, MC_BATCH_DONE };
 
 typedef struct {
-    PyObject_HEAD
-    mc_writer_object *writer; /* owned */
+    PyObject_HEAD mc_writer_object *writer; /* owned */
     enum mc_batch_stage stage;
     struct mc_batch_counts counts; /* once it is done */
     uint64_t generation;           /* published, 0: nothing */
     void *replace;                 /* the Replace that is open, not owned */
 } mc_batch_object;
 
-/* The core's writer, ready for one call: NULL with an exception when it is closed, busy, or the parent
- * process's. */
+/* The core's writer, ready for one call: NULL with an exception when it is closed, busy, or the
+ * parent process's. */
 struct mc_writer *mc_writer_enter(mc_writer_object *self);
 
 /* A new Batch, not begun. */

@@ -11,9 +11,9 @@
  *      writer_type.c    Writer                batch_type.c     Batch and Replace
  *
  * All Python objects live in struct mc_module, one per interpreter: nothing here is static but
- * constants. No type of the binding takes part in garbage collection, on purpose: a Cache refers to its
- * collections, a Collection, Snapshot, view or iterator to C structs and text, and nothing refers
- * back, so that no cycle can form, and making one costs an allocation and no bookkeeping.
+ * constants. No type of the binding takes part in garbage collection, on purpose: a Cache refers to
+ * its collections, a Collection, Snapshot, view or iterator to C structs and text, and nothing
+ * refers back, so that no cycle can form, and making one costs an allocation and no bookkeeping.
  *
  * A destructor must not look at the module: during the interpreter's shutdown it may be cleared
  * before the last object goes.
@@ -91,8 +91,8 @@ bool mc_name_is_never(PyObject *object);
  * and bytes that live until PyBuffer_Release(view); validated. 0, or -1 with an exception. */
 int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view);
 
-/* Arguments of a method of `required` ones and one more, None by default, each by position or by name,
- * into values (borrowed): false with TypeError. */
+/* Arguments of a method of `required` ones and one more, None by default, each by position or by
+ * name, into values (borrowed): false with TypeError. */
 bool mc_arguments(const char *method, const char *const *names, Py_ssize_t required,
                   PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 

@@ -1,4 +1,5 @@
-/* reader.c - refreshing the current reading and moving over to another file (reader.h has the picture).
+/* reader.c - refreshing the current reading and moving over to another file (reader.h has the
+ * picture).
  *
  * When does a reader look where?
  *
@@ -7,8 +8,8 @@
  *      each second        the path: was the file deleted or replaced by hand?
  *
  * The clock itself is looked at every `period` reads: 128 for a busy reader, 1 for one that reads
- * seldom, so that both notice within about a second of use. A path that leads nowhere, or to a file without
- * a generation, is asked again later; until then the old file serves.
+ * seldom, so that both notice within about a second of use. A path that leads nowhere, or to a file
+ * without a generation, is asked again later; until then the old file serves.
  */
 #include "reader.h"
 
@@ -19,8 +20,8 @@
 #define SEEK_RESTLESS (SECOND / 100) /* a successor is expected any moment */
 #define SEEK_QUIET SECOND
 
-enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do,
-                              struct mc_view *view, struct mc_error *err)
+enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, struct mc_view *view,
+                              struct mc_error *err)
 {
     struct mc_map *map;
     enum mc_status status =
@@ -235,10 +236,11 @@ bool mc_reader_again(struct mc_reader *reader, unsigned *tries)
     if (++*tries < MC_READ_TRIES) {
         return true;
     }
-    mc_raise_text(reader->module, MC_EXPIRED,
-                  "the loader reclaimed each of %u generations while it was read: this process gets "
-                  "too little time, or the cache is too small for the changes it is given",
-                  MC_READ_TRIES);
+    mc_raise_text(
+        reader->module, MC_EXPIRED,
+        "the loader reclaimed each of %u generations while it was read: this process gets "
+        "too little time, or the cache is too small for the changes it is given",
+        MC_READ_TRIES);
     return false;
 }
 
@@ -313,8 +315,9 @@ PyObject *mc_view_state_bytes(struct mc_module *module, const struct mc_view *vi
     if (*status == MC_EXPIRED || *status == MC_CORRUPT) {
         Py_CLEAR(bytes);
         if (*status == MC_CORRUPT) {
-            mc_raise_text(module, MC_CORRUPT, "the loader's state in the cache file is damaged: "
-                                              "have the loader recreate it");
+            mc_raise_text(module, MC_CORRUPT,
+                          "the loader's state in the cache file is damaged: "
+                          "have the loader recreate it");
         }
     }
     return bytes;

@@ -1,7 +1,8 @@
 /* reader.h - one open cache in this process: which generation is read, and from which file.
  *
  *      Cache, Collection, ... --> mc_reader --> mc_reading now  --> mc_map   the file
- *      Snapshot, iterator -------------------> mc_reading older --> mc_map   perhaps its predecessor
+ *      Snapshot, iterator -------------------> mc_reading older --> mc_map   perhaps its
+ * predecessor
  *
  * A reading is one opened generation, shared by whoever needs exactly that one. The reader replaces
  * `now` when the commit word has moved, and moves over to another file when the root says that this
@@ -18,9 +19,9 @@
 
 struct mc_reading {
     size_t references;
-    uint64_t serial; /* differs for every generation that this reader opened */
-    uint64_t epoch;  /* differs for every file that this reader opened */
-    uint64_t ahead;  /* added to the file's generation, so that ours never goes back */
+    uint64_t serial;     /* differs for every generation that this reader opened */
+    uint64_t epoch;      /* differs for every file that this reader opened */
+    uint64_t ahead;      /* added to the file's generation, so that ours never goes back */
     struct mc_view view; /* of a map that the reading retains */
 };
 
@@ -46,10 +47,11 @@ struct mc_reader_limits {
 
 /* Opens the file at `path`, or at descriptor `fd` when path is NULL. When `empty_will_do`, a file
  * without a generation reads as an empty cache; else it is MC_NOT_READY. Needs no GIL. */
-enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do,
-                              struct mc_view *view, struct mc_error *err);
+enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, struct mc_view *view,
+                              struct mc_error *err);
 
-/* A reader of that view, whose map it takes over, or NULL with MemoryError (the map is released). */
+/* A reader of that view, whose map it takes over, or NULL with MemoryError (the map is released).
+ */
 struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
                                 const struct mc_view *view, struct mc_reader_limits limits);
 

@@ -1,8 +1,8 @@
 /* snapshot_type.c - Snapshot: all collections of a cache in one generation.
  *
  * A snapshot is a counted reference to a reading and nothing more: making one reads no file and
- * takes no lock, and it pins nothing either. The loader does not know of it, so a snapshot kept for longer
- * than the writer's retention may expire; every answer is validated, so it never mixes.
+ * takes no lock, and it pins nothing either. The loader does not know of it, so a snapshot kept for
+ * longer than the writer's retention may expire; every answer is validated, so it never mixes.
  */
 #include "collection.h"
 
@@ -121,7 +121,8 @@ static PyObject *names_of(PyObject *self)
     if (reading == NULL) {
         return NULL;
     }
-    names = mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, &status);
+    names =
+        mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, &status);
     if (names == NULL && status == MC_EXPIRED) {
         mc_raise_text(mc_module_of(self), MC_EXPIRED,
                       "the loader reclaimed the snapshot's generation");
@@ -260,8 +261,7 @@ static PyObject *snapshot_repr(PyObject *self_object)
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
-    {"collection", (PyCFunction)(void (*)(void))snapshot_collection,
-     METH_FASTCALL | METH_KEYWORDS,
+    {"collection", (PyCFunction)(void (*)(void))snapshot_collection, METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
      "The Collection of that name, there or not: an absent one is empty."},
     {"keys", snapshot_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
@@ -281,22 +281,18 @@ static PyGetSetDef getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(type_doc,
-             "A read-only mapping from name to Collection, all of one generation.\n\n"
-             "Reading raises SnapshotExpired when the loader had to reclaim that generation, which it "
-             "does not before the writer's retention has passed unless its memory is short.");
+PyDoc_STRVAR(
+    type_doc,
+    "A read-only mapping from name to Collection, all of one generation.\n\n"
+    "Reading raises SnapshotExpired when the loader had to reclaim that generation, which it "
+    "does not before the writer's retention has passed unless its memory is short.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)type_doc},
-    {Py_tp_dealloc, snapshot_dealloc},
-    {Py_tp_repr, snapshot_repr},
-    {Py_tp_iter, snapshot_iter},
-    {Py_tp_methods, methods},
-    {Py_tp_getset, getset},
-    {Py_mp_length, snapshot_length},
-    {Py_mp_subscript, snapshot_subscript},
-    {Py_sq_contains, contains},
-    {0, NULL},
+    {Py_tp_doc, (void *)type_doc},   {Py_tp_dealloc, snapshot_dealloc},
+    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, snapshot_iter},
+    {Py_tp_methods, methods},        {Py_tp_getset, getset},
+    {Py_mp_length, snapshot_length}, {Py_mp_subscript, snapshot_subscript},
+    {Py_sq_contains, contains},      {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -1,10 +1,10 @@
 /* views.c - keys(), items() and values() of a Collection, and the iterators over them.
  *
- * A view is the collection seen from one side, as a dict's views are: it holds nothing, and answers with
- * what the collection holds when asked. An iterator is different: it keeps the reading it began with and
- * walks that generation to the end, or raises SnapshotExpired when the loader had to reclaim it.
- * Each step validates what it copied before anybody sees it. The order is that of the keys' hashes:
- * any, and another one in another file.
+ * A view is the collection seen from one side, as a dict's views are: it holds nothing, and answers
+ * with what the collection holds when asked. An iterator is different: it keeps the reading it
+ * began with and walks that generation to the end, or raises SnapshotExpired when the loader had to
+ * reclaim it. Each step validates what it copied before anybody sees it. The order is that of the
+ * keys' hashes: any, and another one in another file.
  *
  * The iterator looks AHEAD entries ahead and asks for their memory, so that a walk waits for the
  * memory's bandwidth and not for each entry in turn.
@@ -16,15 +16,13 @@
 enum { AHEAD = 16 };
 
 typedef struct {
-    PyObject_HEAD
-    mc_collection_object *collection; /* owned */
+    PyObject_HEAD mc_collection_object *collection; /* owned */
     enum mc_view_kind kind;
 } view_object;
 
 typedef struct {
-    PyObject_HEAD
-    mc_collection_object *collection; /* owned */
-    struct mc_reading *reading;       /* counted; NULL: exhausted */
+    PyObject_HEAD mc_collection_object *collection; /* owned */
+    struct mc_reading *reading;                     /* counted; NULL: exhausted */
     struct mc_walk walk;
     enum mc_view_kind kind;
     enum mc_status status; /* of the entry behind the last one fetched */
@@ -99,9 +97,10 @@ static PyObject *finish(iterator_object *self)
     self->reading = NULL;
     mc_reading_release(reading);
     if (status == MC_EXPIRED) {
-        mc_raise_text(self->collection->reader->module, MC_EXPIRED,
-                      "the loader reclaimed the generation that is iterated over: give the writer a "
-                      "longer retention or a larger max_size");
+        mc_raise_text(
+            self->collection->reader->module, MC_EXPIRED,
+            "the loader reclaimed the generation that is iterated over: give the writer a "
+            "longer retention or a larger max_size");
     } else if (status == MC_CORRUPT) {
         mc_collection_corrupt(self->collection);
     }
@@ -222,8 +221,8 @@ static int items_contain(PyObject *self, PyObject *pair)
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
         return 0;
     }
-    found = PyObject_GetItem((PyObject *)((view_object *)self)->collection,
-                             PyTuple_GET_ITEM(pair, 0));
+    found =
+        PyObject_GetItem((PyObject *)((view_object *)self)->collection, PyTuple_GET_ITEM(pair, 0));
     if (found == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_KeyError)) {
             return -1;
@@ -314,12 +313,18 @@ static PyGetSetDef view_getset[] = {
 };
 
 #define COMMON_SLOTS                                                                               \
-    {Py_tp_dealloc, view_dealloc}, {Py_tp_iter, view_iter}, {Py_tp_repr, view_repr},              \
-        {Py_tp_getset, view_getset}, {Py_mp_length, view_length}
+    {Py_tp_dealloc, view_dealloc}, {Py_tp_iter, view_iter}, {Py_tp_repr, view_repr},               \
+        {Py_tp_getset, view_getset},                                                               \
+    {                                                                                              \
+        Py_mp_length, view_length                                                                  \
+    }
 #define SET_SLOTS                                                                                  \
-    {Py_tp_methods, set_methods}, {Py_tp_richcompare, view_compare},                              \
+    {Py_tp_methods, set_methods}, {Py_tp_richcompare, view_compare},                               \
         {Py_tp_hash, PyObject_HashNotImplemented}, {Py_nb_and, view_and}, {Py_nb_or, view_or},     \
-        {Py_nb_subtract, view_subtract}, {Py_nb_xor, view_xor}
+        {Py_nb_subtract, view_subtract},                                                           \
+    {                                                                                              \
+        Py_nb_xor, view_xor                                                                        \
+    }
 
 static PyType_Slot keys_slots[] = {
     {Py_tp_doc, (void *)"The keys of a collection: a set-like view."},
@@ -356,12 +361,16 @@ static PyType_Spec view_specs[MC_VIEW_KINDS] = {
                   items_slots},
 };
 
+/* They have no name in the module: nobody makes one but through a Collection. */
 int mc_views_init(PyObject *module, struct mc_module *state)
 {
     for (int kind = 0; kind < MC_VIEW_KINDS; kind++) {
-        if (mc_add_type(module, &view_specs[kind], &state->views[kind]) < 0) {
+        state->views[kind] =
+            (PyTypeObject *)PyType_FromModuleAndSpec(module, &view_specs[kind], NULL);
+        if (state->views[kind] == NULL) {
             return -1;
         }
     }
-    return mc_add_type(module, &iterator_spec, &state->iterator);
+    state->iterator = (PyTypeObject *)PyType_FromModuleAndSpec(module, &iterator_spec, NULL);
+    return state->iterator == NULL ? -1 : 0;
 }

@@ -40,11 +40,11 @@ static int open_waiting(struct mc_module *module, const char *path,
         struct mc_error error;
         enum mc_status status;
         int64_t left;
-        Py_BEGIN_ALLOW_THREADS
-        status = path == NULL ? mc_writer_open_anonymous(options, out, &error)
-                              : mc_writer_open(path, options, out, &error);
-        Py_END_ALLOW_THREADS
-        if (status == MC_OK) {
+        Py_BEGIN_ALLOW_THREADS status = path == NULL
+                                            ? mc_writer_open_anonymous(options, out, &error)
+                                            : mc_writer_open(path, options, out, &error);
+        Py_END_ALLOW_THREADS if (status == MC_OK)
+        {
             return 0;
         }
         left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
@@ -115,8 +115,9 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     if (mode < 0 || (mode & ~0777) != 0 || (mode & 0600) != 0600 || (mode & 0002) != 0) {
-        PyErr_SetString(PyExc_ValueError, "mode: permission bits such as 0o640, readable and writable "
-                                          "for the owner and not writable for everybody");
+        PyErr_SetString(PyExc_ValueError,
+                        "mode: permission bits such as 0o640, readable and writable "
+                        "for the owner and not writable for everybody");
         return NULL;
     }
     options.mode = (uint32_t)mode;
@@ -360,10 +361,8 @@ static PyObject *writer_checkpoint(PyObject *self_object, PyObject *Py_UNUSED(ig
         return NULL;
     }
     self->busy = true;
-    Py_BEGIN_ALLOW_THREADS
-    status = mc_writer_checkpoint(writer, &error);
-    Py_END_ALLOW_THREADS
-    self->busy = false;
+    Py_BEGIN_ALLOW_THREADS status = mc_writer_checkpoint(writer, &error);
+    Py_END_ALLOW_THREADS self->busy = false;
     if (status != MC_OK) {
         return mc_raise(self->module, &error);
     }
@@ -385,25 +384,28 @@ static PyObject *writer_repr(PyObject *self_object)
 }
 
 PyDoc_STRVAR(anonymous_doc,
-             "anonymous($type, /, *, max_size=\"1GiB\", retention=1.0, collapse=True)\n--\n\n"
+             "anonymous($type, /, *, max_size=None, retention=1.0, collapse=True)\n--\n\n"
              "A cache without a file, for children that are forked later: a sealed memfd.");
 PyDoc_STRVAR(reader_doc,
              "reader($self, /, *, populate=False, codec_options=None, front_bytes=16777216,\n"
              "       front_entries=16384)\n--\n\n"
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
              "The arguments are those of mmapcache.open().");
-PyDoc_STRVAR(report_doc,
-             "report($self, /, *, state=None, error=None, source=None, confirmed=None)\n--\n\n"
-             "Updates what Cache.status() shows, without a commit. None keeps what is there.\n\n"
-             "state: at most 31 bytes, such as \"polling\". error: at most 479 bytes, \"\" for none.\n"
-             "source: at most 255 bytes; longer text is cut.\n"
-             "confirmed: when the data was last known to be current, Unix seconds, or True for now.");
+PyDoc_STRVAR(
+    report_doc,
+    "report($self, /, *, state=None, error=None, source=None, confirmed=None)\n--\n\n"
+    "Updates what Cache.status() shows, without a commit. None keeps what is there.\n\n"
+    "state: at most 31 bytes, such as \"polling\". error: at most 479 bytes, \"\" for none.\n"
+    "source: at most 255 bytes; longer text is cut.\n"
+    "confirmed: when the data was last known to be current, Unix seconds, or True for now.");
 
 static PyMethodDef methods[] = {
     {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
      METH_VARARGS | METH_KEYWORDS | METH_CLASS, anonymous_doc},
-    {"reader", (PyCFunction)(void (*)(void))writer_reader, METH_VARARGS | METH_KEYWORDS, reader_doc},
-    {"report", (PyCFunction)(void (*)(void))writer_report, METH_VARARGS | METH_KEYWORDS, report_doc},
+    {"reader", (PyCFunction)(void (*)(void))writer_reader, METH_VARARGS | METH_KEYWORDS,
+     reader_doc},
+    {"report", (PyCFunction)(void (*)(void))writer_report, METH_VARARGS | METH_KEYWORDS,
+     report_doc},
     {"batch", writer_batch, METH_NOARGS,
      "batch($self, /)\n--\n\n"
      "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
@@ -432,10 +434,11 @@ static PyGetSetDef getset[] = {
 
 PyDoc_STRVAR(
     type_doc,
-    "Writer(path, *, max_size=\"1GiB\", mode=416, timeout=0.0, recreate=False, retention=1.0,\n"
+    "Writer(path, *, max_size=None, mode=416, timeout=0.0, recreate=False, retention=1.0,\n"
     "       collapse=True)\n--\n\n"
     "The one loader of a cache file, which is created when there is none.\n\n"
-    "max_size: bytes, an int or text like \"512MiB\"; without it an existing file keeps its own and a\n"
+    "max_size: bytes, an int or text like \"512MiB\"; without it an existing file keeps its own "
+    "and a\n"
     "new one has 1 GiB. Another size builds a successor with the content carried over.\n"
     "mode: permission bits of a new file. timeout: seconds to wait while another loader holds\n"
     "it, None for ever. recreate: replace a file that is foreign, corrupt or of another version.\n"
