@@ -103,7 +103,7 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
 
 /* A root of the given type with len bytes to be filled. */
 struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
-                                uint8_t **bytes);
+                                 uint8_t **bytes);
 
 /* A view of the given type on bytes of the same block. */
 PyObject *mc_view_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len);
@@ -217,6 +217,8 @@ PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict);
 PyObject *mc_object_compare(PyObject *self, PyObject *other, int operation);
 Py_hash_t mc_object_hash(PyObject *self);
 PyObject *mc_object_repr(PyObject *self);
+
+extern PyMethodDef mc_json_functions[]; /* json.c: json_default */
 
 enum mc_fields_kind { MC_KEYS, MC_VALUES, MC_ITEMS };
 PyObject *mc_fields_view(struct mc_document *self, enum mc_fields_kind kind);

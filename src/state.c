@@ -300,7 +300,8 @@ static int make_types(PyObject *module, struct mc_document_state *state)
         memcpy((char *)state + types[i].place, &type, sizeof type);
     }
     if (PyModule_AddObjectRef(module, "Document", (PyObject *)state->document_type) < 0 ||
-        PyModule_AddObjectRef(module, "Array", (PyObject *)state->array_type) < 0) {
+        PyModule_AddObjectRef(module, "Array", (PyObject *)state->array_type) < 0 ||
+        PyModule_AddFunctions(module, mc_json_functions) < 0) {
         return -1;
     }
     return 0;
