@@ -70,6 +70,7 @@ enum mc_status mc_buddy_check(const struct mc_buddy *b);
 /* Test hooks: every allocation of the allocator's own memory goes through the first; the second
  * lends its arrays out for damage. */
 extern void *(*mc_buddy_test_realloc)(void *old, size_t bytes);
+#define MC_BUDDY_TEST_ARRAYS 17u
 uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words);
 #endif
 

@@ -116,12 +116,13 @@ enum mc_status mc_buddy_check(const struct mc_buddy *b)
 }
 
 #ifdef MC_TEST
-/* Lends one of the arrays: 0-5 the levels' words, 6-11 their has[], 12 nonempty, 13 free_granules,
- * 14 the class bytes. */
+/* Lends one of the arrays: the words of each level, the has[] of each level, nonempty,
+ * free_granules, the class bytes. */
 uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words)
 {
     uint64_t *other[] = {b->nonempty, &b->free_granules, (uint64_t *)(void *)b->classes};
     uint64_t counts[] = {MASKS, 1, b->groups * 8};
+    _Static_assert(2 * LEVELS + 3 == MC_BUDDY_TEST_ARRAYS, "buddy.h says how many there are");
     if (which >= 2 * LEVELS) {
         *words = counts[which - 2 * LEVELS];
         return other[which - 2 * LEVELS];

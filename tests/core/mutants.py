@@ -41,7 +41,8 @@ def build(number: int, source: Path, out: Path) -> dict[str, Path]:
     # A fault may leave a variable unused; that is no reason not to try it.
     common = [compiler, "-std=c11", *flags, "-Wno-error", "-w", define]
     subprocess.run([*common, "-c", str(source), "-o", str(faulty)], check=True)
-    tests = sorted(out.glob("test_*.o"), key=lambda test: (test.stem != f"test_{source.stem}", test))
+    own = f"test_{source.stem}"
+    tests = sorted(out.glob("test_*.o"), key=lambda test: (not test.stem.startswith(own), test))
     programs = {}
     for test in tests:
         programs[test.stem] = folder / test.stem
