@@ -15,6 +15,7 @@
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
+#define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
 #define GROUP_WORDS 4u /* generation, time, extents, bytes */
 
 #ifdef MC_TEST
@@ -89,8 +90,8 @@ static uint64_t bits(unsigned first, unsigned count)
     return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
 }
 
-/* Makes sure that `granules` have young bits and that marking `count` words needs no memory. */
-static enum mc_status young_prepare(struct mc_arena_scope *scope, uint64_t granules, size_t count)
+/* Makes sure that `granules` have young bits. */
+static enum mc_status young_room(struct mc_arena_scope *scope, uint64_t granules)
 {
     size_t needed = (size_t)(granules / 64) + 1;
     if (needed > scope->words) {
@@ -103,10 +104,10 @@ static enum mc_status young_prepare(struct mc_arena_scope *scope, uint64_t granu
         scope->young = young;
         scope->words = words;
     }
-    return words_prepare(&scope->touched, count);
+    return MC_OK;
 }
 
-static void young_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+static void bits_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
 {
     while (granules > 0) {
         uint64_t word = offset / 64;
@@ -121,7 +122,7 @@ static void young_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t gr
     }
 }
 
-static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+static void bits_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
 {
     while (granules > 0) {
         unsigned first = (unsigned)(offset % 64);
@@ -132,9 +133,84 @@ static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t 
     }
 }
 
-/* Frees everything young in a scope: its words' runs of set bits are allocated extents or parts of them. */
+/* Words of bits that an extent can touch. */
+static size_t words_touched(uint64_t granules)
+{
+    return (size_t)(granules / 64) + 2;
+}
+
+/* Turns the list into bits; `more` words will be touched besides. */
+static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_granules, size_t more)
+{
+    enum mc_status status = young_room(scope, arena_granules);
+    for (unsigned i = 0; i < scope->few_count; i++) {
+        more += words_touched(scope->few[i].granules);
+    }
+    if (status == MC_OK) {
+        status = words_prepare(&scope->touched, more);
+    }
+    if (status == MC_OK && !scope->spilled) {
+        for (unsigned i = 0; i < scope->few_count; i++) {
+            bits_set(scope, scope->few[i].offset, scope->few[i].granules);
+        }
+        scope->few_count = 0;
+        scope->spilled = true;
+    }
+    return status;
+}
+
+/* Makes sure that one more extent can be marked. */
+static enum mc_status young_prepare(struct mc_arena_scope *scope, uint64_t arena_granules,
+                                    uint64_t granules)
+{
+    if (!scope->spilled && scope->few_count < MC_YOUNG_FEW) {
+        return MC_OK;
+    }
+    return young_spill(scope, arena_granules, words_touched(granules));
+}
+
+static void young_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+{
+    if (scope->spilled) {
+        bits_set(scope, offset, granules);
+    } else {
+        assert(scope->few_count < MC_YOUNG_FEW);
+        scope->few[scope->few_count++] = (struct mc_young){offset, granules};
+    }
+}
+
+/* Forgets one young extent, which was marked as it is given here. */
+static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
+{
+    if (scope->spilled) {
+        bits_clear(scope, offset, granules);
+        return;
+    }
+    for (unsigned i = 0; i < scope->few_count; i++) {
+        if (scope->few[i].offset == offset) {
+            assert(scope->few[i].granules == granules);
+            scope->few[i] = scope->few[--scope->few_count];
+            return;
+        }
+    }
+}
+
+static void young_forget_all(struct mc_arena_scope *scope)
+{
+    for (size_t i = 0; i < scope->touched.count; i++) {
+        scope->young[scope->touched.items[i]] = 0;
+    }
+    words_clear(&scope->touched);
+    scope->few_count = 0;
+    scope->spilled = false;
+}
+
+/* Frees everything young in a scope: runs of set bits are allocated extents or parts of them. */
 static void young_free_all(struct mc_arena *arena, struct mc_arena_scope *scope)
 {
+    for (unsigned i = 0; i < scope->few_count; i++) {
+        mc_buddy_free(arena->buddy, scope->few[i].offset, scope->few[i].granules);
+    }
     for (size_t i = 0; i < scope->touched.count; i++) {
         uint64_t word = scope->touched.items[i];
         uint64_t left = scope->young[word];
@@ -147,15 +223,7 @@ static void young_free_all(struct mc_arena *arena, struct mc_arena_scope *scope)
             left &= ~bits(first, count);
         }
     }
-    words_clear(&scope->touched);
-}
-
-static void young_forget_all(struct mc_arena_scope *scope)
-{
-    for (size_t i = 0; i < scope->touched.count; i++) {
-        scope->young[scope->touched.items[i]] = 0;
-    }
-    words_clear(&scope->touched);
+    young_forget_all(scope);
 }
 
 /* ---- life ---- */
@@ -180,10 +248,22 @@ void mc_arena_destroy(struct mc_arena *arena)
     *arena = (struct mc_arena){0};
 }
 
+static void small_give_back(struct mc_arena *arena)
+{
+    if (arena->small_left > 0) {
+        mc_buddy_free(arena->buddy, arena->small_at, arena->small_left);
+        arena->small_left = 0;
+    }
+}
+
 /* Granules from the allocator, with room made for them if need be. */
 static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found)
 {
     enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
+    if (status == MC_FULL && arena->small_left > 0) {
+        small_give_back(arena);
+        status = mc_buddy_alloc(arena->buddy, granules, found);
+    }
     while (status == MC_FULL) {
         status = arena->make_room(arena->context, granules * MC_GRANULE);
         if (status != MC_OK) {
@@ -221,7 +301,7 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
         return status;
     }
     found = trim(arena, found, taken, granules, align);
-    status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules / 64 + 2);
+    status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
     if (status != MC_OK) {
         mc_buddy_free(arena->buddy, found, granules);
         return status;
@@ -229,6 +309,44 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
     young_set(scope, found, granules);
     *offset = found * MC_GRANULE;
     return MC_OK;
+}
+
+enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
+                                    uint64_t *offset)
+{
+    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
+    uint64_t pad = (align - arena->small_at % align) % align;
+    if (arena->small_left < pad + granules) {
+        small_give_back(arena);
+        if (granules > SMALL_GRANULES ||
+            mc_buddy_alloc(arena->buddy, SMALL_GRANULES, &arena->small_at) != MC_OK) {
+            return mc_arena_alloc(arena, bytes, alignment, offset); /* which may make room */
+        }
+        arena->small_left = SMALL_GRANULES;
+        pad = (align - arena->small_at % align) % align;
+        if (arena->small_left < pad + granules) {
+            return mc_arena_alloc(arena, bytes, alignment, offset);
+        }
+    }
+    enum mc_status status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
+    if (status != MC_OK) {
+        return status;
+    }
+    if (pad > 0) {
+        mc_buddy_free(arena->buddy, arena->small_at, pad);
+    }
+    uint64_t found = arena->small_at + pad;
+    arena->small_at += pad + granules;
+    arena->small_left -= pad + granules;
+    young_set(scope, found, granules);
+    *offset = found * MC_GRANULE;
+    return MC_OK;
+}
+
+uint64_t mc_arena_free(const struct mc_arena *arena)
+{
+    return (mc_buddy_free_granules(arena->buddy) + arena->small_left) * MC_GRANULE;
 }
 
 enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count)
@@ -251,19 +369,15 @@ void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
 
 /* ---- the inner scope ---- */
 
-enum mc_status mc_arena_replace_begin(struct mc_arena *arena)
-{
-    assert(arena->scopes[MC_SCOPE_REPLACE].touched.count == 0);
-    assert(arena->scopes[MC_SCOPE_REPLACE].retired.count == 0);
-    return young_prepare(&arena->scopes[MC_SCOPE_REPLACE], mc_buddy_granules(arena->buddy), 0);
-}
-
 enum mc_status mc_arena_replace_end(struct mc_arena *arena)
 {
     struct mc_arena_scope *outer = &arena->scopes[MC_SCOPE_BATCH];
     struct mc_arena_scope *inner = &arena->scopes[MC_SCOPE_REPLACE];
-    enum mc_status status =
-        young_prepare(outer, mc_buddy_granules(arena->buddy), inner->touched.count);
+    uint64_t granules = mc_buddy_granules(arena->buddy);
+    enum mc_status status = young_spill(inner, granules, 0);
+    if (status == MC_OK) {
+        status = young_spill(outer, granules, inner->touched.count);
+    }
     if (status == MC_OK) {
         status = words_prepare(&outer->retired, inner->retired.count);
     }
@@ -276,9 +390,8 @@ enum mc_status mc_arena_replace_end(struct mc_arena *arena)
             words_push(&outer->touched, word);
         }
         outer->young[word] |= inner->young[word];
-        inner->young[word] = 0;
     }
-    words_clear(&inner->touched);
+    young_forget_all(inner);
     arena->scope = MC_SCOPE_BATCH;
     for (size_t i = 0; i < inner->retired.count; i++) { /* the batch's own blocks are free now */
         uint64_t extent = inner->retired.items[i];

@@ -8,8 +8,9 @@
  * in place and freed at once. Anything older is *retired* instead: generations that readers may still
  * use refer to it, and it waits in a queue until the writer has announced its reuse.
  *
- * Youth is one bit per granule in private memory, so that an abort frees exactly what the batch allocated
- * by walking set bits, whatever structures the blocks belonged to. There are two scopes, a batch and a
+ * Youth is a short list of extents for a small batch, whose every question it answers from one cache line or
+ * two; a larger batch spills the list into one bit per granule. An abort frees exactly what the batch
+ * allocated by walking either, whatever structures the blocks belonged to. There are two scopes, a batch and a
  * replace within it, each with its own young bits and its own retired list; cancelling the inner one
  * takes back what was done in it and nothing else.
  *
@@ -35,7 +36,14 @@ struct mc_words {
     size_t head, count, capacity; /* items[head .. head + count) are in use */
 };
 
+#define MC_YOUNG_FEW 16u /* extents on the list: more than a batch of one document allocates */
+
 struct mc_arena_scope {
+    unsigned few_count;
+    bool spilled;            /* the bits tell, not the list */
+    struct mc_young {
+        uint64_t offset, granules;
+    } few[MC_YOUNG_FEW];
     uint64_t *young;         /* a bit per granule */
     size_t words;            /* of young */
     struct mc_words touched; /* indices of words of young that may be non-zero */
@@ -53,6 +61,7 @@ struct mc_arena {
     struct mc_words queue;  /* packed extents of all groups, oldest first */
     struct mc_words groups; /* four words each: generation, time, extents, bytes */
     uint64_t queued;        /* bytes in the queue */
+    uint64_t small_at, small_left; /* granules set aside for small blocks */
     mc_make_room make_room;
     void *context;
 };
@@ -67,6 +76,14 @@ void mc_arena_destroy(struct mc_arena *arena);
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                               uint64_t *offset);
 
+/* The same for nodes and pages, which a commit needs several of and which the next commits give up again: cut
+ * from a stretch that is set aside for them, so that they are adjacent and an allocation is an addition. */
+enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
+                                    uint64_t *offset);
+
+/* Bytes that nothing refers to: free in the allocator, or set aside. */
+uint64_t mc_arena_free(const struct mc_arena *arena);
+
 /* Makes sure that the next `count` releases cannot fail. MC_NOMEM. */
 enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count);
 
@@ -78,11 +95,18 @@ static inline bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offs
 {
     const struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granule = offset / MC_GRANULE;
+    if (!scope->spilled) {
+        for (unsigned i = 0; i < scope->few_count; i++) {
+            if (scope->few[i].offset == granule) {
+                return true;
+            }
+        }
+        return false;
+    }
     return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
 }
 
-/* The inner scope: begin it, keep what it did, or take it back. Ending needs room for lists: MC_NOMEM. */
-enum mc_status mc_arena_replace_begin(struct mc_arena *arena);
+/* The inner scope: keep what was done in it, or take it back. Keeping needs room for lists: MC_NOMEM. */
 enum mc_status mc_arena_replace_end(struct mc_arena *arena);
 void mc_arena_replace_cancel(struct mc_arena *arena);
 

@@ -325,7 +325,7 @@ enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size
     }
     struct mc_work before = writer->works[index];
     struct mc_batch_counts counts = writer->batch.counts;
-    if (mc_arena_replace_begin(&writer->arena) != MC_OK || kept_prepare(writer) != MC_OK) {
+    if (kept_prepare(writer) != MC_OK) {
         return mc_writer_explain(writer, MC_NOMEM, err);
     }
     status = mc_work_create(writer, index, err);

@@ -58,16 +58,16 @@ static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t mo
     return mc_arena_reclaim(&writer->arena, generation, most);
 }
 
-uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, size_t most)
+uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
 {
-    int64_t before = mc_clock_ns() - writer->options.retention_ns;
+    int64_t before = now - writer->options.retention_ns;
     return reclaim(writer, mc_arena_expired(&writer->arena, before), most);
 }
 
 static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
 {
     const struct mc_buddy *buddy = writer->arena.buddy;
-    uint64_t free_bytes = mc_buddy_free_granules(buddy) * MC_GRANULE;
+    uint64_t free_bytes = mc_arena_free(&writer->arena);
     uint64_t largest = mc_buddy_largest(buddy) * MC_GRANULE;
     uint64_t limit = writer->superblock.max_size;
     (void)mc_fail(&writer->room, MC_FULL,
@@ -99,7 +99,7 @@ static uint64_t reclaim_excess(struct mc_writer *writer)
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
 {
     struct mc_writer *writer = context;
-    if (mc_writer_reclaim_expired(writer, SIZE_MAX) > 0 || reclaim_excess(writer) > 0) {
+    if (mc_writer_reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 || reclaim_excess(writer) > 0) {
         return MC_OK;
     }
     enum mc_status status = grow(writer, bytes);

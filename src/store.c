@@ -183,6 +183,10 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
     struct mc_space space = map_space(map);
     const uint64_t *word = &control_of(&space)->commit;
     int64_t end = mc_clock_ns() + nanoseconds;
+    /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that follows it, and
+     * looks again when that is over. Nobody who waits for longer can: a commit without a wake-up has one
+     * within the quiet time before it, which would have been his. */
+    int64_t patience = 2 * MC_WAKE_QUIET_NS;
     for (;;) {
         int64_t left = end - mc_clock_ns();
         if (shm_load_acquire(word) != generation) {
@@ -191,7 +195,9 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
         if (left <= 0) {
             return false;
         }
-        mc_futex_wait(word, (uint32_t)generation, left); /* little-endian: the low half comes first */
+        /* little-endian: the low half comes first */
+        mc_futex_wait(word, (uint32_t)generation, left < patience ? left : patience);
+        patience = INT64_MAX;
     }
 }
 
@@ -383,7 +389,11 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
     }
     shm_write(space->base + MC_RING_OFFSET + slot * sizeof *root, root, sizeof *root);
     shm_store_release(&control->commit, root->generation); /* pairs with the acquire of mc_view_open */
-    mc_futex_wake(&control->commit);
+}
+
+void mc_wake(const struct mc_space *space)
+{
+    mc_futex_wake(&control_of(space)->commit);
 }
 
 /* ---- the loader's report ---- */

@@ -180,10 +180,15 @@ enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superb
 void mc_raise_horizon(const struct mc_space *space, uint64_t horizon);
 uint64_t mc_horizon(const struct mc_space *space);
 
-/* Publishes root->generation, which is one more than the current one: its root record, then the commit word,
- * then a wake-up for who waits. Everything that it refers to was stored before. */
+/* Publishes root->generation, which is one more than the current one: its root record, then the commit
+ * word. Everything that it refers to was stored before. */
 void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
                 struct mc_root *root);
+/* Wakes everybody in mc_map_wait. A wake-up is a system call, a quarter of a small commit, so a loader may
+ * leave it out for commits within MC_WAKE_QUIET_NS of the last one. */
+#define MC_WAKE_QUIET_NS 1000000
+void mc_wake(const struct mc_space *space);
+
 uint64_t mc_commit_word(const struct mc_space *space);
 
 /* Writes the report after the one in `slot`, which is updated. */

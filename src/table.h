@@ -3,7 +3,7 @@
  *              reference (one word)
  *              offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | zero : 6
  *
- *   root ---> node of 2^b references, 1 <= b <= 8, picked by the next b bits of the hash
+ *   root ---> node of 2^b references, 1 <= b <= 6, picked by the next b bits of the hash
  *              |   |
  *              |   +---> page of `size` cache lines, 8 slots each
  *              |           slot: tag : 28 (the hash's upper bits) | entry's offset in granules : 36
@@ -11,16 +11,16 @@
  *              +---> node ...       +---> entry { checksum, lengths, birth, key, value }
  *
  * Extendible hashing (Fagin, Nievergelt, Pippenger, Strong: Extendible Hashing, 1979) doubles its
- * directory when a page can split no more. Here a directory never grows past 2^8 references: a page
+ * directory when a page can split no more. Here a directory never grows past 2^6 references: a page
  * that is full there gets a small directory of its own, so that the largest single step is a copy of
- * 2 KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent references of its
+ * half a KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent references of its
  * node, all equal; reference 0 is an empty page.
  *
  * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
  * its depth, how many slots of a page are used), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
  * check could want to know follows from the keys of the entries below.
  *
- * A page is exactly as large as its entries need at a load of about 0.8, 1 to 16 lines, and is searched
+ * A page is exactly as large as its entries need at a load of about 0.8, 1 to 8 lines, and is searched
  * a line at a time from the line that the tag names. Lines fill from their first slot, so an empty slot
  * ends a search. All decisions, splits included, need the tag only: growing never reads an entry.
  * The tag holds 28 bits, of which a page D levels down shares D, so a table of a million keys compares
@@ -43,11 +43,11 @@
 #include "shm.h"
 #include "status.h"
 
-#define MC_NODE_BITS 8u       /* a node has at most 2^8 references */
-#define MC_PAGE_LINES 16u     /* lines of a page that can still split */
+#define MC_NODE_BITS 6u       /* a node has at most 2^6 references: 512 bytes to copy */
+#define MC_PAGE_LINES 8u      /* lines of a page that can still split */
 #define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
 #define MC_TAG_BITS 28u
-#define MC_TABLE_LEVELS 4u    /* nodes on a path: 8 + 8 + 8 + 4 bits */
+#define MC_TABLE_LEVELS 5u    /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
 
 /* Where a table is: addresses and the end of what may be referred to. */
 struct mc_space {

@@ -96,7 +96,7 @@ static enum mc_status page_write(struct mc_table_writer *writer, const struct pa
                                  uint64_t *offset)
 {
     size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
-    enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_LINE_BYTES, offset);
+    enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset);
     if (status == MC_OK) {
         shm_write(writer->space.base + *offset, page->slots, bytes);
     }
@@ -186,7 +186,7 @@ static enum mc_status path_own(struct mc_table_writer *writer, struct path *path
         if (mc_arena_is_young(writer->arena, old)) {
             continue;
         }
-        enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, &offset);
+        enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_GRANULE, &offset);
         if (status != MC_OK) {
             return status;
         }
@@ -217,7 +217,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
     struct step *step = &path->steps[path->levels - 1];
     unsigned bits = ref_size(step->ref);
     uint64_t refs[1 << MC_NODE_BITS], offset;
-    enum mc_status status = mc_arena_alloc(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
+    enum mc_status status = mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
     if (status != MC_OK) {
         return status;
     }
@@ -240,7 +240,7 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
                                   const uint64_t halves[2])
 {
     uint64_t offset;
-    enum mc_status status = mc_arena_alloc(writer->arena, 16, MC_GRANULE, &offset);
+    enum mc_status status = mc_arena_alloc_small(writer->arena, 16, MC_GRANULE, &offset);
     if (status == MC_OK) {
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
         shm_write(writer->space.base + offset, halves, 16);
@@ -374,7 +374,7 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
     uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
     bool young = mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
     if (!young) {
-        enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_LINE_BYTES, &copy);
+        enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, &copy);
         if (status != MC_OK) {
             return status;
         }

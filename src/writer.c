@@ -533,7 +533,6 @@ enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *e
 enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
                                  struct mc_error *err)
 {
-    const struct mc_buddy *buddy = writer->arena.buddy;
     struct mc_space *space = &writer->table.space;
     if (writer->root.generation >= MC_GENERATION_MAX) {
         return mc_fail(err, MC_LIMIT, "the cache has had %llu generations: recreate it",
@@ -552,13 +551,18 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     root->generation = writer->root.generation + 1;
     root->file_size = space->limit;
     root->published_at = mc_time_us();
-    root->free = mc_buddy_free_granules(buddy) * MC_GRANULE;
+    root->free = mc_arena_free(&writer->arena);
     root->used = space->limit - root->free - mc_arena_retired(&writer->arena);
-    root->largest_free = mc_buddy_largest(buddy) * MC_GRANULE;
+    root->largest_free = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     root->huge = writer->huge;
+    int64_t now = mc_clock_ns();
     mc_publish(space, &writer->superblock, root);
+    if (now - writer->woken_at >= MC_WAKE_QUIET_NS) { /* see mc_map_wait for those not woken */
+        mc_wake(space);
+        writer->woken_at = now;
+    }
     writer->root = *root;
-    mc_arena_commit(&writer->arena, root->generation, mc_clock_ns());
-    (void)mc_writer_reclaim_expired(writer, RECLAIM_EACH_COMMIT);
+    mc_arena_commit(&writer->arena, root->generation, now);
+    (void)mc_writer_reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
     return MC_OK;
 }

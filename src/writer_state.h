@@ -51,6 +51,7 @@ struct mc_writer {
     struct mc_arena arena;
     struct mc_table_writer table;
     uint64_t huge;      /* bytes collapsed */
+    int64_t woken_at;   /* mc_clock_ns of the last wake-up */
     struct mc_status_slot report;
     struct mc_error room; /* why make_room found none */
     struct mc_batch batch;
@@ -66,8 +67,8 @@ struct mc_writer {
 /* See mc_make_room in arena.h; context is the writer. */
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
 
-/* Announces and frees blocks whose retention is over, about `most` extents. Returns the bytes freed. */
-uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, size_t most);
+/* Announces and frees blocks whose retention is over at `now` (mc_clock_ns), about `most` extents. Returns the bytes freed. */
+uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, int64_t now, size_t most);
 
 /* Turns a status of the arena or the table into one with a sentence. */
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
