@@ -17,7 +17,7 @@ static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_ele
 static int value_equals(struct mc_field_walk *walk, const struct mc_bson_element *element,
                         PyObject *other)
 {
-    PyObject *value = mc_walk_value(walk, element);
+    PyObject *value = mc_fields_value(walk, element);
     int same = value != NULL ? PyObject_RichCompareBool(value, other, Py_EQ) : -1;
     Py_XDECREF(value);
     return same;
@@ -29,13 +29,13 @@ static int documents_equal(struct mc_document *a, struct mc_document *b)
     struct mc_bson_element element, other;
     int more, same = 1;
     Py_ssize_t counts[2] = {mc_fields_count(a), mc_fields_count(b)};
-    if (counts[0] < 0 || counts[1] < 0 || mc_walk_begin(&walk, a) < 0) {
+    if (counts[0] < 0 || counts[1] < 0 || mc_fields_begin(&walk, a) < 0) {
         return -1;
     }
     if (counts[0] != counts[1]) {
         return 0;
     }
-    while (same == 1 && (more = mc_walk_next(&walk, &element)) != 0) {
+    while (same == 1 && (more = mc_fields_next(&walk, &element)) != 0) {
         PyObject *name, *value;
         if (more < 0) {
             return -1;
@@ -44,7 +44,7 @@ static int documents_equal(struct mc_document *a, struct mc_document *b)
         if (same != 1 || same_bytes(&element, &other)) {
             continue;
         }
-        name = mc_walk_name(&walk, &element);
+        name = mc_fields_name(&walk, &element);
         value = name != NULL ? mc_field_get(b, name) : NULL;
         same = value != NULL ? value_equals(&walk, &element, value) : -1;
         Py_XDECREF(name);
@@ -60,14 +60,14 @@ static int mapping_equals(struct mc_document *self, PyObject *other)
     struct mc_bson_element element;
     Py_ssize_t count = mc_fields_count(self), other_count = PyObject_Size(other);
     int more, same = 1;
-    if (count < 0 || other_count < 0 || mc_walk_begin(&walk, self) < 0) {
+    if (count < 0 || other_count < 0 || mc_fields_begin(&walk, self) < 0) {
         return -1;
     }
     if (count != other_count) {
         return 0;
     }
-    while (same == 1 && (more = mc_walk_next(&walk, &element)) != 0) {
-        PyObject *name = more > 0 ? mc_walk_name(&walk, &element) : NULL, *value = NULL;
+    while (same == 1 && (more = mc_fields_next(&walk, &element)) != 0) {
+        PyObject *name = more > 0 ? mc_fields_name(&walk, &element) : NULL, *value = NULL;
         if (name == NULL) {
             return -1;
         }
@@ -123,13 +123,13 @@ static int arrays_equal(struct mc_document *a, struct mc_document *b)
     struct mc_bson_element element;
     Py_ssize_t counts[2] = {mc_fields_count(a), mc_fields_count(b)};
     int more, same = 1;
-    if (counts[0] < 0 || counts[1] < 0 || mc_walk_begin(&walk, a) < 0) {
+    if (counts[0] < 0 || counts[1] < 0 || mc_fields_begin(&walk, a) < 0) {
         return -1;
     }
     if (counts[0] != counts[1]) {
         return 0;
     }
-    while (same == 1 && (more = mc_walk_next(&walk, &element)) != 0) {
+    while (same == 1 && (more = mc_fields_next(&walk, &element)) != 0) {
         PyObject *other = more > 0 ? mc_member_get(b, (Py_ssize_t)walk.position - 1) : NULL;
         same = other != NULL ? value_equals(&walk, &element, other) : -1;
         Py_XDECREF(other);
@@ -143,13 +143,13 @@ static int list_equals(struct mc_document *self, PyObject *list)
     struct mc_bson_element element;
     Py_ssize_t count = mc_fields_count(self);
     int more, same = 1;
-    if (count < 0 || mc_walk_begin(&walk, self) < 0) {
+    if (count < 0 || mc_fields_begin(&walk, self) < 0) {
         return -1;
     }
     if (count != PyList_GET_SIZE(list)) {
         return 0;
     }
-    while (same == 1 && (more = mc_walk_next(&walk, &element)) != 0) {
+    while (same == 1 && (more = mc_fields_next(&walk, &element)) != 0) {
         PyObject *other;
         if (more < 0) {
             return -1;
@@ -209,7 +209,7 @@ static inline uint64_t mix(uint64_t hash)
 /* -1 with TypeError when the value is unhashable. */
 static Py_hash_t hash_element(struct mc_field_walk *walk, const struct mc_bson_element *element)
 {
-    PyObject *value = mc_walk_value(walk, element);
+    PyObject *value = mc_fields_value(walk, element);
     Py_hash_t hash = -1;
     if (value != NULL && PyFloat_CheckExact(value) &&
         PyFloat_AS_DOUBLE(value) != PyFloat_AS_DOUBLE(value)) {
@@ -229,11 +229,11 @@ Py_hash_t mc_object_hash(PyObject *object)
     struct mc_bson_element element;
     uint64_t sum = array ? 1 : 2;
     int more;
-    if (mc_walk_begin(&walk, self) < 0) {
+    if (mc_fields_begin(&walk, self) < 0) {
         return -1;
     }
-    while ((more = mc_walk_next(&walk, &element)) > 0) {
-        PyObject *name = array ? NULL : mc_walk_name(&walk, &element);
+    while ((more = mc_fields_next(&walk, &element)) > 0) {
+        PyObject *name = array ? NULL : mc_fields_name(&walk, &element);
         Py_hash_t hash = name != NULL || array ? hash_element(&walk, &element) : -1;
         if (hash == -1) {
             Py_XDECREF(name);

@@ -434,13 +434,13 @@ PyObject *mc_field_get(struct mc_document *self, PyObject *name)
 
 /* ---- walking ---- */
 
-int mc_walk_begin(struct mc_field_walk *walk, struct mc_document *document)
+int mc_fields_begin(struct mc_field_walk *walk, struct mc_document *document)
 {
     *walk = (struct mc_field_walk){.document = document, .offset = 4};
     return mc_fields_count(document) < 0 ? -1 : 0;
 }
 
-int mc_walk_next(struct mc_field_walk *walk, struct mc_bson_element *element)
+int mc_fields_next(struct mc_field_walk *walk, struct mc_bson_element *element)
 {
     struct mc_document *self = walk->document;
     if (walk->position >= self->count) {
@@ -463,7 +463,7 @@ static struct mc_field *walk_field(struct mc_field_walk *walk)
     return index != NULL ? &index->fields[walk->position - 1] : NULL;
 }
 
-PyObject *mc_walk_name(struct mc_field_walk *walk, const struct mc_bson_element *element)
+PyObject *mc_fields_name(struct mc_field_walk *walk, const struct mc_bson_element *element)
 {
     struct mc_field *field = walk_field(walk);
     if (field != NULL && field->name != NULL) {
@@ -472,7 +472,7 @@ PyObject *mc_walk_name(struct mc_field_walk *walk, const struct mc_bson_element 
     return mc_name(mc_state_of(walk->document), element->name, element->name_len);
 }
 
-PyObject *mc_walk_value(struct mc_field_walk *walk, const struct mc_bson_element *element)
+PyObject *mc_fields_value(struct mc_field_walk *walk, const struct mc_bson_element *element)
 {
     bool keep = element->type == MC_BSON_DOCUMENT || element->type == MC_BSON_ARRAY;
     bool array = Py_TYPE(walk->document) == mc_state_of(walk->document)->array_type;
@@ -480,7 +480,7 @@ PyObject *mc_walk_value(struct mc_field_walk *walk, const struct mc_bson_element
     if (array && keep) {
         return mc_member_get(walk->document, (Py_ssize_t)walk->position - 1);
     }
-    name = keep ? mc_walk_name(walk, element) : NULL;
+    name = keep ? mc_fields_name(walk, element) : NULL;
     if (keep && name == NULL) {
         return NULL;
     }

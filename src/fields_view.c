@@ -26,7 +26,7 @@ PyObject *mc_fields_iterator(struct mc_document *self, enum mc_fields_kind kind)
     }
     iterator->kind = kind;
     iterator->walk.document = (struct mc_document *)Py_NewRef((PyObject *)self);
-    if (mc_walk_begin(&iterator->walk, self) < 0) {
+    if (mc_fields_begin(&iterator->walk, self) < 0) {
         Py_CLEAR(iterator);
     }
     return (PyObject *)iterator;
@@ -45,7 +45,7 @@ static PyObject *iterator_next(PyObject *object)
     struct iterator *self = (struct iterator *)object;
     struct mc_bson_element element;
     PyObject *name = NULL, *value = NULL, *pair = NULL;
-    int more = self->walk.document != NULL ? mc_walk_next(&self->walk, &element) : 0;
+    int more = self->walk.document != NULL ? mc_fields_next(&self->walk, &element) : 0;
     if (more <= 0) {
         PyObject *document = (PyObject *)self->walk.document;
         self->walk.document = NULL;
@@ -53,13 +53,13 @@ static PyObject *iterator_next(PyObject *object)
         return NULL;
     }
     if (self->kind == MC_KEYS) {
-        return mc_walk_name(&self->walk, &element);
+        return mc_fields_name(&self->walk, &element);
     }
     if (self->kind == MC_VALUES) {
-        return mc_walk_value(&self->walk, &element);
+        return mc_fields_value(&self->walk, &element);
     }
-    name = mc_walk_name(&self->walk, &element);
-    value = name != NULL ? mc_walk_value(&self->walk, &element) : NULL;
+    name = mc_fields_name(&self->walk, &element);
+    value = name != NULL ? mc_fields_value(&self->walk, &element) : NULL;
     if (value != NULL) {
         pair = PyTuple_Pack(2, name, value);
     }

@@ -155,15 +155,15 @@ struct mc_field_walk {
 };
 
 /* Begins; 0, or -1 with an exception. */
-int mc_walk_begin(struct mc_field_walk *walk, struct mc_document *document);
+int mc_fields_begin(struct mc_field_walk *walk, struct mc_document *document);
 
 /* The next element: 1, 0 at the end, -1 with an exception. */
-int mc_walk_next(struct mc_field_walk *walk, struct mc_bson_element *element);
+int mc_fields_next(struct mc_field_walk *walk, struct mc_bson_element *element);
 
-/* The name (new reference) and the value (new reference) of the element that mc_walk_next gave.
+/* The name (new reference) and the value (new reference) of the element that mc_fields_next gave.
  * Nested documents and arrays are remembered, other values are made anew unless remembered. */
-PyObject *mc_walk_name(struct mc_field_walk *walk, const struct mc_bson_element *element);
-PyObject *mc_walk_value(struct mc_field_walk *walk, const struct mc_bson_element *element);
+PyObject *mc_fields_name(struct mc_field_walk *walk, const struct mc_bson_element *element);
+PyObject *mc_fields_value(struct mc_field_walk *walk, const struct mc_bson_element *element);
 
 /* The member of an array, remembered; 0 <= index < count. New reference or NULL with exception. */
 PyObject *mc_member_get(struct mc_document *self, Py_ssize_t index);
