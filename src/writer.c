@@ -145,7 +145,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     *space = (struct mc_space){.base = writer->region.base, .limit = writer->region.file_size};
     uint64_t generation = mc_commit_word(space);
     enum mc_status status = MC_OK;
-    writer->root.generation = writer->superblock.base_generation;
+    /* all of it: a damaged file may have been looked at before this one */
+    writer->root = (struct mc_root){.generation = writer->superblock.base_generation};
     if (generation != 0) {
         status = mc_root_read(space, &writer->superblock, generation, &writer->root, err);
     }
