@@ -16,7 +16,16 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from mmapcache.cli.output import DONE, FAILED, USAGE, CommandError, UsageError, complain, emit
+from mmapcache.cli.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandError,
+    UsageError,
+    complain,
+    emit,
+    naming,
+)
 
 _COMMANDS: Final = {
     "get": ("mmapcache.cli.get", "print one document"),
@@ -89,15 +98,16 @@ def _run(args: argparse.Namespace) -> int:
         return DONE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (CommandError, mmapcache.MmapCacheError, OSError) as error:
-        complain(args.command, _sentence(error))
+    except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
+        complain(args.command, _sentence(error, getattr(args, "path", None)))
         return USAGE if isinstance(error, UsageError) else FAILED
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, path: str | None) -> str:
+    """What went wrong, with the name of the cache file unless the error names a file itself."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error) or type(error).__name__
+    return naming(path, str(error) or type(error).__name__)
 
 
 def _discard_stdout() -> None:

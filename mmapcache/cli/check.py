@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 
 import mmapcache
-from mmapcache.cli.output import DONE, FAILED, complain, emit, emit_json, open_cache, size_text
+from mmapcache.cli.output import (
+    DONE,
+    FAILED,
+    complain,
+    emit,
+    emit_json,
+    naming,
+    open_cache,
+    size_text,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     except (mmapcache.CorruptError, mmapcache.FormatError) as error:
         if args.json:
             emit_json({"clean": False, "path": args.path, "error": str(error)})
-        complain("check", str(error))
+        complain("check", naming(args.path, str(error)))
         return FAILED
     if args.json:
         free = {str(size): count for size, count in found["free_blocks"].items()}

@@ -44,6 +44,11 @@ def complain(command: str, message: str) -> None:
     sys.stderr.write(f"mmapcache {command}: {first}\n")
 
 
+def naming(path: str | None, message: str) -> str:
+    """`message` with `path` in front unless it is named in it already."""
+    return message if path is None or path in message else f"{path}: {message}"
+
+
 def size_text(count: int | float) -> str:
     """Bytes for people: ``0 B``, ``512 B``, ``1.5 KiB``, ``2.0 GiB``."""
     value = float(count)
