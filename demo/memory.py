@@ -2,11 +2,16 @@
 
     python -m demo.memory --cache PATH          -> one JSON object on stdout, bytes
 
-Each group forks some workers, measures the sum of their proportional set sizes (PSS: a page that n
-processes share counts 1/n in each), lets every worker touch every document and measures again. The
-difference is what the documents cost. Three groups: one worker on the mapping, eight workers on the
-mapping, eight workers with a private dict of decoded documents. Nobody else may have the file open,
-or part of its pages would be counted there.
+Each group forks some workers, measures the sum of the proportional set sizes (PSS: a page that n
+processes share counts 1/n in each) of them and their parent, lets every worker touch every document
+and measures again. The parent counts, since it has opened the cache, too, and shares its pages.
+
+    one     1 worker on the mapping
+    eight   8 workers on the mapping
+    bare    8 workers on the mapping without their front caches
+    dicts   8 workers with a private dict of decoded documents
+
+Nobody else may have the file open, or part of its pages would be counted there.
 """
 
 from __future__ import annotations
@@ -28,16 +33,17 @@ _WORKERS: Final = 8
 
 
 class Pss(NamedTuple):
-    """Proportional set size of some processes in bytes: all of it, and the cache file's part."""
+    """Proportional set size of some processes in bytes: the cache file's pages, and all others."""
 
-    total: int
     mapped: int
+    private: int
 
 
 def pss(pids: Sequence[int], path: str) -> Pss:
     """The sum over the processes `pids`; `path` is the cache file."""
     total = sum(_field(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss:") for pid in pids)
-    return Pss(total, sum(_mapped(Path(f"/proc/{pid}/smaps").read_text(), path) for pid in pids))
+    mapped = sum(_mapped(Path(f"/proc/{pid}/smaps").read_text(), path) for pid in pids)
+    return Pss(mapped, total - mapped)
 
 
 def _field(text: str, name: str) -> int:
@@ -57,7 +63,7 @@ def _mapped(smaps: str, path: str) -> int:
 
 
 def _group(count: int, path: str, work: Callable[[], object]) -> Pss:
-    """Forks `count` workers; what `work` adds to their memory while they hold its result."""
+    """The file's pages in `count` forked workers after `work`, and what it added otherwise."""
     pids: list[int] = []
     begin_read, begin_write = os.pipe()
     done_read, done_write = os.pipe()
@@ -68,17 +74,17 @@ def _group(count: int, path: str, work: Callable[[], object]) -> Pss:
                 _worker(begin_read, done_write, work)
             pids.append(pid)
         _await(done_read, count)
-        before = pss(pids, path)
+        before = pss([os.getpid(), *pids], path)
         os.write(begin_write, b"x" * count)
         _await(done_read, count)
-        after = pss(pids, path)
+        after = pss([os.getpid(), *pids], path)
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         for end in (begin_read, begin_write, done_read, done_write):
             os.close(end)
-    return Pss(after.total - before.total, after.mapped - before.mapped)
+    return Pss(after.mapped, after.private - before.private)
 
 
 def _worker(begin: int, done: int, work: Callable[[], object]) -> None:
@@ -113,26 +119,30 @@ def _touch(cache: mmapcache.Cache) -> int:
     return touched
 
 
-def _decode(cache: mmapcache.Cache) -> dict[str, dict[Any, dict[str, Any]]]:
-    """A private dict of everything; the mapping is given back."""
+def _decode(path: str) -> dict[str, dict[Any, dict[str, Any]]]:
+    """A private dict of everything."""
     private: dict[str, dict[Any, dict[str, Any]]] = {}
-    for name in cache:
-        collection = cache[name]
-        private[name] = {key: bson.decode(collection.get_raw(key) or b"") for key in collection}
-    cache.close()
+    with mmapcache.open(path, front_entries=0) as cache:
+        for name in cache:
+            collection = cache[name]
+            private[name] = {key: bson.decode(collection.get_raw(key) or b"") for key in collection}
     return private
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures the three groups and prints one JSON object."""
+    """Measures the groups and prints one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m demo.memory")
     parser.add_argument("--cache", required=True)
-    args = parser.parse_args(argv)
-    with mmapcache.open(args.cache) as cache:
-        one = _group(1, args.cache, lambda: _touch(cache))
-        eight = _group(_WORKERS, args.cache, lambda: _touch(cache))
-        dicts = _group(_WORKERS, args.cache, lambda: _decode(cache))
-    figures = {"one": one._asdict(), "eight": eight._asdict(), "dicts": dicts._asdict()}
+    path = parser.parse_args(argv).cache
+    with mmapcache.open(path) as cache:
+        groups = {
+            "one": _group(1, path, lambda: _touch(cache)),
+            "eight": _group(_WORKERS, path, lambda: _touch(cache)),
+        }
+    with mmapcache.open(path, front_entries=0) as cache:
+        groups["bare"] = _group(_WORKERS, path, lambda: _touch(cache))
+    groups["dicts"] = _group(_WORKERS, path, lambda: _decode(path))
+    figures = {name: group._asdict() for name, group in groups.items()}
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 

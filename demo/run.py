@@ -32,6 +32,12 @@ from demo.world import INTERVAL, WORKERS, DemoError, Probes, World, directory, l
 _WRITES: Final = 5
 _VISIBLE_SECONDS: Final = 20.0
 _LOAD_SECONDS: Final = 6.0
+_GROUPS: Final = {
+    "one": "1 worker",
+    "eight": f"{WORKERS} workers",
+    "bare": f"{WORKERS} workers, front cache off",
+    "dicts": f"{WORKERS} workers, a private dict each",
+}
 
 
 class Demo:
@@ -213,29 +219,26 @@ class Demo:
             arguments += ["--collection", f"{DATABASE}.{name}"]
         _run(arguments)
         figures = json.loads(_run(["demo.memory", "--cache", str(path)]))
-        one, eight, dicts = figures["one"], figures["eight"], figures["dicts"]
         page = self.page
-        page.title(f"Memory that {TOTAL:,} touched documents add (PSS)")
-        names = {"one": "1 worker, shared mapping", "eight": f"{WORKERS} workers, shared mapping"}
-        names["dicts"] = f"{WORKERS} workers, a private dict each"
+        page.title(f"Memory that {TOTAL:,} touched documents take (PSS)")
         rows: list[tuple[str, ...]] = [("", "mapping", "private", "together")]
-        for name, title in names.items():
-            total, mapped = figures[name]["total"], figures[name]["mapped"]
-            rows.append((title, mebibytes(mapped), mebibytes(total - mapped), mebibytes(total)))
+        for name, title in _GROUPS.items():
+            mapped, private = figures[name]["mapped"], figures[name]["private"]
+            cells = map(mebibytes, (mapped, private, mapped + private))
+            rows.append((title, *cells))
         page.table(rows)
+        one, eight, dicts = (sum(figures[name].values()) for name in ("one", "eight", "dicts"))
+        ratio = figures["eight"]["mapped"] / max(figures["one"]["mapped"], 1)
         page.line(
-            f"the mapping of {WORKERS} workers weighs "
-            f"{eight['mapped'] / max(one['mapped'], 1):.2f} times that of one; private is each "
-            "worker's bounded front cache"
+            f"the mapping of {WORKERS} workers weighs {ratio:.2f} times that of one; private is"
         )
-        page.line(
-            f"{WORKERS} dicts weigh {dicts['total'] / eight['total']:.1f} times as much in all"
-        )
+        page.line("each worker's front cache of decoded documents, which is bounded and can be off")
+        page.line(f"the {WORKERS} dicts weigh {dicts / eight:.1f} times as much as the workers")
         page.promise(
             f"{WORKERS} workers share one copy (at most 1.05 times one worker's mapping)",
-            eight["mapped"] <= 1.05 * one["mapped"] and one["mapped"] > 0,
+            0 < figures["eight"]["mapped"] <= 1.05 * figures["one"]["mapped"],
         )
-        page.promise(f"{WORKERS} dicts weigh more", dicts["total"] > eight["total"])
+        page.promise(f"{WORKERS} private dicts weigh more", dicts > eight > one)
 
     # ---- steps ----
 
