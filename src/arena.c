@@ -12,16 +12,12 @@
 
 #include "format.h"
 #include "mutant.h"
+#include "testing.h" /* last: it may redefine malloc */
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
 #define GROUP_WORDS 4u /* generation, time, extents, bytes */
-
-#ifdef MC_TEST
-#include "testing.h"
-#define realloc mc_test_realloc
-#endif
 
 static uint64_t granules_of(uint64_t bytes)
 {

@@ -15,6 +15,7 @@
 
 #include "mutant.h"
 #include "work.h"
+#include "testing.h" /* last: it may redefine malloc */
 
 #define RAW_GROUP 16u /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
 

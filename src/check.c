@@ -11,6 +11,7 @@
 
 #include "bson.h"
 #include "buddy.h"
+#include "testing.h" /* last: it may redefine malloc */
 
 struct check {
     const struct mc_view *view;
@@ -195,9 +196,7 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
         return no_memory(&check);
     }
     enum mc_status status = mc_buddy_reserve(check.buddy, 0, header / MC_GRANULE);
-    if (status == MC_OK) {
-        status = check_catalogue(&check);
-    }
+    status = status == MC_OK ? check_catalogue(&check) : wrong(&check, 0, "the file is too short");
     if (status == MC_OK) {
         status = check_root(&check, header);
     }

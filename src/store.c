@@ -28,6 +28,7 @@
 
 #include "mutant.h"
 #include "region.h"
+#include "testing.h" /* last: it may redefine malloc */
 
 struct mc_map {
     struct mc_region region;

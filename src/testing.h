@@ -1,13 +1,22 @@
-/* testing.h - what the core offers to its own tests, in builds with MC_TEST only. */
+/* testing.h - what the core offers to its own tests, in builds with MC_TEST only; included last. */
 #ifndef MMAPCACHE_TESTING_H
 #define MMAPCACHE_TESTING_H
 
+#ifdef MC_TEST
 #include <stddef.h>
-#include <stdint.h>
+#include <stdlib.h>
 
-/* Every allocation of arena.c, store.c and writer.c goes through it: fails the one after
- * mc_test_allocations_left others; negative: never. */
+/* Allocations of the core that still succeed; negative: all do. */
 extern long mc_test_allocations_left;
 void *mc_test_realloc(void *old, size_t bytes);
+void *mc_test_malloc(size_t bytes);
+void *mc_test_calloc(size_t count, size_t bytes);
+
+#ifndef MC_TESTING_OWN
+#define realloc mc_test_realloc
+#define malloc mc_test_malloc
+#define calloc mc_test_calloc
+#endif
+#endif
 
 #endif

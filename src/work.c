@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "testing.h" /* last: it may redefine malloc */
 
 static uint64_t name_hash(const struct mc_writer *writer, const char *name, size_t len)
 {

@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "writer_state.h"
+#include "testing.h" /* last: it may redefine malloc */
 
 #define TEMPORARY_SUFFIX ".new"
 #define RECLAIM_EACH_COMMIT 256u /* expired extents: more than an ordinary commit retires */
@@ -484,7 +485,9 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
         .ring_slots = writer->superblock.ring_slots,
         .root = writer->root,
     };
-    out->space.limit = writer->root.file_size;
+    if (writer->root.file_size != 0) { /* something was published */
+        out->space.limit = writer->root.file_size;
+    }
     memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
 }
 

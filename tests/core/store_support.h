@@ -1,0 +1,168 @@
+/* store_support.h - a small world for tests of the store: documents, an oracle, and a comparison of the two.
+ *
+ * The oracle is a plain array: what version each of a few keys has in each of a few collections. Documents are
+ * made from (key, version), so a document that mixes two versions is seen.
+ */
+#ifndef MMAPCACHE_STORE_SUPPORT_H
+#define MMAPCACHE_STORE_SUPPORT_H
+
+#include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "harness.h"
+#include "writer.h"
+
+#define COLLECTIONS 3
+#define KEYS 200
+#define ABSENT (-1)
+
+struct oracle {
+    bool exists[COLLECTIONS];
+    int version[COLLECTIONS][KEYS]; /* ABSENT, or the document's version */
+};
+
+static const char *const collection_names[COLLECTIONS] = {"sites", "limits", "flags"};
+
+#define CHECK_OK(call)                                                                             \
+    do {                                                                                           \
+        enum mc_status check_status = (call);                                                      \
+        if (check_status != MC_OK) {                                                               \
+            fprintf(stderr, "%s:%d: %s: status %d: %s, SEED=%" PRIu64 "\n", __FILE__, __LINE__,    \
+                    #call, check_status, test_error.text, test_seed);                              \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+static struct mc_error test_error;
+
+/* {_id: key, v: version, pad: bytes that all equal the version}; returns its length. */
+static inline size_t make_document(uint8_t *to, int key, int version)
+{
+    int64_t id = key;
+    uint32_t pad = 20 + (uint32_t)(key * 7 + version * 13) % 200, len;
+    size_t at = 4;
+    to[at++] = MC_BSON_INT64;
+    memcpy(to + at, "_id", 4);
+    memcpy(to + at + 4, &id, 8);
+    at += 12;
+    to[at++] = MC_BSON_INT32;
+    memcpy(to + at, "v", 2);
+    memcpy(to + at + 2, &version, 4);
+    at += 6;
+    to[at++] = MC_BSON_BINARY;
+    memcpy(to + at, "pad", 4);
+    memcpy(to + at + 4, &pad, 4);
+    to[at + 8] = 0;
+    memset(to + at + 9, version & 0xFF, pad);
+    at += 9 + pad;
+    to[at++] = 0;
+    len = (uint32_t)at;
+    memcpy(to, &len, 4);
+    return at;
+}
+
+#define DOCUMENT_MOST 300
+
+static inline void oracle_clear(struct oracle *oracle)
+{
+    for (int c = 0; c < COLLECTIONS; c++) {
+        oracle->exists[c] = false;
+        for (int k = 0; k < KEYS; k++) {
+            oracle->version[c][k] = ABSENT;
+        }
+    }
+}
+
+/* Whether what the view answers for one collection is what the oracle says. Every answer is settled:
+ * MC_EXPIRED as soon as one is not valid. */
+static inline enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle,
+                                         bool *equal)
+{
+    *equal = true;
+    for (int c = 0; c < COLLECTIONS; c++) {
+        struct mc_collection collection;
+        uint64_t count = 0;
+        enum mc_status status = mc_view_collection(view, collection_names[c],
+                                                   strlen(collection_names[c]), &collection);
+        if (status == MC_EXPIRED) {
+            return status;
+        }
+        CHECK(status == MC_OK || status == MC_ABSENT);
+        *equal &= (status == MC_OK) == oracle->exists[c];
+        for (int k = 0; k < KEYS; k++) {
+            uint8_t expected[DOCUMENT_MOST], got[DOCUMENT_MOST];
+            struct mc_key key;
+            struct mc_hit hit;
+            mc_key_from_int64(k, &key);
+            key.hash = mc_view_hash(view, &key);
+            status = mc_find(view, collection.root, &key, &hit);
+            if (status == MC_OK && hit.value_len <= sizeof got) {
+                mc_copy(got, hit.value, hit.value_len);
+            }
+            status = mc_view_settle(view, status);
+            if (status == MC_EXPIRED) {
+                return status;
+            }
+            CHECK(status == MC_OK || status == MC_ABSENT);
+            if (status == MC_ABSENT) {
+                *equal &= oracle->version[c][k] == ABSENT;
+                continue;
+            }
+            count++;
+            size_t len = make_document(expected, k, oracle->version[c][k]);
+            *equal &= hit.value_len == len && memcmp(expected, got, len) == 0;
+        }
+        *equal &= count == collection.count;
+    }
+    return MC_OK;
+}
+
+static inline void check_clean(const struct mc_view *view)
+{
+    struct mc_check_report report;
+    CHECK_OK(mc_check(view, &report, &test_error));
+}
+
+static inline enum mc_status put_version(struct mc_writer *writer, int c, int k, int version)
+{
+    uint8_t document[DOCUMENT_MOST];
+    struct mc_key key;
+    bool changed;
+    size_t len = make_document(document, k, version);
+    mc_key_from_int64(k, &key);
+    return mc_batch_put(writer, collection_names[c], strlen(collection_names[c]), &key, document, len,
+                        &changed, &test_error);
+}
+
+static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)
+{
+    struct mc_key key;
+    mc_key_from_int64(k, &key);
+    return mc_batch_delete(writer, collection_names[c], strlen(collection_names[c]), &key, existed,
+                           &test_error);
+}
+
+/* A path for this process's cache, on tmpfs. */
+static inline const char *test_path(void)
+{
+    static char path[64];
+    (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-%ld", (long)getpid());
+    return path;
+}
+
+static inline void remove_cache(const char *path)
+{
+    char other[96];
+    (void)unlink(path);
+    (void)snprintf(other, sizeof other, "%s%s", path, MC_LOCK_SUFFIX);
+    (void)unlink(other);
+}
+
+static inline struct mc_writer_options small_options(void)
+{
+    return (struct mc_writer_options){.max_size = 8u << 20, .mode = 0600, .ring_slots = 4};
+}
+
+#endif
