@@ -119,6 +119,21 @@ static uint32_t power_of_two(uint32_t at_least)
     return size;
 }
 
+/* Makes the entry's alias the first guess at its place; the oldest guess there is forgotten. */
+static void alias_add(struct mc_front *front, const struct mc_front_entry *entry, uint32_t index)
+{
+    uint32_t *set = &front->aliases[mc_front_alias_set(front, entry->channel, entry->alias)];
+    uint32_t moving = index;
+    for (unsigned way = 0; way < MC_FRONT_WAYS; way++) {
+        uint32_t old = set[way];
+        set[way] = moving;
+        if (old == index || old == 0) {
+            break;
+        }
+        moving = old;
+    }
+}
+
 /* Room for more entries, up to max_entries: false when memory is short, and nothing changed. */
 static bool grow(struct mc_front *front)
 {
@@ -131,7 +146,7 @@ static bool grow(struct mc_front *front)
     capacity = capacity > front->max_entries ? front->max_entries : capacity;
     length = power_of_two((uint32_t)capacity * 2);
     slots = PyMem_Calloc(length, sizeof *slots);
-    aliases = PyMem_Calloc(length, sizeof *aliases);
+    aliases = PyMem_Calloc(2 * length, sizeof *aliases);
     door = PyMem_Calloc(length, sizeof *door);
     entries = slots == NULL || aliases == NULL || door == NULL
                   ? NULL
@@ -150,13 +165,14 @@ static bool grow(struct mc_front *front)
     front->aliases = aliases;
     front->door = door;
     front->mask = front->door_mask = length - 1;
+    front->alias_mask = 2 * length - MC_FRONT_WAYS;
     front->capacity = (uint32_t)capacity;
     for (uint32_t i = 0; i < front->used; i++) {
         struct mc_front_entry *entry = &entries[i];
         if (entry->state != MC_FRONT_FREE) {
             index_add(front, entry->hash, i);
             if (entry->alias != NULL) {
-                aliases[mc_front_alias_slot(front, entry->channel, entry->alias)] = i + 1;
+                alias_add(front, entry, i + 1);
             }
         }
     }
@@ -298,10 +314,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
 void mc_front_set_alias(struct mc_front *front, struct mc_front_entry *entry, PyObject *object)
 {
     PyObject *old = entry->alias;
-    uint32_t index = (uint32_t)(entry - front->entries) + 1;
-    front->aliases[mc_front_alias_slot(front, entry->channel, object)] = index;
-    if (old != object) {
-        entry->alias = Py_NewRef(object);
-        Py_XDECREF(old);
-    }
+    entry->alias = Py_NewRef(object);
+    alias_add(front, entry, (uint32_t)(entry - front->entries) + 1);
+    Py_XDECREF(old);
 }

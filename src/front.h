@@ -1,6 +1,6 @@
 /* front.h - the front cache: a bounded, private map from key to Document in front of the file.
  *
- *   key object --> aliases[]  a guess: the last entry found with a key object at that address
+ *   key object --> aliases[]  a guess: an entry lately found with a key object at that address
  *   key hash ----> slots[]    open addressing, {hash, entry}; decides
  *                     |
  *                     v
@@ -36,6 +36,7 @@
 #define MC_FRONT_BYTES_DEFAULT (16u << 20)
 #define MC_FRONT_ENTRIES_DEFAULT 16384u
 #define MC_FRONT_ENTRIES_MAX (1u << 26)
+#define MC_FRONT_WAYS 2u  /* aliases that may share a place */
 #define MC_FRONT_NEAR 40u /* bytes of a key that are kept in the entry itself */
 
 enum mc_front_state { MC_FRONT_FREE, MC_FRONT_USED, MC_FRONT_VISITED };
@@ -66,7 +67,8 @@ struct mc_front {
     uint32_t count;       /* entries in use */
     uint32_t free_list;   /* index + 1 of the first free one, 0: none */
     uint32_t hand;        /* where CLOCK looks next */
-    uint32_t mask;        /* of slots and of aliases: their length - 1 */
+    uint32_t mask;        /* of slots: their length - 1 */
+    uint32_t alias_mask;  /* of aliases: their length - MC_FRONT_WAYS */
     uint32_t door_mask;
     struct mc_front_entry *entries;
     uint64_t *slots;   /* hash << 32 | index + 1, 0: empty */
@@ -87,11 +89,12 @@ static inline uint32_t mc_front_hash(const struct mc_key *key, uint32_t channel)
     return (uint32_t)(key->hash >> 17) ^ channel * 0x9E3779B1u;
 }
 
-static inline uint32_t mc_front_alias_slot(const struct mc_front *front, uint32_t channel,
-                                           const PyObject *object)
+/* Where the aliases of an object may be: the first of MC_FRONT_WAYS. */
+static inline uint32_t mc_front_alias_set(const struct mc_front *front, uint32_t channel,
+                                          const PyObject *object)
 {
     uint64_t mixed = ((uintptr_t)object >> 4) + channel * 0x9E3779B1ull;
-    return (uint32_t)((mixed * 0x9E3779B97F4A7C15ull) >> 40) & front->mask;
+    return (uint32_t)((mixed * 0x9E3779B97F4A7C15ull) >> 32) & front->alias_mask;
 }
 
 static inline bool mc_front_holds(const struct mc_front_entry *entry, uint64_t generation)
@@ -104,19 +107,18 @@ static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *f
                                                         uint32_t channel, const PyObject *object,
                                                         uint64_t generation)
 {
-    struct mc_front_entry *entry;
-    uint32_t index;
+    const uint32_t *set;
     if (front->count == 0) {
         return NULL;
     }
-    index = front->aliases[mc_front_alias_slot(front, channel, object)];
-    if (index == 0) {
-        return NULL;
+    set = &front->aliases[mc_front_alias_set(front, channel, object)];
+    for (unsigned way = 0; way < MC_FRONT_WAYS && set[way] != 0; way++) {
+        struct mc_front_entry *entry = &front->entries[set[way] - 1];
+        if (entry->alias == object && entry->channel == channel) {
+            return mc_front_holds(entry, generation) ? entry : NULL;
+        }
     }
-    entry = &front->entries[index - 1];
-    return entry->alias == object && entry->channel == channel && mc_front_holds(entry, generation)
-               ? entry
-               : NULL;
+    return NULL;
 }
 
 /* The entry for a key (its hash filled in), whatever generation it is good for, or NULL. */
