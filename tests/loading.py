@@ -20,6 +20,8 @@ from typing import Any
 
 import bson
 
+import mmapcache
+
 PATIENCE = 30.0  # seconds; far more than anything here takes
 
 
@@ -31,6 +33,11 @@ def wait_for(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
             raise AssertionError(f"{condition} stayed false for {timeout} s")
         time.sleep(0.01)
     return value
+
+
+def confirmed_at(cache: mmapcache.Cache) -> float:
+    """When the loader last confirmed the data; 0 before it ever did."""
+    return cache.status()["confirmed_at"] or 0.0
 
 
 class Loader:

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import CLOSE, HALF, HANG, PATIENCE, Loader, ScriptedServer, load_once, wait_for
+from loading import (
+    CLOSE,
+    HALF,
+    HANG,
+    PATIENCE,
+    Loader,
+    ScriptedServer,
+    confirmed_at,
+    load_once,
+    wait_for,
+)
 from mongodb import Server
 
 import mmapcache
@@ -105,12 +115,12 @@ def test_the_status_tells_of_a_failing_source(cache_path: Path) -> None:
         status = cache.status()
         assert "scripted Shutdown" in str(status["error"])
         assert status["loader"] == "alive"
-        confirmed = status["confirmed_at"]
+        confirmed = confirmed_at(cache)
         time.sleep(0.3)
-        assert cache.status()["confirmed_at"] == confirmed
+        assert confirmed_at(cache) == confirmed
         assert cache.generation == 1
         server.answer = None
-        wait_for(lambda: cache.status()["confirmed_at"] > confirmed)
+        wait_for(lambda: confirmed_at(cache) > confirmed)
         assert cache.status()["state"] == "polling"
         assert cache.generation == 1
 

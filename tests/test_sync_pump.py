@@ -117,10 +117,14 @@ def test_an_abandoned_pump_ends_and_its_messages_are_ignored() -> None:
 def test_a_stop_ends_the_load_and_every_wait() -> None:
     inbox = Inbox()
     block = threading.Event()
+
+    def wait() -> None:
+        block.wait(10)
+
     with inbox.signals():
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(StopError, match="SIGTERM"):
-            drain(Script(a=[b"1", lambda: block.wait(10) and None]), inbox)
+            drain(Script(a=[b"1", wait]), inbox)
         with pytest.raises(StopError):
             inbox.sleep(10)
     block.set()
