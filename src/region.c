@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "format.h"
+#include "guard.h"
 
 /* Newer than the headers of the oldest systems that we build on. */
 #ifndef MADV_POPULATE_READ
@@ -223,6 +224,7 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     }
     region->base = (shm_byte *)base;
     region->map_size = wanted;
+    region->guard = mc_guard_add(base, wanted, region->writable);
     return MC_OK;
 }
 
@@ -280,6 +282,11 @@ enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err)
     return allocate(region, 0, region->file_size, err);
 }
 
+bool mc_region_is_lost(const struct mc_region *region)
+{
+    return region->base != NULL && mc_guard_is_lost(region->guard);
+}
+
 void mc_region_measure(struct mc_region *region)
 {
     struct stat file;
@@ -309,6 +316,7 @@ enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_
 void mc_region_close(struct mc_region *region)
 {
     if (region->base != NULL) {
+        mc_guard_remove(region->guard);
         (void)munmap(region->base, region->map_size);
     }
     if (region->fd >= 0) {

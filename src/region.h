@@ -20,6 +20,7 @@ struct mc_region {
     uint64_t map_size;   /* bytes of address space, may reach past the end of the file */
     uint64_t file_size;  /* bytes that the file had when last looked at */
     uint64_t device, inode;
+    int guard; /* slot, see guard.h */
 };
 
 /* Opens `path` without following a link and checks that it is a regular file, not writable for
@@ -55,6 +56,9 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
 
 /* Makes sure that the file as it is has no holes: MC_FULL, MC_OS. */
 enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err);
+
+/* True when somebody truncated the file under the mapping. */
+bool mc_region_is_lost(const struct mc_region *region);
 
 /* Looks at the file's size again. */
 void mc_region_measure(struct mc_region *region);

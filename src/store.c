@@ -267,6 +267,10 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         *out = (struct mc_view){.map = map, .control = control_of(&space), .space = space};
         memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
         out->ring_slots = map->superblock.ring_slots;
+        if (mc_region_is_lost(&map->region)) {
+            return mc_fail(err, MC_CORRUPT, "the cache file was truncated while it was in use: let the "
+                                            "loader recreate it");
+        }
         if (generation == 0) {
             return mc_fail(err, MC_NOT_READY, "the loader has not published anything yet");
         }

@@ -542,6 +542,9 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
         return mc_fail(err, MC_LIMIT, "the cache has had %llu generations: recreate it",
                        (unsigned long long)MC_GENERATION_MAX);
     }
+    if (mc_region_is_lost(&writer->region)) {
+        return mc_fail(err, MC_CORRUPT, "the cache file was truncated while it was in use: recreate it");
+    }
     if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
         return no_memory(err);
     }
