@@ -11,7 +11,7 @@ from typing import Any
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.harness import REPEATS, Context, Figures, Row, interleave, no_gc, row_of
+from benchmarks.harness import REPEATS, Context, Figures, Row, interleave, no_gc, now, row_of
 
 COMMITS = 2_000
 
@@ -29,14 +29,14 @@ def _each(
 
     def measure() -> float:
         pairs = made()
-        start = time.perf_counter_ns()
+        start = now()
         for _key, _document in pairs:
             pass
-        empty = time.perf_counter_ns() - start
-        start = time.perf_counter_ns()
+        empty = now() - start
+        start = now()
         for key, document in pairs:
             commit(key, document)
-        return (time.perf_counter_ns() - start - empty) / len(pairs)
+        return (now() - start - empty) / len(pairs)
 
     return measure
 
@@ -170,7 +170,6 @@ def _grow_one_by_one(context: Context, count: int) -> tuple[array[int], list[int
     path = str(context.path("growing"))
     spent = array("q", bytes(8 * count))
     grew = []
-    now = time.perf_counter_ns
     with mmapcache.Writer(path, max_size=count * 700 + (256 << 20)) as writer:
         size = 0
         for start in range(0, count, 50_000):
@@ -189,7 +188,6 @@ def _grow_one_by_one(context: Context, count: int) -> tuple[array[int], list[int
 
 def _pauses(duration: float) -> int:
     """The longest gap in ns between two readings of the clock in a loop of `duration` seconds."""
-    now = time.perf_counter_ns
     last = start = now()
     worst = 0
     while last - start < duration * 1e9:

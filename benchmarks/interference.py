@@ -15,7 +15,7 @@ from typing import Any
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.harness import Context, Figures, Row, no_gc, row_of
+from benchmarks.harness import Context, Figures, Row, no_gc, now, row_of
 
 Commit = Callable[[int, bytes], object]
 Get = Callable[[Any], Any]
@@ -38,7 +38,6 @@ def _loader(make: Callable[[], Commit], count: int, busy: Any, end: Any, total: 
 
 def _reads(get: Get, keys: list[Any], duration: float) -> tuple[float, array[int]]:
     """Reads per second for `duration` seconds, and the ns of each batch of 100 gets."""
-    now = time.perf_counter_ns
     batches = [keys[start : start + 100] for start in range(0, len(keys) - 99, 100)]
     spent = array("q")
     start = last = now()
@@ -104,7 +103,7 @@ def _rows(
         ours="busy",
         peer="idle",
         peer_name="idle",
-        target=target,
+        target=target if name == "get_raw" else None,
         at_least=True,
         note=note,
     )
@@ -146,6 +145,7 @@ def flat_out(context: Context) -> Iterator[Row]:
     raw_taken = _measure(context, lambda: settings.get_raw, keys, ours)
     yield from _rows("get_raw", "get_raw", raw_taken, 0.97, note)
     taken = _measure(context, lambda: settings.get, keys, ours)
+    # Each commit asks for a new look at what the front cache holds: reported, not promised.
     yield from _rows("get", "get through the front cache", taken, 0.97, note)
     cache.close()
 

@@ -7,7 +7,6 @@ measured is the loader's own code, one load cycle at a time, in this process.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pymongo
@@ -15,7 +14,16 @@ from bson.raw_bson import RawBSONDocument
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.harness import Context, Row, compare, interleave, row_of, seconds
+from benchmarks.harness import (
+    Context,
+    Row,
+    compare,
+    interleave,
+    now,
+    row_of,
+    seconds,
+    thread_seconds,
+)
 from benchmarks.loader import SteppedLoader
 from benchmarks.replay_server import ReplayProcess
 from mmapcache.sync.options import DEFAULT_BATCH_SIZE
@@ -142,25 +150,25 @@ def put_raw(context: Context) -> Iterator[Row]:
 
     def ours() -> float:
         writer = mmapcache.Writer(str(context.path("put")), max_size=max(1 << 28, count * 700))
-        start = time.perf_counter()
+        start = now()
         with writer.batch() as batch:
             for buffer in buffers:
                 batch.put_raw("settings", buffer)
-        spent = time.perf_counter() - start
+        spent = (now() - start) / 1e9
         writer.close()
         return spent
 
     def theirs(pairs: list[tuple[bytes, bytes]], append: bool) -> Callable[[], float]:
         def measure() -> float:
             store = peers.Lmdb(context.path("put.lmdb"), count * 1000 + (64 << 20))
-            spent = seconds(lambda: store.putmulti(pairs, append=append))
+            spent = thread_seconds(lambda: store.putmulti(pairs, append=append))
             store.close()
             return spent
 
         return measure
 
     def cdb() -> float:
-        return seconds(lambda: peers.make_cdb(context.path("put.cdb"), pairs))
+        return thread_seconds(lambda: peers.make_cdb(context.path("put.cdb"), pairs))
 
     figures = interleave(
         {
