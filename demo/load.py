@@ -3,7 +3,7 @@
     python -m demo.load --port 8000 --path /v1/sites/ --seconds 6    -> one JSON object on stdout
 
 Each of the clients keeps one connection open, asks one question at a time and moves to a new
-connection after a hundred, as browsers and balancers do. A request whose connection is reset
+connection after some, which spreads them over the workers. A request whose connection is reset
 before its answer came (a worker was killed) is sent again on a new connection, as every HTTP client
 may do with a GET (RFC 9110, 9.2.2): that is counted in `resets`. A request counts in `failed` when
 no attempt brought an answer, or when the answer is not status 200 with the right site in it.
@@ -23,7 +23,7 @@ from typing import Final
 
 from demo.documents import SITES, site_key
 
-_REQUESTS_PER_CONNECTION: Final = 100
+_REQUESTS_PER_CONNECTION: Final = 25
 _ATTEMPTS: Final = 8
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.05

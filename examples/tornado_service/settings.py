@@ -122,7 +122,7 @@ class CacheSettings:
             "age": age,
             "loader": status["loader"],
             "state": status["state"],
-            "error": status["error"],
+            "error": status["error"] or "",
         }
 
     def metrics(self) -> Iterable[tuple[str, float]]:
@@ -133,5 +133,7 @@ class CacheSettings:
         yield "mmapcache_loader_alive", float(status["loader"] == "alive")
         yield "mmapcache_documents", stats["documents"]
         yield "mmapcache_bytes_used", stats["bytes_used"]
-        for name, value in stats["front_cache"].items():
-            yield f"mmapcache_front_{name}", float(value)
+        front = stats["front_cache"]
+        yield "mmapcache_front_bytes", front["bytes"]
+        yield "mmapcache_front_hits_total", front["hits"]
+        yield "mmapcache_front_misses_total", front["misses"]

@@ -54,7 +54,10 @@ def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
     if not quick:
         try:
             found = cache.check()
-            collections = {name: dict(found["collections"][name]) for name in found["collections"]}
+            collections = {
+                name: {"documents": part["documents"], "bytes": part["bytes"]}
+                for name, part in sorted(found["collections"].items())
+            }
             facts["free_blocks"] = {str(k): v for k, v in sorted(found["free_blocks"].items())}
         except mmapcache.CorruptError as error:
             facts["problem"] = str(error)
