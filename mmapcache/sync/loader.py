@@ -171,7 +171,9 @@ class Loader:
     def _round(self) -> Round:
         writer = self._target.writer()
         state = "degraded" if self._told else "polling" if self._loaded else "loading"
-        writer.report(state=state, source=self._source.label)
+        # What the loader before complained of is no longer news; our own trouble is.
+        error = None if self._told else ""
+        writer.report(state=state, error=error, source=self._source.label)
         outcome = Round()
         with writer.reader() as cache:
             known = frozenset(name for name in cache if len(cache.collection(name)))
@@ -211,8 +213,8 @@ class Loader:
             with batch.replace(feed.name):
                 pass
             return
-        bar = self._bar and not self._loaded
-        progress = Progress(feed.name, feed.expected, bar=bar)
+        shown = not self._loaded
+        progress = Progress(feed.name, feed.expected, shown=shown, bar=self._bar)
         try:
             with batch.replace(feed.name) as full:
                 for buffer in itertools.chain((first,), buffers):

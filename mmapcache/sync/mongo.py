@@ -289,6 +289,8 @@ def _client(uri: str, options: Options) -> Client:
     selection = "serverSelectionTimeoutMS"
     if options.once and selection in timeouts:
         timeouts[selection] = min(timeouts[selection], max(100, int(options.timeout * 300)))
+    if options.once and "socketTimeoutMS" in timeouts:
+        timeouts["socketTimeoutMS"] = max(60_000, int(options.timeout * 1000))
     try:
         return MongoClient(uri, document_class=RawBSONDocument, appname="mmapcache", **timeouts)
     except (InvalidURI, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -20,15 +21,16 @@ class Progress:
 
     :param name: the collection
     :param expected: documents that the source expects, or None
+    :param shown: whether to show it at all: a refresh is not worth it
     :param bar: whether to draw a bar; without tqdm it falls back to lines
     """
 
-    def __init__(self, name: str, expected: int | None, *, bar: bool) -> None:
+    def __init__(self, name: str, expected: int | None, *, shown: bool, bar: bool) -> None:
         self._name = name
         self._expected = expected
         self._count = 0
-        self._next_line = time.monotonic() + LINE_EVERY
-        self._bar = _make_bar(name, expected) if bar else None
+        self._next_line = time.monotonic() + LINE_EVERY if shown else math.inf
+        self._bar = _make_bar(name, expected) if shown and bar else None
 
     def add(self, documents: int) -> None:
         """Counts documents that are now in the cache's next generation."""
