@@ -233,7 +233,7 @@ static PyObject *combine(PyObject *left, PyObject *right, const char *name)
         Py_RETURN_NOTIMPLEMENTED;
     }
     set = PySet_New(left);
-    result = set != NULL ? PyObject_CallMethod(set, name, "O", right) : NULL;
+    result = set != NULL ? mc_call_method(set, name, right) : NULL;
     Py_XDECREF(set);
     return result;
 }

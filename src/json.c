@@ -18,9 +18,9 @@ enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
 
 static PyObject *json_datetime(PyObject *value)
 {
-    PyObject *zone = PyObject_GetAttrString(value, "tzinfo"), *text = NULL;
+    PyObject *zone = mc_attribute(value, "tzinfo"), *text = NULL;
     if (zone != NULL) {
-        text = PyObject_CallMethod(value, "isoformat", NULL);
+        text = mc_call_method(value, "isoformat", NULL);
     }
     if (text != NULL && zone == Py_None) {
         Py_SETREF(text, PyUnicode_FromFormat("%UZ", text));
@@ -33,7 +33,7 @@ static PyObject *json_bytes(PyObject *value)
 {
     PyObject *module = PyImport_ImportModule("base64"), *encoded = NULL, *text = NULL;
     if (module != NULL) {
-        encoded = PyObject_CallMethod(module, "b64encode", "O", value);
+        encoded = mc_call_method(module, "b64encode", value);
         Py_DECREF(module);
     }
     if (encoded != NULL) {

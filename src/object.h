@@ -99,6 +99,13 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
     return (uint32_t)(((uintptr_t)name >> 4) * 0x9E3779B1u >> 8) & memo->mask;
 }
 
+/* ---- state.c ---- */
+
+/* PyObject_GetAttrString and PyObject_CallMethod with interned names: a name made anew each time
+ * would take a place in the interpreter's cache of attributes each time. arg may be NULL. */
+PyObject *mc_attribute(PyObject *object, const char *name);
+PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
+
 /* ---- object.c: life and death ---- */
 
 /* A root of the given type with len bytes to be filled. */

@@ -241,6 +241,17 @@ static PyObject *code(struct mc_options *options, const struct mc_bson_element *
     return PyObject_CallFunction(class, "NN", text, scope);
 }
 
+static PyObject *decimal128(struct mc_document_state *state, const uint8_t *value)
+{
+    PyObject *class = mc_document_class(state, MC_CLASS_DECIMAL128), *decimal = NULL;
+    PyObject *data = class != NULL ? PyBytes_FromStringAndSize((const char *)value, 16) : NULL;
+    if (data != NULL) {
+        decimal = mc_call_method(class, "from_bid", data);
+        Py_DECREF(data);
+    }
+    return decimal;
+}
+
 PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *element,
                     unsigned depth)
 {
@@ -267,8 +278,7 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
                    ? NULL
                    : PyObject_CallFunction(class, "II", mc_bson_u32(value + 4), mc_bson_u32(value));
     case MC_BSON_DECIMAL128:
-        class = mc_document_class(state, MC_CLASS_DECIMAL128);
-        return class == NULL ? NULL : PyObject_CallMethod(class, "from_bid", "y#", value, 16);
+        return decimal128(state, value);
     case MC_BSON_MINKEY:
         class = mc_document_class(state, MC_CLASS_MINKEY);
         return class == NULL ? NULL : PyObject_CallNoArgs(class);

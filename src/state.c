@@ -98,6 +98,24 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
     return found;
 }
 
+PyObject *mc_attribute(PyObject *object, const char *name)
+{
+    PyObject *text = PyUnicode_InternFromString(name), *value;
+    value = text != NULL ? PyObject_GetAttr(object, text) : NULL;
+    Py_XDECREF(text);
+    return value;
+}
+
+PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg)
+{
+    PyObject *method = mc_attribute(object, name), *result = NULL;
+    if (method != NULL) {
+        result = arg != NULL ? PyObject_CallOneArg(method, arg) : PyObject_CallNoArgs(method);
+        Py_DECREF(method);
+    }
+    return result;
+}
+
 /* ---- options ---- */
 
 void mc_options_release(struct mc_options *options)
@@ -165,7 +183,7 @@ static int options_timezone(struct mc_options *options, PyObject *tzinfo)
     PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "bson.tz_util");
     int64_t first, last;
     /* PyMongo's own object for UTC when it is there: what bson.decode would give */
-    options->utc = module != NULL ? PyObject_GetAttrString(module, "utc") : NULL;
+    options->utc = module != NULL ? mc_attribute(module, "utc") : NULL;
     if (options->utc == NULL) {
         PyErr_Clear();
         options->utc = Py_NewRef(api->TimeZone_UTC);
@@ -185,7 +203,7 @@ static int options_timezone(struct mc_options *options, PyObject *tzinfo)
 /* An attribute that must be a small number. */
 static int number_of(PyObject *source, const char *name, long least, long most, uint8_t *out)
 {
-    PyObject *value = PyObject_GetAttrString(source, name);
+    PyObject *value = mc_attribute(source, name);
     long number = value == NULL ? -1 : value == Py_None ? *out : PyLong_AsLong(value);
     Py_XDECREF(value);
     if (number == -1 && PyErr_Occurred()) {
@@ -203,13 +221,12 @@ static int number_of(PyObject *source, const char *name, long least, long most, 
 /* 0 when nothing is asked for that would need other types than ours; -1 with ValueError. */
 static int refuse_unsupported(PyObject *source)
 {
-    PyObject *class = PyObject_GetAttrString(source, "document_class");
-    PyObject *registry = class != NULL ? PyObject_GetAttrString(source, "type_registry") : NULL;
-    PyObject *codecs = registry != NULL ? PyObject_GetAttrString(registry, "codecs") : NULL;
-    PyObject *fallback =
-        codecs != NULL ? PyObject_GetAttrString(registry, "fallback_encoder") : NULL;
+    PyObject *class = mc_attribute(source, "document_class");
+    PyObject *registry = class != NULL ? mc_attribute(source, "type_registry") : NULL;
+    PyObject *codecs = registry != NULL ? mc_attribute(registry, "codecs") : NULL;
+    PyObject *fallback = codecs != NULL ? mc_attribute(registry, "fallback_encoder") : NULL;
     PyObject *handler =
-        fallback != NULL ? PyObject_GetAttrString(source, "unicode_decode_error_handler") : NULL;
+        fallback != NULL ? mc_attribute(source, "unicode_decode_error_handler") : NULL;
     int full = handler != NULL ? PyObject_IsTrue(codecs) : -1;
     if (full >= 0 && class != (PyObject *)&PyDict_Type) {
         PyErr_Format(PyExc_ValueError,
@@ -246,8 +263,8 @@ static int options_fill(struct mc_options *options, PyObject *source)
         number_of(source, "datetime_conversion", 1, 4, &options->datetime_conversion) < 0) {
         return -1;
     }
-    aware = PyObject_GetAttrString(source, "tz_aware");
-    tzinfo = aware != NULL ? PyObject_GetAttrString(source, "tzinfo") : NULL;
+    aware = mc_attribute(source, "tz_aware");
+    tzinfo = aware != NULL ? mc_attribute(source, "tzinfo") : NULL;
     is_aware = tzinfo != NULL ? PyObject_IsTrue(aware) : -1;
     result = is_aware > 0 ? options_timezone(options, tzinfo) : is_aware;
     Py_XDECREF(aware);
@@ -313,14 +330,14 @@ static int register_types(struct mc_document_state *state)
     PyObject *abc = PyImport_ImportModule("collections.abc"), *sequence = NULL, *done = NULL;
     int result = -1;
     if (abc != NULL) {
-        state->mapping_abc = PyObject_GetAttrString(abc, "Mapping");
-        sequence = PyObject_GetAttrString(abc, "Sequence");
+        state->mapping_abc = mc_attribute(abc, "Mapping");
+        sequence = mc_attribute(abc, "Sequence");
     }
     if (state->mapping_abc != NULL && sequence != NULL) {
-        done = PyObject_CallMethod(state->mapping_abc, "register", "O", state->document_type);
+        done = mc_call_method(state->mapping_abc, "register", (PyObject *)state->document_type);
     }
     if (done != NULL) {
-        Py_SETREF(done, PyObject_CallMethod(sequence, "register", "O", state->array_type));
+        Py_SETREF(done, mc_call_method(sequence, "register", (PyObject *)state->array_type));
     }
     result = done != NULL ? 0 : -1;
     Py_XDECREF(done);

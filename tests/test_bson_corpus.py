@@ -1,0 +1,82 @@
+"""The public BSON conformance vectors: read as bson.decode reads them, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+bson = pytest.importorskip("bson")
+
+from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: E402
+from documents import same  # noqa: E402
+
+import mmapcache  # noqa: E402
+
+CORPUS = Path(__file__).with_name("bson_corpus")
+OPTIONS: Any = CodecOptions(
+    uuid_representation=bson.binary.UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
+
+
+def vectors(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """All cases of one kind: (file and description, the case)."""
+    found = []
+    for path in sorted(CORPUS.glob("*.json")):
+        for case in json.loads(path.read_text(encoding="utf-8")).get(kind, []):
+            found.append((f"{path.stem}: {case['description']}", case))
+    return found
+
+
+def touch(value: object) -> None:
+    """Reads every field and member, each by itself, twice."""
+    if isinstance(value, mmapcache.Document):
+        for name in value:
+            assert value[name] is value[name]
+            touch(value[name])
+    elif isinstance(value, mmapcache.Array):
+        for index in range(len(value)):
+            assert value[index] is value[index]
+            touch(value[index])
+
+
+def test_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every valid case, fully touched, is what bson.decode makes of it, and its bytes come back."""
+    cases = vectors("valid")
+    for description, case in cases:
+        raw = bytes.fromhex(case["canonical_bson"])
+        expected = bson.decode(raw, OPTIONS)
+        document = mmapcache.Document(raw)
+        touch(document)
+        assert same(document, expected), description
+        assert same(document.to_dict(), expected), description
+        assert document.raw == raw, description
+        assert repr(document)
+        for spelling in ("degenerate_bson", "converted_bson"):
+            if spelling in case:
+                other = bytes.fromhex(case[spelling])
+                assert same(mmapcache.Document(other), bson.decode(other, OPTIONS)), description
+    with capsys.disabled():
+        print(f"\nBSON corpus: {len(cases)} of {len(cases)} valid cases read as decoded")
+    assert len(cases) == 728
+
+
+def test_decode_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every case that a reader must refuse is refused, by Document and by put."""
+    cases = vectors("decodeErrors")
+    with mmapcache.Writer.anonymous(max_size="4MiB") as writer:
+        for description, case in cases:
+            raw = bytes.fromhex(case["bson"])
+            with pytest.raises(mmapcache.InvalidDocument):
+                mmapcache.Document(raw)
+                pytest.fail(description)
+            with pytest.raises(mmapcache.InvalidDocument), writer.batch() as batch:
+                batch.put("corpus", 1, raw)
+                pytest.fail(description)
+        assert "corpus" not in writer.reader()
+    with capsys.disabled():
+        print(f"\nBSON corpus: {len(cases)} of {len(cases)} decode errors refused")
+    assert len(cases) == 75
