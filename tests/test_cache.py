@@ -224,9 +224,11 @@ def test_views_are_views(writer: mmapcache.Writer) -> None:
     keys: Any = sites.keys()
     values: Any = sites.values()
     items: Any = sites.items()
-    assert isinstance(keys, collections.abc.KeysView)
-    assert isinstance(values, collections.abc.ValuesView)
-    assert isinstance(items, collections.abc.ItemsView)
+    abstract = collections.abc
+    kinds = [abstract.KeysView, abstract.ValuesView, abstract.ItemsView]
+    assert all(
+        isinstance(view, kind) for view, kind in zip((keys, values, items), kinds, strict=True)
+    )
     assert keys & {"a", "z"} == {"a"}
     assert {"a", "z"} - keys == {"z"}
     assert keys | ["c"] == {"a", "b", "c"}

@@ -1,0 +1,350 @@
+"""The front cache: the same objects, bounded memory, never an answer of another generation."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from children import in_child
+
+import mmapcache
+
+bson = pytest.importorskip("bson")
+
+
+@pytest.fixture
+def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
+    with mmapcache.Writer(cache_path, max_size="64MiB") as writer:
+        with writer.batch() as batch:
+            for n in range(2000):
+                batch.put("sites", f"key {n}", {"_id": f"key {n}", "n": n})
+        yield writer
+
+
+def change(writer: mmapcache.Writer, **documents: Any) -> None:
+    with writer.batch() as batch:
+        for key, value in documents.items():
+            batch.put("sites", key.replace("_", " "), {"_id": key, "n": value})
+
+
+def fresh(text: str) -> str:
+    """An equal str that nobody has hashed or seen."""
+    return "".join(list(text))
+
+
+def front(cache: mmapcache.Cache) -> dict[str, Any]:
+    return dict(cache.stats()["front_cache"])
+
+
+def test_repeated_reads_give_the_same_object(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    key = "key 5"
+    document = sites[key]
+    assert sites[key] is sites.get(key) is sites[fresh(key)] is document
+    assert cache["sites"].get_many([fresh(key)])[key] is document
+    with cache.snapshot() as snap:
+        assert snap["sites"][key] is document
+        assert snap["sites"][fresh(key)] is document
+    assert document["n"] == 5
+
+
+@pytest.mark.parametrize("kind", ["str", "hashed str", "int", "bytes", "ObjectId", "float"])
+def test_every_kind_of_key(writer: mmapcache.Writer, kind: str) -> None:
+    keys: dict[str, list[Any]] = {
+        "str": ["a", "é", "long " * 100],
+        "hashed str": ["a", "é", "long " * 100],
+        "int": [1, 2**40, -(2**60)],
+        "bytes": [b"a", b"b" * 500],
+        "ObjectId": [bson.ObjectId(), bson.ObjectId()],
+        "float": [1.5, 2.5],
+    }
+    with writer.batch() as batch:
+        for key in keys[kind]:
+            batch.put("keys", key, {"_id": key})
+    cache = writer.reader()
+    collection = cache["keys"]
+    for key in keys[kind]:
+        if kind == "hashed str":
+            hash(key)
+        first = collection[key]
+        assert first["_id"] == key
+        assert collection[key] is first
+        assert collection[key] is first
+    assert front(cache)["entries"] == len(keys[kind])
+
+
+def test_missing_keys_are_remembered(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    for _ in range(10):
+        assert sites.get("new key") is None
+        assert sites.get(fresh("new key"), 5) == 5
+        assert "new key" not in sites
+        with pytest.raises(KeyError):
+            sites["new key"]
+    assert front(cache)["misses"] == 1
+    assert front(cache)["hits"] >= 20
+    change(writer, new_key=1)
+    assert sites["new key"]["n"] == 1
+    with writer.batch() as batch:
+        batch.delete("sites", "new key")
+    assert sites.get("new key") is None
+
+
+def test_after_a_commit_unchanged_keys_keep_their_objects(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    keys = list(sites)
+    before = {key: sites[key] for key in keys}
+    change(writer, key_7=70, key_8=8000)
+    with writer.batch() as batch:
+        batch.delete("sites", "key 9")
+        batch.delete("sites", "key 10")
+        batch.put("sites", "key 10", {"_id": "key 10", "n": 10})
+    changed = {"key 7", "key 8", "key 9", "key 10"}
+    for key in keys:
+        if key not in changed:
+            assert sites[key] is before[key]
+    assert sites["key 7"]["n"] == 70
+    assert sites["key 8"]["n"] == 8000
+    assert sites.get("key 9") is None
+    assert sites["key 10"] == {"_id": "key 10", "n": 10}
+    counts = front(cache)
+    assert counts["revalidations"] >= len(keys) - 4
+    assert counts["entries"] <= len(keys)
+
+
+def test_a_replace_keeps_what_did_not_change(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    before = {key: sites[key] for key in list(sites)[:500]}
+    with writer.batch() as batch, batch.replace("sites") as full:
+        for n in range(2000):
+            full.put(f"key {n}", {"_id": f"key {n}", "n": n if n else -1})
+    for key, document in before.items():
+        assert (sites[key] is document) == (key != "key 0")
+
+
+def test_collections_do_not_mix(writer: mmapcache.Writer) -> None:
+    with writer.batch() as batch:
+        batch.put("flags", "key 5", {"_id": "key 5", "flag": True})
+    cache = writer.reader()
+    key = "key 5"
+    for _ in range(3):
+        assert cache["sites"][key]["n"] == 5
+        assert cache["flags"][key]["flag"] is True
+        assert cache.collection("nothing").get(key) is None
+
+
+def test_codec_options_do_not_mix(writer: mmapcache.Writer) -> None:
+    import datetime
+
+    from bson.codec_options import CodecOptions
+
+    moment = datetime.datetime(2024, 5, 6)
+    with writer.batch() as batch:
+        batch.put("times", 1, {"_id": 1, "at": moment})
+    cache = writer.reader()
+    aware: Any = CodecOptions(tz_aware=True)
+    for _ in range(3):
+        assert cache["times"][1]["at"].tzinfo is None
+        assert cache.collection("times", aware)[1]["at"].tzinfo is not None
+
+
+def test_snapshots_see_their_own_generation(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    key = "key 5"
+    assert sites[key]["n"] == 5
+    assert sites.get("later") is None
+    with cache.snapshot() as old:
+        change(writer, key_5=6, later=1)
+        for _ in range(3):
+            assert sites[key]["n"] == 6
+            assert old["sites"][key]["n"] == 5
+            assert sites["later"]["n"] == 1
+            assert old["sites"].get("later") is None
+            assert old["sites"].get_many([key, "later"])[key]["n"] == 5
+            assert old["sites"].pluck(key, "n") == 5
+        with cache.snapshot() as new:
+            change(writer, key_5=7)
+            for _ in range(2):
+                assert [s["sites"][key]["n"] for s in (old, new)] == [5, 6]
+                assert sites[key]["n"] == 7
+            with writer.batch() as batch:
+                batch.delete("sites", key)
+            for _ in range(2):
+                assert sites.get(key) is None
+                assert [s["sites"][key]["n"] for s in (new, old)] == [6, 5]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"front_bytes": 0}, {"front_entries": 0}, {"front_bytes": "0MiB", "front_entries": 0}],
+)
+def test_it_can_be_turned_off(writer: mmapcache.Writer, limits: dict[str, Any]) -> None:
+    cache = writer.reader(**limits)
+    sites = cache["sites"]
+    for _ in range(3):
+        assert sites["key 5"]["n"] == 5
+        assert sites.get("nothing") is None
+    assert sites["key 5"] is not sites["key 5"]
+    assert set(front(cache).values()) == {0}
+
+
+def test_entries_are_bounded(writer: mmapcache.Writer) -> None:
+    cache = writer.reader(front_entries=50)
+    sites = cache["sites"]
+    for _ in range(4):
+        for n in range(2000):
+            assert sites[f"key {n}"]["n"] == n
+        assert front(cache)["entries"] <= 50
+    rng = random.Random(1)
+    for _ in range(5000):
+        n = rng.randrange(70)
+        assert sites[f"key {n}"]["n"] == n
+    counts = front(cache)
+    assert counts["entries"] == 50
+    assert counts["evictions"] > 0
+    assert counts["hits"] > 2000
+
+
+def test_bytes_are_bounded(writer: mmapcache.Writer) -> None:
+    with writer.batch() as batch:
+        for n in range(100):
+            batch.put("big", n, {"_id": n, "v": b"v" * 1000 * (n % 10)})
+        batch.put("big", "huge", {"_id": "huge", "v": b"v" * 60_000})
+    cache = writer.reader(front_bytes=100_000)
+    big = cache["big"]
+    rng = random.Random(2)
+    for _ in range(2000):
+        n = rng.randrange(100)
+        assert big[n]["_id"] == n
+        assert big["huge"] is not None
+        assert front(cache)["bytes"] <= 100_000
+    assert front(cache)["entries"] > 10
+    assert big["huge"] is not big["huge"]
+    with writer.batch() as batch:
+        for n in range(100):
+            batch.put("big", n, {"_id": n, "v": b"w" * 12_000})
+    for n in range(100):
+        assert len(big[n]["v"]) == 12_000
+        assert front(cache)["bytes"] <= 100_000
+
+
+def test_hot_keys_survive_a_scan(writer: mmapcache.Writer) -> None:
+    cache = writer.reader(front_entries=200)
+    sites = cache["sites"]
+    hot = [f"key {n}" for n in range(100)]
+    for _ in range(3):
+        documents = [sites[key] for key in hot]
+    for n in range(2000):
+        assert sites[fresh(f"key {n}")] is not None
+    kept = [sites[key] is document for key, document in zip(hot, documents, strict=True)]
+    assert all(kept)
+
+
+def test_close_gives_the_documents_back(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    key = fresh("key 5")
+    document = sites[key]
+    assert sites[key] is document
+    held = sys.getrefcount(document)
+    cache.close()
+    assert sys.getrefcount(document) == held - 1
+
+
+def test_key_objects_are_not_confused(writer: mmapcache.Writer) -> None:
+    """Objects that die may leave their address to another key: it must not get their answer."""
+    cache = writer.reader(front_entries=64)
+    sites = cache["sites"]
+    rng = random.Random(3)
+    for _ in range(30_000):
+        n = rng.randrange(200)
+        key = f"key {n}"
+        if n % 2:
+            hash(key)
+        assert sites[key]["n"] == n
+        del key
+
+
+def test_a_forked_child_goes_on_alone(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    documents = {key: sites[key] for key in ("key 1", "key 2")}
+    change(writer, key_2=20)
+
+    def child() -> None:
+        assert sites["key 1"] is documents["key 1"]
+        assert sites["key 2"]["n"] == 20
+        cache.close()
+
+    in_child(child)
+    assert sites["key 1"] is documents["key 1"]
+    assert sites["key 2"]["n"] == 20
+    assert os.getpid() > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_against_an_oracle(cache_path: Path, seed: int) -> None:
+    """Random commits, reads and snapshots; every answer is compared with a plain dict's."""
+    rng = random.Random(seed)
+    keys: list[Any] = [n if n % 3 else f"k{n}" for n in range(60)]
+    history: dict[int, dict[Any, int]] = {0: {}}
+    with mmapcache.Writer(cache_path, max_size="4MiB", retention=0) as writer:
+        cache = writer.reader(front_entries=rng.choice([5, 30, 1000]), front_bytes="40K")
+        sites = cache.collection("sites")
+        snapshots: list[mmapcache.Snapshot] = []
+        for turn in range(4000):
+            action = rng.random()
+            if action < 0.05:
+                now = dict(history[writer.generation])
+                with writer.batch() as batch:
+                    for key in rng.sample(keys, rng.randrange(1, 5)):
+                        if rng.random() < 0.3:
+                            batch.delete("sites", key)
+                            now.pop(key, None)
+                        else:
+                            batch.put("sites", key, {"_id": key, "turn": turn, "pad": "x" * turn})
+                            now[key] = turn
+                history[writer.generation] = now
+            elif action < 0.08:
+                snapshots.append(cache.snapshot())
+                if len(snapshots) > 4:
+                    snapshots.pop(rng.randrange(4)).close()
+            elif action < 0.3 and snapshots:
+                snap = rng.choice(snapshots)
+                check(snap.collection("sites"), history[snap.generation], rng.choice(keys), rng)
+            else:
+                check(sites, history[writer.generation], rng.choice(keys), rng)
+        assert front(cache)["bytes"] <= 40 << 10
+
+
+def check(
+    sites: mmapcache.Collection, expected: dict[Any, int], key: Any, rng: random.Random
+) -> None:
+    """One read in one of several ways, by the same key object or an equal one."""
+    if isinstance(key, str) and rng.random() < 0.5:
+        key = fresh(key)
+    way = rng.randrange(4)
+    try:
+        if way == 0:
+            found = sites.get(key)
+        elif way == 1:
+            found = sites.get_many([key]).get(key)
+        elif way == 2:
+            assert (key in sites) == (key in expected)
+            return
+        else:
+            assert sites.pluck(key, "turn") == expected.get(key)
+            return
+    except mmapcache.SnapshotExpired:
+        return
+    assert (None if found is None else found["turn"]) == expected.get(key)
