@@ -109,7 +109,10 @@ RIGHT = (
         quick=False,
     ),
     Case(
-        "get, long", P, {"COMMITS": 5, "KILLS": 0, "BLOCKS": 7, "READS": 1, "TRIES": 2}, quick=False
+        "get, long",
+        P,
+        {"COMMITS": 5, "KILLS": 0, "BLOCKS": 7, "READS": 1, "TRIES": 2, "FEW_KINDS": 1},
+        quick=False,
     ),
     Case(
         "get, failed batch",
@@ -150,7 +153,8 @@ RIGHT = (
     ),
     Case("status, two kills", "status.pml", {"REPORTS": 2, "KILLS": 2, "LOSSY": 0}),
     Case("status, lossy kill", "status.pml", {"REPORTS": 3, "KILLS": 1}),
-    Case("status, two lossy kills", "status.pml", {"REPORTS": 2, "KILLS": 2}, quick=False),
+    Case("status, until found", "status.pml", {"REPORTS": 4, "KILLS": 0, "LOOKS": 4}),
+    Case("status, two lossy kills", "status.pml", {"REPORTS": 1, "KILLS": 2}, quick=False),
 )
 
 MUTANTS = (
@@ -188,6 +192,7 @@ MUTANTS = (
     Case("status: turn not taken from the file", "status.pml", STATUS, 53),
     Case("status: no fence between reports", "status.pml", STATUS, 54),
     Case("status: sequence starts anew", "status.pml", STATUS, 55),
+    Case("status: reader looks once", "status.pml", {"REPORTS": 3, "KILLS": 0}, 56),
 )
 
 
@@ -209,6 +214,7 @@ PROPERTIES = (
     ("made[w1]", "S1"),
     ("!(late)", "S3"),
     ("best>0", "S2"),
+    ("looks>", "S4"),
 )
 # Words in pan's output that mean that some of the states were not looked at.
 CUT_SHORT = (
@@ -278,7 +284,7 @@ def search(case: Case) -> Outcome:
         defines = [f"-D{key}={value}" for key, value in case.bounds.items()]
         defines.append(f"-DMUTANT={case.mutant}")
         command("spin", "-a", *defines, case.model, cwd=cwd)
-        optimise = "-O0" if case.mutant else "-O2"
+        optimise = "-O0" if case.mutant else "-O1" if case.quick else "-O2"
         command(
             "gcc",
             optimise,

@@ -14,6 +14,8 @@
  *      may lose stores, the last but one
  *   S3 a reader that sees all stores of a loader at rest, killed or not, finds the last finished
  *      report or a later one
+ *   S4 a reader that finds both slots torn looks again, after an acquire fence; it finds a report
+ *      unless the loader has begun another one meanwhile
  */
 
 #ifndef MUTANT
@@ -25,8 +27,8 @@
 #ifndef KILLS
 #define KILLS 2
 #endif
-#ifndef READS
-#define READS 1
+#ifndef LOOKS
+#define LOOKS 1                 /* of the reader; REPORTS of them are enough without kills (S4) */
 #endif
 #ifndef LOSSY
 #define LOSSY 1
@@ -139,14 +141,11 @@ rest:
 
 active proctype reader()
 {
-    byte tries = READS;
+    byte looks = LOOKS;
     bit late;
 again:
-    if
-    :: tries == 0 -> goto finished_reading
-    :: else -> tries--
-    fi;
     atomic {
+        looks--;
         if
         :: resting -> late = 1; drop = n; drain(drop); drop = 0         /* all has arrived */
         :: true
@@ -157,10 +156,18 @@ again:
         judge();
         assert(!late || (best > 0 && taken >= finished));                       /* S3 */
         acquire_fence();
-        best = 0; taken = 0;
-        late = 0
+        late = 0;
+        if
+        :: best > 0 -> best = 0; taken = 0
+        :: else ->
+            assert(looks > 0 || LOOKS < REPORTS || KILLS > 0);                  /* S4 */
+#if MUTANT == 56
+            assert(looks > LOOKS);                              /* S4: it gives up */
+#endif
+            if
+            :: looks > 0 -> goto again
+            :: else
+            fi
+        fi
     }
-    goto again;
-finished_reading:
-    skip
 }
