@@ -375,6 +375,14 @@ static void install_fork_handlers(void)
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+/* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
+static bool is_at(int fd, const char *path)
+{
+    struct stat locked, named;
+    return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_dev == named.st_dev &&
+           locked.st_ino == named.st_ino;
+}
+
 /* Locks an open descriptor in both ways and puts it on the list; closes it on failure. */
 static enum mc_status take(struct mc_lock *lock, int fd, const char *path, struct mc_error *err)
 {
@@ -389,6 +397,10 @@ static enum mc_status take(struct mc_lock *lock, int fd, const char *path, struc
                 : os_error(err, "cannot lock", path);
         (void)close(fd);
         return status;
+    }
+    if (!is_at(fd, path)) {
+        (void)close(fd);
+        return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
     }
     (void)fcntl(fd, F_OFD_SETLK, &whole);
     (void)pthread_once(&held_once, install_fork_handlers);

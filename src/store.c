@@ -40,6 +40,7 @@ struct mc_map {
 
 /* A view that is overwritten while it is opened is a reader that slept through a whole ring of commits. */
 #define VIEW_ATTEMPTS 64
+#define STATUS_ATTEMPTS 16
 
 static struct mc_control *control_of(const struct mc_space *space)
 {
@@ -283,6 +284,7 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
             mc_root_read(&space, &map->superblock, generation, &out->root, err);
         out->root.generation = generation; /* what validity is judged by */
         if (!mc_view_valid(out)) {
+            shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read next */
             continue;
         }
         if (status == MC_OK) {
@@ -365,14 +367,16 @@ void mc_raise_horizon(const struct mc_space *space, uint64_t horizon)
         return;
     }
     if (horizon > shm_load(&control->horizon)) {
-        shm_store(&control->horizon, horizon);
-        shm_fence_release(); /* pairs with the acquire fence of mc_view_valid */
+        shm_store_release(&control->horizon, horizon); /* after the commit word that it may equal */
     }
+    /* Also when it stands high enough already: a killed loader may not have come to its fence. Pairs with
+     * the acquire fence of mc_view_valid. */
+    shm_fence_release();
 }
 
 uint64_t mc_horizon(const struct mc_space *space)
 {
-    return shm_load(&control_of(space)->horizon);
+    return shm_load_acquire(&control_of(space)->horizon);
 }
 
 uint64_t mc_commit_word(const struct mc_space *space)
@@ -385,7 +389,8 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 {
     struct mc_control *control = control_of(space);
     uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
-    if (root->generation > slots && !MC_MUTANT_IS(301)) { /* 301: a root is overwritten in use */
+    uint64_t first = superblock->base_generation + 1; /* no older one was ever in this file's ring */
+    if (root->generation >= first + slots && !MC_MUTANT_IS(301)) { /* 301: a root overwritten in use */
         mc_raise_horizon(space, root->generation - slots + 1);
     }
     root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
@@ -405,6 +410,7 @@ void mc_wake(const struct mc_space *space)
 
 void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot)
 {
+    shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
     slot->sequence++;
     slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
     uint64_t place = slot->sequence % MC_STATUS_SLOTS;
@@ -415,12 +421,16 @@ void mc_status_read(const struct mc_space *space, struct mc_status_slot *out)
 {
     struct mc_status_slot slot;
     *out = (struct mc_status_slot){0};
-    for (uint64_t place = 0; place < MC_STATUS_SLOTS; place++) {
-        shm_read(&slot, space->base + MC_STATUS_OFFSET + place * sizeof slot, sizeof slot);
-        if (slot.sequence > out->sequence &&
-            slot.checksum == mc_checksum(&slot, offsetof(struct mc_status_slot, checksum))) {
-            *out = slot;
+    /* A reader so slow that both slots were rewritten under it looks again. */
+    for (int attempt = 0; attempt < STATUS_ATTEMPTS && out->sequence == 0; attempt++) {
+        for (uint64_t place = 0; place < MC_STATUS_SLOTS; place++) {
+            shm_read(&slot, space->base + MC_STATUS_OFFSET + place * sizeof slot, sizeof slot);
+            if (slot.sequence > out->sequence &&
+                slot.checksum == mc_checksum(&slot, offsetof(struct mc_status_slot, checksum))) {
+                *out = slot;
+            }
         }
+        shm_fence_acquire();
     }
 }
 

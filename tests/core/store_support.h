@@ -144,11 +144,13 @@ static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int 
                            &test_error);
 }
 
-/* A path for this process's cache, on tmpfs. */
+/* A path for this test's cache, on tmpfs; the test's children share it. */
 static inline const char *test_path(void)
 {
     static char path[64];
-    (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-%ld", (long)getpid());
+    if (path[0] == '\0') {
+        (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-%ld", (long)getpid());
+    }
     return path;
 }
 
@@ -157,6 +159,8 @@ static inline void remove_cache(const char *path)
     char other[96];
     (void)unlink(path);
     (void)snprintf(other, sizeof other, "%s%s", path, MC_LOCK_SUFFIX);
+    (void)unlink(other);
+    (void)snprintf(other, sizeof other, "%s.new", path);
     (void)unlink(other);
 }
 
