@@ -16,15 +16,15 @@
  *
  * The search. Taking aligned blocks only, as the textbook does, wastes what it seems to save: of
  * entries of 11 granules one fits in each aligned 16, and the tails of 5 are of use to nobody (at
- * best 69 % of the arena; tests/core/bench_buddy.c measures it). But adjacent free blocks, buddies
- * or not, are one *run* of free granules, and that is what a request is placed in: each leaf has a
- * class byte, the size class of the longest run that starts in it (a run that comes from an earlier
- * leaf starts there). Classes are exact below 64 granules, four per octave above. Above the class
- * bytes stand summaries, has[class] in each node from level 2 up, and above the root `nonempty`,
- * one bit per class. So "the tightest class that fits" is a find-first-set, and its lowest leaf is
- * one count-trailing-zeros per level and a memchr within a cache line. Segregated exact and
- * geometric classes under bitmaps are TLSF's (Masmano et al., "TLSF: a new dynamic memory allocator
- * for real-time systems", 2004); here a run needs no header, since the tree knows where it ends.
+ * best 69 % of the arena is used). But adjacent free blocks, buddies or not, are one *run* of
+ * free granules, and that is what a request is placed in: each leaf has a class byte, the size
+ * class of the longest run that starts in it (a run that comes from an earlier leaf starts
+ * there). Classes are exact below 64 granules, four per octave above. Above the class bytes stand
+ * summaries, has[class] in each node from level 2 up, and above the root `nonempty`, one bit per
+ * class. So "the tightest class that fits" is a find-first-set, and its lowest leaf is one count-
+ * trailing-zeros per level and a memchr within a cache line. Segregated exact and geometric
+ * classes under bitmaps are TLSF's (Masmano et al., "TLSF: a new dynamic memory allocator for
+ * real-time systems", 2004); here a run needs no header, since the tree knows where it ends.
  *
  * Memory: 9 bytes per leaf of 64 granules, 8 per group, less above: 0.93 % of an arena of 16-byte
  * granules, half of that with granules of 32.
@@ -147,6 +147,12 @@ static void give(struct mc_buddy *b, uint64_t from, uint64_t to)
 static void take(struct mc_buddy *b, uint64_t from, uint64_t to)
 {
     assert(from < to && to <= b->granules);
+    uint64_t *leaf = &b->level[0].words[from / 64];
+    if (from / 64 == (to - 1) / 64 && *leaf != 0) { /* the same in short, for the common case */
+        assert((*leaf & span(from % 64, (to - 1) % 64 + 1)) == span(from % 64, (to - 1) % 64 + 1));
+        *leaf &= ~span(from % 64, (to - 1) % 64 + 1);
+        return;
+    }
     while (from < to) {
         unsigned level = free_level(b, from), shift = RADIX * level;
         assert(level <= b->root);
@@ -189,10 +195,10 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
         word &= word + 1;
     if (word == 0)
         return open;
-    unsigned inner = longest_run(word);
+    unsigned at, inner = longest_run(word, &at);
     if (inner <= open)
         return open;
-    *start = base + lowest(starts_of(word, inner));
+    *start = base + at;
     return inner;
 }
 

@@ -30,35 +30,39 @@ static inline uint64_t span(uint64_t from, uint64_t to)
     return FULL_WORD >> (64 - (to - from)) << from;
 }
 
-/* Bit i: ones at i .. i + length - 1. */
+/* Bit i: ones at i .. i + length - 1; length from 1 to 64. No branch depends on the data, here and
+ * below: half of them would be mispredicted. */
 static inline uint64_t starts_of(uint64_t word, uint64_t length)
 {
     assert(length > 0 && length <= 64);
-    uint64_t have = 1;
-    for (; have * 2 <= length; have *= 2)
-        word &= word >> have;
-    return have < length ? word & word >> (length - have) : word;
+    uint64_t starts = word, rest = length - 1, have = 1;
+    for (unsigned r = 0; r < 6; r++) {
+        uint64_t wanted = rest >> r & 1;
+        /* have is at most 2^r here, so the shift stays below 64. */
+        starts &= word >> (have & 63) | (wanted - 1);
+        have += wanted << r;
+        word &= word >> (1u << r & 63);
+    }
+    return starts;
 }
 
-/* The length of the longest run of ones. */
-static inline unsigned longest_run(uint64_t word)
+/* The longest run of ones in a word that has some but not only ones: its length, and the first bit
+ * of the lowest such run. */
+static inline unsigned longest_run(uint64_t word, unsigned *at)
 {
-    uint64_t runs[6]; /* runs[r], bit i: ones at i .. i + 2^r - 1 */
-    unsigned r = 0;
     assert(word != 0 && word != FULL_WORD);
-    runs[0] = word;
-    while (r + 1 < 6 && (runs[r] & runs[r] >> (1u << r)) != 0) {
+    uint64_t runs[6] = {word};
+    for (unsigned r = 0; r < 5; r++)
         runs[r + 1] = runs[r] & runs[r] >> (1u << r);
-        r++;
+    uint64_t starts = FULL_WORD;
+    unsigned length = 0;
+    for (unsigned r = 6; r-- > 0;) {
+        /* length is a sum of larger powers, at most 62 here. */
+        uint64_t longer = starts & runs[r] >> length;
+        starts = longer != 0 ? longer : starts;
+        length += (unsigned)(longer != 0) << r;
     }
-    unsigned length = 1u << r;
-    for (word = runs[r]; r-- > 0;) {
-        uint64_t longer = word & runs[r] >> length;
-        if (longer != 0) {
-            word = longer;
-            length += 1u << r;
-        }
-    }
+    *at = lowest(starts);
     return length;
 }
 

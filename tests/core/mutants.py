@@ -2,9 +2,9 @@
 
     CC=gcc FLAGS=... mutants.py BUILD_DIR [NUMBER...]
 
-BUILD_DIR holds the objects of the faultless build; only the faulty source is compiled anew. The tests
-named after the source come first (test_buddy for buddy.c), then all others. A test sees the fault when
-it fails or does not end: a fault may well make a loop endless.
+BUILD_DIR holds the objects of the faultless build; only the faulty source is compiled anew. The
+tests named after the source come first (test_buddy for buddy.c), then all others. A test sees the
+fault when it fails or does not end: a fault may well make a loop endless.
 """
 
 from __future__ import annotations

@@ -31,8 +31,11 @@ static void check_word(uint64_t word)
         if (starts != 0)
             longest = length;
     }
-    if (word != 0 && word != FULL_WORD)
-        CHECK_EQ(longest_run(word), longest);
+    if (word != 0 && word != FULL_WORD) {
+        unsigned at;
+        CHECK_EQ(longest_run(word, &at), longest);
+        CHECK_EQ(at, lowest(starts_of(word, longest)));
+    }
 }
 
 static void words(void)
