@@ -169,20 +169,23 @@ enum mc_status mc_bson_next(struct mc_bson_cursor *cursor, struct mc_bson_elemen
     return MC_OK;
 }
 
-/* A name to look for, its first bytes as one masked word: most names of a document are ruled out,
- * and short ones recognised, by a single comparison. */
+/* A name to look for: its first and its last eight bytes, the NUL counted as one of them. The first
+ * word, masked for short names, rules most names out; with the last one it is all of a name of up
+ * to 15 bytes, so that even names that only differ at their end need no call to memcmp. */
 struct probe {
     const uint8_t *name;
     size_t len;
-    uint64_t word, mask;
+    uint64_t first, mask, last;
 };
 
 static struct probe probe_of(const char *name, size_t len)
 {
     struct probe probe = {.name = (const uint8_t *)name, .len = len, .mask = ~(uint64_t)0};
-    memcpy(&probe.word, name, len < 8 ? len : 8);
+    memcpy(&probe.first, name, len < 8 ? len : 8);
     if (len < 7) { /* with the NUL behind it: 8 bits for each of len + 1 bytes */
         probe.mask = ((uint64_t)1 << (8 * (len + 1))) - 1;
+    } else {
+        memcpy(&probe.last, name + len - 7, 7);
     }
     return probe;
 }
@@ -190,16 +193,61 @@ static struct probe probe_of(const char *name, size_t len)
 /* True when the name at `at`, which ends before `end`, is the one. */
 static inline bool probe_matches(const struct probe *probe, const uint8_t *at, const uint8_t *end)
 {
-    size_t left = (size_t)(end - at);
-    if (left >= 8) {
-        if (((mc_bson_u64(at) ^ probe->word) & probe->mask) != 0) {
-            return false;
+    size_t left = (size_t)(end - at), len = probe->len;
+    if (left >= 8 && ((mc_bson_u64(at) ^ probe->first) & probe->mask) != 0) {
+        return false;
+    }
+    if (left >= 8 && len < 8) {
+        return true;
+    }
+    if (left <= len || (len >= 8 && mc_bson_u64(at + len - 7) != probe->last)) {
+        return false;
+    }
+    return len >= 8 ? len < 16 || memcmp(at, probe->name, len) == 0
+                    : memcmp(at, probe->name, len) == 0 && at[len] == 0;
+}
+
+/* The length of the name at `at`, or SIZE_MAX when it does not end before `end`. */
+static inline size_t name_length(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *after;
+    if (end - at >= 16) {
+        uint64_t zeros = zero_bytes(mc_bson_u64(at));
+        if (zeros != 0) {
+            return (size_t)__builtin_ctzll(zeros) >> 3;
         }
-        if (probe->len < 8) {
-            return true;
+        zeros = zero_bytes(mc_bson_u64(at + 8));
+        if (zeros != 0) {
+            return 8 + ((size_t)__builtin_ctzll(zeros) >> 3);
         }
     }
-    return left > probe->len && memcmp(at, probe->name, probe->len) == 0 && at[probe->len] == 0;
+    after = skip_name(at, end);
+    return after != NULL ? (size_t)(after - at) - 1 : SIZE_MAX;
+}
+
+/* Passes over one value: behind it, or NULL. The common types come first, with their sizes as
+ * constants: a branch that is predicted lets the processor begin with the next element at once. */
+static inline const uint8_t *pass_value(uint8_t type, const uint8_t *at, const uint8_t *end)
+{
+    size_t left = (size_t)(end - at), size;
+    uint8_t kind;
+    if (type == MC_BSON_STRING && left >= 5) {
+        size = mc_bson_u32(at);
+        return size >= 1 && size <= left - 4 ? at + 4 + size : NULL;
+    }
+    if ((type == MC_BSON_DOCUMENT || type == MC_BSON_ARRAY) && left >= MC_BSON_SIZE_MIN) {
+        size = mc_bson_u32(at);
+        return size >= MC_BSON_SIZE_MIN && size <= left ? at + size : NULL;
+    }
+    if (type == MC_BSON_INT32) {
+        return left >= 4 ? at + 4 : NULL;
+    }
+    if (type == MC_BSON_BOOL) {
+        return left >= 1 ? at + 1 : NULL;
+    }
+    kind = value_kind(type);
+    size = kind < VARIABLE ? kind : variable_size(kind, at, left);
+    return size > left || (size == 0 && kind >= VARIABLE) ? NULL : at + size;
 }
 
 enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, size_t name_len,
@@ -207,6 +255,8 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
 {
     struct mc_bson_cursor cursor;
     struct probe probe;
+    const uint8_t *at, *end;
+    size_t expected = name_len;
     if (mc_bson_open(&cursor, data, len) != MC_OK) {
         return MC_INVALID;
     }
@@ -214,24 +264,34 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
         return MC_ABSENT; /* a field's name cannot hold a NUL */
     }
     probe = probe_of(name, name_len);
-    while (cursor.at < cursor.end) {
-        const uint8_t *at = cursor.at + 1, *value;
-        bool found = probe_matches(&probe, at, cursor.end);
-        value = found ? at + name_len + 1 : skip_name(at, cursor.end);
-        if (value == NULL) {
-            return MC_INVALID;
+    at = cursor.at;
+    end = cursor.end;
+    while (at < end && !probe_matches(&probe, at + 1, end)) {
+        size_t length = name_length(at + 1, end);
+        /* Names often have the length of the one before. Going on with that length, which is known,
+         * instead of the equal one just computed, takes the computation off the critical path; the
+         * asm keeps the compiler from seeing that they are equal. */
+        if (length != expected) {
+            if (length == SIZE_MAX) {
+                return MC_INVALID;
+            }
+            __asm__("" : "+r"(length));
+            expected = length;
         }
-        cursor.at = take_value(element, cursor.at[0], value, cursor.end);
-        if (cursor.at == NULL) {
+        at = pass_value(at[0], at + 1 + expected + 1, end);
+        if (at == NULL) {
             return MC_INVALID;
-        }
-        if (found) {
-            element->name = at;
-            element->name_len = (uint32_t)name_len;
-            return MC_OK;
         }
     }
-    return MC_ABSENT;
+    if (at >= end) {
+        return MC_ABSENT;
+    }
+    if (take_value(element, at[0], at + 1 + name_len + 1, end) == NULL) {
+        return MC_INVALID;
+    }
+    element->name = at + 1;
+    element->name_len = (uint32_t)name_len;
+    return MC_OK;
 }
 
 /* The member number `index` of an array; names are not looked at. */

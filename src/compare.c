@@ -211,8 +211,7 @@ static Py_hash_t hash_element(struct mc_field_walk *walk, const struct mc_bson_e
 {
     PyObject *value = mc_fields_value(walk, element);
     Py_hash_t hash = -1;
-    if (value != NULL && PyFloat_CheckExact(value) &&
-        PyFloat_AS_DOUBLE(value) != PyFloat_AS_DOUBLE(value)) {
+    if (value != NULL && PyFloat_CheckExact(value) && Py_IS_NAN(PyFloat_AS_DOUBLE(value))) {
         hash = 0; /* Python hashes a NaN by its address; equal documents must hash alike */
     } else if (value != NULL) {
         hash = PyObject_Hash(value);

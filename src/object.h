@@ -115,7 +115,7 @@ struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options,
 /* A view of the given type on bytes of the same block. */
 PyObject *mc_view_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len);
 
-void mc_object_dealloc(PyObject *self);
+void mc_object_dealloc(PyObject *object);
 
 /* What Document(...) and Array(...) do: one validated copy of the bytes given. */
 PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwargs);
@@ -123,11 +123,11 @@ PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwar
 /* Copies (the object itself: it cannot change), pickling by bytes, size: the same for both types.
  */
 PyObject *mc_object_self(PyObject *self, PyObject *ignored);
-PyObject *mc_object_reduce(PyObject *self, PyObject *ignored);
-PyObject *mc_object_sizeof(PyObject *self, PyObject *ignored);
+PyObject *mc_object_reduce(PyObject *object, PyObject *ignored);
+PyObject *mc_object_sizeof(PyObject *object, PyObject *ignored);
 
 /* The attribute `raw`. */
-PyObject *mc_object_raw(PyObject *self, void *ignored);
+PyObject *mc_object_raw(PyObject *object, void *ignored);
 
 #define MC_OBJECT_METHODS                                                                          \
     {"copy", mc_object_self, METH_NOARGS, "The object itself, which cannot change."},              \
@@ -221,9 +221,9 @@ void mc_uuid_order(uint8_t representation, const uint8_t from[16], uint8_t to[16
 PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict);
 
 /* ---- compare.c, fields_view.c, document.c, array.c ---- */
-PyObject *mc_object_compare(PyObject *self, PyObject *other, int operation);
-Py_hash_t mc_object_hash(PyObject *self);
-PyObject *mc_object_repr(PyObject *self);
+PyObject *mc_object_compare(PyObject *object, PyObject *other, int operation);
+Py_hash_t mc_object_hash(PyObject *object);
+PyObject *mc_object_repr(PyObject *object);
 
 extern PyMethodDef mc_json_functions[]; /* json.c: json_default */
 

@@ -300,21 +300,20 @@ struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *co
 
 static int make_types(PyObject *module, struct mc_document_state *state)
 {
-    static const struct {
+    struct {
         PyType_Spec *spec;
-        size_t place;
+        PyTypeObject **place;
     } types[] = {
-        {&mc_document_spec, offsetof(struct mc_document_state, document_type)},
-        {&mc_array_spec, offsetof(struct mc_document_state, array_type)},
-        {&mc_fields_spec, offsetof(struct mc_document_state, fields_type)},
-        {&mc_iterator_spec, offsetof(struct mc_document_state, iterator_type)},
+        {&mc_document_spec, &state->document_type},
+        {&mc_array_spec, &state->array_type},
+        {&mc_fields_spec, &state->fields_type},
+        {&mc_iterator_spec, &state->iterator_type},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, NULL);
-        if (type == NULL) {
+        *types[i].place = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (*types[i].place == NULL) {
             return -1;
         }
-        memcpy((char *)state + types[i].place, &type, sizeof type);
     }
     if (PyModule_AddObjectRef(module, "Document", (PyObject *)state->document_type) < 0 ||
         PyModule_AddObjectRef(module, "Array", (PyObject *)state->array_type) < 0 ||

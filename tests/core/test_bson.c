@@ -346,10 +346,10 @@ static void nest(struct builder *b, unsigned depth, uint8_t type)
 static void test_depth(void)
 {
     static struct builder b;
-    for (uint8_t type = MC_BSON_DOCUMENT; type <= MC_BSON_ARRAY; type++) {
-        nest(&b, MC_BSON_DEPTH_MAX, type);
+    for (int type = MC_BSON_DOCUMENT; type <= MC_BSON_ARRAY; type++) {
+        nest(&b, MC_BSON_DEPTH_MAX, (uint8_t)type);
         CHECK(judge(b.bytes, b.len));
-        nest(&b, MC_BSON_DEPTH_MAX + 1, type);
+        nest(&b, MC_BSON_DEPTH_MAX + 1, (uint8_t)type);
         CHECK(!judge(b.bytes, b.len));
     }
 }
