@@ -17,18 +17,24 @@ import mmapcache
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# {"_id": "k", "text": "é", "n": 5, "sub": {"x": [1.5, True, None]}}
+DOCUMENT = bytes.fromhex(
+    "48000000025f696400020000006b0002746578740003000000c3a900106e00050000000373756200"
+    "1f00000004780017000000013000000000000000f83f083100010a3200000000"
+)
 # Reads and writes text and numbers, and says which of the modules it must not need are loaded.
-SMOKE = """
+SMOKE = f"""
 import sys, tempfile, os
 import mmapcache
+DOCUMENT = {DOCUMENT!r}
 path = os.path.join(tempfile.mkdtemp(), "c.mmapcache")
 with mmapcache.Writer(path, max_size="8MiB") as writer:
     with writer.batch() as batch:
-        batch.put("sites", "k", {"_id": "k", "text": "é", "n": 5, "sub": {"x": [1.5, True, None]}})
+        batch.put("sites", "k", DOCUMENT)
     with mmapcache.open(path) as cache:
         document = cache["sites"]["k"]
         assert document["text"] == "é" and document["n"] == 5 and document["sub"]["x"][0] == 1.5
-heavy = {"bson", "pymongo", "tqdm", "tomli", "mmapcache.sync", "secantus"} & set(sys.modules)
+heavy = set("bson pymongo tqdm tomli mmapcache.sync secantus".split()) & set(sys.modules)
 print("loaded:", sorted(heavy), mmapcache.__version__)
 """
 
@@ -49,25 +55,27 @@ def run(*command: str | Path, cwd: Path) -> str:
     return result.stdout
 
 
-def make_environment(directory: Path) -> Path:
-    """A new empty environment; its interpreter."""
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds pip and nothing else."""
+    directory = tmp_path_factory.mktemp("venv")
     venv.create(directory, with_pip=True)
     return directory / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(sdist, wheel), the wheel built from the sdist by an empty environment's pip."""
+def distributions(python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(sdist, wheel), the wheel built from the sdist by the empty environment's pip."""
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--sdist", "--outdir", out, ROOT, cwd=out)
     (sdist,) = out.glob("*.tar.gz")
-    python = make_environment(out / "venv")
     run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", sdist, cwd=out)
     (wheel,) = out.glob("*.whl")
     return sdist, wheel
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_sdist_is_whole(distributions: tuple[Path, Path]) -> None:
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -81,6 +89,7 @@ def test_sdist_is_whole(distributions: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(distributions[1]) as archive:
         names = archive.namelist()
@@ -94,16 +103,17 @@ def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["wheel", "tree"])
 def test_installs_and_works_in_an_empty_environment(
-    what: str, distributions: tuple[Path, Path], tmp_path: Path
+    what: str, python: Path, distributions: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    python = make_environment(tmp_path / "venv")
     thing = distributions[1] if what == "wheel" else ROOT
     run(python, "-m", "pip", "install", "--quiet", thing, cwd=tmp_path)
     said = run(python, "-W", "error", "-c", SMOKE, cwd=tmp_path)
     assert said.splitlines()[-1] == f"loaded: [] {mmapcache.__version__}"
     run(python.parent / "mmapcache", "--help", cwd=tmp_path)
+    run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "mmapcache", cwd=tmp_path)
 
 
 def test_import_is_light(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_readme_has_blocks_of_each_kind() -> None:
 
 
 def test_every_command_of_the_readme(
-    database: Database[dict[str, Any]], mongodb_uri: str, cache_path: Path
+    database: Database[dict[str, Any]], mongodb_uri: str, cache_path: Path, tmp_path: Path
 ) -> None:
     database["sites"].insert_many([{"_id": key, "limits": {"qps": 20}} for key in ("9f3c", "77aa")])
     directory = cache_path.parent
@@ -55,12 +55,12 @@ def test_every_command_of_the_readme(
                 run = f"exec {text}" if kind == "daemon" else f"set -e\n{text}"
                 program = ["bash", "-c", run]
             if kind == "daemon":
-                daemons.append(subprocess.Popen(program, cwd=directory, env=environment))
+                daemons.append(subprocess.Popen(program, cwd=tmp_path, env=environment))
                 with mmapcache.open(str(directory / "settings.mmc"), timeout=30) as cache:
                     assert len(cache["sites"]) == 2
             else:
                 done = subprocess.run(
-                    program, cwd=directory, env=environment, capture_output=True, text=True
+                    program, cwd=tmp_path, env=environment, capture_output=True, text=True
                 )
                 assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
                 assert done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,14 @@ pytest.importorskip("mypy", reason="the lint extra is not installed")
 
 
 def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m ...`; the caller looks at the result."""
+    """Runs `python -m ...` with the package in mypy's sight; the caller looks at the result."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env={**os.environ, "MYPYPATH": str(STUB.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
