@@ -13,7 +13,7 @@ import mmapcache
 from benchmarks import data, peers
 from benchmarks.harness import Context, Row, compare, interleave, pss, row_of, timed
 
-LARGE = 400
+LARGE = 2_000
 
 
 class Large:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 REPEATS = 7
 
-# Wall-clock time. On a machine that has other work to do meanwhile, MMAPCACHE_BENCH_CLOCK=cpu counts
+# Wall-clock time. Where other work goes on meanwhile, MMAPCACHE_BENCH_CLOCK=cpu counts
 # the processor time of the thread instead; measures with more than one thread stay on the wall.
 now = (
     time.thread_time_ns

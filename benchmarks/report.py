@@ -1,0 +1,65 @@
+"""Writes the figures of a run into docs/performance.md, between two markers.
+
+python -m benchmarks --json FILE, and then python -m benchmarks.report FILE docs/performance.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Row, quantity
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def _row(row: Row) -> str:
+    peer = "" if row.peer is None else f"{quantity(row.peer, row.unit)} {row.peer_name}".strip()
+    sign = "≥" if row.at_least else "≤"
+    cells = (
+        row.measure + (f" ({row.note})" if row.note else ""),
+        quantity(row.ours, row.unit),
+        peer,
+        "" if row.ratio is None else f"{row.ratio:.3g}",
+        "" if row.target is None else f"{sign} {row.target:.3g}",
+        {None: "reported", True: "met", False: "**missed**"}[row.met],
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table and where it was taken."""
+    environment = report["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items() if v != "absent")
+    rows = []
+    for values in report["rows"]:
+        kept = {key: value for key, value in values.items() if key != "met"}
+        rows.append(Row(**kept))
+    lines = [
+        f"`{environment['command']}` at {environment['time']}: {environment['cpu']},"
+        f" {environment['cpus']} CPUs, {environment['memory'] / 2**30:.0f} GiB,"
+        f" Linux {environment['kernel']}, CPython {environment['python']}, {versions}."
+        f" {len(rows)} figures in {report['seconds']:.0f} s"
+        + (", the small sizes of `--quick`." if report["quick"] else "."),
+        "",
+        "| measure | ours | peer | ratio | target | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+        *map(_row, rows),
+        *(f"\nFailed: {failure}" for failure in report["failed"]),
+    ]
+    return "\n".join(lines)
+
+
+def update(report: dict[str, Any], path: Path) -> None:
+    """Replace what stands between the markers of the document."""
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    made = f"{before}{BEGIN}\n\n{markdown(report)}\n\n{END}{after}"
+    path.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    update(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
