@@ -4,12 +4,14 @@
 
 A digest is one 64-bit hash of a document's bytes, so that comparing needs neither the documents of
 the generation before nor its snapshot, which the loader may have reclaimed. Generations that follow
-each other faster than a walk takes are reported as one step, with how many it spans.
+each other faster than a walk takes are reported as one step, with how many it spans; a loader that
+leaves no time for any walk is reported without what changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import select
 import signal
@@ -23,6 +25,7 @@ from mmapcache.cli.extjson import dumps, key_text, key_to_extended
 from mmapcache.cli.output import DONE, emit, emit_json, open_cache
 
 _POLL_SECONDS: Final = 0.5
+_ATTEMPTS: Final = 5
 _Digests = dict[str, dict[object, "_Digest"]]
 
 
@@ -85,9 +88,10 @@ def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
         if cache.wait(generation, _POLL_SECONDS):
             now, after = _digests(cache)
             if now != generation:
-                _print_step(generation, now, _compare(before, after), args)
+                changes = None if before is None or after is None else _compare(before, after)
+                _print_step(generation, now, changes, args)
                 seen += 1
-            generation, before = now, after
+            generation, before = now, after if after is not None else before
         current = cache.status()["loader"]
         if current != loader:
             _print_loader(current, args.json)
@@ -96,23 +100,22 @@ def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
             return
 
 
-def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests]:
-    """The current generation and a digest of each of its documents."""
-    while True:
-        try:
-            with cache.snapshot() as snap:
-                return snap.generation, {name: _digest(snap[name]) for name in snap}
-        except mmapcache.SnapshotExpired:
-            continue  # the loader was faster than this walk: look at its newer generation
+def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests | None]:
+    """The current generation and a digest of each of its documents; None when it was too fast."""
+    generation = 0
+    for _ in range(_ATTEMPTS):
+        with cache.snapshot() as snap:
+            generation = snap.generation
+            with contextlib.suppress(mmapcache.SnapshotExpired):
+                return generation, {name: _digest(snap[name]) for name in snap}
+    return generation, None
 
 
 def _digest(collection: mmapcache.Collection) -> dict[object, _Digest]:
-    found: dict[object, _Digest] = {}
-    for key in collection:
-        raw = collection.get_raw(key)
-        if raw is not None:
-            found[_identity(key)] = _Digest(key, hash(raw))
-    return found
+    # Out of the map first: nothing else may take time while the loader can reclaim it.
+    get_raw = collection.get_raw
+    hashes = [(key, hash(get_raw(key))) for key in collection]
+    return {_identity(key): _Digest(key, content) for key, content in hashes}
 
 
 def _identity(key: object) -> object:
@@ -138,8 +141,8 @@ def _compare(before: _Digests, after: _Digests) -> dict[str, _Change]:
     return changes
 
 
-def _print_start(generation: int, digests: _Digests, loader: str, as_json: bool) -> None:
-    counts = {name: len(digests[name]) for name in sorted(digests)}
+def _print_start(generation: int, digests: _Digests | None, loader: str, as_json: bool) -> None:
+    counts = {name: len(found) for name, found in sorted((digests or {}).items())}
     if as_json:
         event: dict[str, Any] = {"event": "start", "generation": generation}
         emit_json({**event, "loader": loader, "collections": counts})
@@ -157,22 +160,30 @@ def _print_loader(loader: str, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _print_step(old: int, new: int, changes: dict[str, _Change], args: argparse.Namespace) -> None:
+def _print_step(
+    old: int, new: int, changes: dict[str, _Change] | None, args: argparse.Namespace
+) -> None:
     if args.json:
         emit_json(
             {
                 "event": "generation",
                 "generation": new,
                 "previous": old,
-                "changes": {n: _json_change(c, args.keys) for n, c in changes.items()},
+                "changes": None
+                if changes is None
+                else {name: _json_change(c, args.keys) for name, c in changes.items()},
             }
         )
     else:
         steps = f" ({new - old} generations in one step)" if new - old > 1 else ""
-        emit(f"generation {new}{steps}" + ("" if changes else ": the same documents"))
-        for name, change in changes.items():
+        emit(f"generation {new}{steps}{'' if changes else _nothing(changes)}")
+        for name, change in (changes or {}).items():
             emit(f"  {name}: {_text_change(change, args.keys)}")
     sys.stdout.flush()
+
+
+def _nothing(changes: dict[str, _Change] | None) -> str:
+    return ": replaced before it was read" if changes is None else ": the same documents"
 
 
 def _json_change(change: _Change, limit: int) -> dict[str, Any]:
