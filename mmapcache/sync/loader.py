@@ -272,4 +272,4 @@ def _kept(names: list[str]) -> str:
 
 def _full(error: mmapcache.FullError) -> str:
     """FullError's own sentence has the numbers; this adds what a loader's operator can do."""
-    return f"{error}; the last generation stays: restart the loader with a larger --max-size"
+    return f"{error} (restart the loader with a larger --max-size)"
