@@ -1,8 +1,8 @@
 /* arena.c - see arena.h.
  *
  * An extent is packed into one word: 36 bits of offset and 28 of size, both in granules, so that a
- * million retired documents wait in 8 MB. Young bits are set for every granule of an extent, which is
- * what lets a walk over words free them again without knowing where one block ends.
+ * million retired documents wait in 8 MB. Young bits are set for every granule of an extent, which
+ * is what lets a walk over words free them again without knowing where one block ends.
  */
 #include "arena.h"
 
@@ -16,8 +16,9 @@
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
+#define LINE_GRANULES (MC_LINE_BYTES / MC_GRANULE)
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
-#define GROUP_WORDS 4u /* generation, time, extents, bytes */
+#define GROUP_WORDS 4u       /* generation, time, extents, bytes */
 
 static uint64_t granules_of(uint64_t bytes)
 {
@@ -136,7 +137,8 @@ static size_t words_touched(uint64_t granules)
 }
 
 /* Turns the list into bits; `more` words will be touched besides. */
-static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_granules, size_t more)
+static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_granules,
+                                  size_t more)
 {
     enum mc_status status = young_room(scope, arena_granules);
     for (unsigned i = 0; i < scope->few_count; i++) {
@@ -238,10 +240,48 @@ void mc_arena_destroy(struct mc_arena *arena)
         words_free(&arena->scopes[i].touched);
         words_free(&arena->scopes[i].retired);
     }
+    for (unsigned i = 0; i <= MC_QUICK_MOST; i++) {
+        words_free(&arena->quick[0][i]);
+        words_free(&arena->quick[1][i]);
+    }
     words_free(&arena->queue);
     words_free(&arena->groups);
     mc_buddy_destroy(arena->buddy);
     *arena = (struct mc_arena){0};
+}
+
+/* ---- blocks kept by size ---- */
+
+static struct mc_words *quick_list(struct mc_arena *arena, uint64_t offset, uint64_t granules)
+{
+    return &arena->quick[offset % LINE_GRANULES == 0][granules];
+}
+
+/* Frees a block, which may stay at hand. */
+static void give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
+{
+    if (granules <= MC_QUICK_MOST && arena->quick_granules + granules <= MC_QUICK_GRANULES) {
+        struct mc_words *list = quick_list(arena, offset, granules);
+        if (words_prepare(list, 1) == MC_OK) {
+            words_push(list, offset);
+            arena->quick_granules += granules;
+            return;
+        }
+    }
+    mc_buddy_free(arena->buddy, offset, granules);
+}
+
+/* A block that was kept, of exactly this size: UINT64_MAX when there is none. */
+static uint64_t quick_take(struct mc_arena *arena, uint64_t granules, uint64_t align)
+{
+    for (int aligned = align > 1; granules <= MC_QUICK_MOST && aligned < 2; aligned++) {
+        struct mc_words *list = &arena->quick[aligned][granules];
+        if (list->count > 0) {
+            arena->quick_granules -= granules;
+            return list->items[--list->count];
+        }
+    }
+    return UINT64_MAX;
 }
 
 static void small_give_back(struct mc_arena *arena)
@@ -252,12 +292,27 @@ static void small_give_back(struct mc_arena *arena)
     }
 }
 
+/* Gives everything that was kept or set aside to the allocator, where it merges. */
+static void give_back_all(struct mc_arena *arena)
+{
+    for (int aligned = 0; aligned < 2; aligned++) {
+        for (uint64_t granules = 1; granules <= MC_QUICK_MOST; granules++) {
+            struct mc_words *list = &arena->quick[aligned][granules];
+            while (list->count > 0) {
+                mc_buddy_free(arena->buddy, list->items[--list->count], granules);
+            }
+        }
+    }
+    arena->quick_granules = 0;
+    small_give_back(arena);
+}
+
 /* Granules from the allocator, with room made for them if need be. */
 static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found)
 {
     enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
-    if (status == MC_FULL && arena->small_left > 0) {
-        small_give_back(arena);
+    if (status == MC_FULL && arena->small_left + arena->quick_granules > 0) {
+        give_back_all(arena);
         status = mc_buddy_alloc(arena->buddy, granules, found);
     }
     while (status == MC_FULL) {
@@ -290,16 +345,18 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
 {
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
-    uint64_t taken = granules + align - 1, found;
-    assert(granules > 0 && taken <= EXTENT_MASK && align > 0);
-    enum mc_status status = take(arena, taken, &found);
-    if (status != MC_OK) {
-        return status;
+    uint64_t taken = granules + align - 1, found = quick_take(arena, granules, align);
+    assert(granules > 0 && taken <= EXTENT_MASK && (align == 1 || align == LINE_GRANULES));
+    if (found == UINT64_MAX) {
+        enum mc_status status = take(arena, taken, &found);
+        if (status != MC_OK) {
+            return status;
+        }
+        found = trim(arena, found, taken, granules, align);
     }
-    found = trim(arena, found, taken, granules, align);
-    status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
+    enum mc_status status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
     if (status != MC_OK) {
-        mc_buddy_free(arena->buddy, found, granules);
+        give(arena, found, granules);
         return status;
     }
     young_set(scope, found, granules);
@@ -313,6 +370,10 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
     uint64_t pad = (align - arena->small_at % align) % align;
+    if (granules <= MC_QUICK_MOST && (arena->quick[1][granules].count > 0 ||
+                                      (align == 1 && arena->quick[0][granules].count > 0))) {
+        return mc_arena_alloc(arena, bytes, alignment, offset);
+    }
     if (arena->small_left < pad + granules) {
         small_give_back(arena);
         if (granules > SMALL_GRANULES ||
@@ -342,7 +403,8 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
 
 uint64_t mc_arena_free(const struct mc_arena *arena)
 {
-    return (mc_buddy_free_granules(arena->buddy) + arena->small_left) * MC_GRANULE;
+    return (mc_buddy_free_granules(arena->buddy) + arena->small_left + arena->quick_granules) *
+           MC_GRANULE;
 }
 
 enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count)
@@ -354,9 +416,10 @@ void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
 {
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granule = offset / MC_GRANULE, granules = granules_of(bytes);
-    if (mc_arena_is_young(arena, offset) || MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
+    if (mc_arena_is_young(arena, offset) ||
+        MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
         young_clear(scope, granule, granules);
-        mc_buddy_free(arena->buddy, granule, granules);
+        give(arena, granule, granules);
     } else {
         words_push(&scope->retired, granule << EXTENT_SHIFT | granules);
         scope->retired_bytes += granules * MC_GRANULE;
@@ -489,7 +552,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
         size_t count = group[2] < most - done ? (size_t)group[2] : most - done;
         for (size_t i = 0; i < count; i++) {
             uint64_t extent = arena->queue.items[arena->queue.head + i];
-            mc_buddy_free(arena->buddy, extent >> EXTENT_SHIFT, extent & EXTENT_MASK);
+            give(arena, extent >> EXTENT_SHIFT, extent & EXTENT_MASK);
             freed += (extent & EXTENT_MASK) * MC_GRANULE;
             group[3] -= (extent & EXTENT_MASK) * MC_GRANULE;
         }

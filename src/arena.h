@@ -4,18 +4,18 @@
  *                     |                                    |
  *                     +---- release, abort ----> free      +---- abort ----> live
  *
- * A block is *young* while the batch that allocated it is open: no reader can reach it, so it is changed
- * in place and freed at once. Anything older is *retired* instead: generations that readers may still
- * use refer to it, and it waits in a queue until the writer has announced its reuse.
+ * A block is *young* while the batch that allocated it is open: no reader can reach it, so it is
+ * changed in place and freed at once. Anything older is *retired* instead: generations that readers
+ * may still use refer to it, and it waits in a queue until the writer has announced its reuse.
  *
- * Youth is a short list of extents for a small batch, whose every question it answers from one cache line or
- * two; a larger batch spills the list into one bit per granule. An abort frees exactly what the batch
- * allocated by walking either, whatever structures the blocks belonged to. There are two scopes, a batch and a
- * replace within it, each with its own young bits and its own retired list; cancelling the inner one
- * takes back what was done in it and nothing else.
+ * Youth is a short list of extents for a small batch, whose every question it answers from one
+ * cache line or two; a larger batch spills the list into one bit per granule. An abort frees
+ * exactly what the batch allocated by walking either, whatever structures the blocks belonged to.
+ * There are two scopes, a batch and a replace within it, each with its own young bits and its own
+ * retired list; cancelling the inner one takes back what was done in it and nothing else.
  *
- * Private memory, no I/O, no atomics. Offsets and sizes are in bytes and multiples of MC_GRANULE (sizes
- * are rounded up). The loader only.
+ * Private memory, no I/O, no atomics. Offsets and sizes are in bytes and multiples of MC_GRANULE
+ * (sizes are rounded up). The loader only.
  */
 #ifndef MMAPCACHE_ARENA_H
 #define MMAPCACHE_ARENA_H
@@ -40,7 +40,7 @@ struct mc_words {
 
 struct mc_arena_scope {
     unsigned few_count;
-    bool spilled;            /* the bits tell, not the list */
+    bool spilled; /* the bits tell, not the list */
     struct mc_young {
         uint64_t offset, granules;
     } few[MC_YOUNG_FEW];
@@ -51,17 +51,26 @@ struct mc_arena_scope {
     uint64_t retired_bytes;
 };
 
+/* Blocks of up to this many granules are kept by size when they become free, up to a total: a loader that changes a
+ * few documents needs the sizes again that it gave up a moment ago. They go back to the allocator when that has
+ * no room. (Quick fit: Weinstock and Wulf, 1988.) */
+#define MC_QUICK_MOST 48u
+#define MC_QUICK_GRANULES (1u << 18) /* 4 MiB */
+
 /* Makes room for `bytes`: reclaims or grows. MC_OK: try again; else why there is none. */
 typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes);
 
 struct mc_arena {
     struct mc_buddy *buddy;
     struct mc_arena_scope scopes[MC_SCOPES];
-    enum mc_scope scope;    /* what alloc and release work in */
-    struct mc_words queue;  /* packed extents of all groups, oldest first */
-    struct mc_words groups; /* four words each: generation, time, extents, bytes */
-    uint64_t queued;        /* bytes in the queue */
+    enum mc_scope scope;           /* what alloc and release work in */
+    struct mc_words queue;         /* packed extents of all groups, oldest first */
+    struct mc_words groups;        /* four words each: generation, time, extents, bytes */
+    uint64_t queued;               /* bytes in the queue */
     uint64_t small_at, small_left; /* granules set aside for small blocks */
+    struct mc_words quick[2][MC_QUICK_MOST + 1]; /* free blocks of so many granules, last one first out;
+                                                    [1]: those that start on a cache line */
+    uint64_t quick_granules;       /* in all of them */
     mc_make_room make_room;
     void *context;
 };
@@ -76,8 +85,9 @@ void mc_arena_destroy(struct mc_arena *arena);
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                               uint64_t *offset);
 
-/* The same for nodes and pages, which a commit needs several of and which the next commits give up again: cut
- * from a stretch that is set aside for them, so that they are adjacent and an allocation is an addition. */
+/* The same for nodes and pages, which a commit needs several of and which the next commits give up
+ * again: cut from a stretch that is set aside for them, so that they are adjacent and an allocation
+ * is an addition. */
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset);
 
@@ -106,12 +116,14 @@ static inline bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offs
     return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
 }
 
-/* The inner scope: keep what was done in it, or take it back. Keeping needs room for lists: MC_NOMEM. */
+/* The inner scope: keep what was done in it, or take it back. Keeping needs room for lists:
+ * MC_NOMEM. */
 enum mc_status mc_arena_replace_end(struct mc_arena *arena);
 void mc_arena_replace_cancel(struct mc_arena *arena);
 
-/* The batch: mc_arena_commit moves what it retired to the queue as the group of `generation`, retired at
- * `time_ns`; prepare_commit makes sure that it cannot fail (MC_NOMEM). Abort takes the batch back. */
+/* The batch: mc_arena_commit moves what it retired to the queue as the group of `generation`,
+ * retired at `time_ns`; prepare_commit makes sure that it cannot fail (MC_NOMEM). Abort takes the
+ * batch back. */
 enum mc_status mc_arena_prepare_commit(struct mc_arena *arena);
 void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_ns);
 void mc_arena_abort(struct mc_arena *arena);
@@ -125,8 +137,8 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
 /* The newest generation such that the groups behind it hold about `keep` bytes; 0: none. */
 uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep);
 
-/* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer has
- * announced it. Returns the bytes freed. */
+/* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer
+ * has announced it. Returns the bytes freed. */
 uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most);
 
 #endif

@@ -1,21 +1,21 @@
 /* batch.c - what happens between begin and commit.
  *
- * A batch works on private copies of the collections' records (struct mc_work): each points to the root of
- * a table whose changed nodes and pages are young, that is, this batch's own. Commit writes the changed
- * records into the catalogue, which is a table like the others, and publishes the catalogue's root. Abort
- * frees what is young and takes the committed records back.
+ * A batch works on private copies of the collections' records (struct mc_work): each points to the
+ * root of a table whose changed nodes and pages are young, that is, this batch's own. Commit writes
+ * the changed records into the catalogue, which is a table like the others, and publishes the
+ * catalogue's root. Abort frees what is young and takes the committed records back.
  *
- * A replace marks every entry that is put, changed or not, with a bit in private memory; at its end the
- * entries without one are deleted. When as many are marked as there are, nothing has to be looked for: a
- * refresh that changes nothing costs one lookup and one comparison per document.
+ * A replace marks every entry that is put, changed or not, with a bit in private memory; at its end
+ * the entries without one are deleted. When as many are marked as there are, nothing has to be
+ * looked for: a refresh that changes nothing costs one lookup and one comparison per document.
  */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mutant.h"
-#include "work.h"
 #include "testing.h" /* last: it may redefine malloc */
+#include "work.h"
 
 #define RAW_GROUP 16u /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
 
@@ -43,8 +43,8 @@ static void kept_set(struct mc_replace *replace, uint64_t offset, bool keep)
     }
 }
 
-/* Makes sure that every entry has its bit, in the file as the next put may make it: setting a bit after
- * the put must not fail. */
+/* Makes sure that every entry has its bit, in the file as the next put may make it: setting a bit
+ * after the put must not fail. */
 static enum mc_status kept_prepare(struct mc_writer *writer)
 {
     struct mc_replace *replace = &writer->batch.replace;
@@ -65,7 +65,8 @@ static enum mc_status kept_prepare(struct mc_writer *writer)
 
 /* ---- put, delete, drop ---- */
 
-/* Operations on the collection that is being replaced belong to the replace, all others to the batch. */
+/* Operations on the collection that is being replaced belong to the replace, all others to the
+ * batch. */
 static void enter_scope(struct mc_writer *writer, size_t work)
 {
     writer->arena.scope = is_replaced(writer, work) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;
@@ -130,7 +131,7 @@ static enum mc_status check_size(size_t len, struct mc_error *err)
 
 /* What every operation needs first: an open batch and the collection's place. */
 static enum mc_status op_begin(struct mc_writer *writer, const char *name, size_t name_len,
-                                size_t *index, struct mc_error *err)
+                               size_t *index, struct mc_error *err)
 {
     enum mc_status status = check_open(writer, err);
     return status == MC_OK ? mc_work_find(writer, name, name_len, index, err) : status;
@@ -217,10 +218,12 @@ enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size
         while (group.count < RAW_GROUP && offset < len && added == MC_OK) {
             added = raw_add(writer, &group, buffer + offset, len - offset, err);
             if (added == MC_OK) {
+                assert(group.count > 0 && group.count <= RAW_GROUP);
                 offset += group.lens[group.count - 1];
             }
         }
-        mc_table_warm(&writer->table.space, writer->works[index].record.root, group.keys, group.count);
+        mc_table_warm(&writer->table.space, writer->works[index].record.root, group.keys,
+                      group.count);
         for (unsigned i = 0; i < group.count && status == MC_OK; i++) {
             bool changed;
             status = put(writer, index, &group.keys[i], group.documents[i], group.lens[i], &changed,
@@ -299,7 +302,8 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
     struct mc_key key = {.type = MC_KEY_STATE, .data = (const uint8_t *)""};
     enum mc_status status = check_open(writer, err);
     if (status == MC_OK && len > MC_STATE_MAX) {
-        status = mc_fail(err, MC_LIMIT, "the state has %zu bytes: the limit is %u", len, MC_STATE_MAX);
+        status =
+            mc_fail(err, MC_LIMIT, "the state has %zu bytes: the limit is %u", len, MC_STATE_MAX);
     }
     if (status != MC_OK) {
         return status;

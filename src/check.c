@@ -1,8 +1,9 @@
 /* check.c - verifies one generation completely, from any process.
  *
- * Every block found on a walk is reserved in a private allocator, so two blocks that overlap are found.
- * Every entry is checked against its checksum and then looked up by its own key: if the search ends at
- * this very entry, every reference, tag and slot on its path is right. What is left over is free space.
+ * Every block found on a walk is reserved in a private allocator, so two blocks that overlap are
+ * found. Every entry is checked against its checksum and then looked up by its own key: if the
+ * search ends at this very entry, every reference, tag and slot on its path is right. What is left
+ * over is free space.
  */
 #include "check.h"
 
@@ -78,8 +79,7 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
 static enum mc_status take(struct check *check, const struct mc_item *item)
 {
     uint64_t granules = (item->bytes + MC_GRANULE - 1) / MC_GRANULE;
-    enum mc_status status =
-        mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
+    enum mc_status status = mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
     check->report->nodes += item->kind == MC_ITEM_NODE;
     check->report->pages += item->kind == MC_ITEM_PAGE;
     check->report->entries += item->kind == MC_ITEM_ENTRY;
@@ -128,7 +128,8 @@ static enum mc_status check_collection(struct check *check, const struct mc_coll
     }
     status = walk_end(check, status, explained);
     if (status == MC_OK && (count != collection->count || content != collection->content)) {
-        status = mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
+        status =
+            mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
     }
     check->report->documents += count;
     check->report->content += content;
@@ -186,7 +187,8 @@ static enum mc_status check_root(struct check *check, uint64_t header)
     return MC_OK;
 }
 
-enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out, struct mc_error *err)
+enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
+                        struct mc_error *err)
 {
     struct check check = {.view = view, .report = out, .err = err};
     uint64_t granules = view->space.limit / MC_GRANULE;

@@ -22,18 +22,18 @@
 _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machine is needed");
 
 /* ---- limits: each has a test at it and one past it ---- */
-#define MC_KEY_MAX 1024u                              /* bytes of a canonical key */
-#define MC_DOCUMENT_MAX ((16u << 20) + (16u << 10))   /* bytes of a document: MongoDB's own limit */
-#define MC_NAME_MAX 255u                              /* bytes of a collection's name */
-#define MC_COLLECTIONS_MAX 10000u                     /* collections in one cache */
-#define MC_STATE_MAX (64u << 10)                      /* bytes of the loader's own state */
-#define MC_MAP_MIN (2ull << 20)                       /* bytes of the smallest cache */
-#define MC_MAP_MAX (1ull << 40)                       /* bytes of the largest cache */
-#define MC_GENERATION_MAX ((1ull << 48) - 1)          /* nine years of a million commits a second */
+#define MC_KEY_MAX 1024u                            /* bytes of a canonical key */
+#define MC_DOCUMENT_MAX ((16u << 20) + (16u << 10)) /* bytes of a document: MongoDB's own limit */
+#define MC_NAME_MAX 255u                            /* bytes of a collection's name */
+#define MC_COLLECTIONS_MAX 10000u                   /* collections in one cache */
+#define MC_STATE_MAX (64u << 10)                    /* bytes of the loader's own state */
+#define MC_MAP_MIN (2ull << 20)                     /* bytes of the smallest cache */
+#define MC_MAP_MAX (1ull << 40)                     /* bytes of the largest cache */
+#define MC_GENERATION_MAX ((1ull << 48) - 1)        /* nine years of a million commits a second */
 
 /* ---- units ---- */
-#define MC_GRANULE 16u               /* bytes: the unit of allocation */
-#define MC_EXTENT (2ull << 20)       /* bytes: files grow by multiples of a huge page */
+#define MC_GRANULE 16u         /* bytes: the unit of allocation */
+#define MC_EXTENT (2ull << 20) /* bytes: files grow by multiples of a huge page */
 
 /* ---- superblock ---- */
 #define MC_MAGIC "mmapcach"
@@ -50,8 +50,8 @@ struct mc_superblock {
     uint32_t granule;      /* bytes */
     uint32_t ring_slots;   /* roots in the ring */
     uint64_t hash_seed[2];
-    uint8_t file_id[16];   /* a random UUID */
-    int64_t created_at;    /* microseconds since 1970 */
+    uint8_t file_id[16];      /* a random UUID */
+    int64_t created_at;       /* microseconds since 1970 */
     uint64_t base_generation; /* the last of the files that this one succeeds: generations go on */
     uint8_t reserved[36];
     uint32_t checksum; /* of the 124 bytes before it */
@@ -68,8 +68,8 @@ struct mc_control {
     uint64_t commit;  /* the current generation; 0: none yet */
     uint64_t horizon; /* generations below it may have been overwritten */
     uint8_t line0[48];
-    uint8_t boot_id[16];         /* the boot of the machine in which the content was verified */
-    uint64_t checkpoint;         /* the generation that is wholly on disk; 0: none */
+    uint8_t boot_id[16];          /* the boot of the machine in which the content was verified */
+    uint64_t checkpoint;          /* the generation that is wholly on disk; 0: none */
     uint32_t checkpoint_checksum; /* of checkpoint and the superblock's file_id */
     uint8_t line1[36];
 };

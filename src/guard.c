@@ -1,18 +1,19 @@
 /* guard.c - keeps a truncated file from killing the process that maps it.
  *
- * Whoever truncates a mapped file (an editor, `cp` over it, a full volume's clean-up script) makes every
- * access past its new end a SIGBUS. The handler here looks the address up among our mappings. If it is ours,
+ * Whoever truncates a mapped file (an editor, `cp` over it, a full volume's clean-up script) makes
+ * every access past its new end a SIGBUS. The handler here looks the address up among our mappings.
+ * If it is ours,
  *
  *   1. the mapping's control page is replaced by a private one: commit 0, horizon 2^64 - 1;
  *   2. a private page of zeros is put under the fault, and the faulting load goes on.
  *
- * The read that was going on sees zeros, and its last step, the load of `horizon`, finds it invalid; the next
- * one finds a commit word that has moved, takes the slow path and asks mc_guard_is_lost(). So being safe
- * costs the read path nothing. Every other SIGBUS goes to the handler that was there before, faulthandler's
- * included.
+ * The read that was going on sees zeros, and its last step, the load of `horizon`, finds it
+ * invalid; the next one finds a commit word that has moved, takes the slow path and asks
+ * mc_guard_is_lost(). So being safe costs the read path nothing. Every other SIGBUS goes to the
+ * handler that was there before, faulthandler's included.
  *
- * The table is read by the handler without a lock: a slot is published by storing its base last, and withdrawn by
- * clearing it first.
+ * The table is read by the handler without a lock: a slot is published by storing its base last,
+ * and withdrawn by clearing it first.
  */
 #define _GNU_SOURCE
 #include "guard.h"
@@ -49,8 +50,7 @@ static void *private_page(const struct guarded *map, uint64_t address)
 static int disown(struct guarded *map)
 {
     struct mc_control *control = private_page(map, map->base + MC_CONTROL_OFFSET);
-    if (control == MAP_FAILED ||
-        mprotect(control, PAGE, PROT_READ | PROT_WRITE) != 0) {
+    if (control == MAP_FAILED || mprotect(control, PAGE, PROT_READ | PROT_WRITE) != 0) {
         return 0;
     }
     shm_store(&control->horizon, UINT64_MAX);
@@ -83,7 +83,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
         previous.sa_sigaction(number, info, context);
     } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
         previous.sa_handler(number);
-    } else { /* the fault comes again as soon as this returns, and ends the process as it would have */
+    } else { /* the fault comes again as soon as this returns, and ends the process as it would have
+              */
         (void)sigaction(number, &previous, NULL);
     }
 }
@@ -104,7 +105,8 @@ int mc_guard_add(const void *base, uint64_t size, bool writable)
     uint64_t start = (uint64_t)(uintptr_t)base;
     for (unsigned i = 0; i < MC_GUARD_MAPS; i++) {
         if (table[i].base < start + size && start < table[i].base + table[i].size) {
-            mc_guard_remove((int)i); /* a parent's writer, whose mapping this process did not inherit */
+            mc_guard_remove(
+                (int)i); /* a parent's writer, whose mapping this process did not inherit */
         }
         if (found < 0 && table[i].base == 0) {
             table[i].size = size;

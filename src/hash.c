@@ -2,10 +2,10 @@
  *
  *   a, b = the next two words        state = fold(a ^ state, b ^ k)
  *
- * where fold(x, y) is the xor of the two halves of the 128-bit product. The tail is read as the last
- * 16 bytes of the input (overlapping), so that no byte loop is needed; inputs under 16 bytes are read
- * as two overlapping words of 8, 4 or 1 bytes. The length goes in at the end. docs/format.md gives
- * the definition byte by byte: files depend on it.
+ * where fold(x, y) is the xor of the two halves of the 128-bit product. The tail is read as the
+ * last 16 bytes of the input (overlapping), so that no byte loop is needed; inputs under 16 bytes
+ * are read as two overlapping words of 8, 4 or 1 bytes. The length goes in at the end.
+ * docs/format.md gives the definition byte by byte: files depend on it.
  */
 #include "hash.h"
 

@@ -1,8 +1,8 @@
 /* region.c - see region.h. Every system call of the core is in this file.
  *
- * Growth. A mapping is made once, at the maximum; the file behind it grows by fallocate only, and no byte
- * of it is used before posix_fallocate has said that all of it is there: on a full tmpfs a hole would be
- * a SIGBUS for whoever touches it first.
+ * Growth. A mapping is made once, at the maximum; the file behind it grows by fallocate only, and
+ * no byte of it is used before posix_fallocate has said that all of it is there: on a full tmpfs a
+ * hole would be a SIGBUS for whoever touches it first.
  *
  * Locking. flock and the open-file-description lock belong to the open file description, which a
  * forked child shares: as long as the child has the descriptor open, the parent's death would not
@@ -97,10 +97,12 @@ enum mc_status mc_region_open(const char *path, bool writable, struct mc_region 
     int fd = open(path, flags);
     *out = (struct mc_region){.fd = fd, .writable = writable};
     if (fd < 0 && errno == ENOENT) {
-        return mc_fail(err, MC_NOT_READY, "there is no cache at %s yet: is the loader running?", path);
+        return mc_fail(err, MC_NOT_READY, "there is no cache at %s yet: is the loader running?",
+                       path);
     }
     if (fd < 0 && errno == ELOOP) {
-        return mc_fail(err, MC_FORMAT, "%s is a symbolic link: give the path of the file itself", path);
+        return mc_fail(err, MC_FORMAT, "%s is a symbolic link: give the path of the file itself",
+                       path);
     }
     if (fd < 0 && errno == EISDIR) {
         return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
@@ -199,10 +201,12 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     /* Reserve more than needed, keep the part that starts on a huge page's boundary. */
     uint64_t wanted = (map_size + MC_EXTENT - 1) & ~(uint64_t)(MC_EXTENT - 1);
     uint64_t reserved = wanted + MC_EXTENT;
-    uint8_t *space = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *space =
+        mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (space == MAP_FAILED) {
-        return os_error(err, "cannot reserve address space for the cache (is RLIMIT_AS, ulimit -v, too "
-                             "small for its maximum size?)",
+        return os_error(err,
+                        "cannot reserve address space for the cache (is RLIMIT_AS, ulimit -v, too "
+                        "small for its maximum size?)",
                         NULL);
     }
     uint8_t *base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
@@ -251,9 +255,9 @@ static enum mc_status allocate(struct mc_region *region, uint64_t from, uint64_t
     return MC_OK;
 }
 
-/* Makes one huge page of an extent that is not there yet. Only its last page is allocated before: what is
- * missing of it comes zeroed with the huge page, whereas pages that exist would have to be copied. (For
- * 256 MiB: 40-70 ms against 700-960 ms for allocating all and then collapsing.) */
+/* Makes one huge page of an extent that is not there yet. Only its last page is allocated before:
+ * what is missing of it comes zeroed with the huge page, whereas pages that exist would have to be
+ * copied. (For 256 MiB: 40-70 ms against 700-960 ms for allocating all and then collapsing.) */
 static bool make_huge(struct mc_region *region, uint64_t offset)
 {
     off_t last = (off_t)(offset + MC_EXTENT - SMALL_PAGE);
@@ -469,7 +473,8 @@ bool mc_lock_is_held(const char *path, int fd)
 /* The word is the low half of a 64-bit generation: it differs after any fewer than 2^32 commits. */
 void mc_futex_wait(const void *word, uint32_t value, int64_t nanoseconds)
 {
-    struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    struct timespec time = {.tv_sec = nanoseconds / 1000000000,
+                            .tv_nsec = nanoseconds % 1000000000};
     (void)syscall(SYS_futex, word, FUTEX_WAIT, value, &time, NULL, 0);
 }
 

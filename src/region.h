@@ -1,5 +1,5 @@
-/* region.h - the operating system: files, mappings, locks, futexes, clocks. Nothing else includes its
- * headers, nothing here knows what the bytes mean.
+/* region.h - the operating system: files, mappings, locks, futexes, clocks. Nothing else includes
+ * its headers, nothing here knows what the bytes mean.
  */
 #ifndef MMAPCACHE_REGION_H
 #define MMAPCACHE_REGION_H
@@ -16,9 +16,9 @@
 struct mc_region {
     int fd;
     bool writable;
-    shm_byte *base;      /* on a 2 MiB boundary, so that huge pages fit; NULL: not mapped */
-    uint64_t map_size;   /* bytes of address space, may reach past the end of the file */
-    uint64_t file_size;  /* bytes that the file had when last looked at */
+    shm_byte *base;     /* on a 2 MiB boundary, so that huge pages fit; NULL: not mapped */
+    uint64_t map_size;  /* bytes of address space, may reach past the end of the file */
+    uint64_t file_size; /* bytes that the file had when last looked at */
     uint64_t device, inode;
     int guard; /* slot, see guard.h */
 };
@@ -49,8 +49,9 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err);
 
 /* Makes the mapped file `size` bytes long, a multiple of MC_EXTENT, with every block really there:
- * MC_FULL when the file system has no room. *huge is told to try huge pages and becomes false where the
- * kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes. */
+ * MC_FULL when the file system has no room. *huge is told to try huge pages and becomes false where
+ * the kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes.
+ */
 enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err);
 
@@ -81,9 +82,9 @@ void mc_file_remove(const char *path);
 
 /* ---- the writer's lock ---- */
 
-/* Held from open to close or to the death of the process, whichever comes first; a forked child's copy
- * of the descriptor is closed in the child before fork returns there. flock keeps a second loader out;
- * an open-file-description lock beside it lets anybody ask without taking anything. */
+/* Held from open to close or to the death of the process, whichever comes first; a forked child's
+ * copy of the descriptor is closed in the child before fork returns there. flock keeps a second
+ * loader out; an open-file-description lock beside it lets anybody ask without taking anything. */
 struct mc_lock {
     int fd;
     uint32_t pid;

@@ -1,14 +1,14 @@
 /* room.c - where a batch's blocks come from when the arena has none left.
  *
- * Room is looked for in this order: blocks whose retention is over; the older half of the retired ones if
- * those are more than an eighth of the file; a larger file; all blocks that the current generation does not
- * need, whatever snapshot may still read them. Only then the cache is full.
+ * Room is looked for in this order: blocks whose retention is over; the older half of the retired
+ * ones if those are more than an eighth of the file; a larger file; all blocks that the current
+ * generation does not need, whatever snapshot may still read them. Only then the cache is full.
  */
 #include "writer_state.h"
 
-#define QUEUE_SHIFT 3            /* retired blocks are kept while they are under an eighth of the file, */
-#define QUEUE_MIN (8u << 20)     /* or under this many bytes */
-#define GROWTH_SHIFT 5           /* a file grows by a 32nd of its size, at least by an extent */
+#define QUEUE_SHIFT 3 /* retired blocks are kept while they are under an eighth of the file, */
+#define QUEUE_MIN (8u << 20) /* or under this many bytes */
+#define GROWTH_SHIFT 5       /* a file grows by a 32nd of its size, at least by an extent */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -20,8 +20,8 @@ static uint64_t min64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by just
- * what is needed. */
+/* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
+ * just what is needed. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
 {
     uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
@@ -83,8 +83,9 @@ static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char
     return MC_FULL;
 }
 
-/* Frees the oldest half of the queue when it holds more than its share of the file: retention is for
- * snapshots, and a loader that commits flat out would otherwise fill the file with the recent past. */
+/* Frees the oldest half of the queue when it holds more than its share of the file: retention is
+ * for snapshots, and a loader that commits flat out would otherwise fill the file with the recent
+ * past. */
 static uint64_t reclaim_excess(struct mc_writer *writer)
 {
     uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
@@ -99,7 +100,8 @@ static uint64_t reclaim_excess(struct mc_writer *writer)
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
 {
     struct mc_writer *writer = context;
-    if (mc_writer_reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 || reclaim_excess(writer) > 0) {
+    if (mc_writer_reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 ||
+        reclaim_excess(writer) > 0) {
         return MC_OK;
     }
     enum mc_status status = grow(writer, bytes);
@@ -111,7 +113,8 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
         return MC_OK;
     }
     return full(writer, bytes,
-                at_limit ? "the cache is full" : "the cache cannot grow: no room for a larger file");
+                at_limit ? "the cache is full"
+                         : "the cache cannot grow: no room for a larger file");
 }
 
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
@@ -135,4 +138,3 @@ enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status 
         return status;
     }
 }
-

@@ -6,13 +6,13 @@
  *   shm_fence_release         ------------->   shm_fence_acquire               horizon
  *
  * The map is an array of shm_byte, a type of its own, so that the compiler refuses to hand a map
- * address to code that expects private bytes. What a reader copies may be overwritten while it copies;
- * that is a data race by the letter of C11, so copies go word by word through relaxed atomics where a
- * sanitizer watches (MC_TSAN) and through memcpy elsewhere; the validation that follows (store.h)
- * decides whether the copy counts.
+ * address to code that expects private bytes. What a reader copies may be overwritten while it
+ * copies; that is a data race by the letter of C11, so copies go word by word through relaxed
+ * atomics where a sanitizer watches (MC_TSAN) and through memcpy elsewhere; the validation that
+ * follows (store.h) decides whether the copy counts.
  *
- * Under MC_TEST every store calls mc_shm_hook first: crash tests count the stores of a commit and take the
- * image between any two of them, reader tests stop a reader before each of its loads.
+ * Under MC_TEST every store calls mc_shm_hook first: crash tests count the stores of a commit and
+ * take the image between any two of them, reader tests stop a reader before each of its loads.
  */
 #ifndef MMAPCACHE_SHM_H
 #define MMAPCACHE_SHM_H
@@ -41,7 +41,8 @@ extern _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *add
 #define SHM_WATCH(access, address, len) ((void)0)
 #endif
 
-/* ThreadSanitizer does not model stand-alone fences: there, every access carries the order itself. */
+/* ThreadSanitizer does not model stand-alone fences: there, every access carries the order itself.
+ */
 #ifdef MC_TSAN
 #define SHM_LOAD_ORDER memory_order_acquire
 #define SHM_STORE_ORDER memory_order_release
@@ -59,7 +60,8 @@ static inline uint64_t shm_load(const void *address)
     return atomic_load_explicit((const _Atomic uint64_t *)address, SHM_LOAD_ORDER);
 }
 
-/* One aligned word; everything stored before the release store that wrote it is visible after it. */
+/* One aligned word; everything stored before the release store that wrote it is visible after it.
+ */
 static inline uint64_t shm_load_acquire(const void *address)
 {
     SHM_WATCH(SHM_LOAD, address, 8);
@@ -69,7 +71,9 @@ static inline uint64_t shm_load_acquire(const void *address)
 /* Loads before it are not moved behind loads after it. */
 static inline void shm_fence_acquire(void)
 {
+#ifndef MC_TSAN
     atomic_thread_fence(memory_order_acquire);
+#endif
 }
 
 /* Copies bytes of the map into private memory. */
@@ -109,8 +113,8 @@ static inline void shm_prefetch(const shm_byte *address)
     __builtin_prefetch(address, 0, 3);
 }
 
-/* Bytes of the map for a walker that reads in place and believes nothing: it must be right for bytes
- * that change under it, and the caller validates the view afterwards. */
+/* Bytes of the map for a walker that reads in place and believes nothing: it must be right for
+ * bytes that change under it, and the caller validates the view afterwards. */
 static inline const uint8_t *shm_expose(const shm_byte *map)
 {
     SHM_WATCH(SHM_LOAD, map, 1);
@@ -136,7 +140,9 @@ static inline void shm_store_release(void *address, uint64_t value)
 /* Stores after it are not moved before stores in front of it. */
 static inline void shm_fence_release(void)
 {
+#ifndef MC_TSAN
     atomic_thread_fence(memory_order_release);
+#endif
 }
 
 /* Private bytes into memory that no reader may trust yet. */

@@ -2,8 +2,8 @@
  *
  * Every core function that can fail returns an enum mc_status; results go through out-parameters. A
  * function whose failure carries more than its name takes a struct mc_error, which may be NULL, and
- * fills it through mc_fail(), so that a status and its text are always written together. The binding
- * turns an mc_error into a Python exception in exactly one place.
+ * fills it through mc_fail(), so that a status and its text are always written together. The
+ * binding turns an mc_error into a Python exception in exactly one place.
  */
 #ifndef MMAPCACHE_STATUS_H
 #define MMAPCACHE_STATUS_H

@@ -11,15 +11,16 @@
  *   horizon = H, release fence
  *
  * Why a valid copy is whole. The acquire of `commit` makes everything that generation g refers to
- * visible. If one copied word came from a later store into a reused block, that store follows a release
- * fence which follows the store of an H > g; the reader's acquire fence comes after the copied load,
- * so the two fences synchronise and its load of `horizon` must see H or more: the copy does not count.
- * Nothing that the current commit refers to is ever overwritten, so a dead loader costs no retry. The idea
- * is MICA's log tail (Lim et al.: MICA, NSDI 2014) over LMDB's copy-on-write trees, with the horizon in
- * the place of LMDB's table of readers. docs/design.md has the whole argument.
+ * visible. If one copied word came from a later store into a reused block, that store follows a
+ * release fence which follows the store of an H > g; the reader's acquire fence comes after the
+ * copied load, so the two fences synchronise and its load of `horizon` must see H or more: the copy
+ * does not count. Nothing that the current commit refers to is ever overwritten, so a dead loader
+ * costs no retry. The idea is MICA's log tail (Lim et al.: MICA, NSDI 2014) over LMDB's
+ * copy-on-write trees, with the horizon in the place of LMDB's table of readers. docs/design.md has
+ * the whole argument.
  *
- * A loader killed between any two stores leaves `commit` = g and blocks that nothing refers to. The next
- * one opens the file as always.
+ * A loader killed between any two stores leaves `commit` = g and blocks that nothing refers to. The
+ * next one opens the file as always.
  */
 #include "store.h"
 
@@ -38,7 +39,8 @@ struct mc_map {
     unsigned users;
 };
 
-/* A view that is overwritten while it is opened is a reader that slept through a whole ring of commits. */
+/* A view that is overwritten while it is opened is a reader that slept through a whole ring of
+ * commits. */
 #define VIEW_ATTEMPTS 64
 #define STATUS_ATTEMPTS 16
 
@@ -55,8 +57,9 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
         return mc_fail(err, MC_FORMAT, "this is not a cache file of mmapcache");
     }
     if (superblock->byte_order != MC_BYTE_ORDER) {
-        return mc_fail(err, MC_FORMAT, "the cache was written on a machine of another byte order: "
-                                       "load it again on this one");
+        return mc_fail(err, MC_FORMAT,
+                       "the cache was written on a machine of another byte order: "
+                       "load it again on this one");
     }
     if (superblock->version != MC_VERSION) {
         return mc_fail(err, MC_FORMAT,
@@ -65,14 +68,15 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
                        (unsigned)superblock->version, MC_VERSION);
     }
     uint64_t arena = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
-    bool sound = superblock->checksum ==
-                     mc_checksum(superblock, offsetof(struct mc_superblock, checksum)) &&
-                 superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 &&
-                 superblock->arena_offset == arena && superblock->max_size >= MC_MAP_MIN &&
-                 superblock->max_size <= MC_MAP_MAX && superblock->max_size % MC_EXTENT == 0 &&
-                 arena < MC_MAP_MIN && superblock->base_generation < MC_GENERATION_MAX;
-    return sound ? MC_OK
-                 : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");
+    bool sound =
+        superblock->checksum == mc_checksum(superblock, offsetof(struct mc_superblock, checksum)) &&
+        superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 &&
+        superblock->arena_offset == arena && superblock->max_size >= MC_MAP_MIN &&
+        superblock->max_size <= MC_MAP_MAX && superblock->max_size % MC_EXTENT == 0 &&
+        arena < MC_MAP_MIN && superblock->base_generation < MC_GENERATION_MAX;
+    return sound
+               ? MC_OK
+               : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");
 }
 
 /* ---- map ---- */
@@ -185,9 +189,9 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
     struct mc_space space = map_space(map);
     const uint64_t *word = &control_of(&space)->commit;
     int64_t end = mc_clock_ns() + nanoseconds;
-    /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that follows it, and
-     * looks again when that is over. Nobody who waits for longer can: a commit without a wake-up has one
-     * within the quiet time before it, which would have been his. */
+    /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that
+     * follows it, and looks again when that is over. Nobody who waits for longer can: a commit
+     * without a wake-up has one within the quiet time before it, which would have been his. */
     int64_t patience = 2 * MC_WAKE_QUIET_NS;
     for (;;) {
         int64_t left = end - mc_clock_ns();
@@ -239,14 +243,16 @@ enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superb
     shm_read(out, space->base + MC_RING_OFFSET + slot * sizeof *out, sizeof *out);
     if (out->generation != generation ||
         out->checksum != mc_checksum(out, offsetof(struct mc_root, checksum))) {
-        return mc_fail(err, MC_CORRUPT, "the root of generation %llu is damaged: recreate the cache",
+        return mc_fail(err, MC_CORRUPT,
+                       "the root of generation %llu is damaged: recreate the cache",
                        (unsigned long long)generation);
     }
     return MC_OK;
 }
 
 /* Whether everything that the root may refer to is inside the file as it is now. */
-static enum mc_status view_fits(struct mc_map *map, const struct mc_root *root, struct mc_error *err)
+static enum mc_status view_fits(struct mc_map *map, const struct mc_root *root,
+                                struct mc_error *err)
 {
     if (root->file_size > map->region.file_size) {
         mc_region_measure(&map->region);
@@ -269,22 +275,24 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
         out->ring_slots = map->superblock.ring_slots;
         if (mc_region_is_lost(&map->region)) {
-            return mc_fail(err, MC_CORRUPT, "the cache file was truncated while it was in use: let the "
-                                            "loader recreate it");
+            return mc_fail(err, MC_CORRUPT,
+                           "the cache file was truncated while it was in use: let the "
+                           "loader recreate it");
         }
         if (generation == 0) {
             return mc_fail(err, MC_NOT_READY, "the loader has not published anything yet");
         }
         if (!mc_boot_is_current(&space, &map->superblock, map->boot_id, generation)) {
-            return mc_fail(err, MC_NOT_READY,
-                           "the machine was restarted since the cache was written: it is served again "
-                           "as soon as a loader has verified it");
+            return mc_fail(
+                err, MC_NOT_READY,
+                "the machine was restarted since the cache was written: it is served again "
+                "as soon as a loader has verified it");
         }
-        enum mc_status status =
-            mc_root_read(&space, &map->superblock, generation, &out->root, err);
+        enum mc_status status = mc_root_read(&space, &map->superblock, generation, &out->root, err);
         out->root.generation = generation; /* what validity is judged by */
         if (!mc_view_valid(out)) {
-            shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read next */
+            shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read
+                                    next */
             continue;
         }
         if (status == MC_OK) {
@@ -295,7 +303,8 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
     }
     uint64_t horizon = mc_horizon(&space); /* it never passes the commit word, which only rises */
     if (horizon > mc_commit_word(&space)) {
-        return mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
+        return mc_fail(err, MC_CORRUPT,
+                       "the cache's control words are damaged: recreate the cache");
     }
     return mc_fail(err, MC_EXPIRED, "the loader commits faster than this process can follow");
 }
@@ -369,8 +378,8 @@ void mc_raise_horizon(const struct mc_space *space, uint64_t horizon)
     if (horizon > shm_load(&control->horizon)) {
         shm_store_release(&control->horizon, horizon); /* after the commit word that it may equal */
     }
-    /* Also when it stands high enough already: a killed loader may not have come to its fence. Pairs with
-     * the acquire fence of mc_view_valid. */
+    /* Also when it stands high enough already: a killed loader may not have come to its fence.
+     * Pairs with the acquire fence of mc_view_valid. */
     shm_fence_release();
 }
 
@@ -389,8 +398,10 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 {
     struct mc_control *control = control_of(space);
     uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
-    uint64_t first = superblock->base_generation + 1; /* no older one was ever in this file's ring */
-    if (root->generation >= first + slots && !MC_MUTANT_IS(301)) { /* 301: a root overwritten in use */
+    uint64_t first =
+        superblock->base_generation + 1; /* no older one was ever in this file's ring */
+    if (root->generation >= first + slots &&
+        !MC_MUTANT_IS(301)) { /* 301: a root overwritten in use */
         mc_raise_horizon(space, root->generation - slots + 1);
     }
     root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
@@ -398,7 +409,8 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
         shm_store_release(&control->commit, root->generation);
     }
     shm_write(space->base + MC_RING_OFFSET + slot * sizeof *root, root, sizeof *root);
-    shm_store_release(&control->commit, root->generation); /* pairs with the acquire of mc_view_open */
+    shm_store_release(&control->commit,
+                      root->generation); /* pairs with the acquire of mc_view_open */
 }
 
 void mc_wake(const struct mc_space *space)

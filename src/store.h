@@ -2,20 +2,20 @@
  *
  * A read is always the same four steps, and the caller writes them out:
  *
- *   mc_view_open(map, &view)                     the current generation's root, copied and validated
- *   mc_view_collection(&view, name, &collection) validated
- *   mc_find(&view, collection.root, key, &hit)   NOT validated: hit points into the map
- *   mc_copy(buffer, hit.value, hit.value_len)    into private memory
- *   mc_view_settle(&view, status)                MC_EXPIRED when what was read may have been overwritten
+ *   mc_view_open(map, &view)                     the current generation's root, copied and
+ * validated mc_view_collection(&view, name, &collection) validated mc_find(&view, collection.root,
+ * key, &hit)   NOT validated: hit points into the map mc_copy(buffer, hit.value, hit.value_len)
+ * into private memory mc_view_settle(&view, status)                MC_EXPIRED when what was read
+ * may have been overwritten
  *
  * "Absent" and "corrupt" need the last step as much as a value does: a block that the loader reuses
  * may look like anything. After MC_EXPIRED a reader of the current generation opens a new view and
  * starts again; a snapshot has expired. A view and a collection stay good for as long as
  * mc_view_current() says so, which is one load and one comparison.
  *
- * Any process may call all of this; nothing here writes to the map, takes a lock or, but for opening
- * and mc_map_loader, enters the kernel. Many threads may read through one map; its reference count is
- * plain, so the caller serialises retain and release (the GIL does).
+ * Any process may call all of this; nothing here writes to the map, takes a lock or, but for
+ * opening and mc_map_loader, enters the kernel. Many threads may read through one map; its
+ * reference count is plain, so the caller serialises retain and release (the GIL does).
  */
 #ifndef MMAPCACHE_STORE_H
 #define MMAPCACHE_STORE_H
@@ -35,7 +35,8 @@
 
 struct mc_map; /* one file, mapped read-only at its maximum size */
 
-/* Opens and checks the file at `path`. MC_NOT_READY: there is none. MC_FORMAT, MC_CORRUPT, MC_OS. */
+/* Opens and checks the file at `path`. MC_NOT_READY: there is none. MC_FORMAT, MC_CORRUPT, MC_OS.
+ */
 enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err);
 
 /* The same for a file descriptor, which is duplicated: an anonymous cache's memfd. */
@@ -50,7 +51,8 @@ void mc_map_release(struct mc_map *map);
 /* True while `path` still names the file that is mapped here: one stat. */
 bool mc_map_is_at(const struct mc_map *map, const char *path);
 
-/* Faults all pages of the file in now (madvise MADV_POPULATE_READ); MC_OS where the kernel cannot. */
+/* Faults all pages of the file in now (madvise MADV_POPULATE_READ); MC_OS where the kernel cannot.
+ */
 enum mc_status mc_map_populate(struct mc_map *map, struct mc_error *err);
 
 /* Sleeps until `commit` differs from `generation`, at most `nanoseconds`. True when it differs. */
@@ -62,7 +64,8 @@ struct mc_loader_status {
     int64_t confirmed_at; /* microseconds since 1970; 0: never */
     bool running;         /* opened and not closed: alive or killed, see mc_map_loader */
     uint32_t pid;
-    char state[32], source[256], error[480]; /* NUL-terminated; UTF-8 as far as the writer wrote it */
+    char state[32], source[256],
+        error[480]; /* NUL-terminated; UTF-8 as far as the writer wrote it */
 };
 
 /* The loader's last complete report; all zero when there was none. */
@@ -77,12 +80,13 @@ enum mc_loader mc_map_loader(const struct mc_map *map);
 /* ---- view ---- */
 
 struct mc_view {
-    struct mc_map *map;           /* borrowed: the caller keeps it retained */
+    struct mc_map *map; /* borrowed: the caller keeps it retained */
     const struct mc_control *control;
-    struct mc_space space; /* the mapping, and the bytes that may be referred to: <= the file's size */
+    struct mc_space
+        space; /* the mapping, and the bytes that may be referred to: <= the file's size */
     uint64_t hash_seed[2];
     uint32_t ring_slots;
-    struct mc_root root;          /* a private copy; all zero for generation 0 */
+    struct mc_root root; /* a private copy; all zero for generation 0 */
 };
 
 /* The current generation. MC_NOT_READY before the first one (out is then a view of generation 0,
@@ -120,7 +124,8 @@ struct mc_collection {
     uint64_t created; /* generation in which the name appeared */
 };
 
-/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty), MC_EXPIRED, MC_CORRUPT. */
+/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty), MC_EXPIRED,
+ * MC_CORRUPT. */
 enum mc_status mc_view_collection(const struct mc_view *view, const char *name, size_t len,
                                   struct mc_collection *out);
 
@@ -132,17 +137,19 @@ static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_
     return mc_hash(view->hash_seed, key->type, key->data, key->len);
 }
 
-/* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK, MC_ABSENT, MC_CORRUPT. */
+/* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK, MC_ABSENT,
+ * MC_CORRUPT. */
 static inline enum mc_status mc_find(const struct mc_view *view, uint64_t root,
                                      const struct mc_key *key, struct mc_hit *out)
 {
     return mc_table_find(&view->space, root, key, out);
 }
 
-/* The same for up to MC_FIND_MANY keys at once, with the cold loads of different keys overlapped. Fills
- * statuses[i] and hits[i]. NOT validated. */
-static inline void mc_find_many(const struct mc_view *view, uint64_t root, const struct mc_key *keys,
-                                size_t count, struct mc_hit *hits, enum mc_status *statuses)
+/* The same for up to MC_FIND_MANY keys at once, with the cold loads of different keys overlapped.
+ * Fills statuses[i] and hits[i]. NOT validated. */
+static inline void mc_find_many(const struct mc_view *view, uint64_t root,
+                                const struct mc_key *keys, size_t count, struct mc_hit *hits,
+                                enum mc_status *statuses)
 {
     mc_table_find_many(&view->space, root, keys, count, hits, statuses);
 }
@@ -156,8 +163,8 @@ static inline void mc_copy(void *to, const shm_byte *from, size_t len)
 /* ---- iteration ---- */
 
 /* A walk over every entry of the table at `root` (a collection's, or view->root.catalogue), in hash
- * order: mc_walk_begin(&walk, &view->space, root), then mc_walk_entry until MC_ABSENT. NOT validated:
- * MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
+ * order: mc_walk_begin(&walk, &view->space, root), then mc_walk_entry until MC_ABSENT. NOT
+ * validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
 enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out);
 
 /* In a walk over the catalogue: MC_OK and the collection, or MC_ABSENT for the loader's state. */
@@ -175,17 +182,17 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
 enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superblock *superblock,
                             uint64_t generation, struct mc_root *out, struct mc_error *err);
 
-/* Announces that generations below `horizon` may be overwritten from now on. Call before the first store
- * into anything that only they refer to. Never beyond the current generation. */
+/* Announces that generations below `horizon` may be overwritten from now on. Call before the first
+ * store into anything that only they refer to. Never beyond the current generation. */
 void mc_raise_horizon(const struct mc_space *space, uint64_t horizon);
 uint64_t mc_horizon(const struct mc_space *space);
 
-/* Publishes root->generation, which is one more than the current one: its root record, then the commit
- * word. Everything that it refers to was stored before. */
+/* Publishes root->generation, which is one more than the current one: its root record, then the
+ * commit word. Everything that it refers to was stored before. */
 void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
                 struct mc_root *root);
-/* Wakes everybody in mc_map_wait. A wake-up is a system call, a quarter of a small commit, so a loader may
- * leave it out for commits within MC_WAKE_QUIET_NS of the last one. */
+/* Wakes everybody in mc_map_wait. A wake-up is a system call, a quarter of a small commit, so a
+ * loader may leave it out for commits within MC_WAKE_QUIET_NS of the last one. */
 #define MC_WAKE_QUIET_NS 1000000
 void mc_wake(const struct mc_space *space);
 
@@ -202,7 +209,8 @@ bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock
                         const uint8_t boot_id[16], uint64_t generation);
 void mc_boot_confirm(const struct mc_space *space, const uint8_t boot_id[16]);
 
-/* Marks `generation` as wholly on disk; 0 takes the mark away. The caller syncs before and after. */
+/* Marks `generation` as wholly on disk; 0 takes the mark away. The caller syncs before and after.
+ */
 void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock *superblock,
                         uint64_t generation);
 uint64_t mc_checkpoint(const struct mc_space *space);

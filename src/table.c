@@ -6,8 +6,8 @@
 
 #define STAMP_BIRTH_MASK ((UINT64_C(1) << MC_STAMP_TYPE_SHIFT) - 1)
 
-/* Lines of an entry asked for as soon as its tag matched: header, key and 300 bytes of value. Loads of
- * neighbouring lines overlap; without this a cold document costs a miss per line. */
+/* Lines of an entry asked for as soon as its tag matched: header, key and 300 bytes of value. Loads
+ * of neighbouring lines overlap; without this a cold document costs a miss per line. */
 #define ENTRY_PREFETCH 5u
 
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit)
@@ -77,8 +77,8 @@ enum mc_status mc_page_find(const struct mc_space *space, uint64_t ref, unsigned
     return MC_ABSENT;
 }
 
-/* Follows the hash to its page. MC_OK: *ref is a page and *depth its total depth; MC_ABSENT: nothing
- * there; MC_CORRUPT. */
+/* Follows the hash to its page. MC_OK: *ref is a page and *depth its total depth; MC_ABSENT:
+ * nothing there; MC_CORRUPT. */
 static enum mc_status descend(const struct mc_space *space, uint64_t root, uint64_t hash,
                               uint64_t *ref, unsigned *depth)
 {
@@ -97,7 +97,8 @@ static enum mc_status descend(const struct mc_space *space, uint64_t root, uint6
             return MC_OK;
         }
         bits = ref_size(here);
-        here = shm_load(space->base + ref_offset(here) + 8 * (uint64_t)node_index(hash, level, bits));
+        here =
+            shm_load(space->base + ref_offset(here) + 8 * (uint64_t)node_index(hash, level, bits));
     }
 }
 
@@ -111,8 +112,8 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
     return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
 }
 
-/* Two passes that only ask for lines, so that the misses of all keys are under way together: first the
- * pages, then the entries that their tags name. */
+/* Two passes that only ask for lines, so that the misses of all keys are under way together: first
+ * the pages, then the entries that their tags name. */
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                    size_t count)
 {

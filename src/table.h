@@ -1,7 +1,8 @@
 /* table.h - a copy-on-write hash table in the map: an extendible-hashing trie.
  *
  *              reference (one word)
- *              offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | zero : 6
+ *              offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | zero :
+ * 6
  *
  *   root ---> node of 2^b references, 1 <= b <= 6, picked by the next b bits of the hash
  *              |   |
@@ -12,23 +13,24 @@
  *
  * Extendible hashing (Fagin, Nievergelt, Pippenger, Strong: Extendible Hashing, 1979) doubles its
  * directory when a page can split no more. Here a directory never grows past 2^6 references: a page
- * that is full there gets a small directory of its own, so that the largest single step is a copy of
- * half a KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent references of its
- * node, all equal; reference 0 is an empty page.
+ * that is full there gets a small directory of its own, so that the largest single step is a copy
+ * of half a KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent
+ * references of its node, all equal; reference 0 is an empty page.
  *
- * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in the reference to it (its size,
- * its depth, how many slots of a page are used), so a lookup touches two cold lines, one of the page and one of the entry; and whatever a
- * check could want to know follows from the keys of the entries below.
+ * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in
+ * the reference to it (its size, its depth, how many slots of a page are used), so a lookup touches
+ * two cold lines, one of the page and one of the entry; and whatever a check could want to know
+ * follows from the keys of the entries below.
  *
- * A page is exactly as large as its entries need at a load of about 0.8, 1 to 8 lines, and is searched
- * a line at a time from the line that the tag names. Lines fill from their first slot, so an empty slot
- * ends a search. All decisions, splits included, need the tag only: growing never reads an entry.
- * The tag holds 28 bits, of which a page D levels down shares D, so a table of a million keys compares
- * a wrong key in one lookup of some thousand.
+ * A page is exactly as large as its entries need at a load of about 0.8, 1 to 8 lines, and is
+ * searched a line at a time from the line that the tag names. Lines fill from their first slot, so
+ * an empty slot ends a search. All decisions, splits included, need the tag only: growing never
+ * reads an entry. The tag holds 28 bits, of which a page D levels down shares D, so a table of a
+ * million keys compares a wrong key in one lookup of some thousand.
  *
- * References with a set zero field, sizes out of range and offsets past the end are MC_CORRUPT; a walk
- * is bounded by the file's size. While a writer may be overwriting what a reader looks at, the reader's
- * answer means nothing until its view is found valid (store.h).
+ * References with a set zero field, sizes out of range and offsets past the end are MC_CORRUPT; a
+ * walk is bounded by the file's size. While a writer may be overwriting what a reader looks at, the
+ * reader's answer means nothing until its view is found valid (store.h).
  */
 #ifndef MMAPCACHE_TABLE_H
 #define MMAPCACHE_TABLE_H
@@ -43,11 +45,11 @@
 #include "shm.h"
 #include "status.h"
 
-#define MC_NODE_BITS 6u       /* a node has at most 2^6 references: 512 bytes to copy */
-#define MC_PAGE_LINES 8u      /* lines of a page that can still split */
+#define MC_NODE_BITS 6u        /* a node has at most 2^6 references: 512 bytes to copy */
+#define MC_PAGE_LINES 8u       /* lines of a page that can still split */
 #define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
 #define MC_TAG_BITS 28u
-#define MC_TABLE_LEVELS 5u    /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
+#define MC_TABLE_LEVELS 5u /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
 
 /* Where a table is: addresses and the end of what may be referred to. */
 struct mc_space {
@@ -77,11 +79,13 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                    size_t count);
 
-/* The same as mc_table_find for up to MC_FIND_MANY keys, the cold loads of different keys overlapped. */
+/* The same as mc_table_find for up to MC_FIND_MANY keys, the cold loads of different keys
+ * overlapped. */
 void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                         size_t count, struct mc_hit *hits, enum mc_status *statuses);
 
-/* Reads the header of the entry at `offset` into a hit: MC_OK, or MC_CORRUPT when it does not fit. */
+/* Reads the header of the entry at `offset` into a hit: MC_OK, or MC_CORRUPT when it does not fit.
+ */
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
 
 /* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
@@ -99,7 +103,8 @@ struct mc_walk {
         uint32_t used;  /* slots of the page seen so far */
     } levels[MC_TABLE_LEVELS + 1];
     int depth;       /* of the innermost level; -1: at the end */
-    uint64_t budget; /* bytes it may still visit: blocks are disjoint, so a sound table never uses it up */
+    uint64_t budget; /* bytes it may still visit: blocks are disjoint, so a sound table never uses
+                        it up */
 };
 void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root);
 
@@ -115,24 +120,27 @@ struct mc_table_writer {
 };
 
 struct mc_put_result {
-    bool changed;        /* the entry's bytes were not there yet */
-    bool replaced;       /* there was another value */
-    uint64_t offset;     /* of the entry that is there now */
-    uint64_t old_offset; /* of the entry that was replaced */
+    bool changed;         /* the entry's bytes were not there yet */
+    bool replaced;        /* there was another value */
+    uint64_t offset;      /* of the entry that is there now */
+    uint64_t old_offset;  /* of the entry that was replaced */
     uint64_t old_content; /* key and value bytes of it */
 };
 
-/* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every failure
- * (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT) leaves the same content. */
-enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root, const struct mc_key *key,
-                            const void *value, size_t value_len, struct mc_put_result *result);
+/* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every
+ * failure (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT) leaves the same
+ * content. */
+enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
+                            const struct mc_key *key, const void *value, size_t value_len,
+                            struct mc_put_result *result);
 
-/* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there (its bytes may
- * already be somebody else's). */
+/* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there (its bytes
+ * may already be somebody else's). */
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
                                const struct mc_key *key, struct mc_hit *old);
 
-/* Releases everything below the root and makes it empty. MC_NOMEM and MC_CORRUPT leave it untouched. */
+/* Releases everything below the root and makes it empty. MC_NOMEM and MC_CORRUPT leave it
+ * untouched. */
 enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root);
 
 /* Bytes of the entry of a key and value of these lengths. */

@@ -1,4 +1,5 @@
-/* table_ref.h - references and slots of the table, taken apart; shared by table.c and table_write.c. */
+/* table_ref.h - references and slots of the table, taken apart; shared by table.c and
+ * table_write.c. */
 #ifndef MMAPCACHE_TABLE_REF_H
 #define MMAPCACHE_TABLE_REF_H
 
@@ -60,7 +61,8 @@ static inline bool ref_is_node(uint64_t ref)
 
 static inline uint64_t ref_bytes(uint64_t ref)
 {
-    return ref_is_node(ref) ? UINT64_C(8) << ref_size(ref) : (uint64_t)ref_size(ref) * MC_LINE_BYTES;
+    return ref_is_node(ref) ? UINT64_C(8) << ref_size(ref)
+                            : (uint64_t)ref_size(ref) * MC_LINE_BYTES;
 }
 
 /* How many bits a node at this level may consume: the levels share the tag's 28. */
@@ -69,7 +71,8 @@ static inline unsigned level_bits(unsigned level)
     return level + 1 < MC_TABLE_LEVELS ? MC_NODE_BITS : MC_TAG_BITS - level * MC_NODE_BITS;
 }
 
-/* Whether a reference that hangs below `level` nodes, the last of which has parent_bits, can be followed. */
+/* Whether a reference that hangs below `level` nodes, the last of which has parent_bits, can be
+ * followed. */
 static inline bool ref_is_sound(uint64_t ref, unsigned level, unsigned parent_bits, uint64_t limit)
 {
     unsigned size = ref_size(ref), depth = ref_depth(ref);
@@ -86,6 +89,7 @@ static inline bool ref_is_sound(uint64_t ref, unsigned level, unsigned parent_bi
 /* The bits of the hash that pick a reference in a node of 2^bits below `level` others. */
 static inline uint32_t node_index(uint64_t hash, unsigned level, unsigned bits)
 {
+    assert(bits > 0);
     return (uint32_t)(hash << (level * MC_NODE_BITS) >> (64 - bits));
 }
 

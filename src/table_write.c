@@ -9,7 +9,8 @@
  *   4. link them by storing references in the young node above: this cannot fail;
  *   5. release what they replaced: prepared for, so this cannot fail either.
  *
- * A page is rebuilt in private memory and written at once, except where one slot of a young page changes.
+ * A page is rebuilt in private memory and written at once, except where one slot of a young page
+ * changes.
  */
 #include <assert.h>
 #include <string.h>
@@ -36,7 +37,8 @@ static unsigned lines_for(unsigned count)
     return (count * 2 + 12) / 13;
 }
 
-/* Lines for a page that grows to hold `count`: an eighth more, so that it does not grow at every insert. */
+/* Lines for a page that grows to hold `count`: an eighth more, so that it does not grow at every
+ * insert. */
 static unsigned lines_grown(unsigned count, unsigned most)
 {
     unsigned lines = lines_for(count);
@@ -160,8 +162,8 @@ static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *
     }
 }
 
-/* Makes the references to what hangs below `level` nodes name `ref` instead: a run of 2^(bits - depth) in
- * the young node above, or the root. */
+/* Makes the references to what hangs below `level` nodes name `ref` instead: a run of 2^(bits -
+ * depth) in the young node above, or the root. */
 static void path_link(const struct mc_table_writer *writer, struct path *path, unsigned level,
                       unsigned depth, uint64_t ref)
 {
@@ -217,7 +219,8 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
     struct step *step = &path->steps[path->levels - 1];
     unsigned bits = ref_size(step->ref);
     uint64_t refs[1 << MC_NODE_BITS], offset;
-    enum mc_status status = mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
+    enum mc_status status =
+        mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
     if (status != MC_OK) {
         return status;
     }
@@ -249,7 +252,8 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
     return status;
 }
 
-/* Writes the two halves of a full page: slots by the next bit of their tags. A half may be empty. */
+/* Writes the two halves of a full page: slots by the next bit of their tags. A half may be empty.
+ */
 static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_t *slots,
                                    unsigned count, unsigned total_depth, unsigned depth,
                                    uint64_t halves[2])
@@ -303,7 +307,8 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
         if (status != MC_OK) {
             for (unsigned side = 0; side < 2; side++) {
                 if (halves[side] != 0) {
-                    mc_arena_release(writer->arena, ref_offset(halves[side]), ref_bytes(halves[side]));
+                    mc_arena_release(writer->arena, ref_offset(halves[side]),
+                                     ref_bytes(halves[side]));
                 }
             }
             return status;
@@ -372,7 +377,8 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
                                const struct mc_place *place, uint64_t slot)
 {
     uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
-    bool young = mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
+    bool young =
+        mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
     if (!young) {
         enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, &copy);
         if (status != MC_OK) {
@@ -411,8 +417,9 @@ static enum mc_status entry_write(struct mc_table_writer *writer, const struct m
 
 /* ---- put, delete, clear ---- */
 
-enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root, const struct mc_key *key,
-                            const void *value, size_t value_len, struct mc_put_result *result)
+enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
+                            const struct mc_key *key, const void *value, size_t value_len,
+                            struct mc_put_result *result)
 {
     struct path path;
     struct mc_hit hit;

@@ -1,14 +1,14 @@
 /* work.c - the collections that a writer works on, and how they enter the catalogue.
  *
- * The list lasts as long as the writer: a loader that commits one document at a time looks its collection up
- * in the catalogue once. What the open batch changed is linked by index, so that commit and abort cost the
- * number of changed collections, not of known ones.
+ * The list lasts as long as the writer: a loader that commits one document at a time looks its
+ * collection up in the catalogue once. What the open batch changed is linked by index, so that
+ * commit and abort cost the number of changed collections, not of known ones.
  */
 #include "work.h"
 
+#include "testing.h" /* last: it may redefine malloc */
 #include <stdlib.h>
 #include <string.h>
-#include "testing.h" /* last: it may redefine malloc */
 
 static uint64_t name_hash(const struct mc_writer *writer, const char *name, size_t len)
 {
@@ -73,8 +73,7 @@ static enum mc_status work_load(const struct mc_writer *writer, struct mc_work *
     struct mc_hit hit;
     struct mc_collection found;
     struct mc_key key = name_key(writer, work->name, work->name_len);
-    enum mc_status status =
-        mc_table_find(&writer->table.space, writer->root.catalogue, &key, &hit);
+    enum mc_status status = mc_table_find(&writer->table.space, writer->root.catalogue, &key, &hit);
     if (status == MC_OK && (status = mc_hit_collection(&hit, &found)) == MC_OK) {
         work->committed = (struct mc_collection_record){.root = found.root,
                                                         .count = found.count,
@@ -87,15 +86,17 @@ static enum mc_status work_load(const struct mc_writer *writer, struct mc_work *
 }
 
 enum mc_status mc_work_find(struct mc_writer *writer, const char *name, size_t len, size_t *out,
-                                struct mc_error *err)
+                            struct mc_error *err)
 {
-    if (writer->last_work < writer->work_count && work_is(&writer->works[writer->last_work], name, len)) {
+    if (writer->last_work < writer->work_count &&
+        work_is(&writer->works[writer->last_work], name, len)) {
         *out = writer->last_work;
         return MC_OK;
     }
     if (len == 0 || len > MC_NAME_MAX) {
-        return mc_fail(err, MC_LIMIT, "a collection's name has 1 to %u bytes of UTF-8, this one %zu",
-                       MC_NAME_MAX, len);
+        return mc_fail(err, MC_LIMIT,
+                       "a collection's name has 1 to %u bytes of UTF-8, this one %zu", MC_NAME_MAX,
+                       len);
     }
     size_t mask = writer->work_index_size - 1;
     size_t at = (size_t)name_hash(writer, name, len) & mask;
@@ -165,8 +166,7 @@ struct mc_work *mc_work_unlist(struct mc_writer *writer)
     return work;
 }
 
-enum mc_status mc_work_store(struct mc_writer *writer, struct mc_work *work,
-                                 struct mc_root *root)
+enum mc_status mc_work_store(struct mc_writer *writer, struct mc_work *work, struct mc_root *root)
 {
     struct mc_key key = name_key(writer, work->name, work->name_len);
     struct mc_put_result result;

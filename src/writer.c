@@ -1,11 +1,13 @@
 /* writer.c - opening a cache for writing, replacing its file, publishing generations.
  *
- * Opening is recovery: take the lock, walk everything that the current root refers to and reserve it in
- * a new arena. What a killed loader left half-written is referred to by nothing, hence free. The horizon
- * is raised to the current generation first, since blocks that only older ones refer to are free too.
+ * Opening is recovery: take the lock, walk everything that the current root refers to and reserve
+ * it in a new arena. What a killed loader left half-written is referred to by nothing, hence free.
+ * The horizon is raised to the current generation first, since blocks that only older ones refer to
+ * are free too.
  *
- * A file of another maximum size is never changed in place: its successor is built under a temporary
- * name, renamed over the path, and then the old file gets a last generation that says "superseded".
+ * A file of another maximum size is never changed in place: its successor is built under a
+ * temporary name, renamed over the path, and then the old file gets a last generation that says
+ * "superseded".
  */
 #include "writer.h"
 
@@ -14,8 +16,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "writer_state.h"
 #include "testing.h" /* last: it may redefine malloc */
+#include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
 #define RECLAIM_EACH_COMMIT 256u /* expired extents: more than an ordinary commit retires */
@@ -107,7 +109,8 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
         struct mc_collection collection;
         if (catalogue && item.kind == MC_ITEM_ENTRY &&
             mc_hit_collection(&item.hit, &collection) == MC_OK) {
-            status = reserve(writer, collection.root, false, err); /* one level: never a catalogue */
+            status =
+                reserve(writer, collection.root, false, err); /* one level: never a catalogue */
             if (status != MC_OK) {
                 return status;
             }
@@ -116,10 +119,10 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
     if (status == MC_ABSENT) {
         return MC_OK;
     }
-    return status == MC_NOMEM ? no_memory(err)
-                              : mc_fail(err, MC_CORRUPT,
-                                        "the cache is damaged at byte %llu: recreate it",
-                                        (unsigned long long)item.offset);
+    return status == MC_NOMEM
+               ? no_memory(err)
+               : mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
+                         (unsigned long long)item.offset);
 }
 
 /* After a reboot, everything is verified before anybody may read it again. */
@@ -128,7 +131,8 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
     struct mc_check_report report;
     struct mc_view view;
     uint64_t generation = writer->root.generation;
-    if (mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id, generation)) {
+    if (mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id,
+                           generation)) {
         return MC_OK;
     }
     mc_writer_view(writer, &view);
@@ -152,7 +156,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         status = mc_root_read(space, &writer->superblock, generation, &writer->root, err);
     }
     if (status == MC_OK && mc_horizon(space) > generation) {
-        status = mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
+        status =
+            mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
     }
     if (status == MC_OK && writer->root.file_size > space->limit) {
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
@@ -240,7 +245,8 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
 {
     enum mc_status status = mc_region_open(path, true, &writer->region, err);
     if (status == MC_OK) {
-        status = mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
+        status =
+            mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
     }
     if (status == MC_OK) {
         status = mc_superblock_check(&writer->superblock, err);
@@ -263,7 +269,8 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
 static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
                                  struct mc_error *err);
 
-/* The old file's last word: the same content once more, with the flag that sends readers to the path. */
+/* The old file's last word: the same content once more, with the flag that sends readers to the
+ * path. */
 static void supersede(struct mc_writer *old)
 {
     struct mc_root root = old->root;
@@ -273,7 +280,8 @@ static void supersede(struct mc_writer *old)
     }
 }
 
-/* Puts a new file in the place of the one that `old` has open, or of an unusable one (old is NULL). */
+/* Puts a new file in the place of the one that `old` has open, or of an unusable one (old is NULL).
+ */
 static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
                                    uint64_t base_generation, struct mc_error *err)
 {
@@ -480,7 +488,8 @@ int mc_writer_fd(const struct mc_writer *writer)
 void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
 {
     *out = (struct mc_view){
-        .control = (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
+        .control =
+            (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
         .space = writer->table.space,
         .ring_slots = writer->superblock.ring_slots,
         .root = writer->root,
@@ -543,14 +552,16 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
                        (unsigned long long)MC_GENERATION_MAX);
     }
     if (mc_region_is_lost(&writer->region)) {
-        return mc_fail(err, MC_CORRUPT, "the cache file was truncated while it was in use: recreate it");
+        return mc_fail(err, MC_CORRUPT,
+                       "the cache file was truncated while it was in use: recreate it");
     }
     if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
         return no_memory(err);
     }
     if (mc_checkpoint(space) != 0) { /* from here on the disk may hold half a generation */
         mc_checkpoint_mark(space, &writer->superblock, 0);
-        enum mc_status status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+        enum mc_status status =
+            mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
         if (status != MC_OK) {
             return status;
         }

@@ -21,18 +21,20 @@
 struct mc_writer;
 
 struct mc_writer_options {
-    uint64_t max_size;     /* bytes; 0: keep the file's own, or the default for a new one */
-    uint32_t mode;         /* permission bits of a new file */
-    bool recreate;         /* replace a file that is foreign, corrupt or of another version */
-    bool collapse;         /* make extents of huge pages, as far as the system can */
-    int64_t retention_ns;  /* how long a superseded block is kept for snapshots unless memory is short */
-    uint32_t ring_slots;   /* 0: MC_RING_SLOTS; tests use small rings */
+    uint64_t max_size; /* bytes; 0: keep the file's own, or the default for a new one */
+    uint32_t mode;     /* permission bits of a new file */
+    bool recreate;     /* replace a file that is foreign, corrupt or of another version */
+    bool collapse;     /* make extents of huge pages, as far as the system can */
+    int64_t
+        retention_ns; /* how long a superseded block is kept for snapshots unless memory is short */
+    uint32_t ring_slots; /* 0: MC_RING_SLOTS; tests use small rings */
 };
 #define MC_MAX_SIZE_DEFAULT (1ull << 30)
 
 /* Opens or creates the file at `path`, taking the writer's lock without waiting: MC_LOCKED. An
  * existing file of another maximum size is replaced by a successor with its content carried over.
- * MC_FORMAT, MC_CORRUPT (the file is untouched), MC_FULL, MC_LIMIT (a max_size out of range), MC_OS. */
+ * MC_FORMAT, MC_CORRUPT (the file is untouched), MC_FULL, MC_LIMIT (a max_size out of range),
+ * MC_OS. */
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err);
 
@@ -52,7 +54,8 @@ int mc_writer_fd(const struct mc_writer *writer);
 /* A view of the last committed generation, through the writer's own mapping (view->map is NULL). */
 void mc_writer_view(const struct mc_writer *writer, struct mc_view *out);
 
-/* Reports without a commit: NULL or a negative time keeps what was there. Strings are cut to fit. */
+/* Reports without a commit: NULL or a negative time keeps what was there. Strings are cut to fit.
+ */
 void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
                       const char *source, int64_t confirmed_at_us);
 
@@ -65,7 +68,8 @@ struct mc_batch_counts {
     uint64_t puts, deletes, unchanged; /* deletes: single ones and what a replace removed */
 };
 
-enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err); /* MC_USAGE: one is open */
+enum mc_status mc_batch_begin(struct mc_writer *writer,
+                              struct mc_error *err); /* MC_USAGE: one is open */
 
 /* value: one valid BSON document (the caller validated it). *changed: its bytes were not there yet.
  * The key needs no hash. */
@@ -73,8 +77,8 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
                             const struct mc_key *key, const uint8_t *value, size_t value_len,
                             bool *changed, struct mc_error *err);
 
-/* Validates and puts each of the concatenated documents in the buffer under its _id. *documents: how
- * many. MC_INVALID says which document; what came before it stays put. May take long. */
+/* Validates and puts each of the concatenated documents in the buffer under its _id. *documents:
+ * how many. MC_INVALID says which document; what came before it stays put. May take long. */
 enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size_t name_len,
                                 const uint8_t *buffer, size_t len, uint64_t *documents,
                                 struct mc_error *err);
@@ -88,8 +92,8 @@ enum mc_status mc_batch_drop(struct mc_writer *writer, const char *name, size_t 
 enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, size_t len,
                               struct mc_error *err);
 
-/* From here to end or cancel, what is put into `name` replaces its whole content; other operations go
- * on as before, and a cancelled replace takes back exactly what was done to `name` in between.
+/* From here to end or cancel, what is put into `name` replaces its whole content; other operations
+ * go on as before, and a cancelled replace takes back exactly what was done to `name` in between.
  * One at a time: MC_USAGE. */
 enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size_t name_len,
                                 struct mc_error *err);
@@ -100,7 +104,8 @@ struct mc_batch_counts mc_batch_counts(const struct mc_writer *writer);
 
 /* Publishes the batch as one generation (*generation), or nothing when nothing changed (0). On a
  * failure the batch is still open: abort it. */
-enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, struct mc_error *err);
+enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation,
+                               struct mc_error *err);
 
 /* Forgets the batch. Never fails; no batch: nothing happens. */
 void mc_batch_abort(struct mc_writer *writer);

@@ -7,15 +7,16 @@
 #include "table.h"
 #include "writer.h"
 
-#define MC_GROWTH_MAX (64u << 20) /* bytes: a file grows by no more at a time, unless a document needs it */
+#define MC_GROWTH_MAX                                                                              \
+    (64u << 20) /* bytes: a file grows by no more at a time, unless a document needs it */
 
 /* A collection as the open batch sees it, and as it was committed. */
 struct mc_work {
     char name[MC_NAME_MAX];
     uint8_t name_len;
     bool exists, committed_exists;
-    bool changed; /* may differ from what was committed */
-    bool listed;  /* is on the batch's list of changed collections */
+    bool changed;         /* may differ from what was committed */
+    bool listed;          /* is on the batch's list of changed collections */
     uint32_t next_listed; /* index plus one */
     struct mc_collection_record record, committed;
 };
@@ -26,14 +27,14 @@ struct mc_replace {
     size_t work; /* index of the collection */
     struct mc_work before;
     struct mc_batch_counts counts_before;
-    uint64_t *kept;     /* a bit per granule: entries put since the replace began */
+    uint64_t *kept; /* a bit per granule: entries put since the replace began */
     size_t kept_words;
     uint64_t kept_count;
 };
 
 struct mc_batch {
     bool open;
-    uint64_t catalogue; /* reference, with the state but without changed collections */
+    uint64_t catalogue;   /* reference, with the state but without changed collections */
     uint32_t collections; /* how many there are now */
     uint32_t listed;      /* first of the changed collections: index plus one */
     struct mc_batch_counts counts;
@@ -50,14 +51,14 @@ struct mc_writer {
     struct mc_root root; /* the committed generation */
     struct mc_arena arena;
     struct mc_table_writer table;
-    uint64_t huge;      /* bytes collapsed */
-    int64_t woken_at;   /* mc_clock_ns of the last wake-up */
+    uint64_t huge;    /* bytes collapsed */
+    int64_t woken_at; /* mc_clock_ns of the last wake-up */
     struct mc_status_slot report;
     struct mc_error room; /* why make_room found none */
     struct mc_batch batch;
     struct mc_work *works; /* every collection that this writer has touched */
     size_t work_count, work_capacity;
-    uint32_t *work_index; /* open addressing by name: index into works plus one */
+    uint32_t *work_index;   /* open addressing by name: index into works plus one */
     size_t work_index_size; /* a power of two */
     size_t last_work;
 };
@@ -67,7 +68,8 @@ struct mc_writer {
 /* See mc_make_room in arena.h; context is the writer. */
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
 
-/* Announces and frees blocks whose retention is over at `now` (mc_clock_ns), about `most` extents. Returns the bytes freed. */
+/* Announces and frees blocks whose retention is over at `now` (mc_clock_ns), about `most` extents.
+ * Returns the bytes freed. */
 uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, int64_t now, size_t most);
 
 /* Turns a status of the arena or the table into one with a sentence. */
@@ -76,7 +78,8 @@ enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status 
 
 /* ---- writer.c ---- */
 
-/* Publishes the root given, with everything that the writer knows filled in, as the next generation. */
+/* Publishes the root given, with everything that the writer knows filled in, as the next
+ * generation. */
 enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
                                  struct mc_error *err);
 

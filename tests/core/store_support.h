@@ -1,7 +1,8 @@
-/* store_support.h - a small world for tests of the store: documents, an oracle, and a comparison of the two.
+/* store_support.h - a small world for tests of the store: documents, an oracle, and a comparison of
+ * the two.
  *
- * The oracle is a plain array: what version each of a few keys has in each of a few collections. Documents are
- * made from (key, version), so a document that mixes two versions is seen.
+ * The oracle is a plain array: what version each of a few keys has in each of a few collections.
+ * Documents are made from (key, version), so a document that mixes two versions is seen.
  */
 #ifndef MMAPCACHE_STORE_SUPPORT_H
 #define MMAPCACHE_STORE_SUPPORT_H
@@ -75,8 +76,8 @@ static inline void oracle_clear(struct oracle *oracle)
     }
 }
 
-/* Whether what the view answers for one collection is what the oracle says. Every answer is settled:
- * MC_EXPIRED as soon as one is not valid. */
+/* Whether what the view answers for one collection is what the oracle says. Every answer is
+ * settled: MC_EXPIRED as soon as one is not valid. */
 static inline enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle,
                                          bool *equal)
 {
@@ -84,8 +85,8 @@ static inline enum mc_status view_equals(const struct mc_view *view, const struc
     for (int c = 0; c < COLLECTIONS; c++) {
         struct mc_collection collection;
         uint64_t count = 0;
-        enum mc_status status = mc_view_collection(view, collection_names[c],
-                                                   strlen(collection_names[c]), &collection);
+        enum mc_status status =
+            mc_view_collection(view, collection_names[c], strlen(collection_names[c]), &collection);
         if (status == MC_EXPIRED) {
             return status;
         }
@@ -132,8 +133,8 @@ static inline enum mc_status put_version(struct mc_writer *writer, int c, int k,
     bool changed;
     size_t len = make_document(document, k, version);
     mc_key_from_int64(k, &key);
-    return mc_batch_put(writer, collection_names[c], strlen(collection_names[c]), &key, document, len,
-                        &changed, &test_error);
+    return mc_batch_put(writer, collection_names[c], strlen(collection_names[c]), &key, document,
+                        len, &changed, &test_error);
 }
 
 static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)

@@ -1,25 +1,27 @@
 /* test_crash.c - SIGKILL after every store, and a reader stopped before every load.
  *
- * Crash points. A scenario is a state of the file and one thing that a loader does to it, open and close
- * included. A child process does it once to count its stores to the map; then, for each k, another child does it
- * again and kills itself with SIGKILL before store k. What it leaves is judged:
+ * Crash points. A scenario is a state of the file and one thing that a loader does to it, open and
+ * close included. A child process does it once to count its stores to the map; then, for each k,
+ * another child does it again and kills itself with SIGKILL before store k. What it leaves is
+ * judged:
  *
  *   - a reader that comes now sees wholly the old or wholly the new generation;
  *   - a view that was open before sees the old one, or is told that it has expired;
- *   - a loader opens the file as always, `check` is clean, every granule is in use or free, it commits again;
+ *   - a loader opens the file as always, `check` is clean, every granule is in use or free, it
+ * commits again;
  *   - (every few k) that second loader is killed before each of its own stores too.
  *
- * Since a killed process leaves a prefix of one thread's stores, this is every state that a kill can leave, but for
- * the moments within one store of eight bytes, which have no inside.
+ * Since a killed process leaves a prefix of one thread's stores, this is every state that a kill
+ * can leave, but for the moments within one store of eight bytes, which have no inside.
  *
- * Reader pauses. A reader stops before its i-th load; the loader makes n commits, past the length of the ring and
- * past reclaims; the reader goes on. All pairs (i, n): its answer is right for the generation it began with or
- * it is told to try again.
+ * Reader pauses. A reader stops before its i-th load; the loader makes n commits, past the length
+ * of the ring and past reclaims; the reader goes on. All pairs (i, n): its answer is right for the
+ * generation it began with or it is told to try again.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 
 #include "store_support.h"
 #define MC_TESTING_OWN
@@ -144,7 +146,8 @@ static void do_state(struct mc_writer *writer, struct oracle *oracle)
 
 static void do_grow(struct mc_writer *writer, struct oracle *oracle)
 {
-    /* Documents whose bytes do not matter, large enough to need another extent, gone again at the end. */
+    /* Documents whose bytes do not matter, large enough to need another extent, gone again at the
+     * end. */
     static uint8_t big[1500000];
     uint32_t len = sizeof big, pad = len - 13;
     bool existed, changed;
@@ -241,8 +244,8 @@ static void on_store(enum shm_access access, const void *address, size_t len)
     }
 }
 
-/* Runs the scenario in a child that kills itself before store `kill_at`; -1: it survives, and the stores are
- * counted. */
+/* Runs the scenario in a child that kills itself before store `kill_at`; -1: it survives, and the
+ * stores are counted. */
 static long run_in_child(const struct scenario *scenario, long kill_at)
 {
     int pipes[2], status;
@@ -355,12 +358,14 @@ static void judge_next_loader(const struct oracle *states, int count)
     commit_all(writer);
     mc_writer_view(writer, &view);
     CHECK(view.root.used + view.root.free <= view.space.limit);
-    CHECK(view.space.limit - view.root.used - view.root.free < 16384); /* what this commit retired */
+    CHECK(view.space.limit - view.root.used - view.root.free <
+          16384); /* what this commit retired */
     mc_writer_close(writer);
 }
 
 /* Kills the loader that comes after a killed one, before each of its stores. */
-static void kill_second_loader(const struct scenario *scenario, const struct oracle *states, int count)
+static void kill_second_loader(const struct scenario *scenario, const struct oracle *states,
+                               int count)
 {
     uint8_t *first = image;
     size_t first_len = image_len;
@@ -454,7 +459,8 @@ static void on_load(enum shm_access access, const void *address, size_t len)
     }
 }
 
-/* One read from the start: opens a view, finds the collection, a key that is there and one that is not. */
+/* One read from the start: opens a view, finds the collection, a key that is there and one that is
+ * not. */
 static enum mc_status read_once(struct mc_map *map, const struct oracle *generations,
                                 uint64_t first_generation)
 {
@@ -520,7 +526,8 @@ static void test_reader_pauses(void)
             bool paused = loads_left < 0;
             if (status == MC_EXPIRED) {
                 retried++;
-                CHECK_EQ(read_once(map, generations, first), MC_OK); /* the loader rests: at most one */
+                CHECK_EQ(read_once(map, generations, first),
+                         MC_OK); /* the loader rests: at most one */
             } else {
                 CHECK_EQ(status, MC_OK);
             }
@@ -536,8 +543,9 @@ static void test_reader_pauses(void)
 
 int main(int argc, char **argv)
 {
-    /* test_crash [STRIDE [NESTED]]: every STRIDE-th crash point, and at every NESTED-th of them (0: none) all
-     * those of the second loader. The full proof is `test_crash 1 16`; the default is a sample. */
+    /* test_crash [STRIDE [NESTED]]: every STRIDE-th crash point, and at every NESTED-th of them (0:
+     * none) all those of the second loader. The full proof is `test_crash 1 16`; the default is a
+     * sample. */
     long stride = argc > 1 ? strtol(argv[1], NULL, 10) : 16;
     long nested_every = argc > 2 ? strtol(argv[2], NULL, 10) : 0;
     test_begin("test_crash");
@@ -545,8 +553,8 @@ int main(int argc, char **argv)
         test_crash_points(&scenarios[i], stride, nested_every);
     }
     test_reader_pauses();
-    printf("crash points: %ld, second crashes: %ld, reader pauses: %ld of which %ld retried\n", points,
-           nested_points, reader_pairs, retried);
+    printf("crash points: %ld, second crashes: %ld, reader pauses: %ld of which %ld retried\n",
+           points, nested_points, reader_pairs, retried);
     CHECK(points > 100 && reader_pairs > 100 && retried > 10);
     remove_cache(test_path());
     return 0;

@@ -1,4 +1,5 @@
-/* test_guard.c - a cache file truncated under its readers: an answer or an error, never a signal. */
+/* test_guard.c - a cache file truncated under its readers: an answer or an error, never a signal.
+ */
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>

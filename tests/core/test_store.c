@@ -1,4 +1,5 @@
-/* test_store.c - batches against an oracle, through commits, aborts, cancels, reopening and full files. */
+/* test_store.c - batches against an oracle, through commits, aborts, cancels, reopening and full
+ * files. */
 #include "store_support.h"
 #define MC_TESTING_OWN
 #include "testing.h"
@@ -46,19 +47,22 @@ static void random_operation(int c, int version)
     }
 }
 
-/* A replace of collection c by a random subset, cancelled now and then, with operations on others. */
+/* A replace of collection c by a random subset, cancelled now and then, with operations on others.
+ */
 static void random_replace(int c, int version)
 {
     before_replace = working;
-    CHECK_OK(mc_replace_begin(writer, collection_names[c], strlen(collection_names[c]), &test_error));
+    CHECK_OK(
+        mc_replace_begin(writer, collection_names[c], strlen(collection_names[c]), &test_error));
     for (int k = 0; k < KEYS; k++) {
         working.version[c][k] = ABSENT;
     }
     working.exists[c] = true;
     for (int i = 0; i < 60; i++) {
         int k = (int)test_below(KEYS);
-        int v = test_below(2) && before_replace.version[c][k] != ABSENT ? before_replace.version[c][k]
-                                                                       : version;
+        int v = test_below(2) && before_replace.version[c][k] != ABSENT
+                    ? before_replace.version[c][k]
+                    : version;
         CHECK_OK(put_version(writer, c, k, v));
         working.version[c][k] = v;
         if (test_below(8) == 0) {
@@ -193,7 +197,8 @@ static void test_full(void)
     remove_cache(test_path());
 }
 
-/* Every allocation of a batch and of an open made to fail in turn: a status, no harm, nothing lost. */
+/* Every allocation of a batch and of an open made to fail in turn: a status, no harm, nothing lost.
+ */
 static void test_allocation_failures(void)
 {
     struct mc_writer_options options = small_options();
@@ -278,13 +283,14 @@ static void test_limits(void)
     mc_key_from_int64(1, &key);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(mc_batch_put(writer, name, MC_NAME_MAX, &key, document, len, &changed, &test_error));
-    CHECK_EQ(mc_batch_put(writer, name, MC_NAME_MAX + 1, &key, document, len, &changed, &test_error),
-             MC_LIMIT);
+    CHECK_EQ(
+        mc_batch_put(writer, name, MC_NAME_MAX + 1, &key, document, len, &changed, &test_error),
+        MC_LIMIT);
     CHECK_EQ(mc_batch_put(writer, name, 0, &key, document, len, &changed, &test_error), MC_LIMIT);
     for (unsigned i = 1; i < MC_COLLECTIONS_MAX; i++) {
         int digits = snprintf(name, sizeof name, "c%u", i);
-        CHECK_OK(mc_batch_put(writer, name, (size_t)digits, &key, document, len, &changed,
-                              &test_error));
+        CHECK_OK(
+            mc_batch_put(writer, name, (size_t)digits, &key, document, len, &changed, &test_error));
     }
     CHECK_EQ(mc_batch_put(writer, "more", 4, &key, document, len, &changed, &test_error), MC_LIMIT);
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
