@@ -7,14 +7,19 @@
  *                                    bytes, null and the like, is told apart by its type)
  *
  * Names and text are looked at eight bytes at a time: a word without a zero byte and without a high
- * bit is eight characters of ASCII. Words are loaded only where eight bytes are left in the
- * document, so that nothing behind it is ever touched.
+ * bit is eight characters of ASCII; names by sixteen where the processor has SSE2 (every x86-64).
+ * Words are loaded only where so many bytes are left in the document, so that nothing behind it is
+ * ever touched.
  *
  * The validator keeps the ends of the open documents in an array instead of recursing. Invariants
  * of its loop: data < at <= end < data + len, and *end is the closing NUL of the innermost
  * document.
  */
 #include "bson.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "mutant.h"
 
@@ -70,9 +75,35 @@ static inline uint64_t zero_bytes(uint64_t word)
     return (word - WORD_LOW) & ~word & WORD_HIGH;
 }
 
+/* Looks at the 16 bytes at `at`: bit i of *nuls is set when byte i is 0, bit i of *high when it is
+ * not ASCII; *nuls is exact up to and including its lowest bit. */
+static inline void look_at_16(const uint8_t *at, uint32_t *nuls, uint32_t *high)
+{
+#ifdef __SSE2__
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+    *nuls = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
+    *high = (uint32_t)_mm_movemask_epi8(bytes);
+#else
+    const uint64_t gather = 0x0002040810204081u; /* brings the eight high bits together */
+    uint64_t low = mc_bson_u64(at), more = mc_bson_u64(at + 8);
+    *nuls = (uint32_t)((zero_bytes(low) >> 7) * (gather << 7) >> 56) |
+            (uint32_t)((zero_bytes(more) >> 7) * (gather << 7) >> 56) << 8;
+    *high = (uint32_t)(((low & WORD_HIGH) >> 7) * (gather << 7) >> 56) |
+            (uint32_t)(((more & WORD_HIGH) >> 7) * (gather << 7) >> 56) << 8;
+#endif
+}
+
 /* Behind the first NUL in [at, end), or NULL when there is none. */
 static inline const uint8_t *skip_name(const uint8_t *at, const uint8_t *end)
 {
+    while (end - at >= 16) {
+        uint32_t nuls, high;
+        look_at_16(at, &nuls, &high);
+        if (nuls != 0) {
+            return at + __builtin_ctz(nuls) + 1;
+        }
+        at += 16;
+    }
     while (end - at >= 8) {
         uint64_t zeros = zero_bytes(mc_bson_u64(at));
         if (zeros != 0) {
@@ -207,22 +238,15 @@ static inline bool probe_matches(const struct probe *probe, const uint8_t *at, c
                     : memcmp(at, probe->name, len) == 0 && at[len] == 0;
 }
 
-/* The length of the name at `at`, or SIZE_MAX when it does not end before `end`. */
-static inline size_t name_length(const uint8_t *at, const uint8_t *end)
+/* True when the name at `at` is known to have this length; false may just mean that it is long. */
+static inline bool name_ends_at(const uint8_t *at, size_t length, const uint8_t *end)
 {
-    const uint8_t *after;
-    if (end - at >= 16) {
-        uint64_t zeros = zero_bytes(mc_bson_u64(at));
-        if (zeros != 0) {
-            return (size_t)__builtin_ctzll(zeros) >> 3;
-        }
-        zeros = zero_bytes(mc_bson_u64(at + 8));
-        if (zeros != 0) {
-            return 8 + ((size_t)__builtin_ctzll(zeros) >> 3);
-        }
+    uint32_t nuls, high;
+    if (length >= 16 || end - at < 16) {
+        return false;
     }
-    after = skip_name(at, end);
-    return after != NULL ? (size_t)(after - at) - 1 : SIZE_MAX;
+    look_at_16(at, &nuls, &high);
+    return (nuls & (0xFFFFu >> (15 - length))) == (uint32_t)1 << length;
 }
 
 /* Passes over one value: behind it, or NULL. The common types come first, with their sizes as
@@ -267,18 +291,17 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
     at = cursor.at;
     end = cursor.end;
     while (at < end && !probe_matches(&probe, at + 1, end)) {
-        size_t length = name_length(at + 1, end);
-        /* Names often have the length of the one before. Going on with that length, which is known,
-         * instead of the equal one just computed, takes the computation off the critical path; the
-         * asm keeps the compiler from seeing that they are equal. */
-        if (length != expected) {
-            if (length == SIZE_MAX) {
+        /* Names often have the length of the one before. To check that guess instead of computing
+         * the length lets the processor go on with the guess at once, before it has even loaded the
+         * name. */
+        if (!name_ends_at(at + 1, expected, end)) {
+            const uint8_t *after = skip_name(at + 1, end);
+            if (after == NULL) {
                 return MC_INVALID;
             }
-            __asm__("" : "+r"(length));
-            expected = length;
+            expected = (size_t)(after - at) - 2;
         }
-        at = pass_value(at[0], at + 1 + expected + 1, end);
+        at = pass_value(at[0], at + expected + 2, end);
         if (at == NULL) {
             return MC_INVALID;
         }
@@ -432,14 +455,15 @@ static inline bool text_valid(const uint8_t *at, size_t len, const uint8_t *limi
 }
 
 /* A name or another NUL-terminated string: behind its NUL, or NULL when it has none before `end` or
- * is not UTF-8. Most are ASCII and shorter than a word. */
+ * is not UTF-8. Most are ASCII and short. */
 static inline const uint8_t *valid_name(const uint8_t *at, const uint8_t *end)
 {
     const uint8_t *start = at, *after;
-    if (end - at >= 8) {
-        uint64_t word = mc_bson_u64(at), zeros = zero_bytes(word);
-        if (zeros != 0 && (word & WORD_HIGH & (zeros - 1) & ~zeros) == 0) {
-            return at + (__builtin_ctzll(zeros) >> 3) + 1;
+    if (end - at >= 16) {
+        uint32_t nuls, high;
+        look_at_16(at, &nuls, &high);
+        if (nuls != 0 && (high & (nuls - 1) & ~nuls) == 0) {
+            return at + __builtin_ctz(nuls) + 1;
         }
     }
     after = skip_name(at, end);
