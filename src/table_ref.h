@@ -3,6 +3,8 @@
 #ifndef MMAPCACHE_TABLE_REF_H
 #define MMAPCACHE_TABLE_REF_H
 
+#include <assert.h>
+
 #include "table.h"
 
 #define REF_OFFSET_BITS 36u
