@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 _WIDTH: Final = 96
@@ -57,6 +58,15 @@ def _machine() -> str:
     system = platform.uname()
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"{cores} cores, {system.system} {system.release} {system.machine}, {python}"
+
+
+def replace_page(readme: Path, text: str) -> None:
+    """Puts the page between the demo markers of a Markdown file, instead of the one before."""
+    before, begin, rest = readme.read_text().partition("<!-- demo: begin -->\n")
+    _, end, after = rest.partition("<!-- demo: end -->")
+    if not begin or not end:
+        raise ValueError(f"{readme} has no demo markers")
+    readme.write_text(f"{before}{begin}```\n{text.strip()}\n```\n{end}{after}")
 
 
 def count(value: int) -> str:

@@ -21,13 +21,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn
 
 import mmapcache
 from demo import tied
 from demo.documents import DATABASE, SITES, TOTAL, insert, site_key
-from demo.page import Page, count, mebibytes, rate
+from demo.page import Page, count, mebibytes, rate, replace_page
 from demo.world import INTERVAL, WORKERS, DemoError, Probes, World, directory, load, wait_until
 
 _VISIBLE_SECONDS: Final = 20.0
@@ -378,7 +379,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m demo", epilog="KEEP=1 in the environment leaves everything up."
     )
     parser.add_argument("--quick", action="store_true", help="shorter acts, for tests")
-    pace = _QUICK if parser.parse_args(argv).quick else _FULL
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="put the page between this file's demo markers"
+    )
+    args = parser.parse_args(argv)
+    pace = _QUICK if args.quick else _FULL
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with _world() as world:
@@ -389,8 +394,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             demo.kill_loader()
             demo.kill_workers()
             demo.weigh()
-            sys.stdout.write("\n" + demo.page.text(time.monotonic() - demo.began))
+            text = demo.page.text(time.monotonic() - demo.began)
+            sys.stdout.write("\n" + text)
             sys.stdout.flush()
+            if args.readme is not None:
+                replace_page(args.readme, text)
             if os.environ.get("KEEP", "") not in ("", "0"):
                 _keep_up(demo)
             return 1 if demo.page.broken else 0

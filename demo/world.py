@@ -182,6 +182,7 @@ class Probes:
             try:
                 worker = int(_ask(connection, "/healthz")["worker"])
             except (OSError, http.client.HTTPException):
+                connection.close()
                 time.sleep(0.05)
                 continue
             if worker in self._connections:

@@ -14,7 +14,7 @@ pytest.importorskip("bson")
 
 from demo import documents, memory
 from demo.load import Load
-from demo.page import Page
+from demo.page import Page, replace_page
 
 
 async def _serve(behaviour: list[str], seconds: float) -> dict[str, Any]:
@@ -106,3 +106,16 @@ def test_a_broken_promise_is_on_the_page() -> None:
     page.promise("two is three", False)
     assert page.broken == ["two is three"]
     assert "BROKEN: two is three" in page.text(1.0)
+
+
+def test_the_page_goes_between_its_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- demo: begin -->\nold\n<!-- demo: end -->\nbelow\n")
+    for _ in range(2):
+        replace_page(readme, "\nnew page\n\n")
+        assert readme.read_text() == (
+            "above\n<!-- demo: begin -->\n```\nnew page\n```\n<!-- demo: end -->\nbelow\n"
+        )
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="no demo markers"):
+        replace_page(readme, "page")
