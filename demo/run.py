@@ -353,13 +353,14 @@ def _keep_up(demo: Demo) -> None:
     """Leaves everything running until Ctrl-C."""
     world, site = demo.world, site_key(0)
     url = f"http://127.0.0.1:{demo.port}"
+    tool = Path(sys.executable).with_name("mmapcache")
     lines = [
         f"service   {url}/v1/sites/{site}",
         f"          {url}/v1/challenge/{site}",
         f"          {url}/healthz   {url}/metrics",
         f"MongoDB   {world.uri}{DATABASE}",
-        f"cache     mmapcache stat {world.cache_path}",
-        f"          mmapcache watch {world.cache_path}",
+        f"cache     {tool} stat {world.cache_path}",
+        f"          {tool} watch {world.cache_path}",
         f"logs      {world.root}",
         "Ctrl-C ends it all.",
     ]

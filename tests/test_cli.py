@@ -262,6 +262,10 @@ def test_check_of_a_flipped_document(dead_path: Path) -> None:
     done = run("check", dead_path, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["clean"] is False
+    (facts,) = lines(run("stat", dead_path, "--json"))
+    assert facts["problem"], "stat shows what it can and names the damage"
+    assert facts["collections"]["sites"] == {"documents": 5}
+    assert "CORRUPT: " in run("stat", dead_path).stdout
 
 
 # ---- every command on what is not a cache ----
