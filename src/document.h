@@ -92,8 +92,9 @@ typedef PyObject *(*mc_raise_function)(PyObject *module, const struct mc_error *
 struct mc_document_state {
     PyObject *module; /* borrowed: the module owns this state */
     mc_raise_function raise;
-    PyTypeObject *document_type, *array_type, *iterator_type, *fields_type;
-    PyObject *mapping_abc; /* collections.abc.Mapping */
+    PyTypeObject *document_type, *array_type, *iterator_type;
+    PyTypeObject *view_types[3]; /* of keys(), values() and items() */
+    PyObject *mapping_abc;       /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
     PyObject *texts[MC_TEXTS];
     PyObject *encode_options;   /* CodecOptions that write UUIDs, for keys that bson encodes */

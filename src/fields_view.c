@@ -100,7 +100,7 @@ PyType_Spec mc_iterator_spec = {
 
 PyObject *mc_fields_view(struct mc_document *self, enum mc_fields_kind kind)
 {
-    struct fields *view = PyObject_New(struct fields, mc_state_of(self)->fields_type);
+    struct fields *view = PyObject_New(struct fields, mc_state_of(self)->view_types[kind]);
     if (view != NULL) {
         view->document = (struct mc_document *)Py_NewRef((PyObject *)self);
         view->kind = kind;
@@ -163,16 +163,18 @@ static int fields_contains(PyObject *object, PyObject *value)
     return same;
 }
 
-static bool is_fields(PyObject *object, PyTypeObject *type)
+/* One of our views that is a set: keys or items. */
+static bool is_fields(PyObject *object)
 {
-    return Py_TYPE(object) == type && ((struct fields *)object)->kind != MC_VALUES;
+    return Py_TYPE(object)->tp_dealloc == fields_dealloc &&
+           ((struct fields *)object)->kind != MC_VALUES;
 }
 
 /* Whether the object may stand on either side of a comparison of sets. */
-static bool is_set_like(PyObject *object, PyTypeObject *type)
+static bool is_set_like(PyObject *object)
 {
     return PyAnySet_Check(object) || PyDictKeys_Check(object) || PyDictItems_Check(object) ||
-           is_fields(object, type);
+           is_fields(object);
 }
 
 /* True when every member of a is in b: 1, 0, -1. */
@@ -190,10 +192,9 @@ static int all_in(PyObject *a, PyObject *b)
 
 static PyObject *fields_compare(PyObject *left, PyObject *right, int operation)
 {
-    PyTypeObject *type = Py_TYPE(left);
     Py_ssize_t lengths[2];
     int result = 0;
-    if (!is_fields(left, type) || !is_set_like(right, type)) {
+    if (!is_fields(left) || !is_set_like(right)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     lengths[0] = PyObject_Size(left);
@@ -226,12 +227,7 @@ static PyObject *fields_compare(PyObject *left, PyObject *right, int operation)
 /* The set operation `name` on a set of the left members and the right ones. */
 static PyObject *combine(PyObject *left, PyObject *right, const char *name)
 {
-    PyTypeObject *types[2] = {Py_TYPE(left), Py_TYPE(right)};
     PyObject *set, *result;
-    if (types[0]->tp_dealloc == fields_dealloc ? !is_fields(left, types[0])
-                                               : !is_fields(right, types[1])) {
-        Py_RETURN_NOTIMPLEMENTED;
-    }
     set = PySet_New(left);
     result = set != NULL ? mc_call_method(set, name, right) : NULL;
     Py_XDECREF(set);
@@ -260,16 +256,10 @@ static PyObject *fields_xor(PyObject *left, PyObject *right)
 
 static PyObject *fields_isdisjoint(PyObject *self, PyObject *other)
 {
-    PyObject *both;
-    if (((struct fields *)self)->kind == MC_VALUES) {
-        PyErr_SetString(PyExc_AttributeError, "values() is not a set");
-        return NULL;
+    PyObject *both = fields_and(self, other);
+    if (both != NULL) {
+        Py_SETREF(both, PyBool_FromLong(PySet_GET_SIZE(both) == 0));
     }
-    both = fields_and(self, other);
-    if (both == NULL) {
-        return NULL;
-    }
-    Py_SETREF(both, PyBool_FromLong(PySet_GET_SIZE(both) == 0));
     return both;
 }
 
@@ -290,15 +280,19 @@ static PyMethodDef fields_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot fields_slots[] = {
-    {Py_tp_dealloc, fields_dealloc},
-    {Py_tp_iter, fields_iter},
+/* What all three have; only keys and items are sets. */
+#define FIELDS_SLOTS                                                                               \
+    {Py_tp_dealloc, fields_dealloc}, {Py_tp_iter, fields_iter}, {Py_tp_repr, fields_repr},         \
+        {Py_sq_length, fields_length},                                                             \
+    {                                                                                              \
+        Py_sq_contains, fields_contains                                                            \
+    }
+
+static PyType_Slot set_slots[] = {
+    FIELDS_SLOTS,
     {Py_tp_richcompare, fields_compare},
     {Py_tp_hash, PyObject_HashNotImplemented},
-    {Py_tp_repr, fields_repr},
     {Py_tp_methods, fields_methods},
-    {Py_sq_length, fields_length},
-    {Py_sq_contains, fields_contains},
     {Py_nb_and, fields_and},
     {Py_nb_or, fields_or},
     {Py_nb_subtract, fields_subtract},
@@ -306,9 +300,18 @@ static PyType_Slot fields_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec mc_fields_spec = {
-    .name = "mmapcache._Fields",
-    .basicsize = sizeof(struct fields),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = fields_slots,
+static PyType_Slot values_slots[] = {FIELDS_SLOTS, {0, NULL}};
+
+#define VIEW_SPEC(title, its_slots)                                                                \
+    {                                                                                              \
+        .name = "mmapcache." title, .basicsize = sizeof(struct fields),                            \
+        .flags =                                                                                   \
+            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,     \
+        .slots = its_slots,                                                                        \
+    }
+
+PyType_Spec mc_view_specs[3] = {
+    [MC_KEYS] = VIEW_SPEC("_DocumentKeys", set_slots),
+    [MC_VALUES] = VIEW_SPEC("_DocumentValues", values_slots),
+    [MC_ITEMS] = VIEW_SPEC("_DocumentItems", set_slots),
 };

@@ -231,6 +231,6 @@ enum mc_fields_kind { MC_KEYS, MC_VALUES, MC_ITEMS };
 PyObject *mc_fields_view(struct mc_document *self, enum mc_fields_kind kind);
 PyObject *mc_fields_iterator(struct mc_document *self, enum mc_fields_kind kind);
 
-extern PyType_Spec mc_document_spec, mc_array_spec, mc_fields_spec, mc_iterator_spec;
+extern PyType_Spec mc_document_spec, mc_array_spec, mc_iterator_spec, mc_view_specs[3];
 
 #endif

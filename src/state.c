@@ -306,8 +306,10 @@ static int make_types(PyObject *module, struct mc_document_state *state)
     } types[] = {
         {&mc_document_spec, &state->document_type},
         {&mc_array_spec, &state->array_type},
-        {&mc_fields_spec, &state->fields_type},
         {&mc_iterator_spec, &state->iterator_type},
+        {&mc_view_specs[MC_KEYS], &state->view_types[MC_KEYS]},
+        {&mc_view_specs[MC_VALUES], &state->view_types[MC_VALUES]},
+        {&mc_view_specs[MC_ITEMS], &state->view_types[MC_ITEMS]},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         *types[i].place = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
@@ -326,23 +328,30 @@ static int make_types(PyObject *module, struct mc_document_state *state)
 /* Tells collections.abc what the types are. */
 static int register_types(struct mc_document_state *state)
 {
-    PyObject *abc = PyImport_ImportModule("collections.abc"), *sequence = NULL, *done = NULL;
-    int result = -1;
-    if (abc != NULL) {
-        state->mapping_abc = mc_attribute(abc, "Mapping");
-        sequence = mc_attribute(abc, "Sequence");
+    const struct {
+        const char *name;
+        PyTypeObject *type;
+    } abstract[] = {
+        {"Mapping", state->document_type},          {"Sequence", state->array_type},
+        {"KeysView", state->view_types[MC_KEYS]},   {"ValuesView", state->view_types[MC_VALUES]},
+        {"ItemsView", state->view_types[MC_ITEMS]},
+    };
+    PyObject *module = PyImport_ImportModule("collections.abc");
+    bool done = module != NULL;
+    for (size_t i = 0; i < sizeof abstract / sizeof abstract[0] && done; i++) {
+        PyObject *class = mc_attribute(module, abstract[i].name), *result = NULL;
+        if (class != NULL) {
+            result = mc_call_method(class, "register", (PyObject *)abstract[i].type);
+        }
+        if (i == 0) {
+            state->mapping_abc = Py_XNewRef(class);
+        }
+        done = result != NULL;
+        Py_XDECREF(class);
+        Py_XDECREF(result);
     }
-    if (state->mapping_abc != NULL && sequence != NULL) {
-        done = mc_call_method(state->mapping_abc, "register", (PyObject *)state->document_type);
-    }
-    if (done != NULL) {
-        Py_SETREF(done, mc_call_method(sequence, "register", (PyObject *)state->array_type));
-    }
-    result = done != NULL ? 0 : -1;
-    Py_XDECREF(done);
-    Py_XDECREF(sequence);
-    Py_XDECREF(abc);
-    return result;
+    Py_XDECREF(module);
+    return done ? 0 : -1;
 }
 
 /* PyMongo's encoder writes objects with this class attribute by their `raw` bytes. */
@@ -395,7 +404,9 @@ int mc_document_state_traverse(struct mc_document_state *state, visitproc visit,
     Py_VISIT(state->document_type);
     Py_VISIT(state->array_type);
     Py_VISIT(state->iterator_type);
-    Py_VISIT(state->fields_type);
+    for (int i = 0; i < 3; i++) {
+        Py_VISIT(state->view_types[i]);
+    }
     Py_VISIT(state->mapping_abc);
     for (int i = 0; i < MC_CLASSES; i++) {
         Py_VISIT(state->classes[i]);
@@ -410,7 +421,9 @@ int mc_document_state_clear(struct mc_document_state *state)
     Py_CLEAR(state->document_type);
     Py_CLEAR(state->array_type);
     Py_CLEAR(state->iterator_type);
-    Py_CLEAR(state->fields_type);
+    for (int i = 0; i < 3; i++) {
+        Py_CLEAR(state->view_types[i]);
+    }
     Py_CLEAR(state->mapping_abc);
     for (int i = 0; i < MC_CLASSES; i++) {
         Py_CLEAR(state->classes[i]);

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
 import pytest
@@ -116,6 +116,9 @@ def test_mapping_protocol(site: Document) -> None:
 def test_views(site: Document) -> None:
     keys, items, values = site.keys(), site.items(), site.values()
     assert len(keys) == len(items) == len(values) == len(SITE)
+    assert isinstance(keys, KeysView)
+    assert isinstance(items, ItemsView)
+    assert isinstance(values, ValuesView)
     assert "name" in keys
     assert ("ratio", 0.5) in items
     assert ("ratio", 0.6) not in items
