@@ -273,6 +273,27 @@ static void test_code_with_scope(void)
     CHECK(!equal(MC_BSON_CODE_SCOPE, plain, 22, MC_BSON_CODE_SCOPE, with_int32, 29));
 }
 
+static void test_text(void)
+{
+    struct mc_key key, same_key;
+    CHECK_EQ(mc_key_from_text("abc", 3, &key, NULL), MC_OK);
+    CHECK_EQ(key_of(MC_BSON_STRING, "\4\0\0\0abc", 8, &same_key, scratch_a), MC_OK);
+    CHECK(same(&key, &same_key));
+    CHECK_EQ(mc_key_from_text("abc", MC_KEY_MAX + 1, &key, NULL), MC_LIMIT);
+}
+
+/* Values that no validator has seen: an answer, and no byte read behind them. */
+static void test_malformed(void)
+{
+    struct mc_key key;
+    CHECK_EQ(key_of(MC_BSON_CODE_SCOPE, "\16\0\0\0\11\0\0\0f\0\5\0\0\0", 14, &key, scratch_a),
+             MC_INVALID);
+    CHECK_EQ(key_of(MC_BSON_CODE_SCOPE, "\16\0\0\0\2\0\0\0f\0\5\0\0\0", 14, &key, scratch_a),
+             MC_INVALID);
+    CHECK_EQ(key_of(MC_BSON_DOCUMENT, "\7\0\0\0\1a", 7, &key, scratch_a), MC_INVALID);
+    CHECK_EQ(key_of(MC_BSON_DOCUMENT, "\4\0\0\0", 4, &key, scratch_a), MC_INVALID);
+}
+
 /* Bytes that no key has: refused, and never read past their end. */
 static void test_damaged(void)
 {
@@ -309,6 +330,8 @@ int main(void)
     test_limit();
     test_subdocuments();
     test_code_with_scope();
+    test_text();
+    test_malformed();
     test_damaged();
     return 0;
 }
