@@ -9,6 +9,7 @@
 /* Lines of an entry asked for as soon as its tag matched: header, key and 300 bytes of value. Loads
  * of neighbouring lines overlap; without this a cold document costs a miss per line. */
 #define ENTRY_PREFETCH 5u
+#define WALK_AHEAD 8u /* slots */
 
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit)
 {
@@ -212,6 +213,17 @@ static enum mc_status walk_refs(struct mc_walk *walk)
     return MC_ABSENT;
 }
 
+/* Asks for the entry of a slot some places ahead: entries lie anywhere, so a walk would otherwise
+ * wait for each of them in turn. */
+static void walk_prefetch(const struct mc_walk *walk, const shm_byte *page, uint32_t index,
+                          uint32_t slots)
+{
+    if (index + WALK_AHEAD < slots) {
+        uint64_t slot = shm_load(page + 8 * (uint64_t)(index + WALK_AHEAD));
+        shm_prefetch(walk->space.base + slot_offset(slot));
+    }
+}
+
 /* The next entry of the page at the innermost level. MC_ABSENT: no more. */
 static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
 {
@@ -219,7 +231,9 @@ static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
     uint32_t slots = ref_size(level->ref) * MC_LINE_SLOTS;
     const shm_byte *page = walk->space.base + ref_offset(level->ref);
     while (level->index - 1 < slots) {
-        uint64_t slot = shm_load(page + 8 * (uint64_t)(level->index++ - 1));
+        uint32_t index = level->index++ - 1;
+        uint64_t slot = shm_load(page + 8 * (uint64_t)index);
+        walk_prefetch(walk, page, index, slots);
         if (slot == 0) {
             continue;
         }
