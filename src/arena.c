@@ -12,7 +12,7 @@
 
 #include "format.h"
 #include "mutant.h"
-#include "testing.h" /* last: it may redefine malloc */
+#include "testing.h"
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
@@ -158,13 +158,13 @@ static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_g
 }
 
 /* Makes sure that one more extent can be marked. */
-static enum mc_status young_prepare(struct mc_arena_scope *scope, uint64_t arena_granules,
+static enum mc_status young_prepare(const struct mc_arena *arena, struct mc_arena_scope *scope,
                                     uint64_t granules)
 {
     if (!scope->spilled && scope->few_count < MC_YOUNG_FEW) {
         return MC_OK;
     }
-    return young_spill(scope, arena_granules, words_touched(granules));
+    return young_spill(scope, mc_buddy_granules(arena->buddy), words_touched(granules));
 }
 
 static void young_set(struct mc_arena_scope *scope, uint64_t offset, uint64_t granules)
@@ -354,7 +354,7 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
         }
         found = trim(arena, found, taken, granules, align);
     }
-    enum mc_status status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
+    enum mc_status status = young_prepare(arena, scope, granules);
     if (status != MC_OK) {
         give(arena, found, granules);
         return status;
@@ -386,7 +386,7 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
             return mc_arena_alloc(arena, bytes, alignment, offset);
         }
     }
-    enum mc_status status = young_prepare(scope, mc_buddy_granules(arena->buddy), granules);
+    enum mc_status status = young_prepare(arena, scope, granules);
     if (status != MC_OK) {
         return status;
     }
@@ -516,6 +516,9 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
     const struct mc_words *groups = &arena->groups;
     uint64_t generation = 0;
     size_t low = 0, high = groups->count / GROUP_WORDS; /* times only rise: search by halves */
+    if (high == 0 || (int64_t)groups->items[groups->head + 1] > time_ns) {
+        return 0; /* as after nearly every commit: the oldest is too young */
+    }
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const uint64_t *group = groups->items + groups->head + middle * GROUP_WORDS;

@@ -51,9 +51,9 @@ struct mc_arena_scope {
     uint64_t retired_bytes;
 };
 
-/* Blocks of up to this many granules are kept by size when they become free, up to a total: a loader that changes a
- * few documents needs the sizes again that it gave up a moment ago. They go back to the allocator when that has
- * no room. (Quick fit: Weinstock and Wulf, 1988.) */
+/* Blocks of up to this many granules are kept by size when they become free, up to a total: a
+ * loader that changes a few documents needs the sizes again that it gave up a moment ago. They go
+ * back to the allocator when that has no room. (Quick fit: Weinstock and Wulf, 1988.) */
 #define MC_QUICK_MOST 48u
 #define MC_QUICK_GRANULES (1u << 18) /* 4 MiB */
 
@@ -68,9 +68,9 @@ struct mc_arena {
     struct mc_words groups;        /* four words each: generation, time, extents, bytes */
     uint64_t queued;               /* bytes in the queue */
     uint64_t small_at, small_left; /* granules set aside for small blocks */
-    struct mc_words quick[2][MC_QUICK_MOST + 1]; /* free blocks of so many granules, last one first out;
-                                                    [1]: those that start on a cache line */
-    uint64_t quick_granules;       /* in all of them */
+    struct mc_words quick[2][MC_QUICK_MOST + 1]; /* free blocks of so many granules, last one first
+                                                    out; [1]: those that start on a cache line */
+    uint64_t quick_granules;                     /* in all of them */
     mc_make_room make_room;
     void *context;
 };

@@ -12,7 +12,7 @@
 
 #include "bson.h"
 #include "buddy.h"
-#include "testing.h" /* last: it may redefine malloc */
+#include "testing.h"
 
 struct check {
     const struct mc_view *view;

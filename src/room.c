@@ -1,14 +1,15 @@
 /* room.c - where a batch's blocks come from when the arena has none left.
  *
- * Room is looked for in this order: blocks whose retention is over; the older half of the retired
- * ones if those are more than an eighth of the file; a larger file; all blocks that the current
+ * Room is looked for in this order: blocks whose retention is over; the oldest retired ones while
+ * those are more than a sixteenth of the file; a larger file; all blocks that the current
  * generation does not need, whatever snapshot may still read them. Only then the cache is full.
  */
 #include "writer_state.h"
 
-#define QUEUE_SHIFT 3 /* retired blocks are kept while they are under an eighth of the file, */
-#define QUEUE_MIN (8u << 20) /* or under this many bytes */
-#define GROWTH_SHIFT 5       /* a file grows by a 32nd of its size, at least by an extent */
+#define QUEUE_SHIFT 4 /* retired blocks are kept while they are under a sixteenth of the file, */
+#define QUEUE_MIN (8u << 20)    /* or under this many bytes */
+#define RECLAIM_EACH_COMMIT 64u /* extents: more than an ordinary commit retires */
+#define GROWTH_SHIFT 5          /* a file grows by a 32nd of its size, at least by an extent */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -58,10 +59,29 @@ static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t mo
     return mc_arena_reclaim(&writer->arena, generation, most);
 }
 
-uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
+static uint64_t reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
 {
     int64_t before = now - writer->options.retention_ns;
     return reclaim(writer, mc_arena_expired(&writer->arena, before), most);
+}
+
+/* What the queue holds beyond its share of the file, oldest first: retention is for snapshots, and
+ * a loader that commits flat out would otherwise fill the file with the recent past. */
+static uint64_t reclaim_excess(struct mc_writer *writer, size_t most)
+{
+    uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
+    share = share > QUEUE_MIN ? share : QUEUE_MIN;
+    if (writer->arena.queued <= share) {
+        return 0;
+    }
+    return reclaim(writer, mc_arena_older(&writer->arena, share), most);
+}
+
+void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
+{
+    if (reclaim_expired(writer, now, RECLAIM_EACH_COMMIT) == 0) {
+        (void)reclaim_excess(writer, RECLAIM_EACH_COMMIT);
+    }
 }
 
 static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
@@ -83,25 +103,12 @@ static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char
     return MC_FULL;
 }
 
-/* Frees the oldest half of the queue when it holds more than its share of the file: retention is
- * for snapshots, and a loader that commits flat out would otherwise fill the file with the recent
- * past. */
-static uint64_t reclaim_excess(struct mc_writer *writer)
-{
-    uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
-    share = share > QUEUE_MIN ? share : QUEUE_MIN;
-    if (writer->arena.queued < share) {
-        return 0;
-    }
-    return reclaim(writer, mc_arena_older(&writer->arena, share / 2), SIZE_MAX);
-}
-
 /* See mc_make_room. One step at a time: the caller tries again after each. */
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
 {
     struct mc_writer *writer = context;
-    if (mc_writer_reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 ||
-        reclaim_excess(writer) > 0) {
+    if (reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 ||
+        reclaim_excess(writer, SIZE_MAX) > 0) {
         return MC_OK;
     }
     enum mc_status status = grow(writer, bytes);

@@ -29,7 +29,7 @@
 
 #include "mutant.h"
 #include "region.h"
-#include "testing.h" /* last: it may redefine malloc */
+#include "testing.h"
 
 struct mc_map {
     struct mc_region region;

@@ -1,4 +1,5 @@
-/* testing.h - what the core offers to its own tests, in builds with MC_TEST only; included last. */
+/* testing.h - what the core offers to its own tests, in builds with MC_TEST only; included after
+ * <stdlib.h>. */
 #ifndef MMAPCACHE_TESTING_H
 #define MMAPCACHE_TESTING_H
 

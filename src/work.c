@@ -6,7 +6,7 @@
  */
 #include "work.h"
 
-#include "testing.h" /* last: it may redefine malloc */
+#include "testing.h"
 #include <stdlib.h>
 #include <string.h>
 

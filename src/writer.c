@@ -16,11 +16,10 @@
 #include <string.h>
 
 #include "check.h"
-#include "testing.h" /* last: it may redefine malloc */
+#include "testing.h"
 #include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
-#define RECLAIM_EACH_COMMIT 256u /* expired extents: more than an ordinary commit retires */
 
 static enum mc_status no_memory(struct mc_error *err)
 {
@@ -581,6 +580,6 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     }
     writer->root = *root;
     mc_arena_commit(&writer->arena, root->generation, now);
-    (void)mc_writer_reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
+    mc_writer_reclaim_some(writer, now);
     return MC_OK;
 }

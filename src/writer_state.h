@@ -68,9 +68,9 @@ struct mc_writer {
 /* See mc_make_room in arena.h; context is the writer. */
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
 
-/* Announces and frees blocks whose retention is over at `now` (mc_clock_ns), about `most` extents.
- * Returns the bytes freed. */
-uint64_t mc_writer_reclaim_expired(struct mc_writer *writer, int64_t now, size_t most);
+/* After a commit at `now` (mc_clock_ns): announces and frees some of the blocks whose retention is
+ * over or that exceed the queue's share of the file, more than a commit retires. */
+void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now);
 
 /* Turns a status of the arena or the table into one with a sentence. */
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
