@@ -141,7 +141,8 @@ static PyObject *array_to_list(PyObject *object, PyObject *ignored)
 
 static PyMethodDef array_methods[] = {
     {"index", array_index, METH_VARARGS,
-     "index(value, start=0, stop=sys.maxsize, /)\n--\n\nThe first place of the value."},
+     "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nThe first place of the "
+     "value."},
     {"count", array_count, METH_O, "How many members are equal to the value."},
     {"to_list", array_to_list, METH_NOARGS,
      "A new list of plain dicts, lists and values, all the way down."},

@@ -175,12 +175,12 @@ static PyObject *document_or(PyObject *left, PyObject *right)
 
 static PyMethodDef document_methods[] = {
     {"get", (PyCFunction)(void (*)(void))document_get, METH_FASTCALL,
-     "get(name, default=None, /)\n--\n\nThe value of the field, or the default."},
+     "get($self, name, default=None, /)\n--\n\nThe value of the field, or the default."},
     {"keys", document_keys, METH_NOARGS, "The names of the fields, as a set-like view."},
     {"values", document_values, METH_NOARGS, "The values of the fields, as a view."},
     {"items", document_items, METH_NOARGS, "Pairs of name and value, as a set-like view."},
     {"pluck", (PyCFunction)(void (*)(void))document_pluck, METH_FASTCALL,
-     "pluck(path, default=None, /)\n--\n\n"
+     "pluck($self, path, default=None, /)\n--\n\n"
      "The value at a dotted path such as 'limits.qps' or 'hosts.0.name', or the default."},
     {"to_dict", document_to_dict, METH_NOARGS,
      "A new dict of plain dicts, lists and values, all the way down."},

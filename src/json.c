@@ -91,7 +91,7 @@ static PyObject *json_default(PyObject *module, PyObject *value)
 
 PyMethodDef mc_json_functions[] = {
     {"json_default", json_default, METH_O,
-     "json_default(value, /)\n--\n\n"
+     "json_default($module, value, /)\n--\n\n"
      "Makes a Document, and the values in it that JSON does not know, into something that it "
      "does:\n"
      "json.dumps(document, default=mmapcache.json_default). Raises TypeError for what has no\n"
