@@ -70,16 +70,6 @@ PyObject *mc_collection_corrupt(mc_collection_object *self);
  */
 PyObject *mc_collection_copy(mc_collection_object *self, const struct mc_hit *hit);
 
-/* Turns a lookup's status into the Python key's conversion: 0 converted, 1 no such key can be, -1
- * with an exception. */
-#define MC_PREFETCH_LINES 6u
-static inline void mc_hit_prefetch(const struct mc_hit *hit)
-{
-    for (uint32_t i = 0; i < MC_PREFETCH_LINES && i * 64 < hit->value_len; i++) {
-        shm_prefetch(hit->value + (size_t)i * 64);
-    }
-}
-
 /* Tells the front cache what was found; nothing, when the reading is of another file. */
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
                             const struct mc_key *key, const struct mc_hit *hit, PyObject *document);

@@ -4,7 +4,7 @@
  * overlap instead of adding up:
  *
  *      convert and hash all   -> ask the front cache -> find the rest in the table, prefetching
- *      -> prefetch the values -> copy them           -> validate once -> into the dict
+ *      -> copy them            -> validate once       -> into the dict
  *
  * Converting and the dict may run Python code (exotic keys); the stages between do not. The reading
  * is held from the first stage to the last: all answers are of one generation.
@@ -36,7 +36,6 @@ PyObject *mc_collection_get_raw(PyObject *self_object, PyObject *object)
             key.hash = mc_view_hash(&reading->view, &key);
             status = mc_find(&reading->view, self->table.root, &key, &hit);
             if (status == MC_OK) {
-                mc_hit_prefetch(&hit);
                 bytes = PyBytes_FromStringAndSize(NULL, hit.value_len);
                 if (bytes == NULL) {
                     return NULL;
@@ -292,9 +291,8 @@ static enum mc_status ask_file(mc_collection_object *self, const struct mc_readi
     enum mc_status worst = MC_OK;
     mc_find_many(&reading->view, root, stage->keys, stage->left, stage->hits, stage->statuses);
     for (size_t i = 0; i < stage->left; i++) {
-        if (stage->statuses[i] == MC_OK && stage->hits[i].value_len >= MC_BSON_SIZE_MIN) {
-            mc_hit_prefetch(&stage->hits[i]);
-        } else if (stage->statuses[i] != MC_ABSENT) {
+        if (stage->statuses[i] != MC_ABSENT &&
+            (stage->statuses[i] != MC_OK || stage->hits[i].value_len < MC_BSON_SIZE_MIN)) {
             worst = MC_CORRUPT;
         }
     }

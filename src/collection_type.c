@@ -66,9 +66,7 @@ PyObject *mc_collection_corrupt(mc_collection_object *self)
 PyObject *mc_collection_copy(mc_collection_object *self, const struct mc_hit *hit)
 {
     uint8_t *bytes;
-    PyObject *document;
-    mc_hit_prefetch(hit);
-    document = mc_document_new(self->options, hit->value_len, &bytes);
+    PyObject *document = mc_document_new(self->options, hit->value_len, &bytes);
     if (document != NULL) {
         mc_copy(bytes, hit->value, hit->value_len);
     }

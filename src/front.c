@@ -141,13 +141,13 @@ static bool grow(struct mc_front *front)
     uint32_t length;
     uint64_t *slots;
     uint32_t *aliases;
-    uint16_t *door;
+    uint64_t *door;
     struct mc_front_entry *entries;
     capacity = capacity > front->max_entries ? front->max_entries : capacity;
     length = power_of_two((uint32_t)capacity * 2);
     slots = PyMem_Calloc(length, sizeof *slots);
     aliases = PyMem_Calloc(2 * length, sizeof *aliases);
-    door = PyMem_Calloc(length, sizeof *door);
+    door = PyMem_Calloc(length / MC_FRONT_TAGS, sizeof *door);
     entries = slots == NULL || aliases == NULL || door == NULL
                   ? NULL
                   : PyMem_Realloc(front->entries, capacity * sizeof *entries);
@@ -164,7 +164,8 @@ static bool grow(struct mc_front *front)
     front->slots = slots;
     front->aliases = aliases;
     front->door = door;
-    front->mask = front->door_mask = length - 1;
+    front->mask = length - 1;
+    front->door_mask = length / MC_FRONT_TAGS - 1;
     front->alias_mask = 2 * length - MC_FRONT_WAYS;
     front->capacity = (uint32_t)capacity;
     for (uint32_t i = 0; i < front->used; i++) {
@@ -199,21 +200,21 @@ static void evict(struct mc_front *front)
 /* True on a key's second visit among the latest ones, and while there is room. */
 static bool admit(struct mc_front *front, uint32_t hash, size_t charge)
 {
-    uint32_t place;
-    uint16_t tag;
+    uint64_t *place;
+    uint64_t tag = hash >> 16 | 1;
     if (charge > front->max_bytes / DOOR_SHARE) {
         return false;
     }
     if (front->count < front->max_entries && front->bytes + charge <= front->max_bytes) {
         return true;
     }
-    place = hash & front->door_mask;
-    tag = (uint16_t)(hash >> 16 | 1);
-    if (front->door[place] == tag) {
-        front->door[place] = 0;
-        return true;
+    place = &front->door[hash & front->door_mask];
+    for (unsigned i = 0; i < MC_FRONT_TAGS; i++) {
+        if ((*place >> (16 * i) & 0xFFFF) == tag) {
+            return true; /* a tag that stays behind grows old and falls out */
+        }
     }
-    front->door[place] = tag;
+    *place = *place << 16 | tag;
     return false;
 }
 

@@ -16,10 +16,10 @@
  * nothing else can live at that address; only immutable exact types get one. That makes the usual
  * read, one with a key object seen before, as cheap as comparing two pointers.
  *
- * Full, it takes in a key on its second visit only: `door` remembers 16 bits of the keys that
- * were lately turned away, so that keys read once neither cost an allocation nor push out others.
- * Who has to go is found by CLOCK: a hand over the entries that spares whoever was read since it
- * last came by.
+ * Full, it takes in a key on its second visit only: `door` remembers 16 bits of each of the last
+ * four keys turned away at a place, so that keys read once neither cost an allocation nor push out
+ * others. Who has to go is found by CLOCK: a hand over the entries that spares whoever was read
+ * since it last came by.
  *
  * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at
  * most max_bytes; count <= max_entries. One per reader, used under the GIL only.
@@ -36,6 +36,7 @@
 #define MC_FRONT_BYTES_DEFAULT (16u << 20)
 #define MC_FRONT_ENTRIES_DEFAULT 16384u
 #define MC_FRONT_ENTRIES_MAX (1u << 26)
+#define MC_FRONT_TAGS 4u  /* of keys turned away, in a word of door */
 #define MC_FRONT_WAYS 2u  /* aliases that may share a place */
 #define MC_FRONT_NEAR 40u /* bytes of a key that are kept in the entry itself */
 
@@ -73,7 +74,7 @@ struct mc_front {
     struct mc_front_entry *entries;
     uint64_t *slots;   /* hash << 32 | index + 1, 0: empty */
     uint32_t *aliases; /* index + 1, 0: none */
-    uint16_t *door;
+    uint64_t *door;    /* four tags of 16 bits, the latest one lowest */
     uint64_t bytes;
     uint64_t hits, misses, revalidations, evictions;
 };

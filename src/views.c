@@ -13,7 +13,11 @@
 
 #include "pykey.h"
 
-enum { AHEAD = 16 };
+enum {
+    AHEAD = 16,
+    LINE = 64,      /* bytes */
+    PREFETCH = 384, /* bytes */
+};
 
 typedef struct {
     PyObject_HEAD mc_collection_object *collection; /* owned */
@@ -69,6 +73,14 @@ static void iterator_dealloc(PyObject *self_object)
     Py_DECREF(type);
 }
 
+/* Asks for the first lines of a value; its first one came with the key. */
+static void prefetch(const struct mc_hit *hit)
+{
+    for (uint32_t at = LINE; at < PREFETCH && at < hit->value_len; at += LINE) {
+        shm_prefetch(hit->value + at);
+    }
+}
+
 /* Finds the next entries and asks for their values. */
 static void fetch_ahead(iterator_object *self)
 {
@@ -82,7 +94,7 @@ static void fetch_ahead(iterator_object *self)
             } else {
                 self->fetched++;
                 if (self->kind != MC_KEYS) {
-                    mc_hit_prefetch(hit);
+                    prefetch(hit);
                 }
             }
         }
