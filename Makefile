@@ -9,12 +9,13 @@ ARGS ?=
 C_FILES := $(wildcard src/*.c src/*.h tests/core/*.c tests/core/*.h)
 SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
 
-.PHONY: help demo test lint format core-test pytest bench clean
+.PHONY: help demo test lint analyze format core-test pytest bench clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
+	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
 	@echo "make clean   removes everything that these made"
@@ -31,6 +32,9 @@ test:
 
 lint: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tools/lint.py
+
+analyze: $(VENV)/test/.installed
+	$(VENV)/test/bin/python tools/lint.py --analyze
 
 format: $(VENV)/test/.installed
 	$(VENV)/test/bin/clang-format -i $(C_FILES)

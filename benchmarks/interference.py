@@ -162,7 +162,8 @@ def flat_out(context: Context) -> Iterator[Row]:
 
         def get(key: bytes) -> bytes | None:
             with begin() as transaction:
-                return transaction.get(key)
+                found: bytes | None = transaction.get(key)
+                return found
 
         return get
 

@@ -192,7 +192,7 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
     /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that
      * follows it, and looks again when that is over. Nobody who waits for longer can: a commit
      * without a wake-up has one within the quiet time before it, which would have been his. */
-    int64_t patience = 2 * MC_WAKE_QUIET_NS;
+    int64_t patience = INT64_C(2) * MC_WAKE_QUIET_NS;
     for (;;) {
         int64_t left = end - mc_clock_ns();
         if (shm_load_acquire(word) != generation) {

@@ -226,7 +226,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
     }
     const shm_byte *old = writer->space.base + ref_offset(step->ref);
     for (uint32_t i = 0; i < UINT32_C(1) << bits; i++) {
-        refs[2 * i] = refs[2 * i + 1] = shm_load(old + 8 * (uint64_t)i);
+        refs[2 * (size_t)i] = refs[2 * (size_t)i + 1] = shm_load(old + 8 * (uint64_t)i);
     }
     shm_write(writer->space.base + offset, refs, (size_t)16 << bits);
     uint64_t ref = ref_node(offset, bits + 1, ref_depth(step->ref));
@@ -525,7 +525,7 @@ enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
     if (status != MC_OK) {
         return status;
     }
-    if ((status = mc_arena_prepare(writer->arena, 2 * RELEASES)) != MC_OK ||
+    if ((status = mc_arena_prepare(writer->arena, (size_t)2 * RELEASES)) != MC_OK ||
         (status = path_own(writer, &path)) != MC_OK ||
         (status = page_remove(writer, &path, place.slot)) != MC_OK) {
         return status;

@@ -96,7 +96,7 @@ int main(void)
     struct oracle oracle;
     test_begin("test_guard");
     CHECK(signal(SIGBUS, on_foreign) == SIG_DFL);
-    for (uint64_t size = 0; size < MC_MAP_MIN; size += size < 3 * 4096 ? 4096 : 65536) {
+    for (uint64_t size = 0; size < MC_MAP_MIN; size += size < 12288 ? 4096 : 65536) {
         fill(&writer, &oracle);
         read_truncated(&oracle, size);
         mc_writer_close(writer);
