@@ -146,7 +146,7 @@ static bool grow(struct mc_front *front)
     capacity = capacity > front->max_entries ? front->max_entries : capacity;
     length = power_of_two((uint32_t)capacity * 2);
     slots = PyMem_Calloc(length, sizeof *slots);
-    aliases = PyMem_Calloc(2 * length, sizeof *aliases);
+    aliases = PyMem_Calloc((size_t)2 * length, sizeof *aliases);
     door = PyMem_Calloc(length / MC_FRONT_TAGS, sizeof *door);
     entries = slots == NULL || aliases == NULL || door == NULL
                   ? NULL

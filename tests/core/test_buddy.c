@@ -112,7 +112,7 @@ static void one_operation(struct mc_buddy *b, const uint64_t sizes[4])
     if (what < 4) {
         naive_alloc(&naive, b, sizes[what]);
     } else if (what < 8) {
-        naive_reserve(&naive, b, naive.granules / 2 - 2 + (what - 4) * 2, sizes[1]);
+        naive_reserve(&naive, b, naive.granules / 2 - 2 + (uint64_t)(what - 4) * 2, sizes[1]);
     } else if (used_run(choose(2), &from, &length)) {
         /* All of it, its first half, its last granule. */
         if (what == 9)
