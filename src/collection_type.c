@@ -354,7 +354,7 @@ static Py_ssize_t collection_length(PyObject *self_object)
 static mc_collection_object *collection_alloc(struct mc_reader *reader, struct mc_options *options,
                                               PyObject *name, PyObject *codec_options)
 {
-    mc_collection_object *self = PyObject_New(mc_collection_object, reader->module->collection);
+    mc_collection_object *self = mc_pool_new(&reader->collections, reader->module->collection);
     if (self == NULL) {
         return NULL;
     }
@@ -394,14 +394,13 @@ PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *sna
 static void collection_dealloc(PyObject *self_object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
-    PyTypeObject *type = Py_TYPE(self);
+    struct mc_reader *reader = self->reader;
     Py_XDECREF(self->snapshot);
     mc_options_release(self->options);
     Py_XDECREF(self->codec_options);
     Py_DECREF(self->name);
-    mc_reader_release(self->reader);
-    PyObject_Free(self);
-    Py_DECREF(type);
+    mc_pool_free(&reader->collections, self);
+    mc_reader_release(reader);
 }
 
 static PyObject *collection_repr(PyObject *self_object)

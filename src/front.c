@@ -23,6 +23,26 @@ static const uint8_t *key_bytes(const struct mc_front_entry *entry)
     return entry->key_len > MC_FRONT_NEAR ? entry->key.far : entry->key.near;
 }
 
+/* memcmp() == 0 for what most keys are: some words long. */
+static bool same_bytes(const uint8_t *left, const uint8_t *right, size_t len)
+{
+    uint64_t a, b;
+    size_t done = 0;
+    if (len < sizeof a) {
+        return memcmp(left, right, len) == 0;
+    }
+    for (; done + sizeof a < len; done += sizeof a) {
+        memcpy(&a, left + done, sizeof a);
+        memcpy(&b, right + done, sizeof b);
+        if (a != b) {
+            return false;
+        }
+    }
+    memcpy(&a, left + len - sizeof a, sizeof a); /* the last word may overlap the one before */
+    memcpy(&b, right + len - sizeof b, sizeof b);
+    return a == b;
+}
+
 struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t channel,
                                      const struct mc_key *key)
 {
@@ -34,7 +54,7 @@ struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t chan
         if ((uint32_t)(front->slots[i] >> 32) == hash) {
             struct mc_front_entry *entry = &front->entries[(uint32_t)front->slots[i] - 1];
             if (entry->channel == channel && entry->key_type == key->type &&
-                entry->key_len == key->len && memcmp(key_bytes(entry), key->data, key->len) == 0) {
+                entry->key_len == key->len && same_bytes(key_bytes(entry), key->data, key->len)) {
                 return entry;
             }
         }

@@ -99,10 +99,19 @@ void mc_reader_close(struct mc_reader *reader)
     mc_reading_release(now);
 }
 
+static void pool_clear(struct mc_pool *pool)
+{
+    while (pool->count > 0) {
+        PyObject_Free(pool->blocks[--pool->count]);
+    }
+}
+
 void mc_reader_release(struct mc_reader *reader)
 {
     if (reader != NULL && --reader->references == 0) {
         mc_reader_close(reader);
+        pool_clear(&reader->snapshots);
+        pool_clear(&reader->collections);
         PyMem_Free(reader->path);
         PyMem_Free(reader);
     }

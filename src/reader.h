@@ -25,6 +25,14 @@ struct mc_reading {
     struct mc_view view; /* of a map that the reading retains */
 };
 
+/* Memory of a few objects of one type, kept for the next ones: a request makes a Snapshot and some
+ * Collections and drops them again. Blocks, not objects: they hold no reference. */
+#define MC_POOL_BLOCKS 8u
+struct mc_pool {
+    unsigned count;
+    void *blocks[MC_POOL_BLOCKS];
+};
+
 struct mc_reader {
     size_t references;
     struct mc_module *module;
@@ -38,6 +46,7 @@ struct mc_reader {
     int64_t sought_at; /* nanoseconds: the last look at the path */
     char *path;        /* absolute; NULL: anonymous */
     struct mc_front front;
+    struct mc_pool snapshots, collections;
 };
 
 struct mc_reader_limits {
@@ -54,6 +63,24 @@ enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, stru
  */
 struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
                                 const struct mc_view *view, struct mc_reader_limits limits);
+
+/* A new, uninitialised object of that type, or NULL with MemoryError; and the way back. */
+static inline void *mc_pool_new(struct mc_pool *pool, PyTypeObject *type)
+{
+    return pool->count > 0 ? PyObject_Init(pool->blocks[--pool->count], type)
+                           : PyObject_New(PyObject, type);
+}
+
+static inline void mc_pool_free(struct mc_pool *pool, void *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (pool->count < MC_POOL_BLOCKS) {
+        pool->blocks[pool->count++] = object;
+    } else {
+        PyObject_Free(object);
+    }
+    Py_DECREF(type);
+}
 
 static inline struct mc_reader *mc_reader_retain(struct mc_reader *reader)
 {

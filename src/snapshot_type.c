@@ -8,7 +8,7 @@
 
 PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
 {
-    mc_snapshot_object *self = PyObject_New(mc_snapshot_object, module->snapshot);
+    mc_snapshot_object *self = mc_pool_new(&mc_cache_reader(cache)->snapshots, module->snapshot);
     if (self != NULL) {
         self->reading = mc_reading_retain(reading);
         self->cache = Py_NewRef(cache);
@@ -19,11 +19,10 @@ PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_r
 static void snapshot_dealloc(PyObject *self_object)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
-    PyTypeObject *type = Py_TYPE(self);
+    PyObject *cache = self->cache;
     mc_reading_release(self->reading);
-    Py_DECREF(self->cache);
-    PyObject_Free(self);
-    Py_DECREF(type);
+    mc_pool_free(&mc_cache_reader(cache)->snapshots, self);
+    Py_DECREF(cache);
 }
 
 /* The reading, or NULL with ClosedError. */
