@@ -422,6 +422,7 @@ enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mod
     if (fd < 0) {
         return os_error(err, "cannot open the lock file", path);
     }
+    (void)fchmod(fd, mode); /* the umask had its say; readers under another uid may ask too */
     return take(lock, fd, path, err);
 }
 
@@ -461,7 +462,7 @@ bool mc_lock_is_held(const char *path, int fd)
     int probe = open(path != NULL ? path : own,
                      O_RDONLY | O_CLOEXEC | O_NONBLOCK | (path != NULL ? O_NOFOLLOW : 0));
     if (probe < 0) {
-        return false;
+        return errno == EACCES; /* who may not ask is told no bad news */
     }
     bool is_held = fcntl(probe, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
     (void)close(probe);
