@@ -7,6 +7,7 @@
 #ifndef MMAPCACHE_STORE_SUPPORT_H
 #define MMAPCACHE_STORE_SUPPORT_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
@@ -145,16 +146,6 @@ static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int 
                            &test_error);
 }
 
-/* A path for this test's cache, on tmpfs; the test's children share it. */
-static inline const char *test_path(void)
-{
-    static char path[64];
-    if (path[0] == '\0') {
-        (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-%ld", (long)getpid());
-    }
-    return path;
-}
-
 static inline void remove_cache(const char *path)
 {
     char other[96];
@@ -163,6 +154,40 @@ static inline void remove_cache(const char *path)
     (void)unlink(other);
     (void)snprintf(other, sizeof other, "%s.new", path);
     (void)unlink(other);
+}
+
+static char test_path_text[64];
+static pid_t test_owner;
+
+/* A test that fails or is ended leaves nothing on tmpfs, which is memory. */
+static inline void test_clean_up(void)
+{
+    if (getpid() == test_owner) {
+        remove_cache(test_path_text);
+    }
+}
+
+static inline void on_test_end(int number)
+{
+    test_clean_up();
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
+/* A path for this test's cache, on tmpfs; the test's children share it. */
+static inline const char *test_path(void)
+{
+    if (test_owner == 0) {
+        static const int ends[] = {SIGABRT, SIGTERM, SIGINT, SIGHUP, SIGALRM};
+        test_owner = getpid();
+        (void)snprintf(test_path_text, sizeof test_path_text, "/dev/shm/mmapcache-test-%ld",
+                       (long)test_owner);
+        for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+            (void)signal(ends[i], on_test_end);
+        }
+        (void)atexit(test_clean_up);
+    }
+    return test_path_text;
 }
 
 static inline struct mc_writer_options small_options(void)
