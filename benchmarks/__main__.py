@@ -122,6 +122,7 @@ def _collect(group: str, options: argparse.Namespace, rows: list[Row], failures:
                 values = json.loads(line)
                 if "failed" in values:
                     failures.append(values["failed"])
+                    print(f"FAILED {values['failed']}", file=sys.stderr, flush=True)
                     continue
                 values.pop("met")
                 rows.append(Row(**values))

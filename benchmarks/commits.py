@@ -48,7 +48,7 @@ class _Stores:
         self.count = 0
         self.path = str(context.path("commits"))
         self.writer = mmapcache.Writer(self.path, max_size=largest * 500 + (512 << 20))
-        self.lmdb = peers.Lmdb(context.path("commits.lmdb"), largest * 700 + (256 << 20))
+        self.lmdb = peers.Lmdb(context.path("commits.lmdb"), largest * 1600 + (256 << 20))
         self.version = 0
 
     def grow(self, count: int) -> None:
@@ -165,25 +165,17 @@ def _reopen(context: Context, path: str, large: int) -> Iterator[Row]:
     )
 
 
-def _grow_one_by_one(context: Context, count: int) -> tuple[array[int], list[int]]:
-    """Nanoseconds of each of `count` commits that insert one key, and the commits that grew."""
-    path = str(context.path("growing"))
-    spent = array("q", bytes(8 * count))
-    grew = []
-    with mmapcache.Writer(path, max_size=count * 700 + (256 << 20)) as writer:
-        size = 0
-        for start in range(0, count, 50_000):
-            made = [(data.key(i), data.document(i)) for i in range(start, start + 50_000)]
-            for offset, (key, document) in enumerate(made):
-                began = now()
-                with writer.batch() as batch:
-                    batch.put("settings", key, document)
-                spent[start + offset] = now() - began
-            grown = writer.stats()["file_size"]
-            if grown != size:
-                grew.append(start)
-                size = grown
-    return spent, grew
+def _grow_one_by_one(context: Context, pairs: list[tuple[str, bytes]]) -> array[int]:
+    """Nanoseconds of each commit that inserts one of the pairs into a file that begins empty."""
+    spent = array("q", bytes(8 * len(pairs)))
+    size = len(pairs) * 700 + (256 << 20)
+    with mmapcache.Writer(str(context.path("growing")), max_size=size) as writer:
+        for number, (key, document) in enumerate(pairs):
+            began = now()
+            with writer.batch() as batch:
+                batch.put("settings", key, document)
+            spent[number] = now() - began
+    return spent
 
 
 def _pauses(duration: float) -> int:
@@ -200,10 +192,11 @@ def _pauses(duration: float) -> int:
 def growth(context: Context) -> Iterator[Row]:
     """The slowest single commit while growing from nothing, one commit per key."""
     count = context.size(1_000_000, 100_000)
+    pairs = [(data.key(index), data.document(index)) for index in range(count)]
     slowest, medians, tops, spent_for, machine = [], [], [], [], []
     with no_gc():
         for _ in range(REPEATS):
-            spent, _grew = _grow_one_by_one(context, count)
+            spent = _grow_one_by_one(context, pairs)
             ordered = sorted(range(count), key=spent.__getitem__, reverse=True)
             slowest.append(float(spent[ordered[0]]))
             medians.append(float(statistics.median(spent)))
