@@ -1,10 +1,10 @@
 """Forked workers that touch every document, and what they weigh together.
 
-    python -m benchmarks.touch KIND PATH WORKERS    prints their proportional set size in bytes
+    python -m benchmarks.touch KIND PATH WORKERS   prints their proportional set size, bytes
 
 A lean process of its own: what the parent has imported is shared with its children, and a page that
-one child shares with its parent counts half, one that eight share eight ninths: a fat parent would be
-mistaken for memory of its workers.
+one child shares with its parent counts half, one that eight share eight ninths, so that the weight
+of a fat parent would be taken for that of its workers.
 
 Kinds: `get_raw` and `get` (PATH is a cache), `lmdb`, and `dict` and `preloaded`, a dict of decoded
 documents that each worker makes for itself, or that is made before the fork (PATH is a BSON dump).
