@@ -184,6 +184,30 @@ def test_snapshots_see_their_own_generation(writer: mmapcache.Writer) -> None:
                 assert [s["sites"][key]["n"] for s in (new, old)] == [6, 5]
 
 
+def test_an_old_snapshot_does_not_push_out_what_is_current(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    sites = cache["sites"]
+    key = "key 5"
+    with cache.snapshot() as old:
+        change(writer, key_5=6)
+        document = sites[key]
+        assert document["n"] == 6
+        assert old["sites"][key]["n"] == 5
+        assert sites[key] is document
+
+
+def test_a_place_that_is_used_again_is_not_the_old_document(cache_path: Path) -> None:
+    """The same key at the same offset, after its block was freed and taken again."""
+    rng = random.Random(4)
+    with mmapcache.Writer(cache_path, max_size="2MiB", retention=0) as writer:
+        cache = writer.reader()
+        sites = cache.collection("sites")
+        for n in range(2000):
+            change(writer, key=1_000_000 + n)
+            if rng.random() < 0.3:
+                assert sites["key"]["n"] == 1_000_000 + n
+
+
 @pytest.mark.parametrize(
     "limits",
     [{"front_bytes": 0}, {"front_entries": 0}, {"front_bytes": "0MiB", "front_entries": 0}],
