@@ -2,7 +2,8 @@
  *
  * Crash points. A scenario is a state of the file and one thing that a loader does to it, open and
  * close included. A child process does it once to count its stores to the map; then, for each k,
- * another child does it again and kills itself with SIGKILL before store k. What it leaves is judged:
+ * another child does it again and kills itself with SIGKILL before store k. What it leaves is
+ * judged:
  *
  *   - a reader that comes now sees wholly the old or wholly the new generation, and none before the
  *     old one; the status is one whole report;
@@ -10,17 +11,17 @@
  *   - a loader opens the file as always, `check` is clean, every granule is in use or free, it
  *     commits again.
  *
- * Since a killed process leaves a prefix of one thread's stores, this is every state that a kill can
- * leave, but for the moments within one store of eight bytes, which have no inside.
+ * Since a killed process leaves a prefix of one thread's stores, this is every state that a kill
+ * can leave, but for the moments within one store of eight bytes, which have no inside.
  *
- * Second crashes. The loader that comes after the killed one is killed before each of its own stores
- * too. What it does depends on nothing but the bytes that it loads (time, pid and random numbers are
- * the same in all children of this test), so all first crashes after which it loads the same bytes
- * are one case, and each case is enumerated.
+ * Second crashes. The loader that comes after the killed one is killed before each of its own
+ * stores too. What it does depends on nothing but the bytes that it loads (time, pid and random
+ * numbers are the same in all children of this test), so all first crashes after which it loads the
+ * same bytes are one case, and each case is enumerated.
  *
- * Reader pauses. A reader stops before its i-th load; the loader makes n commits, past the length of
- * the ring and past reclaims; the reader goes on. All pairs (i, n), for each kind of read: its answer
- * is right for the generation it began with or it is told to try again, once at most.
+ * Reader pauses. A reader stops before its i-th load; the loader makes n commits, past the length
+ * of the ring and past reclaims; the reader goes on. All pairs (i, n), for each kind of read: its
+ * answer is right for the generation it began with or it is told to try again, once at most.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -535,8 +536,7 @@ static void judge_old_view(const struct mc_view *view)
 /* ---- second crashes ---- */
 
 /* What a loader would load from the file as it is now: equal for files that are one case. */
-static uint64_t case_of(const struct scenario *scenario, const struct image *file,
-                        long *stores)
+static uint64_t case_of(const struct scenario *scenario, const struct image *file, long *stores)
 {
     struct run run = run_in_child(scenario, -1);
     uint64_t hash = hash_more(run.loaded, &file->len, sizeof file->len);
@@ -651,7 +651,8 @@ static void on_load(enum shm_access access, const void *address, size_t len)
     }
 }
 
-/* Whether an answer about key k of "sites" is right for the oracle; `got` holds the copied value. */
+/* Whether an answer about key k of "sites" is right for the oracle; `got` holds the copied value.
+ */
 static void judge_answer(const struct oracle *expected, int k, enum mc_status status, size_t len,
                          const uint8_t *got)
 {
@@ -785,8 +786,7 @@ static bool pause_reader(reading read, bool snapshot, long pause_at)
     pause_now = before;
     loads_left = pause_at;
     mc_shm_hook = on_load;
-    enum mc_status status =
-        snapshot ? read_view(&view, first, read) : read_once(map, first, read);
+    enum mc_status status = snapshot ? read_view(&view, first, read) : read_once(map, first, read);
     mc_shm_hook = NULL;
     bool paused = loads_left < 0;
     if (status == MC_EXPIRED) {
@@ -821,8 +821,10 @@ static void test_reader_pauses(long stride)
         reading read;
         bool snapshot, long_one;
     } kinds[] = {
-        {"get", read_keys, false, false},    {"get_many", read_many, false, false},
-        {"iteration", read_all, false, true}, {"snapshot: get", read_keys, true, false},
+        {"get", read_keys, false, false},
+        {"get_many", read_many, false, false},
+        {"iteration", read_all, false, true},
+        {"snapshot: get", read_keys, true, false},
         {"snapshot: iteration", read_all, true, true},
     };
     static const struct scenario setup = {"pauses", 3, 0, do_nothing, 0, PLAIN};
