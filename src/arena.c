@@ -307,22 +307,24 @@ static void give_back_all(struct mc_arena *arena)
     small_give_back(arena);
 }
 
-/* Granules from the allocator, with room made for them if need be. */
+/* Granules from the allocator, with room made for them if need be: first by what was kept at hand,
+ * which is also where reclaimed blocks go. */
 static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found)
 {
-    enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
-    if (status == MC_FULL && arena->small_left + arena->quick_granules > 0) {
-        give_back_all(arena);
-        status = mc_buddy_alloc(arena->buddy, granules, found);
-    }
-    while (status == MC_FULL) {
+    for (;;) {
+        enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
+        if (status != MC_FULL) {
+            return status;
+        }
+        if (arena->small_left + arena->quick_granules > 0) {
+            give_back_all(arena);
+            continue;
+        }
         status = arena->make_room(arena->context, granules * MC_GRANULE);
         if (status != MC_OK) {
             return status;
         }
-        status = mc_buddy_alloc(arena->buddy, granules, found);
     }
-    return status;
 }
 
 /* Gives back what lies before and behind the aligned part of a larger extent. */
@@ -494,13 +496,18 @@ void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_n
     }
     arena->queued += scope->retired_bytes;
     retired_forget(scope);
-    young_forget_all(scope);
+    if (!MC_MUTANT_IS(501)) { /* 501: what is published stays young: changed in place */
+        young_forget_all(scope);
+    }
 }
 
 void mc_arena_abort(struct mc_arena *arena)
 {
     mc_arena_replace_cancel(arena);
     young_free_all(arena, &arena->scopes[MC_SCOPE_BATCH]);
+    if (MC_MUTANT_IS(502)) { /* 502: what a failed batch gave up stays given up */
+        return;
+    }
     retired_forget(&arena->scopes[MC_SCOPE_BATCH]);
 }
 
@@ -549,7 +556,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
     size_t done = 0;
     while (arena->groups.count > 0 && done < most) {
         uint64_t *group = arena->groups.items + arena->groups.head;
-        if (group[0] > generation) {
+        if (group[0] > generation && !MC_MUTANT_IS(503)) { /* 503: more than was announced */
             break;
         }
         size_t count = group[2] < most - done ? (size_t)group[2] : most - done;
