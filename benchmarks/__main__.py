@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +34,6 @@ GROUPS = (
     "interference",
     "backings",
 )
-_PREFIX = "mmapcache-bench-"
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -91,16 +89,13 @@ def _run_group(options: argparse.Namespace) -> int:
 def _scratch() -> Iterator[Path]:
     """A scratch directory on tmpfs, gone afterwards."""
     root = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
-    for left in root.glob(_PREFIX + "*"):
-        pid = left.name.removeprefix(_PREFIX)
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    path = root / f"{_PREFIX}{os.getpid()}"
+    harness.sweep(root)
+    path = root / f"{harness.PREFIX}{os.getpid()}"
     path.mkdir(mode=0o700)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        harness.sweep(root, os.getpid())
 
 
 def _child(group: str, scratch: Path, options: argparse.Namespace) -> subprocess.Popen[str]:
@@ -181,4 +176,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

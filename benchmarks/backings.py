@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,16 +20,26 @@ from typing import Any
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.harness import Context, Row, interleave, no_gc, now, timed
+from benchmarks.harness import (
+    CGROUP,
+    DISK,
+    Context,
+    Row,
+    interleave,
+    no_gc,
+    now,
+    remove_group,
+    timed,
+)
 
 COMMITS = 1_000
-_CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 @contextmanager
-def _disk() -> Iterator[Path]:
-    """A scratch directory on a disk file system (the system's temporary directory)."""
-    path = Path(tempfile.mkdtemp(prefix="mmapcache-bench-", dir="/var/tmp"))
+def _disk(context: Context) -> Iterator[Path]:
+    """A scratch directory on a disk file system, named as the one on tmpfs is."""
+    path = DISK / context.scratch.name
+    path.mkdir(mode=0o700)
     try:
         yield path
     finally:
@@ -64,7 +73,7 @@ def kinds(context: Context) -> Iterator[Row]:
     count = context.size(500_000, 50_000)
     size = count * 700 + (256 << 20)
     note = f"{count:,} documents"
-    with _disk() as disk:
+    with _disk(context) as disk:
         made = {
             "tmpfs": mmapcache.Writer(str(context.path("kind")), max_size=size),
             "disk file": mmapcache.Writer(str(disk / "kind"), max_size=size),
@@ -119,11 +128,9 @@ def kinds(context: Context) -> Iterator[Row]:
 
 
 @contextmanager
-def _memory_group() -> Iterator[Path | None]:
+def _memory_group(context: Context) -> Iterator[Path | None]:
     """A memory control group of our own (version 1 or 2), or None where we may not make one."""
-    two = Path("/sys/fs/cgroup/cgroup.controllers")
-    root = Path("/sys/fs/cgroup") if two.exists() else _CGROUP
-    path = root / f"mmapcache-bench-{os.getpid()}"
+    path = CGROUP / context.scratch.name
     try:
         path.mkdir()
     except OSError:
@@ -132,12 +139,7 @@ def _memory_group() -> Iterator[Path | None]:
     try:
         yield path
     finally:
-        for _ in range(50):
-            try:
-                path.rmdir()
-                break
-            except OSError:
-                time.sleep(0.05)
+        remove_group(path)
 
 
 def _limit(group: Path, limit: int | None) -> None:
@@ -149,35 +151,47 @@ def _limit(group: Path, limit: int | None) -> None:
         (group / "memory.max").write_text("max" if limit is None else str(limit), encoding="ascii")
 
 
-def _limited(group: Path, limit: int, path: str, count: int, reads: int, pipe: Any) -> None:
-    """In a process of the group: uniform reads per second under the limit, and its page faults."""
+def _limited(group: Path, limit: int, path: str, count: int, duration: float, pipe: Any) -> None:
+    """In a process of the group: uniform reads per second under the limit, major faults per read.
+
+    Reads for `duration` seconds before the seconds that count.
+    """
     import resource
 
     _limit(group, limit)
     (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    source = random.Random(6)
+    keys = [data.key(source.randrange(count)) for _ in range(100_000)]
+    with Path(path).open("rb") as file:  # into the page cache, as far as the group may
+        while file.read(1 << 20):
+            pass
     with mmapcache.open(path) as cache:
         get = cache["settings"].get_raw
-        source = random.Random(6)
-        keys = [data.key(source.randrange(count)) for _ in range(reads)]
-        for key in keys:
-            get(key)
-        before = resource.getrusage(resource.RUSAGE_SELF)
-        start = time.perf_counter()
-        found = sum(get(key) is not None for key in keys)
-        spent = time.perf_counter() - start
-        after = resource.getrusage(resource.RUSAGE_SELF)
-    assert found == reads
-    pipe.send((reads / spent, after.ru_majflt - before.ru_majflt))
+        reads = 0
+        for counted in (False, True):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+            start = time.perf_counter()
+            spent = 0.0
+            reads = 0
+            while spent < duration:
+                start_at = reads % len(keys)
+                for key in keys[start_at : start_at + 20]:
+                    assert get(key) is not None
+                reads += 20
+                spent = time.perf_counter() - start
+            if counted:
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before
+                pipe.send((reads / spent, faults / reads))
     pipe.close()
 
 
 def memory_limit(context: Context) -> Iterator[Row]:
     """Uniform reads when a control group may hold only part of a disk file's map."""
     count = context.size(500_000, 100_000)
-    reads = context.size(20_000, 4_000)
+    duration = context.size(3, 1)
     fork = multiprocessing.get_context("fork")
     points: list[dict[str, float]] = []
-    with _disk() as disk, _memory_group() as group:
+    with _disk(context) as disk, _memory_group(context) as group:
         if group is None:
             yield Row(
                 name="memory_limit",
@@ -197,16 +211,16 @@ def memory_limit(context: Context) -> Iterator[Row]:
             receive, send = fork.Pipe(duplex=False)
             limit = int(size * share) + (24 << 20)
             process = fork.Process(
-                target=_limited, args=(group, limit, str(path), count, reads, send)
+                target=_limited, args=(group, limit, str(path), count, duration, send)
             )
             process.start()
             send.close()
             try:
                 rate, faults = receive.recv()
             except EOFError:
-                rate, faults = 0.0, 0
+                rate, faults = 0.0, 0.0
             process.join()
-            points.append({"share": share, "rate": rate, "major_faults": float(faults)})
+            points.append({"share": share, "rate": rate, "major_faults": faults})
     best = points[0]["rate"]
     for point in points[1:]:
         yield Row(
@@ -217,8 +231,7 @@ def memory_limit(context: Context) -> Iterator[Row]:
             peer=best,
             peer_name="no limit",
             ratio=point["rate"] / best,
-            note=f"disk file of {size >> 20} MiB, {point['major_faults']:.0f} major faults"
-            f" in {reads} reads"
+            note=f"disk file of {size >> 20} MiB; {point['major_faults']:.2g} major faults a read"
             if point["rate"]
             else "killed by the kernel",
             details={"points": points},

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import shutil
 import statistics
 import sys
 import time
@@ -36,6 +37,11 @@ now = (
 )
 
 T = TypeVar("T")
+
+PREFIX = "mmapcache-bench-"  # of every scratch directory, followed by the process that made it
+DISK = Path("/var/tmp")
+_UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+CGROUP = Path("/sys/fs/cgroup" if _UNIFIED else "/sys/fs/cgroup/memory")
 
 
 @dataclass
@@ -112,6 +118,31 @@ class Context:
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) > 1:
             os.sched_setaffinity(0, {allowed[number % len(allowed)]})
+
+
+def remove_group(path: Path) -> None:
+    """Remove a control group as soon as its last process has gone."""
+    for _ in range(50):
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
+def sweep(root: Path, pid: int | None = None) -> None:
+    """Remove what process `pid` left behind; with None, what dead processes did."""
+    for directory in (root, DISK, CGROUP):
+        for left in directory.glob(f"{PREFIX}*"):
+            owner = left.name.removeprefix(PREFIX)
+            dead = owner.isdigit() and not Path(f"/proc/{owner}").exists()
+            if owner != str(pid) and (pid is not None or not dead):
+                continue
+            if directory == CGROUP:
+                remove_group(left)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
