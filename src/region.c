@@ -28,6 +28,7 @@
 
 #include "format.h"
 #include "guard.h"
+#include "mutant.h"
 
 /* Newer than the headers of the oldest systems that we build on. */
 #ifndef MADV_POPULATE_READ
@@ -73,7 +74,7 @@ static enum mc_status check_safe(const struct stat *file, bool writable, const c
     if (!S_ISREG(file->st_mode)) {
         return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
     }
-    if (file->st_mode & S_IWOTH) {
+    if (file->st_mode & S_IWOTH && !MC_MUTANT_IS(506)) { /* 506: no matter who can write */
         return mc_fail(err, MC_FORMAT,
                        "%s is writable for everybody, so its content cannot be trusted: "
                        "chmod o-w it, or remove it and load again",
@@ -223,7 +224,7 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     if (space + reserved > base + wanted) {
         (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
     }
-    if (region->writable) { /* a child that could write the map could corrupt it */
+    if (region->writable && !MC_MUTANT_IS(505)) { /* a child that could write could corrupt it */
         (void)madvise(base, wanted, MADV_DONTFORK);
     }
     region->base = (shm_byte *)base;
@@ -366,7 +367,8 @@ static void after_fork_in_parent(void)
 
 static void after_fork_in_child(void)
 {
-    for (struct mc_lock *lock = held; lock != NULL; lock = lock->next) {
+    struct mc_lock *first = MC_MUTANT_IS(504) ? NULL : held; /* 504: the child holds it too */
+    for (struct mc_lock *lock = first; lock != NULL; lock = lock->next) {
         (void)close(lock->fd);
         lock->fd = -1;
     }

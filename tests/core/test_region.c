@@ -1,0 +1,425 @@
+/* test_region.c - what may be opened, what locks do at the death of a process, what a full file system
+ * and another boot of the machine do.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "region.h"
+#include "store_support.h"
+
+/* ---- files ---- */
+
+static enum mc_status try_open(const char *path, bool writable)
+{
+    struct mc_region region;
+    enum mc_status status = mc_region_open(path, writable, &region, &test_error);
+    CHECK(status == MC_OK || region.fd < 0);
+    mc_region_close(&region);
+    mc_region_close(&region); /* harmless twice */
+    return status;
+}
+
+static void make_file(const char *path, mode_t mode)
+{
+    int fd = open(path, O_CREAT | O_EXCL | O_RDWR, 0600);
+    CHECK(fd >= 0 && fchmod(fd, mode) == 0 && close(fd) == 0);
+}
+
+static void test_kinds(void)
+{
+    char link[96];
+    const char *path = test_path();
+    remove_cache(path);
+    (void)snprintf(link, sizeof link, "%s.new", path); /* a name that the test removes anyway */
+    for (int writable = 0; writable < 2; writable++) {
+        CHECK_EQ(try_open(path, writable), MC_NOT_READY);
+        CHECK_EQ(try_open("/dev/shm", writable), MC_FORMAT);
+        CHECK_EQ(try_open("/dev/null", writable), MC_FORMAT);
+        CHECK_EQ(try_open("/dev/null/nothing", writable), MC_OS);
+        CHECK_EQ(test_error.os_errno, ENOTDIR);
+        CHECK(mkfifo(path, 0600) == 0);
+        CHECK_EQ(try_open(path, writable), MC_FORMAT);
+        CHECK(unlink(path) == 0);
+        make_file(path, 0666);
+        CHECK_EQ(try_open(path, writable), MC_FORMAT);
+        CHECK(chmod(path, 0640) == 0);
+        CHECK_EQ(try_open(path, writable), MC_OK);
+        CHECK(symlink(path, link) == 0);
+        CHECK_EQ(try_open(link, writable), MC_FORMAT);
+        CHECK(unlink(link) == 0 && unlink(path) == 0);
+    }
+}
+
+/* As somebody else: his file is not ours to write, though we could. */
+static void test_owner_of_file(void)
+{
+    remove_cache(test_path());
+    make_file(test_path(), 0660);
+    if (geteuid() == 0) {
+        CHECK(chown(test_path(), 12345, 54321) == 0);
+        CHECK_EQ(try_open(test_path(), true), MC_OK); /* root may */
+        CHECK(setegid(54321) == 0 && seteuid(12346) == 0);
+        CHECK_EQ(try_open(test_path(), true), MC_FORMAT);
+        CHECK_EQ(try_open(test_path(), false), MC_OK);
+        CHECK(seteuid(0) == 0 && setegid(0) == 0);
+    }
+    remove_cache(test_path());
+}
+
+static void test_create(void)
+{
+    struct mc_region region;
+    struct stat file;
+    uint8_t bytes[8];
+    remove_cache(test_path());
+    mode_t old = umask(077);
+    CHECK_OK(mc_region_create(test_path(), 0640, &region, &test_error));
+    (void)umask(old);
+    CHECK(fstat(region.fd, &file) == 0);
+    CHECK_EQ(file.st_mode & 07777, 0640);
+    CHECK_EQ(mc_region_peek(&region, bytes, sizeof bytes, &test_error), MC_FORMAT);
+    CHECK(mc_region_is_at(&region, test_path()) && !mc_region_is_at(&region, "/dev/null"));
+    struct mc_region second;
+    CHECK_EQ(mc_region_create(test_path(), 0640, &second, &test_error), MC_OS);
+    CHECK_EQ(test_error.os_errno, EEXIST);
+    CHECK_EQ(mc_file_rename("/dev/shm/mmapcache-no-such-file", test_path(), &test_error), MC_OS);
+    mc_region_close(&region);
+    CHECK_EQ(mc_region_open_fd(-1, &region, &test_error), MC_OS);
+    remove_cache(test_path());
+}
+
+/* ---- room ---- */
+
+/* A limit on the file's size is a file system without room: MC_FULL, no signal, and the file can
+ * still be used as it is. */
+static void test_no_room(void)
+{
+    struct rlimit old, small = {.rlim_cur = 2 * MC_EXTENT, .rlim_max = RLIM_INFINITY};
+    struct mc_region region;
+    uint64_t collapsed = 0;
+    bool huge = false;
+    remove_cache(test_path());
+    CHECK(getrlimit(RLIMIT_FSIZE, &old) == 0 && signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    small.rlim_max = old.rlim_max;
+    CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK_OK(mc_region_create(test_path(), 0600, &region, &test_error));
+    CHECK_OK(mc_region_map(&region, 8 * MC_EXTENT, &test_error));
+    CHECK_OK(mc_region_grow(&region, MC_EXTENT, &huge, &collapsed, &test_error));
+    CHECK_EQ(mc_region_grow(&region, 3 * MC_EXTENT, &huge, &collapsed, &test_error), MC_FULL);
+    CHECK_EQ(test_error.needed, 2 * MC_EXTENT);
+    CHECK_EQ(region.file_size, MC_EXTENT);
+    CHECK_OK(mc_region_grow(&region, 2 * MC_EXTENT, &huge, &collapsed, &test_error));
+    shm_store(region.base + 2 * MC_EXTENT - 8, 1);
+    CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);
+    mc_region_close(&region);
+    remove_cache(test_path());
+}
+
+/* The whole writer on such a file system: fails as a whole, goes on with less, grows later. */
+static void test_writer_without_room(void)
+{
+    struct rlimit old, small;
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    struct mc_view view;
+    struct oracle committed;
+    uint64_t generation;
+    bool equal, changed;
+    static uint8_t big[300000];
+    uint32_t len = sizeof big, pad = len - 13;
+    struct mc_key key;
+    memcpy(big, &len, 4);
+    memcpy(big + 4, "\x05p", 3);
+    memcpy(big + 7, &pad, 4);
+    remove_cache(test_path());
+    oracle_clear(&committed);
+    CHECK(getrlimit(RLIMIT_FSIZE, &old) == 0);
+    small = (struct rlimit){.rlim_cur = MC_EXTENT, .rlim_max = old.rlim_max};
+    CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    for (int round = 0; round < 4; round++) {
+        enum mc_status status = MC_OK;
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        CHECK_OK(put_version(writer, 0, round, round));
+        for (int i = 0; i < 20 && status == MC_OK; i++) {
+            mc_key_from_int64(i, &key);
+            status = mc_batch_put(writer, "big", 3, &key, big, len, &changed, &test_error);
+        }
+        if (round < 3) {
+            CHECK_EQ(status, MC_FULL);
+            CHECK_EQ(test_error.limit, options.max_size);
+            mc_batch_abort(writer);
+            CHECK_OK(mc_batch_begin(writer, &test_error));
+            CHECK_OK(put_version(writer, 0, round, round));
+        } else {
+            CHECK_EQ(status, MC_OK);
+        }
+        CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+        committed.exists[0] = true;
+        committed.version[0][round] = round;
+        mc_writer_view(writer, &view);
+        CHECK_EQ(view_equals(&view, &committed, &equal), MC_OK);
+        CHECK(equal);
+        check_clean(&view);
+        if (round == 2) {
+            CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);
+        }
+    }
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
+/* Where huge pages can be had, the bytes are as zero as others, and all there. */
+static void test_huge(void)
+{
+    struct mc_region region;
+    uint64_t collapsed = 0;
+    bool huge = true;
+    struct stat file;
+    remove_cache(test_path());
+    CHECK_OK(mc_region_create(test_path(), 0600, &region, &test_error));
+    CHECK_OK(mc_region_map(&region, 4 * MC_EXTENT, &test_error));
+    CHECK_OK(mc_region_grow(&region, 2 * MC_EXTENT, &huge, &collapsed, &test_error));
+    CHECK(huge == (collapsed == 2 * MC_EXTENT));
+    CHECK(fstat(region.fd, &file) == 0 && (uint64_t)file.st_blocks * 512 >= 2 * MC_EXTENT);
+    for (uint64_t at = 0; at < 2 * MC_EXTENT; at += 4096) {
+        CHECK_EQ(shm_load(region.base + at), 0);
+    }
+    CHECK_OK(mc_region_fill(&region, &test_error));
+    CHECK_OK(mc_region_sync(&region, region.file_size, &test_error));
+    enum mc_status status = mc_region_populate(&region, &test_error);
+    CHECK(status == MC_OK || status == MC_OS);
+    mc_region_close(&region);
+    remove_cache(test_path());
+}
+
+/* An anonymous cache is read through its descriptor, cannot shrink, and has one writer. */
+static void test_anonymous(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    struct mc_map *map;
+    struct mc_view view;
+    uint64_t generation;
+    CHECK_OK(mc_writer_open_anonymous(&options, &writer, &test_error));
+    int fd = mc_writer_fd(writer);
+    CHECK(fd >= 0);
+    CHECK_EQ(ftruncate(fd, 0), -1);
+    CHECK_EQ(errno, EPERM);
+    CHECK_EQ(ftruncate(fd, (off_t)(MC_EXTENT / 2)), -1);
+    CHECK_OK(mc_map_open_fd(fd, &map, &test_error));
+    CHECK_EQ(mc_map_loader(map), MC_LOADER_ALIVE);
+    CHECK_EQ(mc_view_open(map, &view, &test_error), MC_NOT_READY);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    check_clean(&view);
+    mc_writer_close(writer);
+    CHECK_EQ(mc_map_loader(map), MC_LOADER_NONE);
+    mc_map_release(map);
+}
+
+/* ---- locks ---- */
+
+static void wait_for(pid_t child, int expected)
+{
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == expected);
+}
+
+/* Asking neither takes the lock nor keeps anybody from taking it. */
+static void test_asking(void)
+{
+    char lock_path[96];
+    struct mc_lock lock, second;
+    (void)snprintf(lock_path, sizeof lock_path, "%s%s", test_path(), MC_LOCK_SUFFIX);
+    remove_cache(test_path());
+    CHECK(!mc_lock_is_held(lock_path, -1)); /* there is none */
+    CHECK_OK(mc_lock_take(&lock, lock_path, 0600, &test_error));
+    CHECK(mc_lock_is_held(lock_path, -1) && mc_lock_is_held(lock_path, -1));
+    CHECK_EQ(mc_lock_take(&second, lock_path, 0600, &test_error), MC_LOCKED);
+    mc_lock_release(&lock);
+    CHECK(!mc_lock_is_held(lock_path, -1));
+    CHECK_OK(mc_lock_take(&second, lock_path, 0600, &test_error));
+    mc_lock_release(&second);
+    CHECK_EQ(mc_lock_take(&lock, "/dev/null/lock", 0600, &test_error), MC_OS);
+    remove_cache(test_path());
+}
+
+/* A lock that the holder's child does not keep: the holder is killed, the child lives on. */
+static void test_lock_dies_with_its_holder(void)
+{
+    char lock_path[96], byte;
+    int ready[2], stop[2], status;
+    struct mc_lock lock;
+    (void)snprintf(lock_path, sizeof lock_path, "%s%s", test_path(), MC_LOCK_SUFFIX);
+    CHECK(pipe(ready) == 0 && pipe(stop) == 0);
+    pid_t holder = fork();
+    if (holder == 0) {
+        CHECK_OK(mc_lock_take(&lock, lock_path, 0600, &test_error));
+        if (fork() == 0) {
+            CHECK_EQ(lock.fd, -1);
+            CHECK(write(ready[1], "r", 1) == 1 && close(stop[1]) == 0);
+            _exit(read(stop[0], &byte, 1) == 0 ? 0 : 1); /* until the test has ended */
+        }
+        for (;;) {
+            (void)pause();
+        }
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    CHECK(mc_lock_is_held(lock_path, -1));
+    CHECK_EQ(mc_lock_take(&lock, lock_path, 0600, &test_error), MC_LOCKED);
+    CHECK(kill(holder, SIGSTOP) == 0);
+    CHECK(mc_lock_is_held(lock_path, -1)); /* stopped is not dead */
+    CHECK(kill(holder, SIGKILL) == 0 && waitpid(holder, &status, 0) == holder);
+    CHECK(!mc_lock_is_held(lock_path, -1));
+    CHECK_OK(mc_lock_take(&lock, lock_path, 0600, &test_error));
+    mc_lock_release(&lock);
+    for (int i = 0; i < 2; i++) {
+        CHECK(close(ready[i]) == 0 && close(stop[i]) == 0);
+    }
+    remove_cache(test_path());
+}
+
+/* A forked child has neither the writer's lock nor its mapping, and the parent goes on. */
+static void test_child_of_writer(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    struct mc_view view;
+    uint64_t generation;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    mc_writer_view(writer, &view);
+    pid_t child = fork();
+    if (child == 0) {
+        /* Whether the page is there is asked of the kernel, not by touching it. */
+        unsigned char resident;
+        bool mapped = mincore(view.space.base, 4096, &resident) == 0;
+        _exit(mapped || mc_writer_is_mine(writer));
+    }
+    wait_for(child, 0);
+    CHECK(mc_writer_is_mine(writer));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
+/* ---- boots ---- */
+
+static void patch_file(uint64_t offset, uint8_t flip)
+{
+    uint8_t byte;
+    int fd = open(test_path(), O_RDWR);
+    CHECK(fd >= 0 && pread(fd, &byte, 1, (off_t)offset) == 1);
+    byte ^= flip;
+    CHECK(pwrite(fd, &byte, 1, (off_t)offset) == 1 && close(fd) == 0);
+}
+
+/* Changes one byte of every document in the file, old ones included. */
+static void damage_documents(void)
+{
+    static uint8_t bytes[MC_EXTENT];
+    int fd = open(test_path(), O_RDONLY), found = 0;
+    CHECK(fd >= 0 && pread(fd, bytes, sizeof bytes, 0) == sizeof bytes && close(fd) == 0);
+    for (uint64_t at = MC_RING_OFFSET; at + 4 < sizeof bytes; at++) {
+        if (memcmp(bytes + at, "pad", 4) == 0) {
+            patch_file(at + 12, 0x10);
+            found++;
+        }
+    }
+    CHECK(found > 0);
+}
+
+static enum mc_status view_status(void)
+{
+    struct mc_map *map;
+    struct mc_view view;
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    enum mc_status status = mc_view_open(map, &view, &test_error);
+    mc_map_release(map);
+    return status;
+}
+
+static void test_boots(void)
+{
+    const uint64_t boot = MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id);
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    uint64_t generation;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_close(writer);
+    CHECK_EQ(view_status(), MC_OK);
+    patch_file(boot, 0x40); /* the machine was restarted */
+    CHECK_EQ(view_status(), MC_NOT_READY);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error)); /* which verifies */
+    CHECK_EQ(view_status(), MC_OK);
+    CHECK_OK(mc_writer_checkpoint(writer, &test_error));
+    mc_writer_close(writer);
+    patch_file(boot, 0x40);
+    CHECK_EQ(view_status(), MC_OK); /* a checkpoint survives a restart */
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 2));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    CHECK_EQ(view_status(), MC_OK);
+    mc_writer_close(writer);
+    patch_file(boot, 0x40);
+    CHECK_EQ(view_status(), MC_NOT_READY); /* not the next generation, which no disk has */
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_EQ(view_status(), MC_OK);
+    mc_writer_close(writer);
+    patch_file(boot, 0x40);
+    damage_documents();
+    CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
+    CHECK_EQ(view_status(), MC_NOT_READY); /* nothing was confirmed */
+    remove_cache(test_path());
+}
+
+static void test_time(void)
+{
+    uint8_t first[16], second[16] = {1}, zero[16] = {0};
+    uint32_t word = 7;
+    int64_t start = mc_clock_ns();
+    mc_boot_id(first);
+    mc_boot_id(second);
+    CHECK(memcmp(first, second, 16) == 0 && memcmp(first, zero, 16) != 0);
+    mc_futex_wait(&word, 8, 1000000000); /* it differs already */
+    mc_futex_wait(&word, 7, 1000000);
+    mc_futex_wake(&word);
+    CHECK(mc_clock_ns() - start >= 1000000 && mc_clock_ns() - start < 1000000000);
+    CHECK(mc_time_us() > INT64_C(1600000000000000));
+}
+
+int main(void)
+{
+    test_begin("test_region");
+    test_kinds();
+    test_owner_of_file();
+    test_create();
+    test_no_room();
+    test_writer_without_room();
+    test_huge();
+    test_anonymous();
+    test_asking();
+    test_lock_dies_with_its_holder();
+    test_child_of_writer();
+    test_boots();
+    test_time();
+    return 0;
+}
