@@ -1,14 +1,16 @@
 /* room.c - where a batch's blocks come from when the arena has none left.
  *
- * Room is looked for in this order: blocks whose retention is over; the oldest retired ones while
- * those are more than a sixteenth of the file; a larger file; all blocks that the current
- * generation does not need, whatever snapshot may still read them. Only then the cache is full.
+ * Room is looked for in this order: blocks whose retention is over; those retired for at
+ * least an eighth of it while there are more than a sixteenth of the file; a larger file; all
+ * blocks that the current generation does not need, whatever snapshot may still read them. Only
+ * then the cache is full.
  */
 #include "mutant.h"
 #include "writer_state.h"
 
 #define QUEUE_SHIFT 4 /* retired blocks are kept while they are under a sixteenth of the file, */
 #define QUEUE_MIN (8u << 20)    /* or under this many bytes */
+#define REQUESTS_IN_RETENTION 8 /* an eighth of the retention is left to requests at any rate */
 #define RECLAIM_EACH_COMMIT 64u /* extents: more than an ordinary commit retires */
 #define GROWTH_SHIFT 5          /* a file grows by a 32nd of its size, at least by an extent */
 
@@ -60,29 +62,34 @@ static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t mo
     return mc_arena_reclaim(&writer->arena, generation, most);
 }
 
+/* Blocks whose retention is over, and those whose readers have been told already: a ring of roots
+ * that goes round raises the horizon by itself. */
 static uint64_t reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
 {
-    int64_t before = now - writer->options.retention_ns;
-    return reclaim(writer, mc_arena_expired(&writer->arena, before), most);
+    uint64_t expired = mc_arena_expired(&writer->arena, now - writer->options.retention_ns);
+    uint64_t announced = mc_horizon(&writer->table.space);
+    return reclaim(writer, expired > announced ? expired : announced, most);
 }
 
-/* What the queue holds beyond its share of the file, oldest first: retention is for snapshots, and
- * a loader that commits flat out would otherwise fill the file with the recent past. */
-static uint64_t reclaim_excess(struct mc_writer *writer, size_t most)
+/* What the queue holds beyond its share of the file, oldest first, but nothing that a request which
+ * has just begun may need: a loader that rewrites the cache all the time would otherwise fill the
+ * file with the past. */
+static uint64_t reclaim_excess(struct mc_writer *writer, int64_t now)
 {
     uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
     share = share > QUEUE_MIN ? share : QUEUE_MIN;
     if (writer->arena.queued <= share) {
         return 0;
     }
-    return reclaim(writer, mc_arena_older(&writer->arena, share), most);
+    int64_t request = writer->options.retention_ns / REQUESTS_IN_RETENTION;
+    uint64_t excess = mc_arena_older(&writer->arena, share);
+    uint64_t past = mc_arena_expired(&writer->arena, now - request);
+    return reclaim(writer, excess < past ? excess : past, SIZE_MAX);
 }
 
 void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
 {
-    if (reclaim_expired(writer, now, RECLAIM_EACH_COMMIT) == 0) {
-        (void)reclaim_excess(writer, RECLAIM_EACH_COMMIT);
-    }
+    (void)reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
 }
 
 static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
@@ -108,8 +115,8 @@ static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
 {
     struct mc_writer *writer = context;
-    if (reclaim_expired(writer, mc_clock_ns(), SIZE_MAX) > 0 ||
-        reclaim_excess(writer, SIZE_MAX) > 0) {
+    int64_t now = mc_clock_ns();
+    if (reclaim_expired(writer, now, SIZE_MAX) > 0 || reclaim_excess(writer, now) > 0) {
         return MC_OK;
     }
     enum mc_status status = grow(writer, bytes);

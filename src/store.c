@@ -35,7 +35,8 @@ struct mc_map {
     struct mc_region region;
     struct mc_superblock superblock;
     uint8_t boot_id[16];
-    char *lock_path; /* NULL: anonymous */
+    bool of_this_boot; /* found so once: it does not change while this process lives */
+    char *lock_path;   /* NULL: anonymous */
     unsigned users;
 };
 
@@ -282,11 +283,14 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         if (generation == 0) {
             return mc_fail(err, MC_NOT_READY, "the loader has not published anything yet");
         }
-        if (!mc_boot_is_current(&space, &map->superblock, map->boot_id, generation)) {
-            return mc_fail(
-                err, MC_NOT_READY,
-                "the machine was restarted since the cache was written: it is served again "
-                "as soon as a loader has verified it");
+        if (!map->of_this_boot) {
+            map->of_this_boot =
+                mc_boot_is_current(&space, &map->superblock, map->boot_id, generation);
+        }
+        if (!map->of_this_boot) {
+            return mc_fail(err, MC_NOT_READY,
+                           "the machine was restarted since the cache was written: it is served "
+                           "again as soon as a loader has verified it");
         }
         enum mc_status status = mc_root_read(&space, &map->superblock, generation, &out->root, err);
         out->root.generation = generation; /* what validity is judged by */
@@ -336,6 +340,9 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
     enum mc_status status = mc_find(view, view->root.catalogue, &key, &hit);
     if (status == MC_OK) {
         status = record_read(&hit, out);
+    }
+    if (status == MC_ABSENT && MC_MUTANT_IS(305)) { /* 305: absent without validation */
+        return status;
     }
     return mc_view_settle(view, status);
 }
@@ -398,11 +405,13 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 {
     struct mc_control *control = control_of(space);
     uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
-    uint64_t first =
-        superblock->base_generation + 1; /* no older one was ever in this file's ring */
+    uint64_t first = superblock->base_generation + 1; /* no older one was ever in this ring */
+    if (MC_MUTANT_IS(303)) { /* 303: as if the file had had all generations: horizon > commit */
+        first = 1;
+    }
     if (root->generation >= first + slots &&
         !MC_MUTANT_IS(301)) { /* 301: a root overwritten in use */
-        mc_raise_horizon(space, root->generation - slots + 1);
+        mc_raise_horizon(space, root->generation - slots + (MC_MUTANT_IS(304) ? 0 : 1)); /* 304 */
     }
     root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
     if (MC_MUTANT_IS(302)) { /* 302: commit before root */
@@ -425,7 +434,7 @@ void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot)
     shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
     slot->sequence++;
     slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
-    uint64_t place = slot->sequence % MC_STATUS_SLOTS;
+    uint64_t place = MC_MUTANT_IS(306) ? 0 : slot->sequence % MC_STATUS_SLOTS; /* 306: no turns */
     shm_write(space->base + MC_STATUS_OFFSET + place * sizeof *slot, slot, sizeof *slot);
 }
 
@@ -461,6 +470,9 @@ bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock
 {
     struct mc_control control;
     shm_read(&control, space->base + MC_CONTROL_OFFSET, sizeof control);
+    if (MC_MUTANT_IS(307)) { /* 307: whatever the machine went through */
+        return true;
+    }
     return memcmp(boot_id, control.boot_id, sizeof control.boot_id) == 0 ||
            (control.checkpoint == generation &&
             control.checkpoint_checksum == checkpoint_checksum(superblock, generation));

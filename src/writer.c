@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "mutant.h"
 #include "testing.h"
 #include "writer_state.h"
 
@@ -100,6 +101,9 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
     enum mc_status status;
     mc_walk_begin(&walk, &writer->table.space, root);
     while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        if (MC_MUTANT_IS(602) && item.kind == MC_ITEM_PAGE) { /* 602: a restart frees too much */
+            continue;
+        }
         status = mc_buddy_reserve(writer->arena.buddy, item.offset / MC_GRANULE,
                                   round_up(item.bytes, MC_GRANULE) / MC_GRANULE);
         if (status != MC_OK) {
@@ -132,6 +136,7 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
     uint64_t generation = writer->root.generation;
     if (mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id,
                            generation)) {
+        mc_boot_confirm(&writer->table.space, writer->boot_id); /* a checkpoint's mark goes */
         return MC_OK;
     }
     mc_writer_view(writer, &view);
@@ -180,7 +185,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         return no_memory(err);
     }
     status = reserve(writer, writer->root.catalogue, true, err);
-    if (status == MC_OK) { /* before anything is reused, and not before all was found sound */
+    /* before anything is reused, and not before all was found sound */
+    if (status == MC_OK && !MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
         mc_raise_horizon(space, generation);
     }
     return status;
@@ -557,7 +563,8 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
         return no_memory(err);
     }
-    if (mc_checkpoint(space) != 0) { /* from here on the disk may hold half a generation */
+    if (mc_checkpoint(space) != 0 && !MC_MUTANT_IS(603)) { /* 603: the mark stays */
+        /* from here on the disk may hold half a generation */
         mc_checkpoint_mark(space, &writer->superblock, 0);
         enum mc_status status =
             mc_region_sync(&writer->region, writer->superblock.arena_offset, err);

@@ -69,7 +69,7 @@ struct mc_writer {
 enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
 
 /* After a commit at `now` (mc_clock_ns): announces and frees some of the blocks whose retention is
- * over or that exceed the queue's share of the file, more than a commit retires. */
+ * over, more than a commit retires. */
 void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now);
 
 /* Turns a status of the arena or the table into one with a sentence. */
