@@ -61,7 +61,8 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
     const shm_byte *entry = space->base + hit->offset;
     uint32_t stored = (uint32_t)shm_load(entry);
     uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
-    if (!MC_MUTANT_IS(604) && stored != mc_entry_checksum(hit->value_len, stamp, check->bytes, hit->key_len,
+    if (!MC_MUTANT_IS(604) &&
+        stored != mc_entry_checksum(hit->value_len, stamp, check->bytes, hit->key_len,
                                     check->bytes + hit->key_len, hit->value_len)) {
         return wrong(check, hit->offset, "an entry's checksum does not match its bytes");
     }

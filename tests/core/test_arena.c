@@ -2,9 +2,9 @@
  *
  *   free -> young (of the batch or of the replace) -> live -> retired -> queued -> free
  *
- * The model keeps every extent and, for each granule, whether it is in use. After each step the arena
- * must agree on what is young, free and retired, in bytes and block by block, and no block is ever
- * given twice.
+ * The model keeps every extent and, for each granule, whether it is in use. After each step the
+ * arena must agree on what is young, free and retired, in bytes and block by block, and no block is
+ * ever given twice.
  */
 #include <string.h>
 
@@ -326,9 +326,9 @@ static void test_life(uint64_t start, uint64_t most_granules, int batches, int m
     count = queued = group_count = 0;
     generation = 0;
     memset(used, 0, sizeof used);
-    CHECK_EQ(mc_arena_create(&arena, granules * MC_GRANULE, granules_most * MC_GRANULE, make_room,
-                             NULL),
-             MC_OK);
+    CHECK_EQ(
+        mc_arena_create(&arena, granules * MC_GRANULE, granules_most * MC_GRANULE, make_room, NULL),
+        MC_OK);
     for (int batch = 0; batch < batches; batch++) {
         random_batch(1 + (int)test_below((uint64_t)many), largest, may_fail);
         compare_queue();
@@ -345,8 +345,7 @@ static void test_life(uint64_t start, uint64_t most_granules, int batches, int m
     arena.scope = MC_SCOPE_BATCH; /* give up everything: all of it comes back */
     for (int i = 0; i < count; i++) {
         CHECK_EQ(mc_arena_prepare(&arena, 1), MC_OK);
-        mc_arena_release(&arena, extents[i].offset * MC_GRANULE,
-                         extents[i].granules * MC_GRANULE);
+        mc_arena_release(&arena, extents[i].offset * MC_GRANULE, extents[i].granules * MC_GRANULE);
     }
     CHECK_EQ(mc_arena_prepare_commit(&arena), MC_OK);
     mc_arena_commit(&arena, generation + 1, 0);

@@ -1,9 +1,10 @@
 /* test_table.c - the table against an array, with hashes that a seeded function would never give.
  *
- * The table lives in private memory here: a map is only an address. Keys are numbers; their hashes are
- * chosen by shape, so that pages share prefixes of any length, or the whole tag. After each batch the
- * table is compared with the array in every way that it can be asked, every block is found to be there
- * once and nothing else to be in use, and the table as it was before the batch is still whole.
+ * The table lives in private memory here: a map is only an address. Keys are numbers; their hashes
+ * are chosen by shape, so that pages share prefixes of any length, or the whole tag. After each
+ * batch the table is compared with the array in every way that it can be asked, every block is
+ * found to be there once and nothing else to be in use, and the table as it was before the batch is
+ * still whole.
  */
 #include <string.h>
 
@@ -47,8 +48,7 @@ static enum mc_status make_room(void *context, uint64_t bytes)
     if (step > room) {
         return MC_FULL;
     }
-    enum mc_status status =
-        mc_buddy_grow(arena.buddy, (table.space.limit + step) / MC_GRANULE);
+    enum mc_status status = mc_buddy_grow(arena.buddy, (table.space.limit + step) / MC_GRANULE);
     if (status == MC_OK) {
         room -= step;
         table.space.limit += step;
@@ -94,8 +94,8 @@ static void choose_hashes(enum shape shape)
             hashes[k] = (fixed & ~(UINT64_MAX >> 22)) | any >> 22;
             break;
         case TWO_HEAPS:
-            hashes[k] = (any & UINT64_C(1) << 63) | (fixed >> 1 & ~UINT64_C(0x3FFFF)) |
-                        (any & 0x3FFFF);
+            hashes[k] =
+                (any & UINT64_C(1) << 63) | (fixed >> 1 & ~UINT64_C(0x3FFFF)) | (any & 0x3FFFF);
             break;
         default:
             hashes[k] = any;
@@ -245,8 +245,7 @@ static uint64_t compare(uint64_t from, const struct model *expected)
 static void compare_all(void)
 {
     uint64_t used = compare(root, &model);
-    CHECK_EQ(used + HEADER + mc_arena_free(&arena) + mc_arena_retired(&arena),
-             table.space.limit);
+    CHECK_EQ(used + HEADER + mc_arena_free(&arena) + mc_arena_retired(&arena), table.space.limit);
 }
 
 /* ---- tests ---- */
@@ -293,8 +292,8 @@ static void test_shape(enum shape shape)
     end_world();
 }
 
-/* As many keys of one tag as a page can hold, and one more. A page that is still splitting may take a
- * few more, one for each bit of the tag. */
+/* As many keys of one tag as a page can hold, and one more. A page that is still splitting may take
+ * a few more, one for each bit of the tag. */
 static void test_limit(void)
 {
     const int most = MC_PAGE_LINES_MAX * 13 / 2;
@@ -419,10 +418,18 @@ static void test_full(void)
 /* References that no writer makes are damage, at each place where one is followed. */
 static void test_damage(void)
 {
-    static const uint64_t flips[] = {1,           UINT64_C(1) << 30, UINT64_C(1) << 35,
-                                     UINT64_C(1) << 36, UINT64_C(1) << 42, UINT64_C(1) << 43,
-                                     UINT64_C(1) << 46, UINT64_C(1) << 47, UINT64_C(1) << 48,
-                                     UINT64_C(1) << 57, UINT64_C(1) << 58, UINT64_C(1) << 63};
+    static const uint64_t flips[] = {1,
+                                     UINT64_C(1) << 30,
+                                     UINT64_C(1) << 35,
+                                     UINT64_C(1) << 36,
+                                     UINT64_C(1) << 42,
+                                     UINT64_C(1) << 43,
+                                     UINT64_C(1) << 46,
+                                     UINT64_C(1) << 47,
+                                     UINT64_C(1) << 48,
+                                     UINT64_C(1) << 57,
+                                     UINT64_C(1) << 58,
+                                     UINT64_C(1) << 63};
     long corrupt = 0;
     begin_world(1 << 20, 0);
     choose_hashes(TWO_HEAPS);
