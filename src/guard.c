@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "format.h"
 
@@ -37,6 +38,7 @@ static struct guarded table[MC_GUARD_MAPS];
 static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t install_once = PTHREAD_ONCE_INIT;
 static struct sigaction previous;
+static int was_passed_on; /* the last SIGBUS was raised by this process, and ignored */
 
 /* Replaces a page of the mapping by a private one of zeros. */
 static void *private_page(const struct guarded *map, uint64_t address)
@@ -76,16 +78,24 @@ static int recover(uint64_t address)
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
-    if (recover((uint64_t)(uintptr_t)info->si_addr)) {
+    bool fault = info->si_code > 0; /* else it was sent, and there is no address */
+    if (fault && recover((uint64_t)(uintptr_t)info->si_addr)) {
         return;
     }
+    bool passed_on = __atomic_exchange_n(&was_passed_on, 0, __ATOMIC_RELAXED);
     if (previous.sa_flags & SA_SIGINFO) {
         previous.sa_sigaction(number, info, context);
     } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
         previous.sa_handler(number);
-    } else { /* the fault comes again as soon as this returns, and ends the process as it would have
-              */
+    } else if (info->si_code == SI_TKILL && info->si_pid == getpid() && !passed_on) {
+        /* A handler installed after ours, such as faulthandler's, has put ours back and raised the
+         * signal for it. The fault itself comes again as soon as that handler returns. */
+        __atomic_store_n(&was_passed_on, 1, __ATOMIC_RELAXED);
+    } else {
         (void)sigaction(number, &previous, NULL);
+        if (!fault) { /* a fault comes again as soon as this returns */
+            (void)raise(number);
+        }
     }
 }
 
