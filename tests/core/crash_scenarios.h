@@ -1,0 +1,347 @@
+/* crash_scenarios.h - what test_crash.c kills and stops: a world that repeats itself, and
+ * scenarios.
+ *
+ * A scenario is a state of the file, saved as an image, and one thing that a loader does to it. In
+ * children the clock, the process id and random numbers are the same each time, so that two runs of
+ * a scenario make the same stores.
+ */
+#ifndef MMAPCACHE_TEST_CRASH_SCENARIOS_H
+#define MMAPCACHE_TEST_CRASH_SCENARIOS_H
+
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "store_support.h"
+#define MC_TESTING_OWN
+#include "testing.h"
+
+/* ---- the world ---- */
+
+/* In children, what the kernel would say differently each time. These stand before libc's. */
+static bool same_world;
+
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+    if (same_world) {
+        *time = (struct timespec){.tv_sec = 1000000000};
+        return 0;
+    }
+    return (int)syscall(SYS_clock_gettime, clock, time);
+}
+
+pid_t getpid(void)
+{
+    return same_world ? 4242 : (pid_t)syscall(SYS_getpid);
+}
+
+ssize_t getrandom(void *to, size_t len, unsigned flags)
+{
+    if (same_world) {
+        memset(to, 0x5A, len);
+        return (ssize_t)len;
+    }
+    return (ssize_t)syscall(SYS_getrandom, to, len, flags);
+}
+
+static struct oracle before; /* what the scenario starts from */
+static uint64_t generation_before;
+static struct mc_writer_options options;
+struct image {
+    uint8_t *bytes;
+    size_t len;  /* of the file; 0: no file at all */
+    size_t used; /* of bytes: the rest of the file is zeros */
+};
+static struct image image; /* the file before the scenario */
+static long points, second_points, cases, reader_pairs, retried;
+
+static void save_image(struct image *to)
+{
+    struct stat file;
+    int fd = open(test_path(), O_RDONLY);
+    *to = (struct image){0};
+    if (fd >= 0) {
+        CHECK(fstat(fd, &file) == 0);
+        to->len = to->used = (size_t)file.st_size;
+        to->bytes = malloc(to->len);
+        CHECK(to->bytes != NULL && pread(fd, to->bytes, to->len, 0) == (ssize_t)to->len);
+        while (to->used > 0 && to->bytes[to->used - 1] == 0) {
+            to->used--;
+        }
+        (void)close(fd);
+    }
+}
+
+static void forget_image(struct image *which)
+{
+    free(which->bytes);
+    *which = (struct image){0};
+}
+
+/* A new file with the saved content. */
+static void restore_image(const struct image *from)
+{
+    remove_cache(test_path());
+    if (from->len > 0) {
+        int fd = open(test_path(), O_RDWR | O_CREAT | O_EXCL, 0600);
+        CHECK(fd >= 0 && write(fd, from->bytes, from->used) == (ssize_t)from->used);
+        CHECK(ftruncate(fd, (off_t)from->len) == 0);
+        (void)close(fd);
+    }
+}
+
+/* ---- scenarios ---- */
+
+static void commit_all(struct mc_writer *writer)
+{
+    uint64_t generation;
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+}
+
+static void put_range(struct mc_writer *writer, struct oracle *oracle, int c, int from, int to,
+                      int version)
+{
+    oracle->exists[c] = true;
+    for (int k = from; k < to; k++) {
+        CHECK_OK(put_version(writer, c, k, version));
+        oracle->version[c][k] = version;
+    }
+}
+
+static void delete_range(struct mc_writer *writer, struct oracle *oracle, int c, int from, int to)
+{
+    for (int k = from; k < to; k++) {
+        bool existed;
+        CHECK_OK(delete_key_of(writer, c, k, &existed));
+        oracle->version[c][k] = ABSENT;
+    }
+}
+
+static void do_nothing(struct mc_writer *writer, struct oracle *oracle)
+{
+    (void)writer;
+    (void)oracle;
+}
+
+static void do_insert(struct mc_writer *writer, struct oracle *oracle)
+{
+    put_range(writer, oracle, 0, 150, 152, 7);
+}
+
+static void do_update(struct mc_writer *writer, struct oracle *oracle)
+{
+    put_range(writer, oracle, 0, 3, 5, 7);
+    put_range(writer, oracle, 1, 3, 4, 7);
+}
+
+static void do_delete(struct mc_writer *writer, struct oracle *oracle)
+{
+    delete_range(writer, oracle, 0, 3, 6);
+}
+
+static void do_drop(struct mc_writer *writer, struct oracle *oracle)
+{
+    bool existed;
+    CHECK_OK(mc_batch_drop(writer, "limits", 6, &existed, &test_error));
+    oracle->exists[1] = false;
+    for (int k = 0; k < KEYS; k++) {
+        oracle->version[1][k] = ABSENT;
+    }
+}
+
+static void do_replace(struct mc_writer *writer, struct oracle *oracle)
+{
+    CHECK_OK(mc_replace_begin(writer, "limits", 6, &test_error));
+    for (int k = 0; k < KEYS; k++) {
+        oracle->version[1][k] = ABSENT;
+    }
+    put_range(writer, oracle, 1, 5, 15, 1);
+    put_range(writer, oracle, 1, 15, 18, 9);
+    CHECK_OK(mc_replace_end(writer, &test_error));
+}
+
+static void do_split(struct mc_writer *writer, struct oracle *oracle)
+{
+    put_range(writer, oracle, 0, 100, 180, 5); /* pages split, nodes appear and double */
+}
+
+static void do_create_collection(struct mc_writer *writer, struct oracle *oracle)
+{
+    put_range(writer, oracle, 2, 0, 3, 1);
+}
+
+static void do_state(struct mc_writer *writer, struct oracle *oracle)
+{
+    CHECK_OK(mc_batch_state(writer, (const uint8_t *)"position", 8, &test_error));
+    put_range(writer, oracle, 0, 9, 10, 8);
+}
+
+static void do_abort(struct mc_writer *writer, struct oracle *oracle)
+{
+    struct oracle forgotten = *oracle;
+    put_range(writer, &forgotten, 0, 60, 70, 77);
+    mc_batch_abort(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_range(writer, oracle, 0, 60, 62, 8);
+}
+
+static void do_checkpoint(struct mc_writer *writer, struct oracle *oracle)
+{
+    CHECK_OK(mc_writer_checkpoint(writer, &test_error));
+    put_range(writer, oracle, 0, 60, 62, 8); /* takes the mark away first */
+}
+
+static void do_report(struct mc_writer *writer, struct oracle *oracle)
+{
+    mc_writer_report(writer, "degraded", "degraded", NULL, 1);
+    put_range(writer, oracle, 0, 60, 61, 8);
+    mc_writer_report(writer, "polling", "polling", NULL, 2);
+}
+
+/* A document whose bytes do not matter, in a collection that nobody compares. */
+#define LARGE 20480u
+static void put_filler(struct mc_writer *writer, int k, uint32_t len)
+{
+    static uint8_t document[LARGE];
+    uint32_t pad = len - 13; /* {p: pad bytes} */
+    struct mc_key key;
+    bool changed;
+    CHECK(len <= LARGE);
+    memcpy(document, &len, 4);
+    memcpy(document + 4, "\x05p", 3);
+    memcpy(document + 7, &pad, 4);
+    mc_key_from_int64(k, &key);
+    CHECK_OK(mc_batch_put(writer, "filler", 6, &key, document, len, &changed, &test_error));
+}
+
+static void do_grow(struct mc_writer *writer, struct oracle *oracle)
+{
+    put_filler(writer, -1, LARGE);
+    put_range(writer, oracle, 0, 20, 22, 6);
+}
+
+struct scenario {
+    const char *name;
+    int setup_commits; /* how many generations there are before; 0: no file */
+    int commits;       /* how many the scenario makes */
+    void (*act)(struct mc_writer *writer, struct oracle *oracle);
+    int64_t retention_ns;
+    enum peculiarity {
+        PLAIN,
+        FILLED,   /* the file is full to a few KiB: the commit needs another extent */
+        RESIZED,  /* the loader asks for another max_size: a successor is built */
+        DAMAGED,  /* the last root is damaged, and the loader may recreate */
+        REBOOTED, /* the file names another boot of the machine */
+    } peculiarity;
+};
+
+static const struct scenario scenarios[] = {
+    {"creation", 0, 0, do_nothing, 0, PLAIN},
+    {"first commit", 0, 1, do_update, 0, PLAIN},
+    {"open and close", 3, 0, do_nothing, 0, PLAIN},
+    {"insert", 3, 1, do_insert, 0, PLAIN},
+    {"update", 3, 1, do_update, 0, PLAIN},
+    {"delete", 3, 1, do_delete, 0, PLAIN},
+    {"drop", 3, 1, do_drop, 0, PLAIN},
+    {"replace", 3, 1, do_replace, 0, PLAIN},
+    {"page split, node growth", 3, 1, do_split, 0, PLAIN},
+    {"new collection", 3, 1, do_create_collection, 0, PLAIN},
+    {"the loader's state", 3, 1, do_state, 0, PLAIN},
+    {"aborted batch", 3, 1, do_abort, 0, PLAIN},
+    {"reports", 3, 1, do_report, 0, PLAIN},
+    {"checkpoint taken away", 3, 1, do_checkpoint, 0, PLAIN},
+    {"file growth", 3, 1, do_grow, 0, FILLED},
+    {"reuse, horizon raised", 3, 3, do_update, 0, PLAIN},
+    {"root ring wraps", 9, 3, do_update, 0, PLAIN},
+    {"another max_size", 9, 1, do_update, 0, RESIZED},
+    {"damaged file recreated", 9, 6, do_update, 0, DAMAGED},
+    {"first open after a reboot", 3, 1, do_update, 0, REBOOTED},
+};
+
+/* One commit of the scenario; versions differ from commit to commit. */
+static void run_commit(const struct scenario *scenario, struct mc_writer *writer,
+                       struct oracle *oracle, int number)
+{
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    scenario->act(writer, oracle);
+    if (scenario->commits > 1) {
+        put_range(writer, oracle, 1, 30, 33, 100 + number);
+    }
+    commit_all(writer);
+}
+
+/* What a loader does in the scenario, from open to close. */
+static void run_scenario(const struct scenario *scenario, struct oracle *oracle)
+{
+    struct mc_writer *writer;
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    for (int i = 0; i < scenario->commits; i++) {
+        run_commit(scenario, writer, oracle, i);
+    }
+    mc_writer_close(writer);
+}
+
+/* Documents until a large one needs another extent. */
+static void fill_file(struct mc_writer *writer)
+{
+    struct mc_view view;
+    int i = 0;
+    for (mc_writer_view(writer, &view); view.root.largest_free >= LARGE / 4;
+         mc_writer_view(writer, &view)) {
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        put_filler(writer, i++, LARGE / 8);
+        commit_all(writer);
+    }
+}
+
+/* What somebody else did to the file between two loaders. */
+static void make_peculiar(enum peculiarity peculiarity)
+{
+    if (peculiarity == DAMAGED) {
+        uint64_t slot = generation_before % options.ring_slots;
+        CHECK(generation_before > options.ring_slots);
+        image.bytes[MC_RING_OFFSET + slot * sizeof(struct mc_root) + 8] ^= 1;
+        options.recreate = true;
+        oracle_clear(&before);
+    } else if (peculiarity == REBOOTED) {
+        image.bytes[MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id)] ^= 1;
+    } else if (peculiarity == RESIZED) {
+        options.max_size *= 2;
+    }
+}
+
+static void set_up(const struct scenario *scenario)
+{
+    struct mc_writer *writer;
+    struct mc_view view;
+    options = small_options();
+    options.retention_ns = 0;
+    generation_before = 0;
+    oracle_clear(&before);
+    remove_cache(test_path());
+    forget_image(&image);
+    if (scenario->setup_commits > 0) {
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        for (int i = 1; i <= scenario->setup_commits; i++) {
+            CHECK_OK(mc_batch_begin(writer, &test_error));
+            put_range(writer, &before, 0, 0, 100, i);
+            put_range(writer, &before, 1, 0, 30, 1);
+            commit_all(writer);
+        }
+        if (scenario->peculiarity == FILLED) {
+            fill_file(writer);
+        }
+        mc_writer_view(writer, &view);
+        generation_before = view.root.generation;
+        mc_writer_close(writer);
+        save_image(&image);
+        make_peculiar(scenario->peculiarity);
+    }
+    options.retention_ns = scenario->retention_ns;
+}
+
+#endif
