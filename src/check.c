@@ -37,13 +37,13 @@ static enum mc_status no_memory(struct check *check)
 static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
 {
     size_t len = (size_t)hit->key_len + hit->value_len;
-    if (len > check->capacity) {
-        uint8_t *bytes = realloc(check->bytes, len);
+    if (len >= check->capacity) { /* a byte for an empty one too: NULL is no place to copy to */
+        uint8_t *bytes = realloc(check->bytes, len + 1);
         if (bytes == NULL) {
             return no_memory(check);
         }
         check->bytes = bytes;
-        check->capacity = len;
+        check->capacity = len + 1;
     }
     shm_read(check->bytes, hit->key, len);
     return MC_OK;
