@@ -335,6 +335,7 @@ static void set_up(const struct scenario *scenario)
         if (scenario->peculiarity == FILLED) {
             fill_file(writer);
         }
+        mc_writer_report(writer, "polling", "polling", NULL, 2);
         mc_writer_view(writer, &view);
         generation_before = view.root.generation;
         mc_writer_close(writer);
