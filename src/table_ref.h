@@ -63,7 +63,8 @@ static inline bool ref_is_node(uint64_t ref)
 
 static inline uint64_t ref_bytes(uint64_t ref)
 {
-    return ref_is_node(ref) ? UINT64_C(8) << ref_size(ref)
+    /* & 63: a size that no node has is refused by ref_is_sound, after this was asked */
+    return ref_is_node(ref) ? UINT64_C(8) << (ref_size(ref) & 63)
                             : (uint64_t)ref_size(ref) * MC_LINE_BYTES;
 }
 
