@@ -126,12 +126,8 @@ static void module_free(void *module)
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
-#if PY_VERSION_HEX >= 0x030D0000
+#if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#elif PY_VERSION_HEX >= 0x030C0000
-    /* 3.12 has no C datetime in an interpreter with a lock of its own (python/cpython#117398), and
-     * loading it there in two threads at once corrupts memory: better refused than half right */
-    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_SUPPORTED},
 #endif
     {0, NULL},
 };

@@ -49,7 +49,10 @@ enum mc_class {
     MC_CLASS_INVALID_DOCUMENT, /* bson.errors.InvalidDocument */
     MC_CLASS_CODEC_OPTIONS,
     MC_CLASS_ENCODE, /* bson.encode, a function */
-    MC_CLASS_UUID,   /* uuid.UUID: needs no pymongo */
+    MC_CLASS_UUID,   /* uuid.UUID: needs no pymongo, and neither do these */
+    MC_CLASS_DATETIME,
+    MC_CLASS_TIMEDELTA,
+    MC_CLASS_TIMEZONE,
     MC_CLASSES,
 };
 
@@ -64,6 +67,16 @@ enum mc_texts {
     MC_TEXT_IS_SAFE,
     MC_TEXT_UTCOFFSET,
     MC_TEXT_ASTIMEZONE,
+    MC_TEXT_YEAR, /* of a datetime, from here on one after the other */
+    MC_TEXT_MONTH,
+    MC_TEXT_DAY,
+    MC_TEXT_HOUR,
+    MC_TEXT_MINUTE,
+    MC_TEXT_SECOND,
+    MC_TEXT_MICROSECOND,
+    MC_TEXT_DAYS, /* of a timedelta, likewise */
+    MC_TEXT_SECONDS,
+    MC_TEXT_MICROSECONDS,
     MC_TEXT_DOLLAR_REF,
     MC_TEXT_DOLLAR_ID,
     MC_TEXT_DOLLAR_DB,
@@ -99,7 +112,6 @@ struct mc_document_state {
     PyObject *texts[MC_TEXTS];
     PyObject *encode_options;   /* CodecOptions that write UUIDs, for keys that bson encodes */
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
-    void *datetime_api;         /* PyDateTime_CAPI: not the header's static variable */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
     bool registered;            /* Document is known to PyMongo */
     Py_ssize_t modules_seen;    /* len(sys.modules) when we last looked for PyMongo there */

@@ -10,8 +10,6 @@
  *      Decimal128              text: a JSON number would lose digits
  *      bytes                   base64
  */
-#include "pydatetime.h"
-
 #include "object.h"
 
 enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
@@ -64,17 +62,17 @@ static int is_text(struct mc_document_state *state, PyObject *value)
 static PyObject *json_default(PyObject *module, PyObject *value)
 {
     struct mc_document_state *state = PyModule_GetState(module);
-    PyDateTime_CAPI *api = state->datetime_api;
     struct mc_document *self = (struct mc_document *)value;
-    int text;
+    int is_datetime, text;
     if (Py_TYPE(value) == state->document_type) {
         return mc_plain_document(mc_options_of(self), self->data, self->len, 1);
     }
     if (Py_TYPE(value) == state->array_type) {
         return mc_plain_array(mc_options_of(self), self->data, self->len, 1);
     }
-    if (PyObject_TypeCheck(value, api->DateTimeType)) {
-        return json_datetime(value);
+    is_datetime = mc_datetime_check(state, value);
+    if (is_datetime != 0) {
+        return is_datetime > 0 ? json_datetime(value) : NULL;
     }
     if (PyBytes_Check(value)) {
         return json_bytes(value);

@@ -106,6 +106,14 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
 PyObject *mc_attribute(PyObject *object, const char *name);
 PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
 
+/* Whether the object is a datetime: 1, 0, -1. Does not import datetime for it. */
+int mc_datetime_check(struct mc_document_state *state, PyObject *object);
+
+/* The whole numbers that count attributes hold, whose names begin with `first` in enum mc_texts:
+ * 0 or -1. Attributes, as datetime's classes are not in C everywhere (state.c). */
+int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
+                  int *out);
+
 /* ---- object.c: life and death ---- */
 
 /* A root of the given type with len bytes to be filled. */

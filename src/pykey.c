@@ -2,17 +2,16 @@
  *
  *      exact str, int            inline in pykey.h
  *      str, int, float, bool,    here, without Python code
- *      bytes, None, datetime
+ *      bytes, None
+ *      datetime                  here, by its attributes
  *      UUID, ObjectId            here, by their slots; their modules are not imported for it: an
  *                                object of such a class exists only where they are already
  *      Document                  its bytes
  *      dict, Binary, Decimal128  bson.encode({"": key}), then the canonical key of that element
  *      and all other types
  */
-#include "pydatetime.h"
-
-#include "object.h"
 #include "pykey.h"
+#include "object.h"
 
 enum { UUID_UNSPECIFIED = 0, UUID_STANDARD = 4 };
 
@@ -169,26 +168,21 @@ static int64_t days_from_civil(int year, int month, int day)
 static enum mc_pykey_result datetime_key(struct mc_options *options, PyObject *object,
                                          struct mc_key *key)
 {
-    PyDateTime_CAPI *api = options->state->datetime_api;
-    PyObject *delta = PyObject_CallMethodNoArgs(object, options->state->texts[MC_TEXT_UTCOFFSET]);
+    struct mc_document_state *state = options->state;
+    PyObject *delta = PyObject_CallMethodNoArgs(object, state->texts[MC_TEXT_UTCOFFSET]);
+    int at[7], offset[3] = {0}; /* year to microsecond; days, seconds, microseconds */
     int64_t micros;
-    if (delta == NULL) {
+    int result = delta != NULL ? mc_numbers_of(state, object, MC_TEXT_YEAR, 7, at) : -1;
+    if (result == 0 && delta != Py_None) {
+        result = mc_numbers_of(state, delta, MC_TEXT_DAYS, 3, offset);
+    }
+    Py_XDECREF(delta);
+    if (result < 0) {
         return MC_PYKEY_ERROR;
     }
-    micros = days_from_civil(PyDateTime_GET_YEAR(object), PyDateTime_GET_MONTH(object),
-                             PyDateTime_GET_DAY(object)) *
-                 86400000000 +
-             (PyDateTime_DATE_GET_HOUR(object) * 3600 + PyDateTime_DATE_GET_MINUTE(object) * 60 +
-              PyDateTime_DATE_GET_SECOND(object)) *
-                 INT64_C(1000000) +
-             PyDateTime_DATE_GET_MICROSECOND(object);
-    if (PyObject_TypeCheck(delta, api->DeltaType)) {
-        micros -= (PyDateTime_DELTA_GET_DAYS(delta) * INT64_C(86400) +
-                   PyDateTime_DELTA_GET_SECONDS(delta)) *
-                      1000000 +
-                  PyDateTime_DELTA_GET_MICROSECONDS(delta);
-    }
-    Py_DECREF(delta);
+    micros = days_from_civil(at[0], at[1], at[2]) * 86400000000 +
+             (at[3] * INT64_C(3600) + at[4] * 60 + at[5]) * 1000000 + at[6];
+    micros -= (offset[0] * INT64_C(86400) + offset[1]) * 1000000 + offset[2];
     micros = micros / 1000 - (micros % 1000 < 0); /* towards the past */
     return small_key(key, MC_BSON_DATETIME, &micros, sizeof micros);
 }
@@ -401,7 +395,7 @@ enum mc_pykey_result mc_pykey_convert(struct mc_options *options, PyObject *obje
                                       struct mc_error *err)
 {
     struct mc_document_state *state = options->state;
-    PyDateTime_CAPI *api = state->datetime_api;
+    int is_datetime;
     if (PyUnicode_Check(object) &&
         (PyUnicode_CheckExact(object) ||
          !PyObject_HasAttr((PyObject *)Py_TYPE(object), state->texts[MC_TEXT_MARKER]))) {
@@ -429,8 +423,9 @@ enum mc_pykey_result mc_pykey_convert(struct mc_options *options, PyObject *obje
         const uint8_t *bytes = mc_document_bytes(object, &len);
         return result_of(options, mc_key_from_document(bytes, len, key, scratch, NULL), err);
     }
-    if (PyObject_TypeCheck(object, api->DateTimeType)) {
-        return datetime_key(options, object, key);
+    is_datetime = mc_datetime_check(state, object);
+    if (is_datetime != 0) {
+        return is_datetime > 0 ? datetime_key(options, object, key) : MC_PYKEY_ERROR;
     }
     return class_key(options, object, key, scratch, err);
 }

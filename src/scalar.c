@@ -5,8 +5,6 @@
  * frequent and slow to make by calling the class, which checks what we know: ObjectId and UUID are
  * filled through their slots instead, once a trial has shown that the class still works that way.
  */
-#include "pydatetime.h"
-
 #include "object.h"
 
 enum { UUID_STANDARD = 4, UUID_JAVA_LEGACY = 5, UUID_CSHARP_LEGACY = 6 };
@@ -28,21 +26,44 @@ static void civil_from_days(int64_t days, int *year, int *month, int *day)
     *year = (int)(year_of_era + era * 400) + (*month <= 2);
 }
 
+/* class(fields[0], ..., fields[6], tzinfo), tzinfo only if it is not NULL. */
+static PyObject *call_datetime(PyObject *class, const int fields[7], PyObject *tzinfo)
+{
+    PyObject *args[9] = {NULL}, *value = NULL; /* args[0] is for PY_VECTORCALL_ARGUMENTS_OFFSET */
+    int made = 0;
+    while (made < 7 && (args[1 + made] = PyLong_FromLong(fields[made])) != NULL) {
+        made++;
+    }
+    args[8] = tzinfo;
+    if (made == 7) {
+        value = PyObject_Vectorcall(
+            class, args + 1, (tzinfo != NULL ? 8 : 7) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    while (made > 0) {
+        Py_DECREF(args[made--]);
+    }
+    return value;
+}
+
 static PyObject *datetime_from_millis(struct mc_options *options, int64_t millis)
 {
-    PyDateTime_CAPI *api = options->state->datetime_api;
     int64_t days = millis / 86400000, rest = millis % 86400000;
-    int year, month, day, second;
-    PyObject *value, *local;
+    PyObject *class = mc_document_class(options->state, MC_CLASS_DATETIME), *value, *local;
+    int fields[7], second; /* year, month, day, hour, minute, second, microsecond */
+    if (class == NULL) {
+        return NULL;
+    }
     if (rest < 0) {
         rest += 86400000;
         days--;
     }
-    civil_from_days(days, &year, &month, &day);
+    civil_from_days(days, &fields[0], &fields[1], &fields[2]);
     second = (int)(rest / 1000);
-    value = api->DateTime_FromDateAndTime(
-        year, month, day, second / 3600, second / 60 % 60, second % 60, (int)(rest % 1000) * 1000,
-        options->utc != NULL ? options->utc : Py_None, api->DateTimeType);
+    fields[3] = second / 3600;
+    fields[4] = second / 60 % 60;
+    fields[5] = second % 60;
+    fields[6] = (int)(rest % 1000) * 1000;
+    value = call_datetime(class, fields, options->utc);
     if (value == NULL || options->tzinfo == NULL) {
         return value;
     }

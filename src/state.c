@@ -3,9 +3,11 @@
  * Importing mmapcache and reading text, numbers, dates and UUIDs must not import bson: its classes
  * are looked up one by one when a value first needs them. Codec options are read by their attribute
  * names only, so that PyMongo's CodecOptions need not be known.
+ *
+ * Those of datetime come late, too, and are used as any class is, not through CPython's C API for
+ * them: in an interpreter with a lock of its own Python 3.12 has no such API, and its datetime is
+ * the one written in Python (python/cpython#117398).
  */
-#include "pydatetime.h"
-
 #include "object.h"
 
 /* ---- classes ---- */
@@ -27,6 +29,9 @@ static const struct {
     [MC_CLASS_CODEC_OPTIONS] = {"bson.codec_options", "CodecOptions"},
     [MC_CLASS_ENCODE] = {"bson", "encode"},
     [MC_CLASS_UUID] = {"uuid", "UUID"},
+    [MC_CLASS_DATETIME] = {"datetime", "datetime"},
+    [MC_CLASS_TIMEDELTA] = {"datetime", "timedelta"},
+    [MC_CLASS_TIMEZONE] = {"datetime", "timezone"},
 };
 
 static const char *const texts[MC_TEXTS] = {
@@ -39,6 +44,16 @@ static const char *const texts[MC_TEXTS] = {
     [MC_TEXT_IS_SAFE] = "is_safe",
     [MC_TEXT_UTCOFFSET] = "utcoffset",
     [MC_TEXT_ASTIMEZONE] = "astimezone",
+    [MC_TEXT_YEAR] = "year",
+    [MC_TEXT_MONTH] = "month",
+    [MC_TEXT_DAY] = "day",
+    [MC_TEXT_HOUR] = "hour",
+    [MC_TEXT_MINUTE] = "minute",
+    [MC_TEXT_SECOND] = "second",
+    [MC_TEXT_MICROSECOND] = "microsecond",
+    [MC_TEXT_DAYS] = "days",
+    [MC_TEXT_SECONDS] = "seconds",
+    [MC_TEXT_MICROSECONDS] = "microseconds",
     [MC_TEXT_DOLLAR_REF] = "$ref",
     [MC_TEXT_DOLLAR_ID] = "$id",
     [MC_TEXT_DOLLAR_DB] = "$db",
@@ -116,6 +131,39 @@ PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg)
     return result;
 }
 
+int mc_datetime_check(struct mc_document_state *state, PyObject *object)
+{
+    if (state->classes[MC_CLASS_DATETIME] == NULL) {
+        if (PyDict_GetItemString(PyImport_GetModuleDict(), "datetime") == NULL) {
+            return 0; /* nobody has a datetime yet */
+        }
+        if (mc_document_class(state, MC_CLASS_DATETIME) == NULL) {
+            return -1;
+        }
+    }
+    return PyObject_TypeCheck(object, (PyTypeObject *)state->classes[MC_CLASS_DATETIME]);
+}
+
+int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
+                  int *out)
+{
+    for (int i = 0; i < count; i++) {
+        PyObject *value = PyObject_GetAttr(object, state->texts[first + i]);
+        long number = value != NULL ? PyLong_AsLong(value) : -1;
+        Py_XDECREF(value);
+        if (number == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        if (number != (int)number) {
+            PyErr_Format(PyExc_OverflowError, "%ld is too large for %U", number,
+                         state->texts[first + i]);
+            return -1;
+        }
+        out[i] = (int)number;
+    }
+    return 0;
+}
+
 /* ---- options ---- */
 
 void mc_options_release(struct mc_options *options)
@@ -149,25 +197,21 @@ static struct mc_options *options_new(struct mc_document_state *state)
 /* The UTC offset of tzinfo at one end of datetime's range, in milliseconds, into *millis. */
 static int offset_at(struct mc_options *options, bool end, int64_t *millis)
 {
-    PyDateTime_CAPI *api = options->state->datetime_api;
-    PyObject *when =
-        end ? api->DateTime_FromDateAndTime(9999, 12, 31, 23, 59, 59, 999999, Py_None,
-                                            api->DateTimeType)
-            : api->DateTime_FromDateAndTime(1, 1, 1, 0, 0, 0, 0, Py_None, api->DateTimeType);
-    PyObject *delta = NULL;
+    struct mc_document_state *state = options->state;
+    PyObject *class = mc_document_class(state, MC_CLASS_DATETIME), *delta = NULL;
+    PyObject *when = class != NULL ? mc_attribute(class, end ? "max" : "min") : NULL;
+    PyObject *timedelta = when != NULL ? mc_document_class(state, MC_CLASS_TIMEDELTA) : NULL;
+    int numbers[2]; /* days, seconds */
     int result = -1;
-    if (when != NULL) {
-        delta = PyObject_CallMethodOneArg(options->tzinfo, options->state->texts[MC_TEXT_UTCOFFSET],
-                                          when);
+    if (timedelta != NULL) {
+        delta = PyObject_CallMethodOneArg(options->tzinfo, state->texts[MC_TEXT_UTCOFFSET], when);
     }
     if (delta == Py_None) {
         *millis = 0;
         result = 0;
-    } else if (delta != NULL && PyObject_TypeCheck(delta, api->DeltaType)) {
-        *millis = (PyDateTime_DELTA_GET_DAYS(delta) * (int64_t)86400 +
-                   PyDateTime_DELTA_GET_SECONDS(delta)) *
-                  1000;
-        result = 0;
+    } else if (delta != NULL && PyObject_TypeCheck(delta, (PyTypeObject *)timedelta)) {
+        result = mc_numbers_of(state, delta, MC_TEXT_DAYS, 2, numbers);
+        *millis = result == 0 ? (numbers[0] * INT64_C(86400) + numbers[1]) * 1000 : 0;
     } else if (delta != NULL) {
         PyErr_SetString(PyExc_TypeError, "tzinfo.utcoffset() must return a timedelta");
     }
@@ -179,14 +223,18 @@ static int offset_at(struct mc_options *options, bool end, int64_t *millis)
 /* Datetimes become aware: first in UTC, then in tzinfo if that is not None. */
 static int options_timezone(struct mc_options *options, PyObject *tzinfo)
 {
-    PyDateTime_CAPI *api = options->state->datetime_api;
     PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "bson.tz_util");
+    PyObject *timezone;
     int64_t first, last;
     /* PyMongo's own object for UTC when it is there: what bson.decode would give */
     options->utc = module != NULL ? mc_attribute(module, "utc") : NULL;
     if (options->utc == NULL) {
         PyErr_Clear();
-        options->utc = Py_NewRef(api->TimeZone_UTC);
+        timezone = mc_document_class(options->state, MC_CLASS_TIMEZONE);
+        options->utc = timezone != NULL ? mc_attribute(timezone, "utc") : NULL;
+        if (options->utc == NULL) {
+            return -1;
+        }
     }
     if (tzinfo == Py_None) {
         return 0;
@@ -368,6 +416,22 @@ static int mark_document(struct mc_document_state *state)
     return result;
 }
 
+/* In an interpreter with a lock of its own Python 3.12 refuses datetime's C half only once it has
+ * run its initialisation, which corrupts memory from the second such interpreter on unless the main
+ * one has it already. So there nobody may try: datetime does without, as it does when refused. */
+static int keep_c_datetime_out(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000
+    PyObject *modules = PyImport_GetModuleDict();
+    if (_PyInterpreterState_HasFeature(PyInterpreterState_Get(),
+                                       Py_RTFLAGS_MULTI_INTERP_EXTENSIONS) &&
+        PyDict_GetItemString(modules, "_datetime") == NULL) {
+        return PyDict_SetItemString(modules, "_datetime", Py_None); /* its import will fail */
+    }
+#endif
+    return 0;
+}
+
 int mc_document_state_init(PyObject *module, struct mc_document_state *state,
                            mc_raise_function raise)
 {
@@ -389,9 +453,8 @@ int mc_document_state_init(PyObject *module, struct mc_document_state *state,
         state->seed[i] = (uint64_t)PyObject_Hash(seed);
         Py_DECREF(seed);
     }
-    state->datetime_api = PyCapsule_Import("datetime.datetime_CAPI", 0);
-    state->options = state->datetime_api != NULL ? options_new(state) : NULL;
-    if (state->options == NULL) {
+    state->options = options_new(state);
+    if (state->options == NULL || keep_c_datetime_out() < 0) {
         return -1;
     }
     return make_types(module, state) < 0 || mark_document(state) < 0 || register_types(state) < 0
