@@ -179,6 +179,9 @@ static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absen
         if (status == MC_OK) {
             key.hash = mc_view_hash(&reading->view, &key);
             if (mc_collection_fronted(self, reading)) {
+                if (front->misses > front->hits) { /* then both will be cold: one wait for two */
+                    mc_table_touch(&reading->view.space, self->table.root, key.hash);
+                }
                 entry = mc_front_find(front, self->channel, &key);
             }
             if (entry != NULL && mc_front_may_alias(object)) {

@@ -142,12 +142,12 @@ static uint32_t power_of_two(uint32_t at_least)
 /* Makes the entry's alias the first guess at its place; the oldest guess there is forgotten. */
 static void alias_add(struct mc_front *front, const struct mc_front_entry *entry, uint32_t index)
 {
-    uint32_t *set = &front->aliases[mc_front_alias_set(front, entry->channel, entry->alias)];
-    uint32_t moving = index;
+    uint64_t *set = &front->aliases[mc_front_alias_set(front, entry->channel, entry->alias)];
+    uint64_t moving = (uint64_t)mc_front_alias_tag(entry->channel, entry->alias) << 32 | index;
     for (unsigned way = 0; way < MC_FRONT_WAYS; way++) {
-        uint32_t old = set[way];
+        uint64_t old = set[way];
         set[way] = moving;
-        if (old == index || old == 0) {
+        if ((uint32_t)old == index || old == 0) {
             break;
         }
         moving = old;
@@ -160,7 +160,7 @@ static bool grow(struct mc_front *front)
     uint64_t capacity = front->capacity == 0 ? FIRST_CAPACITY : 2ull * front->capacity;
     uint32_t length;
     uint64_t *slots;
-    uint32_t *aliases;
+    uint64_t *aliases;
     uint64_t *door;
     struct mc_front_entry *entries;
     capacity = capacity > front->max_entries ? front->max_entries : capacity;

@@ -73,7 +73,7 @@ struct mc_front {
     uint32_t door_mask;
     struct mc_front_entry *entries;
     uint64_t *slots;   /* hash << 32 | index + 1, 0: empty */
-    uint32_t *aliases; /* index + 1, 0: none */
+    uint64_t *aliases; /* bits of the object's address << 32 | index + 1, 0: none */
     uint64_t *door;    /* four tags of 16 bits, the latest one lowest */
     uint64_t bytes;
     uint64_t hits, misses, revalidations, evictions;
@@ -98,6 +98,12 @@ static inline uint32_t mc_front_alias_set(const struct mc_front *front, uint32_t
     return (uint32_t)((mixed * 0x9E3779B97F4A7C15ull) >> 32) & front->alias_mask;
 }
 
+/* What an alias word has besides the index: another object's costs no look at its entry. */
+static inline uint32_t mc_front_alias_tag(uint32_t channel, const PyObject *object)
+{
+    return (uint32_t)((uintptr_t)object >> 4) ^ channel * 0x9E3779B1u;
+}
+
 static inline bool mc_front_holds(const struct mc_front_entry *entry, uint64_t generation)
 {
     return generation - entry->birth <= entry->seen - entry->birth;
@@ -108,13 +114,17 @@ static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *f
                                                         uint32_t channel, const PyObject *object,
                                                         uint64_t generation)
 {
-    const uint32_t *set;
+    const uint64_t *set;
+    uint32_t tag = mc_front_alias_tag(channel, object);
     if (front->count == 0) {
         return NULL;
     }
     set = &front->aliases[mc_front_alias_set(front, channel, object)];
     for (unsigned way = 0; way < MC_FRONT_WAYS && set[way] != 0; way++) {
-        struct mc_front_entry *entry = &front->entries[set[way] - 1];
+        if ((uint32_t)(set[way] >> 32) != tag) {
+            continue;
+        }
+        struct mc_front_entry *entry = &front->entries[(uint32_t)set[way] - 1];
         if (entry->alias == object && entry->channel == channel) {
             return mc_front_holds(entry, generation) ? entry : NULL;
         }

@@ -113,6 +113,16 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
     return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
 }
 
+void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash)
+{
+    uint64_t ref;
+    unsigned depth;
+    if (descend(space, root, hash, &ref, &depth) == MC_OK) {
+        uint32_t line = first_line(hash_tag(hash), depth, ref_size(ref));
+        shm_prefetch(space->base + ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES);
+    }
+}
+
 /* Two passes that only ask for lines, so that the misses of all keys are under way together: first
  * the pages, then the entries that their tags name. */
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,

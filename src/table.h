@@ -74,6 +74,9 @@ struct mc_hit {
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
                              struct mc_hit *hit);
 
+/* Asks for the page's line where a search for this hash will begin. */
+void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash);
+
 #define MC_FIND_MANY 64u
 /* Asks for the cache lines that searches for these keys, at most MC_FIND_MANY, will touch. */
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
