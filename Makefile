@@ -9,7 +9,7 @@ ARGS ?=
 C_FILES := $(wildcard src/*.c src/*.h tests/core/*.c tests/core/*.h)
 SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
 
-.PHONY: help demo test lint analyze format core-test pytest bench clean
+.PHONY: proof fuzz help demo test lint analyze format core-test pytest soak bench clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -17,7 +17,10 @@ help:
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make format  formats the C and Python files in place"
+	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
+	@echo "make proof   everything that proves the promises, one table (REDUCED=1: under 15 minutes)"
+	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
 	@echo "make clean   removes everything that these made"
 	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"
 
@@ -47,6 +50,18 @@ core-test:
 pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest $(ARGS)
 
+# Each says what to install when clang, llvm or spin is missing.
+proof:
+	$(PYTHON) tests/proof/run.py $(if $(REDUCED),--reduced) $(ARGS)
+
+fuzz:
+	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),1800) $(ARGS)
+
+# Real processes, killed and stopped at random; then the core's commit, instruction by instruction.
+soak: $(VENV)/test/.installed
+	$(MAKE) -C tests/singlestep
+	$(VENV)/test/bin/python tests/soak/soak.py $(ARGS)
+
 bench: $(VENV)/bench/.installed
 	$(VENV)/bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
@@ -68,5 +83,6 @@ $(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
 
 clean:
 	-$(MAKE) -C tests/core clean
+	-$(MAKE) -C tests/singlestep clean
 	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
