@@ -214,6 +214,7 @@ static void put_filler(struct mc_writer *writer, int k, uint32_t len)
     memcpy(document, &len, 4);
     memcpy(document + 4, "\x05p", 3);
     memcpy(document + 7, &pad, 4);
+    document[12]++; /* never what is there already */
     mc_key_from_int64(k, &key);
     CHECK_OK(mc_batch_put(writer, "filler", 6, &key, document, len, &changed, &test_error));
 }

@@ -98,9 +98,8 @@ static void test_overlap(void)
     struct mc_hit hits[2];
     for (int i = 0; i < 2; i++) {
         const char *name = collection_names[1 + i];
-        struct mc_key key = {.type = MC_KEY_NAME,
-                             .len = (uint16_t)strlen(name),
-                             .data = (const uint8_t *)name};
+        struct mc_key key = {
+            .type = MC_KEY_NAME, .len = (uint16_t)strlen(name), .data = (const uint8_t *)name};
         key.hash = mc_view_hash(&view, &key);
         CHECK_EQ(mc_find(&view, view.root.catalogue, &key, &hits[i]), MC_OK);
         mc_copy(&records[i], hits[i].value, sizeof records[i]);
@@ -111,8 +110,8 @@ static void test_overlap(void)
     mc_copy(key, hit->key, hit->key_len);
     mc_copy(&entry, view.space.base + hit->offset, sizeof entry);
     records[1].root = records[0].root;
-    entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
-                                       &records[1], sizeof records[1]);
+    entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len, &records[1],
+                                       sizeof records[1]);
     off_t value = (off_t)(hit->offset + sizeof entry + hit->key_len);
     CHECK(pwrite(file, &entry, sizeof entry, (off_t)hit->offset) == sizeof entry);
     CHECK(pwrite(file, &records[1], sizeof records[1], value) == sizeof records[1]);

@@ -119,7 +119,8 @@ static int list_states(const struct scenario *scenario, struct oracle *states)
     return count;
 }
 
-/* The status is one of the reports that somebody made, whole; a file that had one never loses it. */
+/* The status is one of the reports that somebody made, whole; a file that had one never loses it.
+ */
 static void judge_status(const struct scenario *scenario, struct mc_map *map)
 {
     bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&
@@ -305,6 +306,9 @@ static void make_commits(int count)
     for (int i = 0; i < count; i++) {
         CHECK_OK(mc_batch_begin(pause_writer, &test_error));
         put_range(pause_writer, &pause_now, 0, 0, 30, ++pause_version);
+        for (int k = 0; k < 8; k++) { /* entries of a page's size, in the place of pages */
+            put_filler(pause_writer, k, 40);
+        }
         commit_all(pause_writer);
     }
 }
@@ -517,6 +521,31 @@ static void test_reader_pauses(long stride)
     }
 }
 
+/* A snapshot of a generation that was not the last one, over a restart of the loader: what the new
+ * one thinks free, the snapshot may still refer to. */
+static void test_snapshot_over_restart(void)
+{
+    static const struct scenario setup = {"restart", 1, 0, do_nothing, INT64_MAX / 2, PLAIN};
+    struct oracle now;
+    struct mc_writer *writer;
+    struct mc_map *map;
+    struct mc_view view;
+    set_up(&setup);
+    restore_image(&image);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    now = before;
+    for (int restart = 0; restart < 3; restart++) { /* too few commits for the ring to matter */
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        put_range(writer, &now, 0, 0, 100, 40 + restart);
+        commit_all(writer);
+        judge_old_view(&view);
+        mc_writer_close(writer);
+    }
+    mc_map_release(map);
+}
+
 int main(int argc, char **argv)
 {
     /* test_crash [STRIDE [SECOND]]: every STRIDE-th crash point and reader pause, and, where SECOND
@@ -530,6 +559,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
         test_crash_points(&scenarios[i], stride, second);
     }
+    test_snapshot_over_restart();
     test_reader_pauses(stride);
     printf("crash points: %ld, second crashes: %ld in %ld cases, reader pauses: %ld of which %ld "
            "retried\n",

@@ -1,5 +1,5 @@
-/* test_fuzz.c - what the fuzzers found once, again; and a few thousand of their runs, for everybody who
- * has no libFuzzer.
+/* test_fuzz.c - what the fuzzers found once, again; and a few thousand of their runs, for everybody
+ * who has no libFuzzer.
  *
  * Each file of tests/fuzz/regressions/image and .../bson is run as it is. Then real images and
  * documents are changed by the fuzzers' own mutator, from the seed that is printed.
@@ -57,7 +57,8 @@ static size_t make_image(int documents)
     for (int k = 0; k < documents; k++) {
         size_t len = small_document(document, k);
         const char *name = k % 3 == 0 ? "limits" : "sites";
-        CHECK_EQ(mc_batch_put_raw(writer, name, strlen(name), document, len, &count, &error), MC_OK);
+        CHECK_EQ(mc_batch_put_raw(writer, name, strlen(name), document, len, &count, &error),
+                 MC_OK);
     }
     CHECK_EQ(mc_batch_state(writer, (const uint8_t *)"", 0, &error), MC_OK);
     CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);

@@ -52,8 +52,8 @@ static void walk_bson(const uint8_t *data, size_t len, bool valid, bool array, i
         EXPECT(element.name[element.name_len] == 0);
         if (valid) {
             EXPECT(array || mc_utf8_valid(element.name, element.name_len));
-            EXPECT(mc_bson_find(data, len, (const char *)element.name, element.name_len,
-                                &found) == MC_OK);
+            EXPECT(mc_bson_find(data, len, (const char *)element.name, element.name_len, &found) ==
+                   MC_OK);
             check_key(&element);
         }
         if (element.type == MC_BSON_STRING) {

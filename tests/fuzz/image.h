@@ -1,10 +1,10 @@
 /* image.h - what the image fuzzer and its replay share: one run over one image, and a mutator that
  * knows where things are.
  *
- * An image is the beginning of a cache file; zeros follow up to 2 MiB. A run opens it as a reader and
- * as a loader and uses everything there is. Any answer is right, but for these: a crash, a loop that
- * does not end, a read past the end of the file, and a file that `check` calls clean and a loader then
- * cannot use.
+ * An image is the beginning of a cache file; zeros follow up to 2 MiB. A run opens it as a reader
+ * and as a loader and uses everything there is. Any answer is right, but for these: a crash, a loop
+ * that does not end, a read past the end of the file, and a file that `check` calls clean and a
+ * loader then cannot use.
  *
  * The mutator changes bytes anywhere, or a word that something refers to, and then makes checksums,
  * and now and then counts, right again: most of the code lies behind them.
@@ -259,7 +259,8 @@ static void fix_entry(uint8_t *image, const struct mc_hit *hit)
     memcpy(image + hit->offset, &entry, sizeof entry);
 }
 
-/* Goes through a table: notes its places, and makes entries and, below the catalogue, counts right. */
+/* Goes through a table: notes its places, and makes entries and, below the catalogue, counts right.
+ */
 static uint64_t fix_table(uint8_t *image, uint64_t root, struct mc_root *totals, bool counts,
                           bool catalogue)
 {
@@ -303,9 +304,8 @@ static void fix_image(uint8_t *image, bool counts)
     superblock->version = MC_VERSION;
     superblock->byte_order = MC_BYTE_ORDER;
     superblock->granule = MC_GRANULE;
-    superblock->ring_slots = superblock->ring_slots < 2 || superblock->ring_slots > 64
-                                 ? 4
-                                 : superblock->ring_slots;
+    superblock->ring_slots =
+        superblock->ring_slots < 2 || superblock->ring_slots > 64 ? 4 : superblock->ring_slots;
     superblock->arena_offset =
         MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
     if (superblock->max_size < MC_MAP_MIN || superblock->max_size > 64 * MC_EXTENT ||
@@ -318,7 +318,8 @@ static void fix_image(uint8_t *image, bool counts)
             (struct mc_status_slot *)(void *)(image + MC_STATUS_OFFSET + i * sizeof *slot);
         slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
     }
-    uint64_t place = MC_RING_OFFSET + control->commit % superblock->ring_slots * sizeof(struct mc_root);
+    uint64_t place =
+        MC_RING_OFFSET + control->commit % superblock->ring_slots * sizeof(struct mc_root);
     struct mc_root *root = (struct mc_root *)(void *)(image + place);
     struct mc_root totals = {.used = superblock->arena_offset};
     place_count = 0;

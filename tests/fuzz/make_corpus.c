@@ -1,7 +1,8 @@
-/* make_corpus.c - real images of several shapes for the fuzzers to start from: make_corpus DIRECTORY.
+/* make_corpus.c - real images of several shapes for the fuzzers to start from: make_corpus
+ * DIRECTORY.
  *
- * Small on purpose: a ring of four roots puts the arena at 8704, and what follows the last byte that
- * is not zero is left out.
+ * Small on purpose: a ring of four roots puts the arena at 8704, and what follows the last byte
+ * that is not zero is left out.
  */
 #include "image.h"
 
@@ -69,18 +70,18 @@ int main(int argc, char **argv)
         int collections, documents, commits;
         uint32_t text;
         bool with_state;
-    } shapes[] = {{"empty", 0, 0, 0, 0, false},     {"state", 0, 0, 1, 0, true},
-                  {"one", 1, 1, 1, 5, false},       {"page", 1, 40, 1, 5, false},
-                  {"split", 2, 130, 1, 0, false},   {"three", 3, 20, 3, 30, true},
-                  {"many", 12, 2, 2, 3, false},     {"long", 1, 5, 1, 1500, false},
-                  {"ring", 1, 3, 9, 10, false}};
+    } shapes[] = {
+        {"empty", 0, 0, 0, 0, false}, {"state", 0, 0, 1, 0, true},    {"one", 1, 1, 1, 5, false},
+        {"page", 1, 40, 1, 5, false}, {"split", 2, 130, 1, 0, false}, {"three", 3, 20, 3, 30, true},
+        {"many", 12, 2, 2, 3, false}, {"long", 1, 5, 1, 1500, false}, {"ring", 1, 3, 9, 10, false}};
     static const char *const names[] = {"sites", "limits", "flags", "big", "e", "f",
                                         "g",     "h",      "i",     "j",   "k", "l"};
     static uint8_t bytes[4096];
     DEMAND(argc == 2);
     (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-corpus-%ld", (long)getpid());
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        struct mc_writer_options options = {.max_size = 4 * MC_EXTENT, .mode = 0600, .ring_slots = 4};
+        struct mc_writer_options options = {
+            .max_size = 4 * MC_EXTENT, .mode = 0600, .ring_slots = 4};
         struct mc_writer *writer;
         uint64_t generation, documents;
         must(mc_writer_open(path, &options, &writer, &error));
