@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-C_FILES := $(wildcard src/*.c src/*.h tests/core/*.c tests/core/*.h)
+C_FILES := $(wildcard src/*.c src/*.h tests/*/*.c tests/*/*.h)
 SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
 
 .PHONY: proof fuzz help demo test lint analyze format core-test pytest soak bench clean

@@ -1,8 +1,8 @@
 """The public BSON conformance vectors: read as bson.decode reads them, or refused.
 
-They are `test/bson_corpus` of mongodb/mongo-python-driver and no part of this repository. They are looked
-for in the directory that MMAPCACHE_BSON_CORPUS names, or in a directory bson-corpus beside the
-checkout or one level below its neighbours; without them these tests are skipped, and say so.
+They are `test/bson_corpus` of mongodb/mongo-python-driver and no part of this repository. They are
+looked for in the directory that MMAPCACHE_BSON_CORPUS names, or in a directory bson-corpus beside
+the checkout or one level below its neighbours; without them these tests are skipped, and say so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: E402
 from documents import same  # noqa: E402
 
 import mmapcache  # noqa: E402
-
 
 
 def find_corpus() -> Path | None:

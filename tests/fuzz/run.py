@@ -117,7 +117,11 @@ def fuzz(out: Path, name: str, seconds: int) -> tuple[int, int]:
     before = set(findings.iterdir())
     command = [str(out / f"fuzz_{name}"), str(corpus), str(HERE / "regressions" / name)]
     command += [f"-max_total_time={seconds}", f"-max_len={LONGEST_BYTES[name]}", "-timeout=10"]
-    command += ["-print_final_stats=1", "-rss_limit_mb=1024", f"-artifact_prefix={findings}/{name}-"]
+    command += [
+        "-print_final_stats=1",
+        "-rss_limit_mb=1024",
+        f"-artifact_prefix={findings}/{name}-",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         log = process.communicate()[1]
     # A target that found something had no time to clean up, and tmpfs is memory.

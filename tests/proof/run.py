@@ -45,7 +45,9 @@ def figures(pattern: str, wording: str) -> Callable[[str], str]:
         if not rows:
             return "-"
         groups = [row if isinstance(row, tuple) else (row,) for row in rows]
-        return wording.format(*(f"{sum(map(int, column)):,}" for column in zip(*groups, strict=True)))
+        return wording.format(
+            *(f"{sum(map(int, column)):,}" for column in zip(*groups, strict=True))
+        )
 
     return read
 
