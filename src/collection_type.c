@@ -112,10 +112,10 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
     struct mc_front *front = &self->reader->front;
     struct mc_hit hit;
     PyObject *document = NULL;
-    *status = mc_find(&reading->view, self->table.root, key, &hit);
-    if (*status == MC_OK && entry != NULL && entry->document != NULL &&
-        entry->offset == hit.offset && entry->birth == hit.birth) {
-        *status = mc_view_settle(&reading->view, *status);
+    if (entry != NULL && entry->document != NULL &&
+        mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
+                       entry->birth)) {
+        *status = mc_view_settle(&reading->view, MC_OK);
         if (*status != MC_OK) {
             return NULL;
         }
@@ -126,6 +126,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
         front->revalidations++;
         return Py_NewRef(entry->document);
     }
+    *status = mc_find(&reading->view, self->table.root, key, &hit);
     if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
         *status = MC_CORRUPT;
     }

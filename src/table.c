@@ -113,6 +113,37 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
     return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
 }
 
+bool mc_table_still(const struct mc_space *space, uint64_t root, uint64_t hash, uint64_t offset,
+                    uint64_t birth)
+{
+    uint64_t ref, wanted = slot_make(hash_tag(hash), offset);
+    unsigned depth;
+    struct mc_hit hit;
+    if (offset >= space->limit) {
+        return false;
+    }
+    shm_prefetch(space->base + offset);
+    if (descend(space, root, hash, &ref, &depth) != MC_OK) {
+        return false;
+    }
+    unsigned lines = ref_size(ref);
+    uint32_t line = first_line(hash_tag(hash), depth, lines);
+    for (unsigned seen = 0; seen < lines; seen++) {
+        const shm_byte *at = space->base + ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES;
+        for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
+            uint64_t slot = shm_load(at);
+            if (slot == wanted) {
+                return mc_entry_read(space, offset, &hit) == MC_OK && hit.birth == birth;
+            }
+            if (slot == 0) {
+                return false;
+            }
+        }
+        line = line + 1 == lines ? 0 : line + 1;
+    }
+    return false;
+}
+
 void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash)
 {
     uint64_t ref;

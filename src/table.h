@@ -74,6 +74,12 @@ struct mc_hit {
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
                              struct mc_hit *hit);
 
+/* Whether the entry of this hash at `offset`, found once, is still there and still the one born in
+ * `birth`: then it has the same key and value. Asks for one line of it where a search asks for
+ * five. */
+bool mc_table_still(const struct mc_space *space, uint64_t root, uint64_t hash, uint64_t offset,
+                    uint64_t birth);
+
 /* Asks for the page's line where a search for this hash will begin. */
 void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash);
 
