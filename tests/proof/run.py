@@ -99,7 +99,7 @@ def parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
             "model: right ones hold, wrong ones fail",
             model,
             ("spin", "gcc"),
-            counted(r"(?i)^.*\b(holds|caught)\b", "{} searches"),
+            figures(r"(\d+) configurations, \d+ do not hold; (\d+) mutants", "{} + {}"),
         ),
     ]
 
