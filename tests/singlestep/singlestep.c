@@ -9,9 +9,9 @@
  * watches the file itself, under the code as it is shipped, optimised and without hooks. So it
  * shows that no store goes past the funnel, and what lies within one store of many bytes.
  *
- * A judged image: a reader sees wholly the old or wholly the new generation, and once it was the
- * new one never the old again; a loader opens the copy, finds the same, check is clean, used and
- * free make the file, and it commits again.
+ * A reader from before is right or told that it expired. A judged image: a reader sees wholly the
+ * old or wholly the new generation, and once it was the new one never the old again; a loader opens
+ * the copy, finds the same, check is clean, used and free make the file, and it commits again.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -34,6 +34,12 @@ static void remove_copy(void)
     if (getpid() == test_owner) {
         remove_cache(copy_path);
     }
+}
+
+static void on_abort(int number)
+{
+    remove_copy();
+    on_test_end(number);
 }
 
 static void put(struct mc_writer *writer, struct oracle *oracle, int c, int k, int version)
@@ -122,9 +128,19 @@ static int judge(const uint8_t *image, size_t len)
     return state;
 }
 
+/* A reader that began before the commit: still right, or told. */
+static void judge_old_view(const struct mc_view *view)
+{
+    bool equal;
+    enum mc_status status = view_equals(view, &states[0], &equal);
+    CHECK(status == MC_EXPIRED || (status == MC_OK && equal));
+}
+
 static void step_through(pid_t child)
 {
     struct stat info;
+    struct mc_map *map;
+    struct mc_view old_view;
     int status, state = 0, seen[2] = {0, 0};
     long steps = 0, writes = 0, bytes = 0;
     CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
@@ -135,6 +151,8 @@ static void step_through(pid_t child)
     uint8_t *last = malloc(len);
     CHECK(file != MAP_FAILED && last != NULL);
     memcpy(last, file, len);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_OK(mc_view_open(map, &old_view, &test_error));
     for (;;) {
         CHECK_EQ(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
         CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
@@ -151,6 +169,7 @@ static void step_through(pid_t child)
         }
         memcpy(last, file, len);
         writes++;
+        judge_old_view(&old_view);
         int now = judge(last, len);
         CHECK(now >= state); /* no way back */
         state = now;
@@ -161,6 +180,7 @@ static void step_through(pid_t child)
     printf("singlestep: %ld instructions, %ld of them changed the file (%ld bytes): "
            "%d images old, %d new, 0 violations\n",
            steps, writes, bytes, seen[0], seen[1]);
+    mc_map_release(map);
     free(last);
     CHECK(munmap((void *)(uintptr_t)file, len) == 0 && close(fd) == 0);
 }
@@ -174,6 +194,7 @@ int main(void)
     options = small_options();
     (void)snprintf(copy_path, sizeof copy_path, "%s-copy", test_path());
     (void)atexit(remove_copy);
+    (void)signal(SIGABRT, on_abort);
     oracle_clear(&states[0]);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));
