@@ -9,8 +9,10 @@ fault when it fails or does not end: a fault may well make a loop endless.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,26 +53,41 @@ def build(number: int, source: Path, out: Path) -> dict[str, Path]:
     return programs
 
 
+def run(program: Path, environment: dict[str, str]) -> tuple[int | None, str]:
+    """Exit status (None: it did not end) and error output. Whatever it leaves behind is removed."""
+    with subprocess.Popen(
+        [str(program)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a group of its own: its children end with it
+    ) as process:
+        try:
+            log = process.communicate(timeout=TIMEOUT_SECONDS)[1]
+            status: int | None = process.returncode
+        except subprocess.TimeoutExpired:
+            log, status = "", None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for kind in ("", "fuzz-"):
+        for left in Path("/dev/shm").glob(f"mmapcache-test-{kind}{process.pid}*"):
+            left.unlink()
+    return status, log
+
+
 def seen_by(programs: dict[str, Path]) -> str:
     """Which test saw the fault and how; empty when none did."""
     environment = {"SEED": "1", **os.environ}
     for name, program in programs.items():
-        try:
-            result = subprocess.run(
-                [str(program)],
-                env=environment,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+        status, log = run(program, environment)
+        if status is None:
             return f"{name}: did not end"
-        if result.returncode != 0:
-            lines = result.stderr.strip().splitlines()
+        if status != 0:
+            lines = log.strip().splitlines()
             # Only the check itself, without the path of this machine.
-            text = lines[-1].rsplit("/", 1)[-1] if lines else f"exit status {result.returncode}"
+            text = lines[-1].rsplit("/", 1)[-1] if lines else f"exit status {status}"
             return f"{name}: {text}"
     return ""
 
