@@ -181,7 +181,7 @@ static enum mc_pykey_result datetime_key(struct mc_options *options, PyObject *o
         return MC_PYKEY_ERROR;
     }
     micros = days_from_civil(at[0], at[1], at[2]) * 86400000000 +
-             (at[3] * INT64_C(3600) + at[4] * 60 + at[5]) * 1000000 + at[6];
+             (at[3] * INT64_C(3600) + at[4] * INT64_C(60) + at[5]) * 1000000 + at[6];
     micros -= (offset[0] * INT64_C(86400) + offset[1]) * 1000000 + offset[2];
     micros = micros / 1000 - (micros % 1000 < 0); /* towards the past */
     return small_key(key, MC_BSON_DATETIME, &micros, sizeof micros);
