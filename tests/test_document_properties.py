@@ -52,7 +52,8 @@ SCALARS = st.one_of(
     st.binary(min_size=16, max_size=16).map(bson.Decimal128.from_bid),
     st.builds(bson.Regex, NAMES, st.sampled_from(["", "i", "msux"])),
     st.builds(bson.Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
-    st.builds(bson.Binary, st.binary(), st.sampled_from([1, 2, 5, 6, 8, 128, 255])),
+    # Not 255: PyMongo's C encoder takes it for its own error, -1, on CPython 3.10.
+    st.builds(bson.Binary, st.binary(), st.sampled_from([1, 2, 5, 6, 8, 128, 254])),
     st.builds(bson.Code, st.text(st.characters(exclude_categories=["Cs"]))),
     st.builds(bson.Code, NAMES, st.dictionaries(NAMES, INT64, max_size=2)),
     st.builds(bson.DBRef, NAMES, INT64),
