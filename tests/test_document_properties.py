@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import decimal
 import pickle
 from typing import Any
 
@@ -35,6 +36,15 @@ class FirstWins(dict[str, Any]):
 
 JUDGE: Any = LENIENT.with_options(document_class=FirstWins)
 
+
+def printable(value: bson.Decimal128) -> bool:
+    """Whether PyMongo can print it: 35 digits are valid BSON, and break its repr."""
+    try:
+        return str(value) != ""
+    except decimal.Inexact:
+        return False
+
+
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 SCALARS = st.one_of(
@@ -49,7 +59,7 @@ SCALARS = st.one_of(
     INT64.map(bson.datetime_ms.DatetimeMS),
     st.uuids(),
     st.binary(min_size=12, max_size=12).map(bson.ObjectId),
-    st.binary(min_size=16, max_size=16).map(bson.Decimal128.from_bid),
+    st.binary(min_size=16, max_size=16).map(bson.Decimal128.from_bid).filter(printable),
     st.builds(bson.Regex, NAMES, st.sampled_from(["", "i", "msux"])),
     st.builds(bson.Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     # Not 255: PyMongo's C encoder takes it for its own error, -1, on CPython 3.10.
