@@ -37,7 +37,7 @@ class FirstWins(dict[str, Any]):
 JUDGE: Any = LENIENT.with_options(document_class=FirstWins)
 
 
-def printable(value: bson.Decimal128) -> bool:
+def printable(value: Any) -> bool:
     """Whether PyMongo can print it: 35 digits are valid BSON, and break its repr."""
     try:
         return str(value) != ""
