@@ -207,6 +207,7 @@ def test_gunicorn(writer: mmapcache.Writer, cache_path: Path, tmp_path: Path) ->
         cache_path,
         tmp_path,
         *(sys.executable, "-m", "gunicorn", "application:application", "--preload"),
+        *("--graceful-timeout", "5"),
         *("--workers", "2", "--max-requests", "10", "--bind", "127.0.0.1:{port}"),
         *("--worker-tmp-dir", str(tmp_path), "--no-control-socket"),
     ) as server:
@@ -232,6 +233,7 @@ def test_gunicorn_without_preload(
         cache_path,
         tmp_path,
         *(sys.executable, "-m", "gunicorn", "application:application", "--threads", "4"),
+        *("--graceful-timeout", "5"),
         *("--workers", "2", "--bind", "127.0.0.1:{port}", "--worker-tmp-dir", str(tmp_path)),
         "--no-control-socket",
     ) as server:
