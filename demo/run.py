@@ -364,9 +364,9 @@ def _keep_up(demo: Demo) -> None:
         f"logs      {world.root}",
         "Ctrl-C ends it all.",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # which may come as soon as the page is read
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
         signal.pause()
 
 
