@@ -169,12 +169,28 @@ static enum mc_status check_catalogue(struct check *check)
     return walk_end(check, status, explained);
 }
 
+/* Reserves what every file has: its header, and the tail at its end. */
+static enum mc_status check_frame(struct check *check)
+{
+    const struct mc_view *view = check->view;
+    uint64_t header = MC_RING_OFFSET + (uint64_t)view->ring_slots * sizeof(struct mc_root);
+    uint64_t tail = mc_root_end(&view->root) - sizeof(struct mc_tail);
+    check->report->used += header + sizeof(struct mc_tail);
+    if (mc_buddy_reserve(check->buddy, 0, header / MC_GRANULE) != MC_OK ||
+        mc_buddy_reserve(check->buddy, tail / MC_GRANULE, 1) != MC_OK) {
+        return wrong(check, 0, "the file is too short");
+    }
+    if (shm_load(view->tail) != MC_TAIL_MARK) {
+        return wrong(check, tail, "the mark at the end is missing: the file was truncated");
+    }
+    return MC_OK;
+}
+
 /* What the root says of itself against what was found. */
-static enum mc_status check_root(struct check *check, uint64_t header)
+static enum mc_status check_root(struct check *check)
 {
     const struct mc_root *root = &check->view->root;
     struct mc_check_report *report = check->report;
-    report->used += header;
     if (root->generation == 0) {
         return MC_OK;
     }
@@ -195,15 +211,16 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
 {
     struct check check = {.view = view, .report = out, .err = err};
     uint64_t granules = view->space.limit / MC_GRANULE;
-    uint64_t header = MC_RING_OFFSET + (uint64_t)view->ring_slots * sizeof(struct mc_root);
     *out = (struct mc_check_report){0};
     if (mc_buddy_create(granules, granules, &check.buddy) != MC_OK) {
         return no_memory(&check);
     }
-    enum mc_status status = mc_buddy_reserve(check.buddy, 0, header / MC_GRANULE);
-    status = status == MC_OK ? check_catalogue(&check) : wrong(&check, 0, "the file is too short");
+    enum mc_status status = check_frame(&check);
     if (status == MC_OK) {
-        status = check_root(&check, header);
+        status = check_catalogue(&check);
+    }
+    if (status == MC_OK) {
+        status = check_root(&check);
     }
     for (unsigned order = 0; order < MC_CHECK_ORDERS; order++) {
         out->free_blocks[order] = mc_buddy_free_blocks(check.buddy, order);

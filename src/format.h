@@ -4,6 +4,7 @@
  *   4096     control      what moves without a generation: commit, horizon, boot, loader status
  *   8192     root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
+ *   the end  tail         one word, the last of the file: a truncated file has it no more
  *
  * All integers are little-endian (a big-endian machine is refused at build time). Offsets are in
  * bytes from the start of the file unless their name ends in _granule. The arena's addresses are
@@ -117,6 +118,16 @@ struct mc_root {
 _Static_assert(sizeof(struct mc_root) == 128, "root");
 _Static_assert(MC_RING_OFFSET % MC_GRANULE == 0 && sizeof(struct mc_root) % MC_GRANULE == 0,
                "the arena starts on a granule");
+
+/* ---- arena: the tail ---- */
+/* The last granule of the file as a generation knows it (mc_root.file_size); of generation 0, of
+ * the smallest file. Whatever a file loses when it is truncated, it loses its last byte. */
+struct mc_tail {
+    uint64_t reserved;
+    uint64_t mark; /* MC_TAIL_MARK, none of whose bytes is zero */
+};
+_Static_assert(sizeof(struct mc_tail) == MC_GRANULE, "tail");
+#define MC_TAIL_MARK UINT64_C(0x6C6961742D636D6D) /* "mmc-tail" */
 
 /* ---- arena: entries ---- */
 /* One key and its value. The catalogue's entries are the same: key a name, value a

@@ -4,7 +4,8 @@
  * every access past its new end a SIGBUS. The handler here looks the address up among our mappings.
  * If it is ours,
  *
- *   1. the mapping's control page is replaced by a private one: commit 0, horizon 2^64 - 1;
+ *   1. the mapping's control page is replaced, in one step, by a private one: commit 0, horizon
+ *      2^64 - 1;
  *   2. a private page of zeros is put under the fault, and the faulting load goes on.
  *
  * The read that was going on sees zeros, and its last step, the load of `horizon`, finds it
@@ -48,14 +49,23 @@ static void *private_page(const struct guarded *map, uint64_t address)
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-/* Makes every view of the mapping invalid. */
+/* Makes every view of the mapping invalid. The page is complete before it is moved into its place,
+ * so nobody sees a control page with a horizon of 0. */
 static int disown(struct guarded *map)
 {
-    struct mc_control *control = private_page(map, map->base + MC_CONTROL_OFFSET);
-    if (control == MAP_FAILED || mprotect(control, PAGE, PROT_READ | PROT_WRITE) != 0) {
+    int protection = map->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    struct mc_control *control =
+        mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (control == MAP_FAILED) {
         return 0;
     }
     shm_store(&control->horizon, UINT64_MAX);
+    if (mprotect(control, PAGE, protection) != 0 ||
+        mremap(control, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+               (void *)(map->base + MC_CONTROL_OFFSET)) == MAP_FAILED) {
+        (void)munmap(control, PAGE);
+        return 0;
+    }
     __atomic_store_n(&map->lost, 1, __ATOMIC_RELEASE);
     return 1;
 }
@@ -134,6 +144,13 @@ void mc_guard_remove(int slot)
 {
     if (slot >= 0) {
         __atomic_store_n(&table[slot].base, 0, __ATOMIC_RELEASE);
+    }
+}
+
+void mc_guard_lose(int slot)
+{
+    if (slot >= 0 && !mc_guard_is_lost(slot)) {
+        (void)disown(&table[slot]); /* what failed is tried again with the next read */
     }
 }
 

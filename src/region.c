@@ -292,6 +292,11 @@ bool mc_region_is_lost(const struct mc_region *region)
     return region->base != NULL && mc_guard_is_lost(region->guard);
 }
 
+void mc_region_lose(const struct mc_region *region)
+{
+    mc_guard_lose(region->guard);
+}
+
 void mc_region_measure(struct mc_region *region)
 {
     struct stat file;

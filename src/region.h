@@ -61,6 +61,9 @@ enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err);
 /* True when somebody truncated the file under the mapping. */
 bool mc_region_is_lost(const struct mc_region *region);
 
+/* Makes it so: the file's end is not where it was. */
+void mc_region_lose(const struct mc_region *region);
+
 /* Looks at the file's size again. */
 void mc_region_measure(struct mc_region *region);
 

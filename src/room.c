@@ -24,6 +24,24 @@ static uint64_t min64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
+{
+    struct mc_space *space = &writer->table.space;
+    struct mc_buddy *buddy = writer->arena.buddy;
+    uint64_t committed = mc_root_end(&writer->root);
+    if (end == space->limit) {
+        return;
+    }
+    if (space->limit != committed || MC_MUTANT_IS(606)) { /* 606: a tail that is still needed */
+        mc_buddy_free(buddy, space->limit / MC_GRANULE - 1, 1);
+    }
+    (void)mc_buddy_reserve(buddy, end / MC_GRANULE - 1, 1); /* free: nothing was ever there */
+    if (!MC_MUTANT_IS(607)) {                               /* 607: a file that looks truncated */
+        mc_tail_write(space, end);
+    }
+    space->limit = end;
+}
+
 /* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
  * just what is needed. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
@@ -49,7 +67,7 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
     if (status != MC_OK) {
         return status; /* the file is longer than we use: harmless, and tried again next time */
     }
-    writer->table.space.limit = target;
+    mc_writer_end_at(writer, target);
     return MC_OK;
 }
 

@@ -251,10 +251,20 @@ enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superb
     return MC_OK;
 }
 
+void mc_view_lose(const struct mc_view *view)
+{
+    if (view->map != NULL && !MC_MUTANT_IS(308)) { /* 308: and the next view is opened as ever */
+        mc_region_lose(&view->map->region);
+    }
+}
+
 /* Whether everything that the root may refer to is inside the file as it is now. */
 static enum mc_status view_fits(struct mc_map *map, const struct mc_root *root,
                                 struct mc_error *err)
 {
+    if (root->file_size < MC_MAP_MIN || root->file_size % MC_GRANULE != 0) {
+        return mc_fail(err, MC_CORRUPT, "the cache's root is damaged: recreate the cache");
+    }
     if (root->file_size > map->region.file_size) {
         mc_region_measure(&map->region);
     }
@@ -272,7 +282,10 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
     struct mc_space space = map_space(map);
     for (int attempt = 0; attempt < VIEW_ATTEMPTS; attempt++) {
         uint64_t generation = shm_load_acquire(&control_of(&space)->commit);
-        *out = (struct mc_view){.map = map, .control = control_of(&space), .space = space};
+        *out = (struct mc_view){.map = map,
+                                .control = control_of(&space),
+                                .tail = mc_tail_mark(&space, MC_MAP_MIN),
+                                .space = space};
         memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
         out->ring_slots = map->superblock.ring_slots;
         if (mc_region_is_lost(&map->region)) {
@@ -294,16 +307,18 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
         }
         enum mc_status status = mc_root_read(&space, &map->superblock, generation, &out->root, err);
         out->root.generation = generation; /* what validity is judged by */
-        if (!mc_view_valid(out)) {
-            shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read
-                                    next */
-            continue;
-        }
-        if (status == MC_OK) {
+        if (mc_view_kept(out) && status == MC_OK) {
             status = view_fits(map, &out->root, err);
+            out->space.limit = out->root.file_size;
+            if (status == MC_OK) {
+                out->tail = mc_tail_mark(&space, out->root.file_size);
+            }
         }
-        out->space.limit = out->root.file_size;
-        return status;
+        if (status == MC_OK ? mc_view_valid(out) : mc_view_kept(out)) {
+            return status;
+        }
+        shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read
+                                next */
     }
     uint64_t horizon = mc_horizon(&space); /* it never passes the commit word, which only rises */
     if (horizon > mc_commit_word(&space)) {
@@ -425,6 +440,11 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 void mc_wake(const struct mc_space *space)
 {
     mc_futex_wake(&control_of(space)->commit);
+}
+
+void mc_tail_write(const struct mc_space *space, uint64_t end)
+{
+    shm_store(mc_tail_mark(space, end), MC_TAIL_MARK);
 }
 
 /* ---- the loader's report ---- */

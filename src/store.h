@@ -82,6 +82,7 @@ enum mc_loader mc_map_loader(const struct mc_map *map);
 struct mc_view {
     struct mc_map *map; /* borrowed: the caller keeps it retained */
     const struct mc_control *control;
+    const shm_byte *tail; /* where MC_TAIL_MARK stands as long as the file is whole */
     struct mc_space
         space; /* the mapping, and the bytes that may be referred to: <= the file's size */
     uint64_t hash_seed[2];
@@ -104,11 +105,27 @@ static inline bool mc_view_current(const struct mc_view *view)
     return shm_load_acquire(&view->control->commit) == view->root.generation;
 }
 
-/* True when nothing that this view refers to has been overwritten so far. */
-static inline bool mc_view_valid(const struct mc_view *view)
+/* True when the loader has not announced yet that it overwrites what this view refers to. */
+static inline bool mc_view_kept(const struct mc_view *view)
 {
     shm_fence_acquire(); /* pairs with the release fence of mc_raise_horizon */
     return shm_load(&view->control->horizon) <= view->root.generation;
+}
+
+/* The file lost its end, with a huge page the kernel may then show zeros where there was data, and
+ * no fault: makes every view of the map invalid for good. */
+void mc_view_lose(const struct mc_view *view);
+
+/* True when nothing that this view refers to has been overwritten or truncated so far. */
+static inline bool mc_view_valid(const struct mc_view *view)
+{
+    uint64_t mark = shm_load(view->tail);
+    bool kept = mc_view_kept(view);
+    if (kept && mark != MC_TAIL_MARK) {
+        mc_view_lose(view);
+        return false;
+    }
+    return kept;
 }
 
 /* What an answer is worth: `status` if the view is valid, else MC_EXPIRED. */
@@ -177,6 +194,21 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
 /* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours, or another version), MC_CORRUPT. */
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
+
+/* Bytes of the file that the generation of this root may refer to, up to and with its tail. */
+static inline uint64_t mc_root_end(const struct mc_root *root)
+{
+    return root->file_size != 0 ? root->file_size : MC_MAP_MIN;
+}
+
+/* Where the mark is in a file that ends at `end`. */
+static inline shm_byte *mc_tail_mark(const struct mc_space *space, uint64_t end)
+{
+    return space->base + end - sizeof(struct mc_tail) + offsetof(struct mc_tail, mark);
+}
+
+/* Marks the end of a file whose last granule nothing refers to. */
+void mc_tail_write(const struct mc_space *space, uint64_t end);
 
 /* The root of generation `generation`, copied; MC_CORRUPT when it is not whole. */
 enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superblock *superblock,

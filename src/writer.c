@@ -69,6 +69,7 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
     struct mc_space space = {.base = region->base, .limit = region->file_size};
     mc_boot_id(boot_id);
     mc_boot_confirm(&space, boot_id);
+    mc_tail_write(&space, space.limit);
     shm_write(region->base, &superblock, sizeof superblock);
     writer->superblock = superblock;
     return MC_OK;
@@ -151,7 +152,8 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
 static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_space *space = &writer->table.space;
-    *space = (struct mc_space){.base = writer->region.base, .limit = writer->region.file_size};
+    uint64_t file_end = writer->region.file_size / MC_GRANULE * MC_GRANULE;
+    *space = (struct mc_space){.base = writer->region.base, .limit = file_end};
     uint64_t generation = mc_commit_word(space);
     enum mc_status status = MC_OK;
     /* all of it: a damaged file may have been looked at before this one */
@@ -163,7 +165,9 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         status =
             mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
     }
-    if (status == MC_OK && writer->root.file_size > space->limit) {
+    uint64_t end = mc_root_end(&writer->root);
+    if (status == MC_OK && (end < MC_MAP_MIN || end > file_end || end % MC_GRANULE != 0 ||
+                            shm_load(mc_tail_mark(space, end)) != MC_TAIL_MARK)) {
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
     }
     if (status == MC_OK && generation != 0) {
@@ -175,21 +179,24 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     if (generation != 0) {
         writer->huge = writer->root.huge;
     }
-    if (mc_arena_create(&writer->arena, space->limit / MC_GRANULE * MC_GRANULE,
-                        writer->superblock.max_size, mc_writer_make_room, writer) != MC_OK) {
+    if (mc_arena_create(&writer->arena, file_end, writer->superblock.max_size, mc_writer_make_room,
+                        writer) != MC_OK) {
         return no_memory(err);
     }
     writer->table.arena = &writer->arena;
-    status = mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
-    if (status != MC_OK) {
-        return no_memory(err);
-    }
+    space->limit = end;
+    (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
+    (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
     status = reserve(writer, writer->root.catalogue, true, err);
+    if (status != MC_OK) {
+        return status;
+    }
     /* before anything is reused, and not before all was found sound */
-    if (status == MC_OK && !MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
+    if (!MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
         mc_raise_horizon(space, generation);
     }
-    return status;
+    mc_writer_end_at(writer, file_end);
+    return MC_OK;
 }
 
 static struct mc_writer *writer_new(const struct mc_writer_options *options)
@@ -495,13 +502,12 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
     *out = (struct mc_view){
         .control =
             (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
+        .tail = mc_tail_mark(&writer->table.space, mc_root_end(&writer->root)),
         .space = writer->table.space,
         .ring_slots = writer->superblock.ring_slots,
         .root = writer->root,
     };
-    if (writer->root.file_size != 0) { /* something was published */
-        out->space.limit = writer->root.file_size;
-    }
+    out->space.limit = mc_root_end(&writer->root);
     memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
 }
 
@@ -559,6 +565,13 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     if (mc_region_is_lost(&writer->region)) {
         return mc_fail(err, MC_CORRUPT,
                        "the cache file was truncated while it was in use: recreate it");
+    }
+    uint64_t end = mc_root_end(&writer->root);
+    if (mc_arena_prepare(&writer->arena, 1) != MC_OK) {
+        return no_memory(err);
+    }
+    if (space->limit != end) { /* the generation that ends here is the last that needs its tail */
+        mc_arena_release(&writer->arena, end - sizeof(struct mc_tail), sizeof(struct mc_tail));
     }
     if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
         return no_memory(err);
