@@ -42,7 +42,7 @@ PyObject *mc_collection_get_raw(PyObject *self_object, PyObject *object)
                 }
                 mc_copy(PyBytes_AS_STRING(bytes), hit.value, hit.value_len);
             }
-            status = mc_view_settle(&reading->view, status);
+            status = mc_view_settle_value(&reading->view, &hit, status);
             if (status == MC_OK) {
                 return bytes;
             }
@@ -92,7 +92,7 @@ static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *
             element.name_len = 0;
         }
     }
-    *status = mc_view_settle(&reading->view, *status);
+    *status = mc_view_settle_value(&reading->view, &hit, *status);
     if (*status == MC_OK) {
         value = mc_value_from_element(self->options, &element);
     }
@@ -306,6 +306,7 @@ static enum mc_status ask_file(mc_collection_object *self, const struct mc_readi
             }
             mc_copy(bytes, hit->value, hit->value_len);
             stage->documents[stage->which[i]] = document;
+            worst = mc_hit_stands(hit) ? MC_OK : MC_EXPIRED;
         }
     }
     return mc_view_settle(&reading->view, worst);

@@ -137,7 +137,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
             return NULL;
         }
     }
-    *status = mc_view_settle(&reading->view, *status);
+    *status = mc_view_settle_value(&reading->view, &hit, *status);
     if (*status == MC_EXPIRED) {
         if (document != NULL) {
             mc_document_abandon(document);

@@ -38,7 +38,7 @@ _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machin
 
 /* ---- superblock ---- */
 #define MC_MAGIC "mmapcach"
-#define MC_VERSION 1u
+#define MC_VERSION 2u
 #define MC_LOCK_SUFFIX ".lock" /* the lock file of a cache is its path and this */
 #define MC_BYTE_ORDER 0x01020304u
 
@@ -157,5 +157,9 @@ _Static_assert(sizeof(struct mc_collection_record) == 32, "collection record");
 /* ---- arena: the table (see table.h) ---- */
 #define MC_LINE_SLOTS 8u /* slots of 8 bytes in a cache line */
 #define MC_LINE_BYTES 64u
+/* An unused slot of a page, and an unused reference of a node: no word of either is ever 0, so that
+ * zeros where a file was truncated, or never written, are not mistaken for "absent". No entry and
+ * no page is at granule 1, which is in the superblock. */
+#define MC_UNUSED UINT64_C(1)
 
 #endif

@@ -320,7 +320,7 @@ PyObject *mc_view_state_bytes(struct mc_module *module, const struct mc_view *vi
     if (*status == MC_OK) {
         mc_copy(PyBytes_AS_STRING(bytes), hit.value, hit.value_len);
     }
-    *status = mc_view_settle(view, *status);
+    *status = mc_view_settle_value(view, &hit, *status);
     if (*status == MC_EXPIRED || *status == MC_CORRUPT) {
         Py_CLEAR(bytes);
         if (*status == MC_CORRUPT) {

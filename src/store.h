@@ -177,6 +177,17 @@ static inline void mc_copy(void *to, const shm_byte *from, size_t len)
     shm_read(to, from, len);
 }
 
+/* The same as mc_view_settle for a value that was read, which needs one look more. While the kernel
+ * zeroes what a truncation cut off a huge page, from its low end to its high one, the tail is the
+ * last to go; but zeros in a value then come behind zeros in the header before it. */
+static inline enum mc_status mc_view_settle_value(const struct mc_view *view,
+                                                  const struct mc_hit *hit, enum mc_status status)
+{
+    shm_fence_acquire();
+    bool stands = status != MC_OK || mc_hit_stands(hit);
+    return mc_view_valid(view) && stands ? status : MC_EXPIRED;
+}
+
 /* ---- iteration ---- */
 
 /* A walk over every entry of the table at `root` (a collection's, or view->root.catalogue), in hash

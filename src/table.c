@@ -26,7 +26,7 @@ enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, stru
     hit->birth = stamp & STAMP_BIRTH_MASK;
     hit->key = entry + sizeof(struct mc_entry);
     hit->value = hit->key + hit->key_len;
-    bool fits = hit->key_len <= MC_KEY_MAX && hit->value_len <= MC_DOCUMENT_MAX &&
+    bool fits = stamp != 0 && hit->key_len <= MC_KEY_MAX && hit->value_len <= MC_DOCUMENT_MAX &&
                 offset + mc_entry_bytes(hit->key_len, hit->value_len) <= space->limit;
     return fits ? MC_OK : MC_CORRUPT;
 }
@@ -62,8 +62,8 @@ enum mc_status mc_page_find(const struct mc_space *space, uint64_t ref, unsigned
         uint64_t at = ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
             uint64_t slot = shm_load(space->base + at);
-            if (slot == 0) {
-                return MC_ABSENT;
+            if (slot <= MC_UNUSED) {
+                return slot == MC_UNUSED ? MC_ABSENT : MC_CORRUPT;
             }
             if (slot_tag(slot) == tag) {
                 enum mc_status status = entry_match(space, slot_offset(slot), key, hit);
@@ -98,8 +98,11 @@ static enum mc_status descend(const struct mc_space *space, uint64_t root, uint6
             return MC_OK;
         }
         bits = ref_size(here);
-        here =
-            shm_load(space->base + ref_offset(here) + 8 * (uint64_t)node_index(hash, level, bits));
+        const shm_byte *at =
+            space->base + ref_offset(here) + 8 * (uint64_t)node_index(hash, level, bits);
+        if (!ref_of_word(shm_load(at), &here)) {
+            return MC_CORRUPT;
+        }
     }
 }
 
@@ -135,7 +138,7 @@ bool mc_table_still(const struct mc_space *space, uint64_t root, uint64_t hash, 
             if (slot == wanted) {
                 return mc_entry_read(space, offset, &hit) == MC_OK && hit.birth == birth;
             }
-            if (slot == 0) {
+            if (slot <= MC_UNUSED) {
                 return false;
             }
         }
@@ -233,13 +236,13 @@ static enum mc_status walk_refs(struct mc_walk *walk)
     const shm_byte *node = walk->space.base + ref_offset(level->ref);
     while (level->index - 1 < UINT32_C(1) << bits) {
         uint32_t index = level->index - 1;
-        uint64_t ref = shm_load(node + 8 * (uint64_t)index);
+        uint64_t ref;
+        if (!ref_of_word(shm_load(node + 8 * (uint64_t)index), &ref) || ref_depth(ref) > bits) {
+            return MC_CORRUPT;
+        }
         if (ref == 0) {
             level->index++;
             continue;
-        }
-        if (ref_depth(ref) > bits) {
-            return MC_CORRUPT;
         }
         uint32_t run = run_length(bits, ref_depth(ref));
         for (uint32_t i = 0; i < run; i++) { /* the whole run must be there, from its first place */
@@ -275,8 +278,11 @@ static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
         uint32_t index = level->index++ - 1;
         uint64_t slot = shm_load(page + 8 * (uint64_t)index);
         walk_prefetch(walk, page, index, slots);
-        if (slot == 0) {
+        if (slot == MC_UNUSED) {
             continue;
+        }
+        if (slot == 0) {
+            return MC_CORRUPT;
         }
         level->used++;
         enum mc_status status = mc_entry_read(&walk->space, slot_offset(slot), &item->hit);

@@ -68,6 +68,12 @@ struct mc_hit {
     uint64_t birth;  /* generation in which it was written */
 };
 
+/* Whether the header of an entry that was found still is one: none is all zeros. */
+static inline bool mc_hit_stands(const struct mc_hit *hit)
+{
+    return shm_load(hit->key - sizeof(struct mc_entry) + offsetof(struct mc_entry, stamp)) != 0;
+}
+
 /* ---- reading: any process ---- */
 
 /* MC_OK, MC_ABSENT or MC_CORRUPT; needs key->hash. */

@@ -89,6 +89,18 @@ static inline bool ref_is_sound(uint64_t ref, unsigned level, unsigned parent_bi
            (level == 0 || (depth == parent_bits && parent_bits == MC_NODE_BITS));
 }
 
+/* A word of a node as the reference it stands for: *ref is 0 for an unused one. False: 0 itself. */
+static inline bool ref_of_word(uint64_t word, uint64_t *ref)
+{
+    *ref = word == MC_UNUSED ? 0 : word;
+    return word != 0;
+}
+
+static inline uint64_t word_of_ref(uint64_t ref)
+{
+    return ref != 0 ? ref : MC_UNUSED;
+}
+
 /* The bits of the hash that pick a reference in a node of 2^bits below `level` others. */
 static inline uint32_t node_index(uint64_t hash, unsigned level, unsigned bits)
 {

@@ -58,7 +58,9 @@ static void page_begin(struct page *page, unsigned lines, unsigned depth)
     page->lines = lines;
     page->depth = depth;
     page->count = 0;
-    memset(page->slots, 0, (size_t)lines * MC_LINE_BYTES);
+    for (unsigned i = 0; i < lines * MC_LINE_SLOTS; i++) {
+        page->slots[i] = MC_UNUSED;
+    }
 }
 
 /* Puts a slot where a search for its tag will find it. */
@@ -68,7 +70,7 @@ static unsigned page_insert(struct page *page, uint64_t slot)
     for (;;) {
         uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++) {
-            if (slots[i] == 0) {
+            if (slots[i] == MC_UNUSED) {
                 slots[i] = slot;
                 page->count++;
                 return line * MC_LINE_SLOTS + i;
@@ -86,7 +88,7 @@ static unsigned page_gather(const struct mc_table_writer *writer, uint64_t ref,
     unsigned total = ref_size(ref) * MC_LINE_SLOTS;
     shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
     for (unsigned i = 0; i < total; i++) {
-        if (slots[i] != 0) {
+        if (slots[i] != MC_UNUSED) {
             slots[count++] = slots[i];
         }
     }
@@ -158,7 +160,10 @@ static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *
         bits = ref_size(ref);
         uint32_t index = node_index(hash, path->levels, bits);
         path->steps[path->levels] = (struct step){.ref = ref, .index = index};
-        ref = shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)index);
+        const shm_byte *at = writer->space.base + ref_offset(ref) + 8 * (uint64_t)index;
+        if (!ref_of_word(shm_load(at), &ref)) {
+            return MC_CORRUPT;
+        }
     }
 }
 
@@ -175,7 +180,7 @@ static void path_link(const struct mc_table_writer *writer, struct path *path, u
     uint32_t run = run_length(ref_size(step->ref), depth);
     uint32_t first = step->index & ~(run - 1);
     for (uint32_t i = first; i < first + run; i++) {
-        shm_store(writer->space.base + ref_offset(step->ref) + 8 * (uint64_t)i, ref);
+        shm_store(writer->space.base + ref_offset(step->ref) + 8 * (uint64_t)i, word_of_ref(ref));
     }
 }
 
@@ -246,7 +251,8 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
     enum mc_status status = mc_arena_alloc_small(writer->arena, 16, MC_GRANULE, &offset);
     if (status == MC_OK) {
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
-        shm_write(writer->space.base + offset, halves, 16);
+        uint64_t words[2] = {word_of_ref(halves[0]), word_of_ref(halves[1])};
+        shm_write(writer->space.base + offset, words, sizeof words);
         path_link(writer, path, path->levels, depth, ref_node(offset, 1, depth));
     }
     return status;
@@ -363,7 +369,7 @@ static bool page_add_in_place(struct mc_table_writer *writer, struct path *path,
     for (;; line = line + 1 == lines ? 0 : line + 1) {
         shm_byte *at = writer->space.base + ref_offset(path->page) + (uint64_t)line * MC_LINE_BYTES;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
-            if (shm_load(at) == 0) {
+            if (shm_load(at) == MC_UNUSED) {
                 shm_store(at, slot);
                 path_link(writer, path, path->levels, path_depth(path), path->page + REF_USED_ONE);
                 return true;
@@ -471,7 +477,7 @@ static void path_prune(struct mc_table_writer *writer, struct path *path)
     for (unsigned level = path->levels; level > 0; level--) {
         uint64_t ref = path->steps[level - 1].ref;
         for (uint32_t i = 0; i < UINT32_C(1) << ref_size(ref); i++) {
-            if (shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)i) != 0) {
+            if (shm_load(writer->space.base + ref_offset(ref) + 8 * (uint64_t)i) != MC_UNUSED) {
                 return;
             }
         }

@@ -146,7 +146,8 @@ static PyObject *iterator_next(PyObject *self_object)
             return NULL;
         }
     }
-    if (!mc_view_valid(&self->reading->view)) {
+    if (mc_view_settle_value(&self->reading->view, hit, MC_OK) != MC_OK) {
+        self->status = MC_EXPIRED;
         Py_XDECREF(document);
         return finish(self);
     }

@@ -1,5 +1,10 @@
 /* test_guard.c - a cache file truncated under its readers: an answer or an error, never a signal.
+ *
+ * Where the file ends within a huge page there is no signal: the kernel zeroes what was cut off,
+ * from its low end to its high one, and the mapping may go on showing the page. Here the test
+ * writes these zeros, finished and half done.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -65,6 +70,146 @@ static void test_writer(void)
     remove_cache(test_path());
 }
 
+/* The file's bytes, to be zeroed. */
+static uint8_t *file_bytes(void)
+{
+    int fd = open(test_path(), O_RDWR);
+    CHECK(fd >= 0);
+    uint8_t *bytes = mmap(NULL, MC_MAP_MIN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(bytes != MAP_FAILED && close(fd) == 0);
+    return bytes;
+}
+
+/* All keys of the first collection, which are all there, while words from `from` on are being
+ * zeroed: each is found as it is or known not to be known, but for the one entry that the file's
+ * new end may cut in two. Returns how many were found. */
+static unsigned read_zeroed(const struct mc_view *view, uint64_t root, uint64_t from)
+{
+    unsigned found = 0, absent = 0;
+    for (int k = 0; k < KEYS; k++) {
+        uint8_t expected[DOCUMENT_MOST], got[DOCUMENT_MOST];
+        struct mc_key key;
+        struct mc_hit hit;
+        mc_key_from_int64(k, &key);
+        key.hash = mc_view_hash(view, &key);
+        enum mc_status status = mc_find(view, root, &key, &hit);
+        if (status == MC_OK && hit.value_len <= sizeof got) {
+            mc_copy(got, hit.value, hit.value_len);
+        }
+        status = mc_view_settle_value(view, &hit, status);
+        CHECK(status != MC_ABSENT || absent++ == 0); /* its key was cut off */
+        CHECK(status <= MC_ABSENT || status == MC_CORRUPT || status == MC_EXPIRED);
+        if (status == MC_OK) {
+            uint64_t end = hit.offset + mc_entry_bytes(hit.key_len, hit.value_len);
+            bool cut = from > hit.offset && from < end;
+            CHECK(cut || hit.value_len == make_document(expected, k, k));
+            CHECK(cut || memcmp(expected, got, hit.value_len) == 0);
+            found++;
+        }
+    }
+    return found;
+}
+
+/* The kernel half-way through its zeros: they begin at any word and end at any line before the
+ * tail, for it zeroes whole lines. */
+static void test_zeros_half_done(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    struct mc_map *map;
+    struct mc_view view;
+    struct mc_collection collection;
+    static uint8_t original[MC_MAP_MIN];
+    unsigned found = 0, tried = 0;
+    fill(&writer, &oracle);
+    uint8_t *bytes = file_bytes();
+    memcpy(original, bytes, MC_MAP_MIN);
+    uint64_t used = MC_MAP_MIN - sizeof(struct mc_tail);
+    while (original[used - 1] == 0) {
+        used--;
+    }
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    CHECK_OK(
+        mc_view_collection(&view, collection_names[0], strlen(collection_names[0]), &collection));
+    uint64_t step = 8 + 8 * test_below(3), arena = MC_RING_OFFSET + 4 * sizeof(struct mc_root);
+    for (uint64_t from = arena; from < used; from += step) {
+        uint64_t to = (from + 1 + test_below(used - from)) / MC_LINE_BYTES * MC_LINE_BYTES;
+        to = to > from ? to : from + MC_LINE_BYTES - from % MC_LINE_BYTES;
+        memset(bytes + from, 0, to - from);
+        found += read_zeroed(&view, collection.root, from);
+        tried += KEYS;
+        memcpy(bytes + from, original + from, to - from);
+    }
+    CHECK(found > 0 && found < tried && mc_view_valid(&view));
+    CHECK_EQ(read_zeroed(&view, collection.root, 0), KEYS);
+    CHECK_EQ(munmap(bytes, MC_MAP_MIN), 0);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
+/* The zeros are complete, so the last byte is one: nobody believes this file any more. */
+static void test_without_tail(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    struct mc_map *map;
+    struct mc_view view, own;
+    struct mc_check_report report;
+    struct mc_writer_options options = small_options();
+    fill(&writer, &oracle);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    mc_writer_view(writer, &own);
+    CHECK(mc_view_valid(&view) && mc_view_valid(&own));
+    uint8_t *bytes = file_bytes();
+    bytes[MC_MAP_MIN - 1] = 0;
+    CHECK(!mc_view_valid(&own)); /* and nothing is done about it: it is the writer's to see */
+    CHECK(!mc_view_valid(&view) && !mc_view_current(&view));
+    CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
+    CHECK_EQ(mc_check(&own, &report, &test_error), MC_EXPIRED);
+    mc_map_release(map);
+    mc_writer_close(writer);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
+    CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
+    CHECK_EQ(munmap(bytes, MC_MAP_MIN), 0);
+    mc_map_release(map);
+}
+
+/* A file that grows gets another tail, and the last generation keeps its own. */
+static void test_tail_moves(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    struct mc_map *map;
+    struct mc_view before, after;
+    uint8_t large[4096] = {0};
+    uint64_t generation;
+    bool equal;
+    fill(&writer, &oracle);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_OK(mc_view_open(map, &before, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int64_t k = 0; k < 1000; k++) { /* 4 MiB: it grows at least twice */
+        struct mc_key key;
+        bool changed;
+        mc_key_from_int64(k, &key);
+        CHECK_OK(
+            mc_batch_put(writer, "large", 5, &key, large, sizeof large, &changed, &test_error));
+    }
+    CHECK(mc_view_current(&before));
+    CHECK_OK(view_equals(&before, &oracle, &equal));
+    CHECK(equal);
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    CHECK(
+        !mc_view_valid(&before)); /* without retention it is reclaimed at once; no more than that */
+    CHECK_OK(mc_view_open(map, &after, &test_error));
+    CHECK(after.root.file_size > before.root.file_size && mc_view_valid(&after));
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
 static volatile sig_atomic_t foreign_faults;
 static void *foreign_page;
 
@@ -106,6 +251,9 @@ int main(void)
         read_truncated(&oracle, test_below(MC_MAP_MIN - 4096));
         mc_writer_close(writer);
     }
+    test_zeros_half_done();
+    test_without_tail();
+    test_tail_moves();
     test_writer();
     test_chain();
     remove_cache(test_path());
