@@ -65,14 +65,20 @@ bool mc_collection_again(mc_collection_object *self, unsigned *tries);
 /* Sets CorruptError for this collection. Always NULL. */
 PyObject *mc_collection_corrupt(mc_collection_object *self);
 
-/* Copies what a hit found into a new Document: NULL with MemoryError. The hit is checked only as
- * far as that it lies in the map; the caller validates the view before anybody sees the document.
- */
-PyObject *mc_collection_copy(mc_collection_object *self, const struct mc_hit *hit);
+/* What a read makes of a value. */
+enum mc_form { MC_FORM_DOCUMENT, MC_FORM_RAW /* bytes */ };
 
-/* Tells the front cache what was found; nothing, when the reading is of another file. */
+/* Copies what a hit found into a new object: NULL with MemoryError. The hit is checked only as far
+ * as that it lies in the map; the caller validates the view before anybody sees the object. */
+PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
+                             const struct mc_hit *hit);
+
+/* Tells the front cache what was found (NULL: nothing); a no-op when the reading is of another
+ * file.
+ */
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
-                            const struct mc_key *key, const struct mc_hit *hit, PyObject *document);
+                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
+                            PyObject *found);
 
 /* True when the front cache speaks of the same file as the reading. */
 static inline bool mc_collection_fronted(const mc_collection_object *self,
@@ -86,7 +92,6 @@ static inline bool mc_collection_fronted(const mc_collection_object *self,
 PyObject *mc_collection_get_many(PyObject *self, PyObject *keys);
 PyObject *mc_collection_pluck(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames);
-PyObject *mc_collection_get_raw(PyObject *self, PyObject *key);
 
 /* views.c */
 PyObject *mc_collection_view(mc_collection_object *collection, enum mc_view_kind kind);

@@ -1,4 +1,4 @@
-/* collection_many.c - Collection: get_raw, pluck and get_many.
+/* collection_many.c - Collection: pluck and get_many.
  *
  * get_many works in stages of up to MC_FIND_MANY keys, so that the cache misses of different keys
  * overlap instead of adding up:
@@ -12,53 +12,6 @@
 #include "collection.h"
 
 #include "pykey.h"
-
-/* ---- get_raw ---- */
-
-PyObject *mc_collection_get_raw(PyObject *self_object, PyObject *object)
-{
-    mc_collection_object *self = (mc_collection_object *)self_object;
-    struct mc_key key;
-    uint8_t scratch[MC_KEY_MAX];
-    unsigned tries = 0;
-    enum mc_pykey_result converted = mc_pykey_from(self->options, object, &key, scratch, NULL);
-    if (converted == MC_PYKEY_ERROR) {
-        return NULL;
-    }
-    for (;;) {
-        struct mc_reading *reading;
-        struct mc_hit hit;
-        PyObject *bytes = NULL;
-        enum mc_status status = mc_collection_begin(self, &reading);
-        if (status == MC_OK && converted == MC_PYKEY_NEVER) {
-            status = MC_ABSENT;
-        } else if (status == MC_OK) {
-            key.hash = mc_view_hash(&reading->view, &key);
-            status = mc_find(&reading->view, self->table.root, &key, &hit);
-            if (status == MC_OK) {
-                bytes = PyBytes_FromStringAndSize(NULL, hit.value_len);
-                if (bytes == NULL) {
-                    return NULL;
-                }
-                mc_copy(PyBytes_AS_STRING(bytes), hit.value, hit.value_len);
-            }
-            status = mc_view_settle_value(&reading->view, &hit, status);
-            if (status == MC_OK) {
-                return bytes;
-            }
-            Py_XDECREF(bytes);
-        }
-        if (status == MC_ABSENT) {
-            Py_RETURN_NONE;
-        }
-        if (status == MC_CLOSED || (status == MC_EXPIRED && !mc_collection_again(self, &tries))) {
-            return NULL;
-        }
-        if (status != MC_EXPIRED) {
-            return mc_collection_corrupt(self);
-        }
-    }
-}
 
 /* ---- pluck ---- */
 
@@ -321,7 +274,7 @@ static void remember_all(mc_collection_object *self, const struct mc_reading *re
     }
     front->misses += stage->left;
     for (size_t i = 0; i < stage->left; i++) {
-        mc_collection_remember(self, reading, &stage->keys[i], &stage->hits[i],
+        mc_collection_remember(self, reading, MC_FORM_DOCUMENT, &stage->keys[i], &stage->hits[i],
                                stage->documents[stage->which[i]]);
     }
 }

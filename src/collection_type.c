@@ -63,31 +63,46 @@ PyObject *mc_collection_corrupt(mc_collection_object *self)
     return NULL;
 }
 
-PyObject *mc_collection_copy(mc_collection_object *self, const struct mc_hit *hit)
+PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
+                             const struct mc_hit *hit)
 {
-    uint8_t *bytes;
-    PyObject *document = mc_document_new(self->options, hit->value_len, &bytes);
-    if (document != NULL) {
+    uint8_t *bytes = NULL;
+    PyObject *copy;
+    if (form == MC_FORM_DOCUMENT) {
+        copy = mc_document_new(self->options, hit->value_len, &bytes);
+    } else {
+        copy = PyBytes_FromStringAndSize(NULL, hit->value_len);
+        bytes = copy == NULL ? NULL : (uint8_t *)PyBytes_AS_STRING(copy);
+    }
+    if (copy != NULL) {
         mc_copy(bytes, hit->value, hit->value_len);
     }
-    return document;
+    return copy;
+}
+
+/* Whose keys these are in the front cache. */
+static inline uint32_t channel_of(const mc_collection_object *self, enum mc_form form)
+{
+    return form == MC_FORM_DOCUMENT ? self->channel : self->channel | MC_FRONT_RAW;
 }
 
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
-                            const struct mc_key *key, const struct mc_hit *hit, PyObject *document)
+                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
+                            PyObject *found)
 {
     uint64_t generation = reading->view.root.generation;
     struct mc_front_fact fact = {.birth = generation, .seen = generation};
-    if (document != NULL) {
-        fact.document = document;
+    if (found != NULL) {
+        fact.document = found;
         fact.offset = hit->offset;
         fact.birth = hit->birth;
-        fact.bytes = mc_document_memory(document);
+        fact.bytes = form == MC_FORM_DOCUMENT ? mc_document_memory(found)
+                                              : sizeof(PyBytesObject) + hit->value_len;
         if (fact.birth > generation) { /* damaged, or hostile: no use asking about it later */
             return;
         }
     }
-    mc_front_put(&self->reader->front, self->channel, key, &fact);
+    mc_front_put(&self->reader->front, channel_of(self, form), key, &fact);
 }
 
 /* ---- get ---- */
@@ -104,14 +119,20 @@ static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bo
     return Py_NewRef(entry->document);
 }
 
-/* One attempt at a key that the front cache does not simply have. *expired: try again. */
+/* How a read goes about it. */
+struct manner {
+    enum mc_form form;
+    bool asks; /* the front cache, and tells it what it found */
+};
+
+/* One attempt at a key that the front cache does not simply have. MC_EXPIRED: try again. */
 static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *reading,
-                              const struct mc_key *key, struct mc_front_entry *entry,
-                              enum mc_status *status)
+                              struct manner manner, const struct mc_key *key,
+                              struct mc_front_entry *entry, enum mc_status *status)
 {
     struct mc_front *front = &self->reader->front;
     struct mc_hit hit;
-    PyObject *document = NULL;
+    PyObject *found = NULL;
     if (entry != NULL && entry->document != NULL &&
         mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
                        entry->birth)) {
@@ -131,30 +152,27 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
         *status = MC_CORRUPT;
     }
     if (*status == MC_OK) {
-        document = mc_collection_copy(self, &hit);
-        if (document == NULL) {
+        found = mc_collection_copy(self, manner.form, &hit);
+        if (found == NULL) {
             *status = MC_NOMEM;
             return NULL;
         }
     }
     *status = mc_view_settle_value(&reading->view, &hit, *status);
     if (*status == MC_EXPIRED) {
-        if (document != NULL) {
-            mc_document_abandon(document);
-        }
-        return NULL;
-    }
-    if (front->max_entries != 0 && *status != MC_CORRUPT) {
+        Py_CLEAR(found);
+    } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
         front->misses++;
         if (mc_collection_fronted(self, reading)) {
-            mc_collection_remember(self, reading, key, &hit, document);
+            mc_collection_remember(self, reading, manner.form, key, &hit, found);
         }
     }
-    return document;
+    return found;
 }
 
 /* The whole way of one key, as in the picture above. */
-static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absent)
+static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObject *object,
+                       bool *absent)
 {
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
@@ -179,11 +197,11 @@ static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absen
         }
         if (status == MC_OK) {
             key.hash = mc_view_hash(&reading->view, &key);
-            if (mc_collection_fronted(self, reading)) {
+            if (manner.asks && mc_collection_fronted(self, reading)) {
                 if (front->misses > front->hits) { /* then both will be cold: one wait for two */
                     mc_table_touch(&reading->view.space, self->table.root, key.hash);
                 }
-                entry = mc_front_find(front, self->channel, &key);
+                entry = mc_front_find(front, channel_of(self, manner.form), &key);
             }
             if (entry != NULL && mc_front_may_alias(object)) {
                 mc_front_set_alias(front, entry, object);
@@ -191,7 +209,7 @@ static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absen
             if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
                 return answer(front, entry, absent);
             }
-            document = find_in_file(self, reading, &key, entry, &status);
+            document = find_in_file(self, reading, manner, &key, entry, &status);
         }
         switch (status) {
         case MC_OK:
@@ -213,7 +231,8 @@ static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absen
 }
 
 /* The same, with the shortest way first: a key object that was seen before. */
-static inline PyObject *lookup(mc_collection_object *self, PyObject *object, bool *absent)
+static inline PyObject *lookup(mc_collection_object *self, struct manner manner, PyObject *object,
+                               bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
     struct mc_front *front = &self->reader->front;
@@ -222,14 +241,17 @@ static inline PyObject *lookup(mc_collection_object *self, PyObject *object, boo
     if (reading == NULL) {
         return NULL;
     }
-    if (mc_collection_fronted(self, reading)) {
-        entry = mc_front_by_object(front, self->channel, object, reading->view.root.generation);
+    if (manner.asks && mc_collection_fronted(self, reading)) {
+        entry = mc_front_by_object(front, channel_of(self, manner.form), object,
+                                   reading->view.root.generation);
         if (entry != NULL) {
             return answer(front, entry, absent);
         }
     }
-    return fetch(self, object, absent);
+    return fetch(self, manner, object, absent);
 }
+
+static const struct manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
 
 PyDoc_STRVAR(get_doc,
              "get($self, /, key, default=None)\n--\n\n"
@@ -252,14 +274,14 @@ static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_
     } else if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
         return NULL;
     }
-    document = lookup((mc_collection_object *)self, values[0], &absent);
+    document = lookup((mc_collection_object *)self, as_document, values[0], &absent);
     return document == NULL && absent ? Py_NewRef(values[1]) : document;
 }
 
 static PyObject *collection_subscript(PyObject *self, PyObject *key)
 {
     bool absent;
-    PyObject *document = lookup((mc_collection_object *)self, key, &absent);
+    PyObject *document = lookup((mc_collection_object *)self, as_document, key, &absent);
     if (document == NULL && absent) {
         PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
         if (packed != NULL) {
@@ -268,6 +290,23 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
         }
     }
     return document;
+}
+
+PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
+                          "The document's BSON as MongoDB sent it, as bytes, or None.");
+
+static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    struct mc_front *front = &self->reader->front;
+    struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
+    uint64_t before = front->hits + front->revalidations;
+    bool absent;
+    PyObject *bytes = lookup(self, manner, key, &absent);
+    if (manner.asks) {
+        mc_front_asked(front, front->hits + front->revalidations != before);
+    }
+    return bytes == NULL && absent ? Py_NewRef(Py_None) : bytes;
 }
 
 /* ---- in, len ---- */
@@ -444,8 +483,6 @@ PyDoc_STRVAR(get_many_doc,
              "get_many($self, keys, /)\n--\n\n"
              "A dict of those keys that are there, with their Documents, all of one generation.\n\n"
              "keys: an iterable of keys. Raises TypeError for a key that Python cannot hash.");
-PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
-                          "The document's BSON as MongoDB sent it, as bytes, or None.");
 PyDoc_STRVAR(
     pluck_doc,
     "pluck($self, /, key, path, default=None)\n--\n\n"
@@ -459,7 +496,7 @@ PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and D
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))collection_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_many", mc_collection_get_many, METH_O, get_many_doc},
-    {"get_raw", mc_collection_get_raw, METH_O, get_raw_doc},
+    {"get_raw", collection_get_raw, METH_O, get_raw_doc},
     {"pluck", (PyCFunction)(void (*)(void))mc_collection_pluck, METH_FASTCALL | METH_KEYWORDS,
      pluck_doc},
     {"keys", collection_keys, METH_NOARGS, keys_doc},

@@ -6,7 +6,7 @@
  *      PyObject *document = mc_document_new(state, options, len, &bytes);
  *      memcpy(bytes, map + offset, len);                    ... through the funnel
  *      if (the generation was reclaimed meanwhile)
- *          mc_document_abandon(document), try again;        or: else return document;
+ *          Py_DECREF(document), try again;                  or: else return document;
  *
  * Between new and the validated copy the object must not be seen by Python. A Document holds no
  * reference that leads back to it and is not tracked by the garbage collector. Any number of
@@ -144,12 +144,6 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
 /* A Document of len bytes (5 or more) that the caller fills through *bytes before anything else
  * happens; NULL with MemoryError. Takes its own reference to options. */
 PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
-
-/* Gives an unfilled document back. The same as Py_DECREF; named for the reader of the code. */
-static inline void mc_document_abandon(PyObject *document)
-{
-    Py_DECREF(document);
-}
 
 static inline bool mc_document_check(const struct mc_document_state *state, PyObject *object)
 {

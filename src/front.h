@@ -18,8 +18,10 @@
  *
  * Full, it takes in a key on its second visit only: `door` remembers 16 bits of each of the last
  * four keys turned away at a place, so that keys read once neither cost an allocation nor push out
- * others. Who has to go is found by CLOCK: a hand over the entries that spares whoever was read
- * since it last came by.
+ * others. get_raw's answers are kept as well, as bytes and in a channel of their own; but whoever
+ * reads raw bytes may as well have the file's as ours, so a process whose raw reads find little
+ * here asks every eighth time only. Who has to go is found by CLOCK: a hand over the entries that
+ * spares whoever was read since it last came by.
  *
  * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at
  * most max_bytes; count <= max_entries. One per reader, used under the GIL only.
@@ -36,14 +38,17 @@
 #define MC_FRONT_BYTES_DEFAULT (16u << 20)
 #define MC_FRONT_ENTRIES_DEFAULT 16384u
 #define MC_FRONT_ENTRIES_MAX (1u << 26)
-#define MC_FRONT_TAGS 4u  /* of keys turned away, in a word of door */
-#define MC_FRONT_WAYS 2u  /* aliases that may share a place */
-#define MC_FRONT_NEAR 40u /* bytes of a key that are kept in the entry itself */
+#define MC_FRONT_TAGS 4u                 /* of keys turned away, in a word of door */
+#define MC_FRONT_WAYS 2u                 /* aliases that may share a place */
+#define MC_FRONT_NEAR 40u                /* bytes of a key that are kept in the entry itself */
+#define MC_FRONT_RAW (UINT32_C(1) << 31) /* in a channel: its objects are bytes, not Documents */
+#define MC_FRONT_WORTH_MOST 64u          /* raw misses until it is not asked each time */
+#define MC_FRONT_WORTH_EVERY 8u          /* raw reads of which one asks then */
 
 enum mc_front_state { MC_FRONT_FREE, MC_FRONT_USED, MC_FRONT_VISITED };
 
 struct mc_front_entry {
-    PyObject *document;   /* owned; NULL: there is no such key */
+    PyObject *document;   /* owned, a Document or bytes; NULL: there is no such key */
     PyObject *alias;      /* owned: a key object with this key, or NULL */
     uint64_t birth, seen; /* generations, both included */
     uint64_t offset;      /* of the entry in the file; of a free one: the next free index + 1 */
@@ -77,12 +82,33 @@ struct mc_front {
     uint64_t *door;    /* four tags of 16 bits, the latest one lowest */
     uint64_t bytes;
     uint64_t hits, misses, revalidations, evictions;
+    uint32_t worth;   /* raw hits less raw misses, 0 to MC_FRONT_WORTH_MOST */
+    uint32_t unasked; /* raw reads since the last one that asked */
 };
 
 void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entries);
 
 /* Forgets everything and gives the memory back; the limits and the counters stay. */
 void mc_front_clear(struct mc_front *front);
+
+/* Whether a raw read should ask, and what came of it when it did. */
+static inline bool mc_front_worth_asking(struct mc_front *front)
+{
+    if (front->worth > 0 || ++front->unasked == MC_FRONT_WORTH_EVERY) {
+        front->unasked = 0;
+        return true;
+    }
+    return false;
+}
+
+static inline void mc_front_asked(struct mc_front *front, bool hit)
+{
+    if (hit) {
+        front->worth = front->worth < MC_FRONT_WORTH_MOST ? front->worth + 1 : front->worth;
+    } else {
+        front->worth -= front->worth > 0;
+    }
+}
 
 /* The 32 bits by which a key of a channel is found. */
 static inline uint32_t mc_front_hash(const struct mc_key *key, uint32_t channel)

@@ -141,7 +141,7 @@ static PyObject *iterator_next(PyObject *self_object)
         mc_copy(bytes, hit->key, hit->key_len);
     }
     if (self->kind != MC_KEYS) {
-        document = mc_collection_copy(self->collection, hit);
+        document = mc_collection_copy(self->collection, MC_FORM_DOCUMENT, hit);
         if (document == NULL) {
             return NULL;
         }
