@@ -12,7 +12,6 @@
 
 #include "format.h"
 #include "mutant.h"
-#include "testing.h"
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "mutant.h"
-#include "testing.h"
 #include "work.h"
 
 #define RAW_GROUP 16u /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */

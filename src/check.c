@@ -13,7 +13,6 @@
 #include "bson.h"
 #include "buddy.h"
 #include "mutant.h"
-#include "testing.h"
 
 struct check {
     const struct mc_view *view;

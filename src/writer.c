@@ -17,7 +17,6 @@
 
 #include "check.h"
 #include "mutant.h"
-#include "testing.h"
 #include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
@@ -33,6 +32,12 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 }
 
 /* ---- creating ---- */
+
+/* The maximum of a new file. */
+static uint64_t new_size(const struct mc_writer *writer)
+{
+    return writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
+}
 
 /* Gives the writer's empty region a first extent and a superblock, and maps it. */
 static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64_t base_generation,
@@ -50,7 +55,6 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
         .created_at = mc_time_us(),
         .base_generation = base_generation,
     };
-    uint8_t boot_id[16];
     memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
     enum mc_status status = mc_random(superblock.hash_seed, sizeof superblock.hash_seed, err);
     if (status == MC_OK) {
@@ -67,8 +71,7 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
     }
     superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
     struct mc_space space = {.base = region->base, .limit = region->file_size};
-    mc_boot_id(boot_id);
-    mc_boot_confirm(&space, boot_id);
+    mc_boot_confirm(&space, writer->boot_id);
     shm_write(region->base, &superblock, sizeof superblock);
     writer->superblock = superblock;
     return MC_OK;
@@ -192,21 +195,27 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     return status;
 }
 
-static struct mc_writer *writer_new(const struct mc_writer_options *options)
+/* On failure *out is NULL, or a writer for writer_free. */
+static enum mc_status writer_new(const struct mc_writer_options *options, struct mc_writer **out,
+                                 struct mc_error *err)
 {
-    struct mc_writer *writer = calloc(1, sizeof *writer);
-    if (writer != NULL) {
-        writer->options = *options;
-        writer->region.fd = -1;
-        writer->lock.fd = -1;
-        mc_boot_id(writer->boot_id);
+    struct mc_writer *writer = *out = calloc(1, sizeof *writer);
+    if (writer == NULL) {
+        return no_memory(err);
     }
-    return writer;
+    writer->options = *options;
+    writer->region.fd = -1;
+    writer->lock.fd = -1;
+    return mc_boot_id(writer->boot_id, err);
 }
 
-/* Frees everything but the lock. */
+/* Releases everything; NULL is harmless. */
 static void writer_free(struct mc_writer *writer)
 {
+    if (writer == NULL) {
+        return;
+    }
+    mc_lock_release(&writer->lock); /* harmless when it is not held, as in a child */
     mc_arena_destroy(&writer->arena);
     mc_region_close(&writer->region);
     free(writer->batch.replace.kept);
@@ -294,9 +303,7 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
     if (temporary == NULL) {
         return no_memory(err);
     }
-    uint64_t max_size =
-        writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
-    enum mc_status status = build(writer, temporary, max_size, base_generation, err);
+    enum mc_status status = build(writer, temporary, new_size(writer), base_generation, err);
     if (status == MC_OK && old != NULL) {
         status = carry_over(old, writer, err);
         if (status != MC_OK) {
@@ -382,12 +389,14 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
         writer->options.max_size == writer->superblock.max_size) {
         return status;
     }
-    struct mc_writer *successor = writer_new(&writer->options);
-    if (successor == NULL || (successor->path = path_with(writer->path, "")) == NULL) {
-        free(successor);
-        return no_memory(err);
+    struct mc_writer *successor;
+    status = writer_new(&writer->options, &successor, err);
+    if (status == MC_OK && (successor->path = path_with(writer->path, "")) == NULL) {
+        status = no_memory(err);
     }
-    status = replace_file(successor, writer, writer->root.generation, err);
+    if (status == MC_OK) {
+        status = replace_file(successor, writer, writer->root.generation, err);
+    }
     if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
         struct mc_writer old = *writer;
         struct mc_lock lock = writer->lock;
@@ -404,10 +413,11 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err)
 {
-    struct mc_writer *writer = writer_new(options);
+    struct mc_writer *writer;
     char *lock_path = path_with(path, MC_LOCK_SUFFIX);
-    enum mc_status status = MC_OK;
-    if (writer == NULL || lock_path == NULL || (writer->path = path_with(path, "")) == NULL) {
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK &&
+        (lock_path == NULL || (writer->path = path_with(path, "")) == NULL)) {
         status = no_memory(err);
     }
     if (status == MC_OK) {
@@ -418,15 +428,10 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     }
     if (status == MC_OK) {
         status = open_locked(writer, err);
-        if (status != MC_OK) {
-            mc_lock_release(&writer->lock);
-        }
     }
     free(lock_path);
     if (status != MC_OK) {
-        if (writer != NULL) {
-            writer_free(writer);
-        }
+        writer_free(writer);
         return status;
     }
     report_running(writer, true);
@@ -437,12 +442,11 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
 enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
                                         struct mc_writer **out, struct mc_error *err)
 {
-    struct mc_writer *writer = writer_new(options);
-    if (writer == NULL) {
-        return no_memory(err);
+    struct mc_writer *writer;
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK) {
+        status = check_options(&writer->options, err);
     }
-    enum mc_status status = check_options(&writer->options, err);
-    uint64_t max_size = writer->options.max_size;
     if (status == MC_OK) {
         status = mc_region_create_anonymous(&writer->region, err);
     }
@@ -450,7 +454,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = mc_lock_take_fd(&writer->lock, writer->region.fd, err);
     }
     if (status == MC_OK) {
-        status = format(writer, max_size != 0 ? max_size : MC_MAX_SIZE_DEFAULT, 0, err);
+        status = format(writer, new_size(writer), 0, err);
     }
     if (status == MC_OK) {
         status = mc_region_seal(&writer->region, err);
@@ -459,7 +463,6 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = recover(writer, err);
     }
     if (status != MC_OK) {
-        mc_lock_release(&writer->lock);
         writer_free(writer);
         return status;
     }
@@ -478,7 +481,6 @@ void mc_writer_close(struct mc_writer *writer)
     if (mc_writer_is_mine(writer)) {
         mc_batch_abort(writer);
         report_running(writer, false);
-        mc_lock_release(&writer->lock);
     } else {
         writer->region.base = NULL; /* a child has no mapping of it */
     }

@@ -9,9 +9,8 @@
 #include <string.h>
 
 #include "arena.h"
+#include "faults.h"
 #include "harness.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 #define GRANULES_MAX (8192u * 8)
 #define EXTENTS_MAX 40000
@@ -284,7 +283,7 @@ static void operations(int many, uint64_t most)
 static void random_batch(int many, uint64_t most, bool may_fail)
 {
     if (may_fail && test_below(2) == 0) {
-        mc_test_allocations_left = (long)test_below(6);
+        faults_arm(FAULT_BIT(FAULT_MEMORY), (long)test_below(6), true, 0);
     }
     arena.scope = MC_SCOPE_BATCH;
     operations(many, most);
@@ -313,7 +312,7 @@ static void random_batch(int many, uint64_t most, bool may_fail)
     } else {
         do_commit();
     }
-    mc_test_allocations_left = -1;
+    (void)faults_disarm();
     compare();
     compact();
 }

@@ -399,8 +399,8 @@ static void test_time(void)
     uint8_t first[16], second[16] = {1}, zero[16] = {0};
     uint32_t word = 7;
     int64_t start = mc_clock_ns();
-    mc_boot_id(first);
-    mc_boot_id(second);
+    CHECK_OK(mc_boot_id(first, &test_error));
+    CHECK_OK(mc_boot_id(second, &test_error));
     CHECK(memcmp(first, second, 16) == 0 && memcmp(first, zero, 16) != 0);
     mc_futex_wait(&word, 8, 1000000000); /* it differs already */
     mc_futex_wait(&word, 7, 1000000);

@@ -8,10 +8,9 @@
  */
 #include <string.h>
 
+#include "faults.h"
 #include "harness.h"
 #include "table.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 #define MAP_BYTES (16u << 20)
 #define HEADER 4096u
@@ -329,10 +328,10 @@ static void test_clear(void)
             commit();
             begin_batch();
         }
-        mc_test_allocations_left = 0;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
         enum mc_status status = mc_table_clear(&table, &root);
         CHECK(status == MC_OK || status == MC_NOMEM);
-        mc_test_allocations_left = -1;
+        (void)faults_disarm();
         if (status == MC_NOMEM) {
             compare_all();
             CHECK_EQ(mc_table_clear(&table, &root), MC_OK);
@@ -360,23 +359,19 @@ static void test_no_memory(void)
                 commit();
             }
             begin_batch();
-            mc_test_allocations_left = left / 2;
-            mc_buddy_test_realloc = mc_test_realloc;
+            faults_arm(FAULT_BIT(FAULT_MEMORY), left / 2, true, 0);
             for (int i = 0; i < 300; i++) {
                 int k = (int)test_below(KEYS);
                 enum mc_status status = test_below(4) == 0 ? take_out(k) : put(k, 7);
                 CHECK(status == MC_OK || status == MC_NOMEM || status == MC_LIMIT);
                 if (status == MC_NOMEM) {
                     failures++;
-                    mc_buddy_test_realloc = realloc;
-                    mc_test_allocations_left = -1;
+                    (void)faults_disarm();
                     compare_all();
-                    mc_buddy_test_realloc = mc_test_realloc;
-                    mc_test_allocations_left = (long)test_below(3);
+                    faults_arm(FAULT_BIT(FAULT_MEMORY), (long)test_below(3), true, 0);
                 }
             }
-            mc_buddy_test_realloc = realloc;
-            mc_test_allocations_left = -1;
+            (void)faults_disarm();
             commit();
             compare_all();
             end_world();

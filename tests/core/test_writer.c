@@ -3,9 +3,8 @@
  */
 #include <sys/wait.h>
 
+#include "faults.h"
 #include "store_support.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 static struct mc_writer *writer;
 
@@ -32,18 +31,16 @@ static void test_resize_without_memory(void)
     uint64_t generation = commit_one(1);
     mc_writer_close(writer);
     options.max_size *= 2;
-    mc_buddy_test_realloc = mc_test_realloc;
     for (long left = 0;; left++) {
-        mc_test_allocations_left = left;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
         enum mc_status status = mc_writer_open(test_path(), &options, &writer, &test_error);
-        mc_test_allocations_left = -1;
+        (void)faults_disarm();
         if (status == MC_OK) {
             break;
         }
         CHECK_EQ(status, MC_NOMEM);
         failures++;
     }
-    mc_buddy_test_realloc = realloc;
     CHECK(failures > 10);
     mc_writer_view(writer, &view);
     CHECK(view.root.generation > generation && view.root.documents == 1);
