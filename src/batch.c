@@ -71,6 +71,15 @@ static void enter_scope(struct mc_writer *writer, size_t work)
     writer->arena.scope = is_replaced(writer, work) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;
 }
 
+/* An operation that failed may have left its collection a young copy of nodes, with the same
+ * content: then an abort has to take the collection back, and a commit to publish it. */
+static void note_copies(struct mc_writer *writer, size_t index, uint64_t root_before)
+{
+    if (writer->works[index].record.root != root_before) {
+        mc_work_change(writer, index);
+    }
+}
+
 /* Puts a key with its hash. */
 static enum mc_status put(struct mc_writer *writer, size_t index, const struct mc_key *key,
                           const uint8_t *value, size_t value_len, bool *changed,
@@ -80,6 +89,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     struct mc_replace *replace = &writer->batch.replace;
     struct mc_put_result result;
     bool replaced = is_replaced(writer, index), existed = work->exists;
+    uint64_t root = work->record.root;
     enum mc_status status = mc_work_create(writer, index, err);
     if (status != MC_OK) {
         return status;
@@ -92,6 +102,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
         status = mc_table_put(&writer->table, &work->record.root, key, value, value_len, &result);
     }
     if (status != MC_OK) {
+        note_copies(writer, index, root);
         if (!existed) {
             mc_work_remove(writer, index);
         }
@@ -241,6 +252,7 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
 {
     struct mc_work *work = &writer->works[index];
     struct mc_hit old;
+    uint64_t root = work->record.root;
     enter_scope(writer, index);
     enum mc_status status = mc_table_delete(&writer->table, &work->record.root, key, &old);
     if (status == MC_OK) {
@@ -251,6 +263,8 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
         if (is_replaced(writer, index)) {
             kept_set(&writer->batch.replace, old.offset, false);
         }
+    } else {
+        note_copies(writer, index, root);
     }
     return status;
 }
