@@ -24,6 +24,18 @@ static uint64_t min64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Makes what the file has become usable. When there is no memory for that, the file stays longer
+ * than what is used of it: harmless, and made up for by the next growth. */
+static enum mc_status use_all(struct mc_writer *writer)
+{
+    enum mc_status status =
+        mc_buddy_grow(writer->arena.buddy, writer->region.file_size / MC_GRANULE);
+    if (status == MC_OK) {
+        writer->table.space.limit = writer->region.file_size;
+    }
+    return status;
+}
+
 /* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
  * just what is needed. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
@@ -32,6 +44,9 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
     uint64_t needed = round_up(bytes, MC_EXTENT);
     uint64_t step = round_up(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX), MC_EXTENT);
     uint64_t target = min64(size + (step > needed ? step : needed), limit);
+    if (writer->table.space.limit < size) {
+        return use_all(writer);
+    }
     if (size + needed > limit) {
         return MC_FULL;
     }
@@ -42,15 +57,7 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
         target = size + needed;
         status = mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->room);
     }
-    if (status != MC_OK) {
-        return status;
-    }
-    status = mc_buddy_grow(writer->arena.buddy, target / MC_GRANULE);
-    if (status != MC_OK) {
-        return status; /* the file is longer than we use: harmless, and tried again next time */
-    }
-    writer->table.space.limit = target;
-    return MC_OK;
+    return status == MC_OK ? use_all(writer) : status;
 }
 
 static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
