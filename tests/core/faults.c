@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "buddy.h"
+#include "arena.h"
 #include "shm.h"
 
 _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *address, size_t len);
@@ -22,34 +22,32 @@ static struct {
     bool lasting;
     int number;
     long failed;
-    enum fault last;
+    uint32_t failed_kinds;
 } plan;
 static long failed_of[FAULTS];
 static atomic_long blocks;
 
-static const struct {
-    const char *name;
-    int number;
-} kinds_of[FAULTS] = {
-    [FAULT_MEMORY] = {"allocation", ENOMEM},
-    [FAULT_BLOCK] = {"block", 0},
-    [FAULT_OPEN] = {"open", EMFILE},
-    [FAULT_STAT] = {"stat", EIO},
-    [FAULT_MODE] = {"fchmod", EPERM},
-    [FAULT_MEMFD] = {"memfd_create", EMFILE},
-    [FAULT_FCNTL] = {"fcntl", ENOLCK},
-    [FAULT_READ] = {"read", EIO},
-    [FAULT_MAP] = {"mmap", ENOMEM},
-    [FAULT_ADVISE] = {"madvise", EINVAL},
-    [FAULT_PROTECT] = {"mprotect", ENOMEM},
-    [FAULT_ALLOCATE] = {"posix_fallocate", ENOSPC},
-    [FAULT_FALLOCATE] = {"fallocate", ENOSPC},
-    [FAULT_SYNC] = {"fsync", EIO},
-    [FAULT_RENAME] = {"rename", EACCES},
-    [FAULT_UNLINK] = {"unlink", EACCES},
-    [FAULT_LOCK] = {"flock", ENOLCK},
-    [FAULT_RANDOM] = {"getrandom", ENOSYS},
-    [FAULT_ATFORK] = {"pthread_atfork", ENOMEM},
+static const int numbers[FAULTS] = {
+    [FAULT_MEMORY] = ENOMEM,
+    [FAULT_BLOCK] = 0,
+    [FAULT_ROOM] = 0,
+    [FAULT_OPEN] = EMFILE,
+    [FAULT_STAT] = EIO,
+    [FAULT_MODE] = EPERM,
+    [FAULT_MEMFD] = EMFILE,
+    [FAULT_FCNTL] = ENOLCK,
+    [FAULT_READ] = EIO,
+    [FAULT_MAP] = ENOMEM,
+    [FAULT_ADVISE] = EINVAL,
+    [FAULT_PROTECT] = ENOMEM,
+    [FAULT_ALLOCATE] = ENOSPC,
+    [FAULT_FALLOCATE] = ENOSPC,
+    [FAULT_SYNC] = EIO,
+    [FAULT_RENAME] = EACCES,
+    [FAULT_UNLINK] = EACCES,
+    [FAULT_LOCK] = ENOLCK,
+    [FAULT_RANDOM] = ENOSYS,
+    [FAULT_ATFORK] = ENOMEM,
 };
 
 void faults_arm(uint32_t kinds, long left, bool lasting, int number)
@@ -59,6 +57,7 @@ void faults_arm(uint32_t kinds, long left, bool lasting, int number)
     plan.lasting = lasting;
     plan.number = number;
     plan.failed = 0;
+    plan.failed_kinds = 0;
 }
 
 long faults_disarm(void)
@@ -67,19 +66,14 @@ long faults_disarm(void)
     return plan.failed;
 }
 
-enum fault faults_last(void)
+uint32_t faults_kinds(void)
 {
-    return plan.last;
+    return plan.failed_kinds;
 }
 
 long faults_failed(enum fault kind)
 {
     return failed_of[kind];
-}
-
-const char *faults_name(enum fault kind)
-{
-    return kinds_of[kind].name;
 }
 
 long faults_blocks(void)
@@ -101,9 +95,9 @@ static bool fails(enum fault kind)
         return false;
     }
     plan.failed++;
-    plan.last = kind;
+    plan.failed_kinds |= FAULT_BIT(kind);
     failed_of[kind]++;
-    errno = plan.number != 0 ? plan.number : kinds_of[kind].number;
+    errno = plan.number != 0 ? plan.number : numbers[kind];
     return true;
 }
 
@@ -159,19 +153,9 @@ void __wrap_free(void *block)
     __real_free(block);
 }
 
-/* ---- the arena's blocks ---- */
+/* ---- wrapping ---- */
 
-enum mc_status __real_mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset);
-enum mc_status __wrap_mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset);
-
-enum mc_status __wrap_mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset)
-{
-    return fails(FAULT_BLOCK) ? MC_FULL : __real_mc_buddy_alloc(b, granules, offset);
-}
-
-/* ---- system calls ---- */
-
-/* A function of libc that says with `failure` that it failed, and in errno why. */
+/* A function that says with `failure` that it failed; one of libc, in errno why. */
 #define WRAP(kind, failure, type, name, parameters, arguments)                                     \
     type __real_##name parameters;                                                                 \
     type __wrap_##name parameters;                                                                 \
@@ -179,6 +163,15 @@ enum mc_status __wrap_mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint
     {                                                                                              \
         return fails(kind) ? (failure) : __real_##name arguments;                                  \
     }
+
+WRAP(FAULT_BLOCK, MC_FULL, enum mc_status, mc_buddy_alloc,
+     (struct mc_buddy * b, uint64_t granules, uint64_t *offset), (b, granules, offset))
+WRAP(FAULT_ROOM, MC_FULL, enum mc_status, mc_arena_alloc,
+     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset),
+     (arena, bytes, alignment, offset))
+WRAP(FAULT_ROOM, MC_FULL, enum mc_status, mc_arena_alloc_small,
+     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset),
+     (arena, bytes, alignment, offset))
 
 WRAP(FAULT_STAT, -1, int, stat, (const char *path, struct stat *file), (path, file))
 WRAP(FAULT_STAT, -1, int, fstat, (int fd, struct stat *file), (fd, file))

@@ -24,7 +24,8 @@
 /* What can fail, and with which errno when the test asks for none. */
 enum fault {
     FAULT_MEMORY,    /* malloc, calloc, realloc */
-    FAULT_BLOCK,     /* mc_buddy_alloc, as called by arena.c: MC_FULL, as in a full cache */
+    FAULT_BLOCK,     /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
+    FAULT_ROOM,      /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
     FAULT_OPEN,      /* open: EMFILE */
     FAULT_STAT,      /* stat, fstat: EIO */
     FAULT_MODE,      /* fchmod: EPERM */
@@ -46,7 +47,7 @@ enum fault {
 };
 
 #define FAULT_BIT(kind) (UINT32_C(1) << (kind))
-#define FAULT_SYSTEM ((FAULT_BIT(FAULTS) - 1) & ~(FAULT_BIT(FAULT_MEMORY) | FAULT_BIT(FAULT_BLOCK)))
+#define FAULT_SYSTEM ((FAULT_BIT(FAULTS) - 1) & ~(FAULT_BIT(FAULT_OPEN) - 1)) /* all from there */
 
 /* From now on `left` calls of these kinds succeed and the next one fails; when `lasting`, so do all
  * after it. number: the errno; 0: the kind's own. */
@@ -55,10 +56,9 @@ void faults_arm(uint32_t kinds, long left, bool lasting, int number);
 /* Everything succeeds again. Returns how many calls failed. */
 long faults_disarm(void);
 
-/* The kind of the call that failed last, and how many of a kind have failed so far. */
-enum fault faults_last(void);
+/* A bit for each kind that has failed since the plan was armed; how many of a kind have ever. */
+uint32_t faults_kinds(void);
 long faults_failed(enum fault kind);
-const char *faults_name(enum fault kind);
 
 /* Blocks that malloc, calloc and realloc gave out and free has not had back. */
 long faults_blocks(void);
