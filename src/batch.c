@@ -28,14 +28,13 @@ static bool is_replaced(const struct mc_writer *writer, size_t work)
 static bool kept_test(const struct mc_replace *replace, uint64_t offset)
 {
     uint64_t granule = offset / MC_GRANULE;
-    return granule / 64 < replace->kept_words &&
-           (replace->kept[granule / 64] >> (granule % 64) & 1) != 0;
+    assert(granule / 64 < replace->kept_words);
+    return (replace->kept[granule / 64] >> (granule % 64) & 1) != 0;
 }
 
 static void kept_set(struct mc_replace *replace, uint64_t offset, bool keep)
 {
     uint64_t granule = offset / MC_GRANULE, bit = UINT64_C(1) << (granule % 64);
-    assert(granule / 64 < replace->kept_words);
     if (kept_test(replace, offset) != keep) {
         replace->kept[granule / 64] ^= bit;
         replace->kept_count += keep ? 1 : UINT64_MAX; /* up or down by one */
@@ -432,7 +431,7 @@ void mc_replace_cancel(struct mc_writer *writer)
     }
     mc_arena_replace_cancel(&writer->arena);
     struct mc_work *work = &writer->works[replace->work];
-    writer->batch.collections -= work->exists && !replace->before.exists;
+    writer->batch.collections -= !replace->before.exists; /* from its begin on it exists */
     work->exists = replace->before.exists; /* it may stay on the list: commit finds it unchanged */
     work->changed = replace->before.changed;
     work->record = replace->before.record;

@@ -227,9 +227,7 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     if (base > space) {
         (void)munmap(space, (size_t)(base - space));
     }
-    if (space + reserved > base + wanted) {
-        (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
-    }
+    (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
     if (region->writable && !MC_MUTANT_IS(505)) { /* a child that could write could corrupt it */
         (void)madvise(base, wanted, MADV_DONTFORK);
     }

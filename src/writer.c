@@ -125,10 +125,8 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
     if (status == MC_ABSENT) {
         return MC_OK;
     }
-    return status == MC_NOMEM
-               ? no_memory(err)
-               : mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
-                         (unsigned long long)item.offset);
+    return mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
+                   (unsigned long long)item.offset);
 }
 
 /* After a reboot, everything is verified before anybody may read it again. */
@@ -183,10 +181,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         return no_memory(err);
     }
     writer->table.arena = &writer->arena;
-    status = mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
-    if (status != MC_OK) {
-        return no_memory(err);
-    }
+    /* it fits: see mc_superblock_check */
+    (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     status = reserve(writer, writer->root.catalogue, true, err);
     /* before anything is reused, and not before all was found sound */
     if (status == MC_OK && !MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
