@@ -15,6 +15,10 @@
 
 _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *address, size_t len);
 void (*faults_watch)(const void *old, const void *now, size_t bytes);
+void (*faults_before)(enum fault kind);
+long faults_user = -1;
+void *faults_map_at;
+bool faults_equal_hashes;
 
 static struct {
     uint32_t kinds;
@@ -84,6 +88,9 @@ long faults_blocks(void)
 /* Whether this call is one that fails; then errno is set. */
 static bool fails(enum fault kind)
 {
+    if (faults_before != NULL) {
+        faults_before(kind);
+    }
     if ((plan.kinds & FAULT_BIT(kind)) == 0) {
         return false;
     }
@@ -181,7 +188,7 @@ WRAP(FAULT_READ, -1, ssize_t, read, (int fd, void *to, size_t len), (fd, to, len
 WRAP(FAULT_READ, -1, ssize_t, pread, (int fd, void *to, size_t len, off_t at), (fd, to, len, at))
 WRAP(FAULT_MAP, MAP_FAILED, void *, mmap,
      (void *at, size_t len, int protection, int flags, int fd, off_t offset),
-     (at, len, protection, flags, fd, offset))
+     (at != NULL ? at : faults_map_at, len, protection, flags, fd, offset))
 WRAP(FAULT_ADVISE, -1, int, madvise, (void *at, size_t len, int advice), (at, len, advice))
 WRAP(FAULT_PROTECT, -1, int, mprotect, (void *at, size_t len, int to), (at, len, to))
 WRAP(FAULT_FALLOCATE, -1, int, fallocate, (int fd, int mode, off_t at, off_t len),
@@ -218,4 +225,20 @@ int __wrap_fcntl(int fd, int command, ...)
     void *argument = va_arg(rest, void *); /* an int is read from the same place */
     va_end(rest);
     return fails(FAULT_FCNTL) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+uid_t __real_geteuid(void);
+uid_t __wrap_geteuid(void);
+
+uid_t __wrap_geteuid(void)
+{
+    return faults_user >= 0 ? (uid_t)faults_user : __real_geteuid();
+}
+
+uint64_t __real_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len);
+uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len);
+
+uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len)
+{
+    return faults_equal_hashes ? 0 : __real_mc_hash(seed, type, data, len);
 }

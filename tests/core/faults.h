@@ -66,4 +66,12 @@ long faults_blocks(void);
 /* Called after each allocation that succeeded; NULL: nobody watches. */
 extern void (*faults_watch)(const void *old, const void *now, size_t bytes);
 
+/* Called before each call that could fail; NULL: nobody watches. */
+extern void (*faults_before)(enum fault kind);
+
+/* What a test may want to be otherwise than it is. */
+extern long faults_user;         /* what geteuid says; negative: the truth */
+extern void *faults_map_at;      /* where mmap without an address tries to map first; NULL: anywhere */
+extern bool faults_equal_hashes; /* all keys have one hash */
+
 #endif

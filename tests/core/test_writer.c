@@ -117,7 +117,7 @@ static void test_close_in_child(void)
     pid_t child = fork();
     if (child == 0) {
         mc_writer_close(writer);
-        _exit(0);
+        exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK_EQ(commit_one(2), 2);
