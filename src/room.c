@@ -130,7 +130,8 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
     if (status != MC_FULL) {
         return status;
     }
-    bool at_limit = writer->region.file_size >= writer->superblock.max_size;
+    bool at_limit =
+        writer->region.file_size + round_up(bytes, MC_EXTENT) > writer->superblock.max_size;
     if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
         return MC_OK;
     }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "arena.h"
 #include "shm.h"
@@ -19,6 +21,7 @@ void (*faults_before)(enum fault kind);
 long faults_user = -1;
 void *faults_map_at;
 bool faults_equal_hashes;
+int64_t faults_clock = -1;
 
 static struct {
     uint32_t kinds;
@@ -241,4 +244,17 @@ uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, 
 uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len)
 {
     return faults_equal_hashes ? 0 : __real_mc_hash(seed, type, data, len);
+}
+
+int __real_clock_gettime(clockid_t clock, struct timespec *time);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
+{
+    if (faults_clock < 0) {
+        return __real_clock_gettime(clock, time);
+    }
+    *time = (struct timespec){.tv_sec = faults_clock / 1000000000,
+                              .tv_nsec = faults_clock % 1000000000};
+    return 0;
 }
