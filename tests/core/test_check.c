@@ -122,6 +122,57 @@ static void test_overlap(void)
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
 }
 
+/* Writes the record of the first collection, of `len` bytes, under a checksum that is right. */
+static void write_record(const struct mc_collection_record *record, uint32_t len)
+{
+    struct mc_hit hit;
+    struct mc_entry entry;
+    uint8_t name[MC_KEY_MAX];
+    struct mc_key key = {.type = MC_KEY_NAME, .len = 5, .data = (const uint8_t *)"sites"};
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_EQ(mc_find(&view, view.root.catalogue, &key, &hit), MC_OK);
+    mc_copy(name, hit.key, hit.key_len);
+    mc_copy(&entry, view.space.base + hit.offset, sizeof entry);
+    entry.value_len = len;
+    entry.checksum = mc_entry_checksum(len, entry.stamp, name, hit.key_len, record, len);
+    off_t value = (off_t)(hit.offset + sizeof entry + hit.key_len);
+    CHECK(pwrite(file, &entry, sizeof entry, (off_t)hit.offset) == sizeof entry);
+    CHECK(pwrite(file, record, len, value) == (ssize_t)len);
+}
+
+/* A record that says something else than its documents, and one of another size. */
+static void test_record(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_collection_record record, wrong;
+    struct mc_collection collection;
+    struct mc_writer *writer;
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_OK);
+    record = (struct mc_collection_record){.root = collection.root,
+                                           .count = collection.count,
+                                           .content = collection.content,
+                                           .created = collection.created};
+    wrong = record;
+    wrong.count++;
+    write_record(&wrong, sizeof wrong);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    wrong = record;
+    wrong.content++;
+    write_record(&wrong, sizeof wrong);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    write_record(&record, sizeof record - 8);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "wrong size") != NULL);
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_CORRUPT);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_EQ(put_version(writer, 0, 1, 1), MC_CORRUPT);
+    mc_batch_abort(writer);
+    mc_writer_close(writer);
+    write_record(&record, sizeof record);
+    CHECK_EQ(check_now(), MC_OK);
+}
+
 /* The root's own figures: the view holds a private copy. */
 static void test_root(void)
 {
@@ -148,6 +199,7 @@ int main(void)
     test_root();
     printf("test_check: %ld flips seen\n", flip_table(view.root.catalogue));
     CHECK_EQ(check_now(), MC_OK);
+    test_record();
     test_overlap();
     end_cache();
     return 0;

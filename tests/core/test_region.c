@@ -376,6 +376,9 @@ static void test_lock_dies_with_its_holder(void)
 /* A forked child has neither the writer's lock nor its mapping, and the parent goes on. */
 static void test_child_of_writer(void)
 {
+    /* The compiler knows fork by name, and lets a build that measures coverage forget in the child
+     * what the handlers have done. */
+    pid_t (*const fork_itself)(void) = fork;
     struct mc_writer_options options = small_options();
     struct mc_writer *writer;
     struct mc_view view;
@@ -383,7 +386,7 @@ static void test_child_of_writer(void)
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     mc_writer_view(writer, &view);
-    pid_t child = fork();
+    pid_t child = fork_itself();
     if (child == 0) {
         /* Whether the page is there is asked of the kernel, not by touching it. */
         unsigned char resident;

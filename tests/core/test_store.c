@@ -290,6 +290,7 @@ static void test_limits(void)
             mc_batch_put(writer, name, (size_t)digits, &key, document, len, &changed, &test_error));
     }
     CHECK_EQ(mc_batch_put(writer, "more", 4, &key, document, len, &changed, &test_error), MC_LIMIT);
+    CHECK_EQ(mc_replace_begin(writer, "more", 4, &test_error), MC_LIMIT);
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
     static uint8_t state[MC_STATE_MAX + 1];
     CHECK_OK(mc_batch_begin(writer, &test_error));
