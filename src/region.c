@@ -356,8 +356,8 @@ void mc_file_remove(const char *path)
 /* ---- the writer's lock ---- */
 
 static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct mc_lock *held;  /* guarded by held_mutex */
-static bool handles_forks;    /* guarded by held_mutex */
+static struct mc_lock *held; /* guarded by held_mutex */
+static bool handles_forks;   /* guarded by held_mutex */
 
 static void before_fork(void)
 {
@@ -536,8 +536,7 @@ enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
         return is_shortage(errno) ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     }
     ssize_t got = read(fd, text, sizeof text);
-    enum mc_status status =
-        got < 0 ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
+    enum mc_status status = got < 0 ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     (void)close(fd);
     for (ssize_t i = 0; i < got && nibbles < 32; i++) {
         if (text[i] != '-') { /* a digit, in lower case */

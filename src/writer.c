@@ -412,8 +412,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     struct mc_writer *writer;
     char *lock_path = path_with(path, MC_LOCK_SUFFIX);
     enum mc_status status = writer_new(options, &writer, err);
-    if (status == MC_OK &&
-        (lock_path == NULL || (writer->path = path_with(path, "")) == NULL)) {
+    if (status == MC_OK && (lock_path == NULL || (writer->path = path_with(path, "")) == NULL)) {
         status = no_memory(err);
     }
     if (status == MC_OK) {

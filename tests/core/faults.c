@@ -35,26 +35,13 @@ static long failed_of[FAULTS];
 static atomic_long blocks;
 
 static const int numbers[FAULTS] = {
-    [FAULT_MEMORY] = ENOMEM,
-    [FAULT_BLOCK] = 0,
-    [FAULT_ROOM] = 0,
-    [FAULT_OPEN] = EMFILE,
-    [FAULT_STAT] = EIO,
-    [FAULT_MODE] = EPERM,
-    [FAULT_MEMFD] = EMFILE,
-    [FAULT_FCNTL] = ENOLCK,
-    [FAULT_READ] = EIO,
-    [FAULT_MAP] = ENOMEM,
-    [FAULT_ADVISE] = EINVAL,
-    [FAULT_PROTECT] = ENOMEM,
-    [FAULT_ALLOCATE] = ENOSPC,
-    [FAULT_FALLOCATE] = ENOSPC,
-    [FAULT_SYNC] = EIO,
-    [FAULT_RENAME] = EACCES,
-    [FAULT_UNLINK] = EACCES,
-    [FAULT_LOCK] = ENOLCK,
-    [FAULT_RANDOM] = ENOSYS,
-    [FAULT_ATFORK] = ENOMEM,
+    [FAULT_MEMORY] = ENOMEM,   [FAULT_BLOCK] = 0,          [FAULT_ROOM] = 0,
+    [FAULT_OPEN] = EMFILE,     [FAULT_STAT] = EIO,         [FAULT_MODE] = EPERM,
+    [FAULT_MEMFD] = EMFILE,    [FAULT_FCNTL] = ENOLCK,     [FAULT_READ] = EIO,
+    [FAULT_MAP] = ENOMEM,      [FAULT_ADVISE] = EINVAL,    [FAULT_PROTECT] = ENOMEM,
+    [FAULT_ALLOCATE] = ENOSPC, [FAULT_FALLOCATE] = ENOSPC, [FAULT_SYNC] = EIO,
+    [FAULT_RENAME] = EACCES,   [FAULT_UNLINK] = EACCES,    [FAULT_LOCK] = ENOLCK,
+    [FAULT_RANDOM] = ENOSYS,   [FAULT_ATFORK] = ENOMEM,
 };
 
 void faults_arm(uint32_t kinds, long left, bool lasting, int number)
@@ -140,8 +127,7 @@ void *__wrap_malloc(size_t bytes)
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
-    return fails(FAULT_MEMORY) ? NULL
-                               : allocated(NULL, __real_calloc(count, bytes), count * bytes);
+    return fails(FAULT_MEMORY) ? NULL : allocated(NULL, __real_calloc(count, bytes), count * bytes);
 }
 
 void *__wrap_realloc(void *old, size_t bytes)

@@ -23,19 +23,19 @@
 
 /* What can fail, and with which errno when the test asks for none. */
 enum fault {
-    FAULT_MEMORY,    /* malloc, calloc, realloc */
-    FAULT_BLOCK,     /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
-    FAULT_ROOM,      /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
-    FAULT_OPEN,      /* open: EMFILE */
-    FAULT_STAT,      /* stat, fstat: EIO */
-    FAULT_MODE,      /* fchmod: EPERM */
-    FAULT_MEMFD,     /* memfd_create: EMFILE */
-    FAULT_FCNTL,     /* fcntl: ENOLCK */
-    FAULT_READ,      /* read, pread: EIO */
-    FAULT_MAP,       /* mmap: ENOMEM */
-    FAULT_ADVISE,    /* madvise: EINVAL */
-    FAULT_PROTECT,   /* mprotect: ENOMEM */
-    FAULT_ALLOCATE,  /* posix_fallocate: ENOSPC */
+    FAULT_MEMORY,   /* malloc, calloc, realloc */
+    FAULT_BLOCK,    /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
+    FAULT_ROOM,     /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
+    FAULT_OPEN,     /* open: EMFILE */
+    FAULT_STAT,     /* stat, fstat: EIO */
+    FAULT_MODE,     /* fchmod: EPERM */
+    FAULT_MEMFD,    /* memfd_create: EMFILE */
+    FAULT_FCNTL,    /* fcntl: ENOLCK */
+    FAULT_READ,     /* read, pread: EIO */
+    FAULT_MAP,      /* mmap: ENOMEM */
+    FAULT_ADVISE,   /* madvise: EINVAL */
+    FAULT_PROTECT,  /* mprotect: ENOMEM */
+    FAULT_ALLOCATE, /* posix_fallocate: ENOSPC */
     FAULT_FALLOCATE, /* fallocate: ENOSPC */
     FAULT_SYNC,      /* msync, fsync: EIO */
     FAULT_RENAME,    /* rename: EACCES */
@@ -70,8 +70,8 @@ extern void (*faults_watch)(const void *old, const void *now, size_t bytes);
 extern void (*faults_before)(enum fault kind);
 
 /* What a test may want to be otherwise than it is. */
-extern long faults_user;         /* what geteuid says; negative: the truth */
-extern void *faults_map_at;      /* where mmap without an address tries to map first; NULL: anywhere */
+extern long faults_user;    /* what geteuid says; negative: the truth */
+extern void *faults_map_at; /* where mmap without an address tries to map first; NULL: anywhere */
 extern bool faults_equal_hashes; /* all keys have one hash */
 extern int64_t faults_clock;     /* nanoseconds that the clocks show; negative: the truth */
 

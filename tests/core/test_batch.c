@@ -167,8 +167,8 @@ static void test_raw_without_room(void)
         CHECK_OK(mc_batch_begin(writer, &test_error));
         size_t len = fill(40, "", 0);
         faults_arm(FAULT_BIT(FAULT_ROOM), left, true, 0);
-        enum mc_status status =
-            mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, left % 2 ? NULL : &test_error);
+        enum mc_status status = mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents,
+                                                 left % 2 ? NULL : &test_error);
         bool failed = faults_disarm() > 0;
         CHECK_EQ(status, failed ? MC_FULL : MC_OK);
         CHECK(documents < 40 || !failed);
@@ -349,8 +349,8 @@ static void test_wrong_count(void)
     CHECK_OK(mc_find(&view, view.root.catalogue, &key, &hit));
     mc_copy(&record, hit.value, sizeof record);
     CHECK_EQ(record.count, 10);
-    overwrite((uint64_t)(hit.value - view.space.base) + offsetof(struct mc_collection_record, count),
-              8);
+    overwrite(
+        (uint64_t)(hit.value - view.space.base) + offsetof(struct mc_collection_record, count), 8);
     mc_writer_close(writer);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));

@@ -129,7 +129,8 @@ static void test_excess(void)
     CHECK(file_bytes() < 64 * MIB);
     close_all();
     open_new(256 * MIB, 1000 * SECOND);
-    for (int round = 0; round < 8; round++) { /* all of it older than an eighth: the share is kept */
+    for (int round = 0; round < 8;
+         round++) { /* all of it older than an eighth: the share is kept */
         CHECK_OK(commit_bytes(0, 4 * MIB));
         faults_clock += 130 * SECOND;
     }
