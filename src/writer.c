@@ -264,6 +264,9 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
     if (status == MC_OK && writer->region.file_size < MC_MAP_MIN) {
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
     }
+    if (status == MC_OK && writer->region.file_size > writer->superblock.max_size) {
+        writer->region.file_size = writer->superblock.max_size; /* what is behind is not ours */
+    }
     if (status == MC_OK) { /* a hole in the file would be a SIGBUS on a full file system */
         status = mc_region_fill(&writer->region, err);
     }

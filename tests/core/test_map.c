@@ -182,7 +182,34 @@ static void test_root_too_large(void)
         CHECK_OK(mc_map_open(test_path(), &map, &test_error));
         CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
         mc_map_release(map);
+        CHECK_EQ(writer_status(false), MC_CORRUPT);
     }
+}
+
+/* A file that somebody made longer than its maximum is used up to that. */
+static void test_longer_than_maximum(void)
+{
+    struct mc_writer *writer;
+    struct mc_view view;
+    enum mc_status status = MC_OK;
+    uint64_t generation;
+    make_cache();
+    CHECK(truncate(test_path(), (off_t)(options.max_size + MC_EXTENT)) == 0);
+    options.recreate = false;
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; status == MC_OK; k++) {
+        status = put_version(writer, 0, k, 2);
+    }
+    CHECK_EQ(status, MC_FULL);
+    mc_batch_abort(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 2, 2));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_view(writer, &view);
+    CHECK_EQ(view.root.file_size, options.max_size);
+    check_clean(&view);
+    mc_writer_close(writer);
 }
 
 /* A horizon beyond the commit word is damage, not a loader that is fast. */
@@ -304,6 +331,7 @@ int main(void)
     test_superblock();
     test_truncated();
     test_root_too_large();
+    test_longer_than_maximum();
     test_horizon();
     test_overtaken();
     test_checkpoint_damaged();
