@@ -173,6 +173,50 @@ static void test_record(void)
     CHECK_EQ(check_now(), MC_OK);
 }
 
+/* Writes the entry of document `k` anew, with the key of another and the document's byte `at`
+ * changed, under a checksum that is right. */
+static void write_entry(const struct mc_hit *hit, int64_t as, size_t at, uint8_t bits)
+{
+    uint8_t key[MC_KEY_MAX], document[DOCUMENT_MOST];
+    struct mc_entry entry;
+    struct mc_key other;
+    off_t offset = (off_t)hit->offset;
+    mc_key_from_int64(as, &other);
+    CHECK_EQ(other.len, hit->key_len);
+    memcpy(key, other.data, other.len);
+    mc_copy(document, hit->value, hit->value_len);
+    document[at] ^= bits;
+    mc_copy(&entry, view.space.base + hit->offset, sizeof entry);
+    entry.checksum =
+        mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len, document, hit->value_len);
+    CHECK(pwrite(file, &entry, sizeof entry, offset) == sizeof entry);
+    offset += (off_t)sizeof entry;
+    CHECK(pwrite(file, key, hit->key_len, offset) == hit->key_len);
+    CHECK(pwrite(file, document, hit->value_len, offset + hit->key_len) == hit->value_len);
+}
+
+/* Entries that are whole and yet wrong: the key of another, a key that is nowhere, no BSON. */
+static void test_entries(void)
+{
+    struct mc_collection collection;
+    struct mc_key key;
+    struct mc_hit hit;
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_OK);
+    mc_key_from_int64(5, &key);
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_EQ(mc_find(&view, collection.root, &key, &hit), MC_OK);
+    write_entry(&hit, 6, 0, 0);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    write_entry(&hit, KEYS, 0, 0);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "where a search") != NULL);
+    write_entry(&hit, 5, 4, 0x40);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "BSON") != NULL);
+    write_entry(&hit, 5, 4, 0x40);
+    CHECK_EQ(check_now(), MC_OK);
+}
+
 /* The root's own figures: the view holds a private copy. */
 static void test_root(void)
 {
@@ -185,6 +229,10 @@ static void test_root(void)
     view.root.collections++;
     CHECK_EQ(check_now(), MC_CORRUPT);
     view.root.collections--;
+    uint64_t limit = view.space.limit; /* nothing behind the control words */
+    view.space.limit = MC_RING_OFFSET;
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    view.space.limit = limit;
     view.root.generation--; /* its entries come from the future then, or its horizon has passed */
     CHECK(check_now() != MC_OK);
     view.root.generation++;
@@ -200,6 +248,7 @@ int main(void)
     printf("test_check: %ld flips seen\n", flip_table(view.root.catalogue));
     CHECK_EQ(check_now(), MC_OK);
     test_record();
+    test_entries();
     test_overlap();
     end_cache();
     return 0;

@@ -322,6 +322,10 @@ static void test_code_with_scope(void)
                                   "\1x\0\0\0\0\0\0\0\x08\x40";
     CHECK(equal(MC_BSON_CODE_SCOPE, plain, 22, MC_BSON_CODE_SCOPE, doubles, 26));
     CHECK(!equal(MC_BSON_CODE_SCOPE, plain, 22, MC_BSON_CODE_SCOPE, with_int32, 29));
+    char inner[2][40] = {"\x1D\0\0\0\x0F", "\x21\0\0\0\x0F"}; /* {"": code with scope} */
+    memcpy(inner[0] + 6, plain, 22);
+    memcpy(inner[1] + 6, doubles, 26);
+    CHECK(equal(MC_BSON_DOCUMENT, inner[0], 29, MC_BSON_DOCUMENT, inner[1], 33));
 }
 
 static void test_text(void)

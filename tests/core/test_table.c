@@ -554,6 +554,9 @@ static void test_hand_made(void)
     write_word(last, UINT64_C(100) << 32);
     write_word(page + 64 + 8 * 7, slot_make(0, last));
     CHECK(!mc_table_still(space, full, 0, last, 0));
+    write_word(page, slot_make(0, limit)); /* outside, under the tag that is looked for */
+    mc_table_warm(space, full, &key, 1);
+    CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_CORRUPT);
     mc_table_touch(space, full, 0);
     mc_table_touch(space, 0, 0);
 

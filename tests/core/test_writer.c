@@ -163,7 +163,7 @@ static void test_last_generation(void)
 }
 
 /* Recreated from damage, generations go on where they were, unless that is not to be believed. A
- * new file without a maximum has the default. */
+ * new file without a maximum and a ring has the default ones. */
 static void test_recreated_generation(void)
 {
     static const uint64_t commits[][2] = {{7, 8}, {MC_GENERATION_MAX, 1}};
@@ -176,10 +176,12 @@ static void test_recreated_generation(void)
         patch_file(MC_CONTROL_OFFSET + offsetof(struct mc_control, commit), &commits[i][0], 8);
         options.recreate = true;
         options.max_size = 0;
+        options.ring_slots = 0;
         CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
         CHECK_EQ(commit_one(1), commits[i][1]);
         CHECK_OK(mc_map_open(test_path(), &map, &test_error));
         CHECK_EQ(mc_map_superblock(map)->max_size, MC_MAX_SIZE_DEFAULT);
+        CHECK_EQ(mc_map_superblock(map)->ring_slots, MC_RING_SLOTS);
         mc_map_release(map);
         mc_writer_close(writer);
     }
