@@ -12,7 +12,6 @@
 
 #include "format.h"
 #include "mutant.h"
-#include "testing.h"
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
@@ -184,13 +183,13 @@ static void young_clear(struct mc_arena_scope *scope, uint64_t offset, uint64_t 
         bits_clear(scope, offset, granules);
         return;
     }
-    for (unsigned i = 0; i < scope->few_count; i++) {
-        if (scope->few[i].offset == offset) {
-            assert(scope->few[i].granules == granules);
-            scope->few[i] = scope->few[--scope->few_count];
-            return;
-        }
+    unsigned i = 0;
+    while (scope->few[i].offset != offset) {
+        i++;
+        assert(i < scope->few_count);
     }
+    assert(scope->few[i].granules == granules);
+    scope->few[i] = scope->few[--scope->few_count];
 }
 
 static void young_forget_all(struct mc_arena_scope *scope)

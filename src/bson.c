@@ -317,16 +317,15 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
     return MC_OK;
 }
 
-/* The member number `index` of an array; names are not looked at. */
+/* The member number `index` of an array whose length is known to fit; names are not looked at. */
 static enum mc_status find_index(const uint8_t *data, size_t len, uint64_t index,
                                  struct mc_bson_element *element)
 {
     struct mc_bson_cursor cursor;
-    enum mc_status status = mc_bson_open(&cursor, data, len);
+    enum mc_status status;
+    (void)mc_bson_open(&cursor, data, len);
     do {
-        if (status == MC_OK) {
-            status = mc_bson_next(&cursor, element);
-        }
+        status = mc_bson_next(&cursor, element);
     } while (status == MC_OK && index-- > 0);
     return status;
 }

@@ -52,11 +52,7 @@
 #define CHECK_EVERY_GRANULES 65536u
 
 #ifdef MC_TEST
-void *(*mc_buddy_test_realloc)(void *old, size_t bytes) = realloc;
 bool mc_buddy_test_unchecked;
-#define MC_REALLOC mc_buddy_test_realloc
-#else
-#define MC_REALLOC realloc
 #endif
 
 /* -- the tree: which granules are free -- */
@@ -409,7 +405,7 @@ static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, s
         return MC_OK;
     uint64_t bigger = *room + *room / 32;
     bigger = bigger < wanted ? wanted : bigger;
-    void *moved = MC_REALLOC(*array, bigger * item);
+    void *moved = realloc(*array, bigger * item);
     if (moved == NULL)
         return MC_MUTANT_IS(114) ? MC_OK : MC_NOMEM; /* no memory, and nobody hears of it */
     *array = moved;
@@ -494,7 +490,7 @@ enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct 
     assert(out != NULL);
     if (granules > max_granules || max_granules > MC_BUDDY_MAX_GRANULES)
         return MC_LIMIT;
-    struct mc_buddy *b = MC_REALLOC(NULL, sizeof *b);
+    struct mc_buddy *b = malloc(sizeof *b);
     if (b == NULL)
         return MC_NOMEM;
     *b = (struct mc_buddy){.max_granules = max_granules, .root = INDEX_LEVEL};

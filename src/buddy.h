@@ -67,10 +67,8 @@ enum mc_status mc_buddy_check(const struct mc_buddy *b);
 
 #ifdef MC_TEST
 #include <stddef.h>
-/* Test hooks: every allocation of the allocator's own memory goes through the first; the second
- * leaves the check after each operation out, for tests that open caches by the ten thousand; the
- * third lends the arrays out for damage. */
-extern void *(*mc_buddy_test_realloc)(void *old, size_t bytes);
+/* Test hooks: the first leaves the check after each operation out, for tests that open caches by
+ * the ten thousand; the second lends the arrays out for damage. */
 extern bool mc_buddy_test_unchecked;
 #define MC_BUDDY_TEST_ARRAYS 17u
 uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *words);

@@ -234,9 +234,9 @@ static enum mc_status open_frame(struct frame *frame, struct output *out, uint8_
                                  const uint8_t *data, size_t len)
 {
     *frame = (struct frame){.code_at = NO_CODE, .array = type == MC_BSON_ARRAY};
-    if (type == MC_BSON_CODE_SCOPE) { /* int32 length, int32 code length, code, scope */
+    if (type == MC_BSON_CODE_SCOPE) { /* int32 length, int32 code length, code, scope: 14 bytes */
         size_t code = mc_bson_u32(data + 4);
-        if (len < 8 || code > len - 8) {
+        if (code > len - 8) {
             return MC_INVALID;
         }
         frame->code_at = put_length(out);
@@ -268,11 +268,15 @@ static void put_name(struct output *out, struct frame *frame, const struct mc_bs
     }
 }
 
+/* A document within a document has a type, the NUL of a name and a length. So a key that is deeper
+ * is too long, which is found out before its next document is opened. */
+#define KEY_DEPTH (MC_KEY_MAX / 6 + 2)
+
 /* Rewrites one value that is a document or holds one; everything in it made canonical. */
 static enum mc_status rewrite(uint8_t type, const uint8_t *data, size_t len, struct output *out,
                               struct mc_error *err)
 {
-    struct frame frames[MC_BSON_DEPTH_MAX];
+    struct frame frames[KEY_DEPTH];
     unsigned depth = 0;
     enum mc_status status = open_frame(&frames[0], out, type, data, len);
     while (status == MC_OK) {
@@ -299,9 +303,8 @@ static enum mc_status rewrite(uint8_t type, const uint8_t *data, size_t len, str
             put_name(out, frame, &element);
             if (kind != MC_BSON_DOCUMENT && kind != MC_BSON_ARRAY && kind != MC_BSON_CODE_SCOPE) {
                 put(out, element.value, element.value_len);
-            } else if (++depth == MC_BSON_DEPTH_MAX) {
-                status = MC_INVALID;
             } else {
+                depth++;
                 status = open_frame(&frames[depth], out, kind, element.value, element.value_len);
             }
         }
@@ -418,10 +421,10 @@ enum mc_status mc_key_to_bson(uint8_t type, const uint8_t *data, size_t len,
     memset(buffer + at + before + len, 0, after + 1);
     whole = (uint32_t)(at + before + len + after + 1);
     memcpy(buffer, &whole, sizeof whole);
-    if (type == MC_BSON_ARRAY || mc_bson_validate(buffer, whole, NULL) != MC_OK ||
-        mc_bson_open(&cursor, buffer, whole) != MC_OK || mc_bson_next(&cursor, element) != MC_OK ||
-        cursor.at != cursor.end) {
+    if (type == MC_BSON_ARRAY || mc_bson_validate(buffer, whole, NULL) != MC_OK) {
         return MC_CORRUPT;
     }
-    return MC_OK;
+    (void)mc_bson_open(&cursor, buffer, whole); /* it is valid, and holds something */
+    (void)mc_bson_next(&cursor, element);
+    return cursor.at == cursor.end ? MC_OK : MC_CORRUPT;
 }

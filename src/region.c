@@ -59,6 +59,12 @@ static enum mc_status os_error(struct mc_error *err, const char *doing, const ch
     return MC_OS;
 }
 
+/* Whether a call failed for want of something that this process or the machine may have again. */
+static bool is_shortage(int number)
+{
+    return number == EMFILE || number == ENFILE || number == ENOMEM;
+}
+
 /* ---- a file and its mapping ---- */
 
 static void remember(struct mc_region *region, const struct stat *file)
@@ -221,9 +227,7 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     if (base > space) {
         (void)munmap(space, (size_t)(base - space));
     }
-    if (space + reserved > base + wanted) {
-        (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
-    }
+    (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
     if (region->writable && !MC_MUTANT_IS(505)) { /* a child that could write could corrupt it */
         (void)madvise(base, wanted, MADV_DONTFORK);
     }
@@ -357,8 +361,8 @@ void mc_file_remove(const char *path)
 /* ---- the writer's lock ---- */
 
 static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t held_once = PTHREAD_ONCE_INIT;
 static struct mc_lock *held; /* guarded by held_mutex */
+static bool handles_forks;   /* guarded by held_mutex */
 
 static void before_fork(void)
 {
@@ -381,9 +385,19 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
-static void install_fork_handlers(void)
+/* Puts the lock on the list. Fails, for want of memory, when a child could not be kept from holding
+ * it too. */
+static enum mc_status hold(struct mc_lock *lock, int fd)
 {
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    (void)pthread_mutex_lock(&held_mutex);
+    handles_forks = handles_forks ||
+                    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
+    if (handles_forks) {
+        *lock = (struct mc_lock){.fd = fd, .pid = mc_process(), .next = held};
+        held = lock;
+    }
+    (void)pthread_mutex_unlock(&held_mutex);
+    return handles_forks ? MC_OK : MC_NOMEM;
 }
 
 /* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
@@ -414,11 +428,10 @@ static enum mc_status take(struct mc_lock *lock, int fd, const char *path, struc
         return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
     }
     (void)fcntl(fd, F_OFD_SETLK, &whole);
-    (void)pthread_once(&held_once, install_fork_handlers);
-    (void)pthread_mutex_lock(&held_mutex);
-    *lock = (struct mc_lock){.fd = fd, .pid = mc_process(), .next = held};
-    held = lock;
-    (void)pthread_mutex_unlock(&held_mutex);
+    if (hold(lock, fd) != MC_OK) {
+        (void)close(fd);
+        return mc_fail(err, MC_NOMEM, "out of memory");
+    }
     return MC_OK;
 }
 
@@ -469,7 +482,7 @@ bool mc_lock_is_held(const char *path, int fd)
     int probe = open(path != NULL ? path : own,
                      O_RDONLY | O_CLOEXEC | O_NONBLOCK | (path != NULL ? O_NOFOLLOW : 0));
     if (probe < 0) {
-        return errno == EACCES; /* who may not ask is told no bad news */
+        return errno == EACCES || is_shortage(errno); /* who cannot ask is told no bad news */
     }
     bool is_held = fcntl(probe, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
     (void)close(probe);
@@ -518,23 +531,24 @@ enum mc_status mc_random(void *to, size_t len, struct mc_error *err)
     return MC_OK;
 }
 
-void mc_boot_id(uint8_t id[16])
+enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
 {
-    char text[40] = {0};
+    char text[40];
     size_t nibbles = 0;
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     memset(id, 0, 16);
     if (fd < 0) {
-        return;
+        return is_shortage(errno) ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     }
-    ssize_t got = read(fd, text, sizeof text - 1);
+    ssize_t got = read(fd, text, sizeof text);
+    enum mc_status status = got < 0 ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     (void)close(fd);
     for (ssize_t i = 0; i < got && nibbles < 32; i++) {
-        char c = text[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-        if (digit >= 0) {
-            id[nibbles / 2] = (uint8_t)(id[nibbles / 2] << 4 | digit);
+        if (text[i] != '-') { /* a digit, in lower case */
+            int digit = text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10;
+            id[nibbles / 2] = (uint8_t)(id[nibbles / 2] << 4 | (digit & 15));
             nibbles++;
         }
     }
+    return status;
 }

@@ -116,6 +116,9 @@ int64_t mc_time_us(void);  /* microseconds since 1970 */
 int64_t mc_clock_ns(void); /* nanoseconds since some start; never goes back */
 uint32_t mc_process(void); /* this process's pid */
 enum mc_status mc_random(void *to, size_t len, struct mc_error *err);
-void mc_boot_id(uint8_t id[16]); /* zero where the kernel does not tell */
+
+/* Which boot of the machine this is: zero where the kernel does not tell. MC_OS: it could not be
+ * asked now. */
+enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err);
 
 #endif

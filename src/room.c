@@ -32,7 +32,7 @@ void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
     if (end == space->limit) {
         return;
     }
-    if (space->limit != committed || MC_MUTANT_IS(606)) { /* 606: a tail that is still needed */
+    if (space->limit != committed || MC_MUTANT_IS(608)) { /* 608: a tail that is still needed */
         mc_buddy_free(buddy, space->limit / MC_GRANULE - 1, 1);
     }
     (void)mc_buddy_reserve(buddy, end / MC_GRANULE - 1, 1); /* free: nothing was ever there */
@@ -40,6 +40,18 @@ void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
         mc_tail_write(space, end);
     }
     space->limit = end;
+}
+
+/* Makes what the file has become usable. When there is no memory for that, the file stays longer
+ * than what is used of it: harmless, and made up for by the next growth. */
+static enum mc_status use_all(struct mc_writer *writer)
+{
+    enum mc_status status =
+        mc_buddy_grow(writer->arena.buddy, writer->region.file_size / MC_GRANULE);
+    if (status == MC_OK) {
+        mc_writer_end_at(writer, writer->region.file_size);
+    }
+    return status;
 }
 
 /* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
@@ -50,6 +62,9 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
     uint64_t needed = round_up(bytes, MC_EXTENT);
     uint64_t step = round_up(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX), MC_EXTENT);
     uint64_t target = min64(size + (step > needed ? step : needed), limit);
+    if (writer->table.space.limit < size) {
+        return use_all(writer);
+    }
     if (size + needed > limit) {
         return MC_FULL;
     }
@@ -60,15 +75,7 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
         target = size + needed;
         status = mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->room);
     }
-    if (status != MC_OK) {
-        return status;
-    }
-    status = mc_buddy_grow(writer->arena.buddy, target / MC_GRANULE);
-    if (status != MC_OK) {
-        return status; /* the file is longer than we use: harmless, and tried again next time */
-    }
-    mc_writer_end_at(writer, target);
-    return MC_OK;
+    return status == MC_OK ? use_all(writer) : status;
 }
 
 static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
@@ -141,7 +148,8 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
     if (status != MC_FULL) {
         return status;
     }
-    bool at_limit = writer->region.file_size >= writer->superblock.max_size;
+    bool at_limit =
+        writer->region.file_size + round_up(bytes, MC_EXTENT) > writer->superblock.max_size;
     if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
         return MC_OK;
     }

@@ -29,7 +29,6 @@
 
 #include "mutant.h"
 #include "region.h"
-#include "testing.h"
 
 struct mc_map {
     struct mc_region region;
@@ -115,25 +114,28 @@ static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct
     return MC_OK;
 }
 
-static struct mc_map *map_new(void)
+/* On failure *out is NULL, or a map for mc_map_release. */
+static enum mc_status map_new(struct mc_map **out, struct mc_error *err)
 {
-    struct mc_map *map = calloc(1, sizeof *map);
-    if (map != NULL) {
-        map->region.fd = -1;
-        mc_boot_id(map->boot_id);
-        map->users = 1;
+    struct mc_map *map = *out = calloc(1, sizeof *map);
+    if (map == NULL) {
+        return mc_fail(err, MC_NOMEM, "out of memory");
     }
-    return map;
+    map->region.fd = -1;
+    map->users = 1;
+    return mc_boot_id(map->boot_id, err);
 }
 
 enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err)
 {
-    struct mc_map *map = map_new();
-    if (map == NULL || (map->lock_path = lock_path_of(path)) == NULL) {
-        free(map);
-        return mc_fail(err, MC_NOMEM, "out of memory");
+    struct mc_map *map;
+    enum mc_status status = map_new(&map, err);
+    if (status == MC_OK && (map->lock_path = lock_path_of(path)) == NULL) {
+        status = mc_fail(err, MC_NOMEM, "out of memory");
     }
-    enum mc_status status = mc_region_open(path, false, &map->region, err);
+    if (status == MC_OK) {
+        status = mc_region_open(path, false, &map->region, err);
+    }
     if (status != MC_OK) {
         mc_map_release(map);
         return status;
@@ -143,11 +145,11 @@ enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_erro
 
 enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err)
 {
-    struct mc_map *map = map_new();
-    if (map == NULL) {
-        return mc_fail(err, MC_NOMEM, "out of memory");
+    struct mc_map *map;
+    enum mc_status status = map_new(&map, err);
+    if (status == MC_OK) {
+        status = mc_region_open_fd(fd, &map->region, err);
     }
-    enum mc_status status = mc_region_open_fd(fd, &map->region, err);
     if (status != MC_OK) {
         mc_map_release(map);
         return status;

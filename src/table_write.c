@@ -280,7 +280,7 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
         page_begin(&page, lines_grown(counts[side], MC_PAGE_LINES_MAX), total_depth + 1);
         enum mc_status status = page_write_all(writer, &page, sides[side], counts[side], &offset);
         if (status != MC_OK) {
-            if (halves[0] != 0 && side == 1) {
+            if (halves[0] != 0) {
                 mc_arena_release(writer->arena, ref_offset(halves[0]), ref_bytes(halves[0]));
             }
             return status;

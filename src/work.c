@@ -6,7 +6,6 @@
  */
 #include "work.h"
 
-#include "testing.h"
 #include <stdlib.h>
 #include <string.h>
 

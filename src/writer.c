@@ -17,7 +17,6 @@
 
 #include "check.h"
 #include "mutant.h"
-#include "testing.h"
 #include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
@@ -33,6 +32,12 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 }
 
 /* ---- creating ---- */
+
+/* The maximum of a new file. */
+static uint64_t new_size(const struct mc_writer *writer)
+{
+    return writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
+}
 
 /* Gives the writer's empty region a first extent and a superblock, and maps it. */
 static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64_t base_generation,
@@ -50,7 +55,6 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
         .created_at = mc_time_us(),
         .base_generation = base_generation,
     };
-    uint8_t boot_id[16];
     memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
     enum mc_status status = mc_random(superblock.hash_seed, sizeof superblock.hash_seed, err);
     if (status == MC_OK) {
@@ -67,8 +71,7 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
     }
     superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
     struct mc_space space = {.base = region->base, .limit = region->file_size};
-    mc_boot_id(boot_id);
-    mc_boot_confirm(&space, boot_id);
+    mc_boot_confirm(&space, writer->boot_id);
     mc_tail_write(&space, space.limit);
     shm_write(region->base, &superblock, sizeof superblock);
     writer->superblock = superblock;
@@ -123,10 +126,8 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
     if (status == MC_ABSENT) {
         return MC_OK;
     }
-    return status == MC_NOMEM
-               ? no_memory(err)
-               : mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
-                         (unsigned long long)item.offset);
+    return mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
+                   (unsigned long long)item.offset);
 }
 
 /* After a reboot, everything is verified before anybody may read it again. */
@@ -152,7 +153,7 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
 static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_space *space = &writer->table.space;
-    uint64_t file_end = writer->region.file_size / MC_GRANULE * MC_GRANULE;
+    uint64_t file_end = writer->region.file_size;
     *space = (struct mc_space){.base = writer->region.base, .limit = file_end};
     uint64_t generation = mc_commit_word(space);
     enum mc_status status = MC_OK;
@@ -185,6 +186,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     }
     writer->table.arena = &writer->arena;
     space->limit = end;
+    /* both fit: see mc_superblock_check, and the check of the end above */
     (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
     status = reserve(writer, writer->root.catalogue, true, err);
@@ -199,21 +201,27 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     return MC_OK;
 }
 
-static struct mc_writer *writer_new(const struct mc_writer_options *options)
+/* On failure *out is NULL, or a writer for writer_free. */
+static enum mc_status writer_new(const struct mc_writer_options *options, struct mc_writer **out,
+                                 struct mc_error *err)
 {
-    struct mc_writer *writer = calloc(1, sizeof *writer);
-    if (writer != NULL) {
-        writer->options = *options;
-        writer->region.fd = -1;
-        writer->lock.fd = -1;
-        mc_boot_id(writer->boot_id);
+    struct mc_writer *writer = *out = calloc(1, sizeof *writer);
+    if (writer == NULL) {
+        return no_memory(err);
     }
-    return writer;
+    writer->options = *options;
+    writer->region.fd = -1;
+    writer->lock.fd = -1;
+    return mc_boot_id(writer->boot_id, err);
 }
 
-/* Frees everything but the lock. */
+/* Releases everything; NULL is harmless. */
 static void writer_free(struct mc_writer *writer)
 {
+    if (writer == NULL) {
+        return;
+    }
+    mc_lock_release(&writer->lock); /* harmless when it is not held, as in a child */
     mc_arena_destroy(&writer->arena);
     mc_region_close(&writer->region);
     free(writer->batch.replace.kept);
@@ -266,6 +274,10 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
     if (status == MC_OK && writer->region.file_size < MC_MAP_MIN) {
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
     }
+    if (status == MC_OK) { /* what is behind is not ours */
+        uint64_t size = writer->region.file_size, most = writer->superblock.max_size;
+        writer->region.file_size = (size < most ? size : most) / MC_GRANULE * MC_GRANULE;
+    }
     if (status == MC_OK) { /* a hole in the file would be a SIGBUS on a full file system */
         status = mc_region_fill(&writer->region, err);
     }
@@ -301,9 +313,7 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
     if (temporary == NULL) {
         return no_memory(err);
     }
-    uint64_t max_size =
-        writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
-    enum mc_status status = build(writer, temporary, max_size, base_generation, err);
+    enum mc_status status = build(writer, temporary, new_size(writer), base_generation, err);
     if (status == MC_OK && old != NULL) {
         status = carry_over(old, writer, err);
         if (status != MC_OK) {
@@ -389,12 +399,14 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
         writer->options.max_size == writer->superblock.max_size) {
         return status;
     }
-    struct mc_writer *successor = writer_new(&writer->options);
-    if (successor == NULL || (successor->path = path_with(writer->path, "")) == NULL) {
-        free(successor);
-        return no_memory(err);
+    struct mc_writer *successor;
+    status = writer_new(&writer->options, &successor, err);
+    if (status == MC_OK && (successor->path = path_with(writer->path, "")) == NULL) {
+        status = no_memory(err);
     }
-    status = replace_file(successor, writer, writer->root.generation, err);
+    if (status == MC_OK) {
+        status = replace_file(successor, writer, writer->root.generation, err);
+    }
     if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
         struct mc_writer old = *writer;
         struct mc_lock lock = writer->lock;
@@ -411,10 +423,10 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err)
 {
-    struct mc_writer *writer = writer_new(options);
+    struct mc_writer *writer;
     char *lock_path = path_with(path, MC_LOCK_SUFFIX);
-    enum mc_status status = MC_OK;
-    if (writer == NULL || lock_path == NULL || (writer->path = path_with(path, "")) == NULL) {
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK && (lock_path == NULL || (writer->path = path_with(path, "")) == NULL)) {
         status = no_memory(err);
     }
     if (status == MC_OK) {
@@ -425,15 +437,10 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     }
     if (status == MC_OK) {
         status = open_locked(writer, err);
-        if (status != MC_OK) {
-            mc_lock_release(&writer->lock);
-        }
     }
     free(lock_path);
     if (status != MC_OK) {
-        if (writer != NULL) {
-            writer_free(writer);
-        }
+        writer_free(writer);
         return status;
     }
     report_running(writer, true);
@@ -444,12 +451,11 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
 enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
                                         struct mc_writer **out, struct mc_error *err)
 {
-    struct mc_writer *writer = writer_new(options);
-    if (writer == NULL) {
-        return no_memory(err);
+    struct mc_writer *writer;
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK) {
+        status = check_options(&writer->options, err);
     }
-    enum mc_status status = check_options(&writer->options, err);
-    uint64_t max_size = writer->options.max_size;
     if (status == MC_OK) {
         status = mc_region_create_anonymous(&writer->region, err);
     }
@@ -457,7 +463,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = mc_lock_take_fd(&writer->lock, writer->region.fd, err);
     }
     if (status == MC_OK) {
-        status = format(writer, max_size != 0 ? max_size : MC_MAX_SIZE_DEFAULT, 0, err);
+        status = format(writer, new_size(writer), 0, err);
     }
     if (status == MC_OK) {
         status = mc_region_seal(&writer->region, err);
@@ -466,7 +472,6 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = recover(writer, err);
     }
     if (status != MC_OK) {
-        mc_lock_release(&writer->lock);
         writer_free(writer);
         return status;
     }
@@ -485,7 +490,6 @@ void mc_writer_close(struct mc_writer *writer)
     if (mc_writer_is_mine(writer)) {
         mc_batch_abort(writer);
         report_running(writer, false);
-        mc_lock_release(&writer->lock);
     } else {
         writer->region.base = NULL; /* a child has no mapping of it */
     }

@@ -41,7 +41,6 @@ CORE = {
     "table",
     "table_ref",
     "table_write",
-    "testing",
     "work",
     "writer",
     "writer_state",

@@ -17,8 +17,6 @@
 #include <sys/wait.h>
 
 #include "store_support.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 /* ---- the world ---- */
 

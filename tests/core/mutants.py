@@ -1,6 +1,6 @@
 """Builds each deliberate fault of src/mutant.h into the core and demands that a test sees it.
 
-    CC=gcc FLAGS=... mutants.py BUILD_DIR [NUMBER...]
+    CC=gcc FLAGS=... LINK=... mutants.py BUILD_DIR [NUMBER...]
 
 BUILD_DIR holds the objects of the faultless build; only the faulty source is compiled anew. The
 tests named after the source come first (test_buddy for buddy.c), then all others. A test sees the
@@ -48,7 +48,8 @@ def build(number: int, source: Path, out: Path) -> dict[str, Path]:
     programs = {}
     for test in tests:
         programs[test.stem] = folder / test.stem
-        link = [compiler, *flags, str(test), str(faulty), str(out / "libcore.a")]
+        wrapped = os.environ["LINK"].split()
+        link = [compiler, *flags, str(test), str(faulty), *wrapped, str(out / "libcore.a")]
         subprocess.run([*link, "-o", str(folder / test.stem), "-pthread", "-lm"], check=True)
     return programs
 

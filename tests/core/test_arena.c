@@ -9,9 +9,8 @@
 #include <string.h>
 
 #include "arena.h"
+#include "faults.h"
 #include "harness.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 #define GRANULES_MAX (8192u * 8)
 #define EXTENTS_MAX 40000
@@ -284,7 +283,7 @@ static void operations(int many, uint64_t most)
 static void random_batch(int many, uint64_t most, bool may_fail)
 {
     if (may_fail && test_below(2) == 0) {
-        mc_test_allocations_left = (long)test_below(6);
+        faults_arm(FAULT_BIT(FAULT_MEMORY), (long)test_below(6), true, 0);
     }
     arena.scope = MC_SCOPE_BATCH;
     operations(many, most);
@@ -313,7 +312,7 @@ static void random_batch(int many, uint64_t most, bool may_fail)
     } else {
         do_commit();
     }
-    mc_test_allocations_left = -1;
+    (void)faults_disarm();
     compare();
     compact();
 }
@@ -355,6 +354,42 @@ static void test_life(uint64_t start, uint64_t most_granules, int batches, int m
     mc_arena_destroy(&arena);
 }
 
+static enum mc_status no_room(void *context, uint64_t bytes)
+{
+    (void)context;
+    (void)bytes;
+    return MC_FULL;
+}
+
+/* Small allocations that the stretch set aside for them cannot hold, and more freed small blocks
+ * than are kept at hand. */
+static void test_edges(void)
+{
+    const uint64_t bytes = 16u << 20, block = (uint64_t)MC_QUICK_MOST * MC_GRANULE;
+    static uint64_t offsets[MC_QUICK_GRANULES / MC_QUICK_MOST + 10];
+    const size_t blocks = sizeof offsets / sizeof offsets[0];
+    uint64_t offset, first;
+    CHECK_EQ(mc_arena_create(&arena, bytes, bytes, no_room, NULL), MC_OK);
+    arena.scope = MC_SCOPE_BATCH;
+    CHECK_EQ(mc_arena_alloc_small(&arena, 40000, MC_LINE_BYTES, &offset), MC_OK);
+    CHECK_EQ(offset % MC_LINE_BYTES, 0);
+    CHECK_EQ(mc_arena_alloc(&arena, MC_GRANULE, MC_GRANULE, &first), MC_OK);
+    CHECK_EQ(mc_arena_alloc_small(&arena, 16384, MC_LINE_BYTES, &offset), MC_OK);
+    CHECK(offset % MC_LINE_BYTES == 0 && arena.small_left > 0); /* the stretch starts elsewhere */
+    for (size_t i = 0; i < blocks; i++) {
+        CHECK_EQ(mc_arena_alloc(&arena, block, MC_GRANULE, &offsets[i]), MC_OK);
+    }
+    for (size_t i = 0; i < blocks; i++) {
+        mc_arena_release(&arena, offsets[i], block);
+    }
+    CHECK(arena.quick_granules > MC_QUICK_GRANULES - MC_QUICK_MOST);
+    CHECK(arena.quick_granules <= MC_QUICK_GRANULES);
+    mc_arena_abort(&arena);
+    CHECK_EQ(mc_arena_free(&arena), bytes);
+    CHECK_EQ(mc_arena_alloc(&arena, bytes, MC_GRANULE, &offset), MC_OK); /* all of it merges */
+    mc_arena_destroy(&arena);
+}
+
 int main(void)
 {
     test_begin("test_arena");
@@ -366,5 +401,6 @@ int main(void)
         test_life(3000, 20000, 40, 40, 700, false);        /* large blocks */
         test_life(1024, GRANULES_MAX, 120, 60, 60, true);  /* no memory */
     }
+    test_edges();
     return 0;
 }

@@ -240,6 +240,24 @@ static void test_duplicates(void)
     }
 }
 
+/* Names that differ only where neither their first nor their last eight bytes are. */
+static void test_long_names(void)
+{
+    static struct builder b;
+    struct mc_bson_element element;
+    b.len = 0;
+    size_t doc = begin(&b);
+    name(&b, MC_BSON_INT32, "captchas_per_minute");
+    add_u32(&b, 1);
+    name(&b, MC_BSON_INT32, "captchas_xyz_minute");
+    add_u32(&b, 2);
+    finish(&b, doc);
+    CHECK(judge(b.bytes, b.len));
+    CHECK_EQ(mc_bson_find(b.bytes, b.len, "captchas_xyz_minute", 19, &element), MC_OK);
+    CHECK_EQ(mc_bson_u32(element.value), 2);
+    CHECK_EQ(mc_bson_find(b.bytes, b.len, "captchas_abc_minute", 19, &element), MC_ABSENT);
+}
+
 /* Every byte replaced by other values, every shorter length, lengths one off. */
 static void test_damage(void)
 {
@@ -462,6 +480,7 @@ int main(void)
     test_everything();
     test_content();
     test_duplicates();
+    test_long_names();
     test_utf8();
     test_depth();
     test_damage();

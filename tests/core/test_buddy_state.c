@@ -6,6 +6,7 @@
  * 4. the memory held, counted at malloc, stays below 1 % of the arena
  */
 #include "buddy_state.h"
+#include "faults.h"
 #include "naive_buddy.h"
 
 #define GRANULE_BYTES 16u
@@ -66,42 +67,6 @@ static void words(void)
     CHECK(run_class(MC_BUDDY_MAX_GRANULES) < CLASSES);
 }
 
-/* -- the hook -- */
-
-static int64_t calls_left = -1; /* negative: none fails */
-static struct block {
-    void *pointer;
-    uint64_t bytes;
-} held[32]; /* what the allocator in hand has; of one only, since it frees without the hook */
-
-static void *counting_realloc(void *old, size_t bytes)
-{
-    unsigned slot = 0;
-    if (calls_left == 0)
-        return NULL;
-    calls_left -= calls_left > 0;
-    while (held[slot].pointer != old)
-        CHECK(++slot < 32);
-    held[slot].pointer = realloc(old, bytes);
-    held[slot].bytes = bytes;
-    CHECK(held[slot].pointer != NULL);
-    return held[slot].pointer;
-}
-
-static void start_counting(void)
-{
-    memset(held, 0, sizeof held);
-    mc_buddy_test_realloc = counting_realloc;
-}
-
-static uint64_t bytes_held(void)
-{
-    uint64_t bytes = 0;
-    for (unsigned slot = 0; slot < 32; slot++)
-        bytes += held[slot].bytes;
-    return bytes;
-}
-
 /* -- 2 -- */
 
 /* A copy of the whole state: words of array i at copy[i]. */
@@ -135,9 +100,9 @@ static unsigned failing_growth(struct mc_buddy *b, uint64_t granules)
         uint64_t *copy[MC_BUDDY_TEST_ARRAYS], count[MC_BUDDY_TEST_ARRAYS];
         uint64_t before = mc_buddy_granules(b), offset;
         copy_state(b, copy, count);
-        calls_left = k;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), k, true, 0);
         enum mc_status status = mc_buddy_grow(b, granules);
-        calls_left = -1;
+        (void)faults_disarm();
         if (status == MC_OK) {
             for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++)
                 free(copy[which]);
@@ -158,21 +123,19 @@ static void failing_memory(void)
     unsigned failed = 0;
     enum mc_status status;
     do {
-        start_counting();
-        calls_left = failed;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), failed, true, 0);
         status = mc_buddy_create(5000, NAIVE_MAX, &b);
+        (void)faults_disarm();
         CHECK(status == MC_OK || (status == MC_NOMEM && b == NULL));
         failed += status != MC_OK;
     } while (status != MC_OK);
     CHECK_EQ(failed, 6); /* itself, the class bytes, three levels of words, one has[] */
-    calls_left = -1;
     failed += failing_growth(b, 5001);
     failed += failing_growth(b, 70000);
     failed += failing_growth(b, 262143);
     failed += failing_growth(b, 262144); /* the root rises */
     failed += failing_growth(b, 300000);
     mc_buddy_destroy(b);
-    mc_buddy_test_realloc = realloc;
     CHECK(failed >= 15);
     printf("  %u failed allocations\n", failed);
 }
@@ -255,10 +218,32 @@ static void damage_to_many_levels(void)
 
 /* -- 4 -- */
 
+static struct block {
+    const void *pointer;
+    uint64_t bytes;
+} held[32]; /* what the allocator in hand has; of one only, since it frees unseen */
+
+static void count_block(const void *old, const void *now, size_t bytes)
+{
+    unsigned slot = 0;
+    while (held[slot].pointer != old)
+        CHECK(++slot < 32);
+    held[slot] = (struct block){now, bytes};
+}
+
+static uint64_t bytes_held(void)
+{
+    uint64_t bytes = 0;
+    for (unsigned slot = 0; slot < 32; slot++)
+        bytes += held[slot].bytes;
+    return bytes;
+}
+
 static void memory_of(uint64_t granules, uint64_t step)
 {
     struct mc_buddy *b;
-    start_counting();
+    memset(held, 0, sizeof held);
+    faults_watch = count_block;
     CHECK_EQ(mc_buddy_create(step, granules, &b), MC_OK);
     while (mc_buddy_granules(b) + step <= granules) {
         CHECK_EQ(mc_buddy_grow(b, mc_buddy_granules(b) + step), MC_OK);
@@ -269,8 +254,8 @@ static void memory_of(uint64_t granules, uint64_t step)
     printf("  %" PRIu64 " MiB in steps of %" PRIu64 ": %.3f %% held\n",
            granules * GRANULE_BYTES >> 20, step * GRANULE_BYTES >> 20,
            100.0 * (double)bytes_held() / (double)(mc_buddy_granules(b) * GRANULE_BYTES));
+    faults_watch = NULL;
     mc_buddy_destroy(b);
-    mc_buddy_test_realloc = realloc;
 }
 
 int main(void)

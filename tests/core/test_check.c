@@ -122,6 +122,101 @@ static void test_overlap(void)
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
 }
 
+/* Writes the record of the first collection, of `len` bytes, under a checksum that is right. */
+static void write_record(const struct mc_collection_record *record, uint32_t len)
+{
+    struct mc_hit hit;
+    struct mc_entry entry;
+    uint8_t name[MC_KEY_MAX];
+    struct mc_key key = {.type = MC_KEY_NAME, .len = 5, .data = (const uint8_t *)"sites"};
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_EQ(mc_find(&view, view.root.catalogue, &key, &hit), MC_OK);
+    mc_copy(name, hit.key, hit.key_len);
+    mc_copy(&entry, view.space.base + hit.offset, sizeof entry);
+    entry.value_len = len;
+    entry.checksum = mc_entry_checksum(len, entry.stamp, name, hit.key_len, record, len);
+    off_t value = (off_t)(hit.offset + sizeof entry + hit.key_len);
+    CHECK(pwrite(file, &entry, sizeof entry, (off_t)hit.offset) == sizeof entry);
+    CHECK(pwrite(file, record, len, value) == (ssize_t)len);
+}
+
+/* A record that says something else than its documents, and one of another size. */
+static void test_record(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_collection_record record, wrong;
+    struct mc_collection collection;
+    struct mc_writer *writer;
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_OK);
+    record = (struct mc_collection_record){.root = collection.root,
+                                           .count = collection.count,
+                                           .content = collection.content,
+                                           .created = collection.created};
+    wrong = record;
+    wrong.count++;
+    write_record(&wrong, sizeof wrong);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    wrong = record;
+    wrong.content++;
+    write_record(&wrong, sizeof wrong);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    write_record(&record, sizeof record - 8);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "wrong size") != NULL);
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_CORRUPT);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_EQ(put_version(writer, 0, 1, 1), MC_CORRUPT);
+    mc_batch_abort(writer);
+    mc_writer_close(writer);
+    write_record(&record, sizeof record);
+    CHECK_EQ(check_now(), MC_OK);
+}
+
+/* Writes the entry of document `k` anew, with the key of another and the document's byte `at`
+ * changed, under a checksum that is right. */
+static void write_entry(const struct mc_hit *hit, int64_t as, size_t at, uint8_t bits)
+{
+    uint8_t key[MC_KEY_MAX], document[DOCUMENT_MOST];
+    struct mc_entry entry;
+    struct mc_key other;
+    off_t offset = (off_t)hit->offset;
+    mc_key_from_int64(as, &other);
+    CHECK_EQ(other.len, hit->key_len);
+    memcpy(key, other.data, other.len);
+    mc_copy(document, hit->value, hit->value_len);
+    document[at] ^= bits;
+    mc_copy(&entry, view.space.base + hit->offset, sizeof entry);
+    entry.checksum =
+        mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len, document, hit->value_len);
+    CHECK(pwrite(file, &entry, sizeof entry, offset) == sizeof entry);
+    offset += (off_t)sizeof entry;
+    CHECK(pwrite(file, key, hit->key_len, offset) == hit->key_len);
+    CHECK(pwrite(file, document, hit->value_len, offset + hit->key_len) == hit->value_len);
+}
+
+/* Entries that are whole and yet wrong: the key of another, a key that is nowhere, no BSON. */
+static void test_entries(void)
+{
+    struct mc_collection collection;
+    struct mc_key key;
+    struct mc_hit hit;
+    CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_OK);
+    mc_key_from_int64(5, &key);
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_EQ(mc_find(&view, collection.root, &key, &hit), MC_OK);
+    write_entry(&hit, 6, 0, 0);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    write_entry(&hit, KEYS, 0, 0);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "where a search") != NULL);
+    write_entry(&hit, 5, 4, 0x40);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "BSON") != NULL);
+    write_entry(&hit, 5, 4, 0x40);
+    CHECK_EQ(check_now(), MC_OK);
+}
+
 /* The root's own figures: the view holds a private copy. */
 static void test_root(void)
 {
@@ -134,6 +229,10 @@ static void test_root(void)
     view.root.collections++;
     CHECK_EQ(check_now(), MC_CORRUPT);
     view.root.collections--;
+    uint64_t limit = view.space.limit; /* nothing behind the control words */
+    view.space.limit = MC_RING_OFFSET;
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    view.space.limit = limit;
     view.root.generation--; /* its entries come from the future then, or its horizon has passed */
     CHECK(check_now() != MC_OK);
     view.root.generation++;
@@ -148,6 +247,8 @@ int main(void)
     test_root();
     printf("test_check: %ld flips seen\n", flip_table(view.root.catalogue));
     CHECK_EQ(check_now(), MC_OK);
+    test_record();
+    test_entries();
     test_overlap();
     end_cache();
     return 0;

@@ -4,13 +4,26 @@
  * from its low end to its high one, and the mapping may go on showing the page. Here the test
  * writes these zeros, finished and half done.
  */
+#define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
+#include "faults.h"
 #include "guard.h"
 #include "store_support.h"
+
+/* AddressSanitizer's own handler would be the one that was there before. */
+const char *__asan_default_options(void);
+
+const char *__asan_default_options(void)
+{
+    return "handle_sigbus=0";
+}
 
 static void fill(struct mc_writer **writer, struct oracle *oracle)
 {
@@ -235,11 +248,192 @@ static void test_chain(void)
     CHECK(munmap(foreign_page, 4096) == 0 && close(fd) == 0);
 }
 
+/* ---- in children: what was there before the guard was installed ---- */
+
+/* Runs in a child, whose SIGBUS nobody has handled yet; it ends by itself, or by `signal`. */
+static void in_child(void (*body)(void), int expected)
+{
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        body();
+        exit(0);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(expected == 0 ? WIFEXITED(status) && WEXITSTATUS(status) == 0
+                        : WIFSIGNALED(status) && WTERMSIG(status) == expected);
+}
+
+static uint8_t page_of_ours[8192];
+
+static void install_guard(void)
+{
+    mc_guard_remove(mc_guard_add(page_of_ours, sizeof page_of_ours, true));
+}
+
+/* A fault as the kernel reports it, at an address that is nobody's. */
+static void fake_fault(uintptr_t address)
+{
+    siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_ADRERR};
+    info.si_addr = (void *)address; /* NOLINT(performance-no-int-to-ptr) */
+    CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info) == 0);
+}
+
+static void ignored_raise(void)
+{
+    CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
+    install_guard();
+    CHECK(raise(SIGBUS) == 0 && raise(SIGBUS) == 0 && raise(SIGBUS) == 0);
+    CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN); /* the guard has stepped aside */
+}
+
+static void ignored_kill(void)
+{
+    CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
+    install_guard();
+    CHECK(kill(getpid(), SIGBUS) == 0);
+    CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN);
+}
+
+/* Another process raises it, as a thread's signal. */
+static void ignored_of_another(void)
+{
+    int status;
+    pid_t target = getpid();
+    CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
+    install_guard();
+    pid_t other = fork();
+    if (other == 0) {
+        _exit(syscall(SYS_tgkill, target, target, SIGBUS) != 0);
+    }
+    pid_t waited;
+    do { /* the signal may interrupt it */
+        waited = waitpid(other, &status, 0);
+    } while (waited < 0 && errno == EINTR);
+    CHECK(waited == other && status == 0);
+    CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN);
+}
+
+static void ignored_fault(void)
+{
+    CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
+    CHECK(mc_guard_add(page_of_ours, sizeof page_of_ours, true) >= 0);
+    fake_fault(UINTPTR_MAX - 4096);
+    CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN);
+}
+
+/* Once is taken for a handler's that stepped aside for the guard; the second time it is meant. */
+static void default_raise(void)
+{
+    install_guard();
+    CHECK(raise(SIGBUS) == 0);
+}
+
+static void default_raise_twice(void)
+{
+    default_raise();
+    (void)raise(SIGBUS);
+}
+
+static void default_fault(void)
+{
+    install_guard();
+    fake_fault(0);
+    (void)raise(SIGBUS);
+}
+
+static volatile sig_atomic_t seen;
+
+static void on_informed(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    seen += number == SIGBUS && info->si_pid == getpid();
+}
+
+static void informed_raise(void)
+{
+    struct sigaction action = {.sa_sigaction = on_informed, .sa_flags = SA_SIGINFO};
+    CHECK(sigaction(SIGBUS, &action, NULL) == 0);
+    install_guard();
+    CHECK(raise(SIGBUS) == 0 && raise(SIGBUS) == 0);
+    CHECK_EQ(seen, 2);
+}
+
+static void on_counted(int number)
+{
+    seen += number == SIGBUS;
+}
+
+/* No page can be had in the handler: the fault is the previous handler's then, and comes again. */
+static void test_no_page(void)
+{
+    static const struct {
+        enum fault kind;
+        long left;
+    } failures[] = {{FAULT_MAP, 0}, {FAULT_PROTECT, 0}, {FAULT_MAP, 1}};
+    struct mc_writer *writer;
+    struct mc_map *map;
+    struct mc_view view;
+    struct oracle oracle;
+    CHECK(signal(SIGBUS, on_counted) == SIG_DFL);
+    for (int i = 0; i < 3; i++) {
+        fill(&writer, &oracle);
+        CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+        CHECK_OK(mc_view_open(map, &view, &test_error));
+        CHECK_EQ(truncate(test_path(), 0), 0);
+        faults_arm(FAULT_BIT(failures[i].kind), failures[i].left, false, 0);
+        CHECK_EQ(shm_load(view.space.base + 16384), 0);
+        CHECK_EQ(faults_disarm(), 1);
+        CHECK_EQ(seen, i + 1);
+        CHECK(!mc_view_valid(&view));
+        mc_map_release(map);
+        mc_writer_close(writer);
+    }
+    remove_cache(test_path());
+}
+
+/* As many mappings as the table holds, and one more, which goes without a guard. */
+static void test_slots(void)
+{
+    static uint8_t pages[MC_GUARD_MAPS + 1][16];
+    int slots[MC_GUARD_MAPS];
+    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
+        slots[i] = mc_guard_add(pages[i], 16, false);
+        CHECK(slots[i] >= 0 && !mc_guard_is_lost(slots[i]));
+    }
+    int none = mc_guard_add(pages[MC_GUARD_MAPS], 16, false);
+    CHECK_EQ(none, -1);
+    CHECK(!mc_guard_is_lost(none));
+    mc_guard_remove(none);
+    CHECK_EQ(mc_guard_add(pages[3], 32, false),
+             slots[3]); /* in the place of those that it covers */
+    CHECK_EQ(mc_guard_add(pages[4], 16, false), slots[3]); /* which were two */
+    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
+        mc_guard_remove(slots[i]);
+    }
+}
+
+static void test_previous(void)
+{
+    in_child(ignored_raise, 0);
+    in_child(ignored_kill, 0);
+    in_child(ignored_of_another, 0);
+    in_child(ignored_fault, 0);
+    in_child(default_raise, 0);
+    in_child(default_raise_twice, SIGBUS);
+    in_child(default_fault, SIGBUS);
+    in_child(informed_raise, 0);
+    in_child(test_no_page, 0);
+    in_child(test_slots, 0);
+}
+
 int main(void)
 {
     struct mc_writer *writer;
     struct oracle oracle;
     test_begin("test_guard");
+    test_previous();
     CHECK(signal(SIGBUS, on_foreign) == SIG_DFL);
     for (uint64_t size = 0; size < MC_MAP_MIN; size += size < 12288 ? 4096 : 65536) {
         fill(&writer, &oracle);

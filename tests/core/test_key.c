@@ -225,6 +225,57 @@ static void test_limit(void)
     }
 }
 
+/* {"": "xx...", "b": 1, "c": [{}, 1]}: the limit is passed at each of its parts in turn. */
+static void test_limit_anywhere(void)
+{
+    static const char rest[] = "\x10"
+                               "b\0\1\0\0\0"
+                               "\4"
+                               "c\0\x14\0\0\0"
+                               "\3"
+                               "0\0\5\0\0\0\0"
+                               "\x10"
+                               "1\0\1\0\0\0\0";
+    static uint8_t value[MC_KEY_MAX + 64];
+    const uint32_t rest_len = sizeof rest; /* its last NUL ends the document */
+    struct mc_key key;
+    for (uint32_t text = MC_KEY_MAX - 80; text < MC_KEY_MAX; text++) {
+        uint32_t len = 4 + 6 + text + rest_len;
+        memset(value, 'x', sizeof value);
+        memcpy(value, &len, 4);
+        value[4] = MC_BSON_STRING;
+        value[5] = 0;
+        memcpy(value + 6, &text, 4);
+        value[9 + text] = 0;
+        memcpy(value + 10 + text, rest, rest_len);
+        CHECK_EQ(mc_bson_validate(value, len, NULL), MC_OK);
+        /* each of the two int32 becomes as long as the double that it equals */
+        CHECK_EQ(key_of(MC_BSON_DOCUMENT, value, len, &key, scratch_a),
+                 len + 8 <= MC_KEY_MAX ? MC_OK : MC_LIMIT);
+    }
+}
+
+/* Documents within documents: a key that is too deep is too long. */
+static void test_depth(void)
+{
+    static uint8_t value[8 * MC_BSON_DEPTH_MAX];
+    struct mc_key key;
+    for (uint32_t depth = 1; depth < MC_BSON_DEPTH_MAX; depth++) { /* {"": {"": ... {} ... }} */
+        uint32_t len = 5;
+        memset(value, 0, sizeof value);
+        for (uint32_t level = 0; level < depth; level++) {
+            uint32_t size = 5 + 7 * (depth - level);
+            memcpy(value + 6 * (size_t)level, &size, 4);
+            value[6 * level + 4] = MC_BSON_DOCUMENT;
+            len = level == 0 ? size : len;
+        }
+        value[6 * depth] = 5;
+        CHECK_EQ(mc_bson_validate(value, len, NULL), MC_OK);
+        CHECK_EQ(key_of(MC_BSON_DOCUMENT, value, len, &key, scratch_a),
+                 len <= MC_KEY_MAX ? MC_OK : MC_LIMIT);
+    }
+}
+
 /* {"a": <number>, "b": [<symbol>]} in two spellings. */
 static void test_subdocuments(void)
 {
@@ -271,6 +322,10 @@ static void test_code_with_scope(void)
                                   "\1x\0\0\0\0\0\0\0\x08\x40";
     CHECK(equal(MC_BSON_CODE_SCOPE, plain, 22, MC_BSON_CODE_SCOPE, doubles, 26));
     CHECK(!equal(MC_BSON_CODE_SCOPE, plain, 22, MC_BSON_CODE_SCOPE, with_int32, 29));
+    char inner[2][40] = {"\x1D\0\0\0\x0F", "\x21\0\0\0\x0F"}; /* {"": code with scope} */
+    memcpy(inner[0] + 6, plain, 22);
+    memcpy(inner[1] + 6, doubles, 26);
+    CHECK(equal(MC_BSON_DOCUMENT, inner[0], 29, MC_BSON_DOCUMENT, inner[1], 33));
 }
 
 static void test_text(void)
@@ -306,6 +361,8 @@ static void test_damaged(void)
     CHECK_EQ(mc_key_to_bson(MC_BSON_STRING, (const uint8_t *)"\xFF", 1, buffer, &element),
              MC_CORRUPT);
     CHECK_EQ(mc_key_to_bson(MC_BSON_BINARY, (const uint8_t *)"", 0, buffer, &element), MC_CORRUPT);
+    CHECK_EQ(mc_key_to_bson(MC_BSON_STRING, scratch_a, MC_KEY_MAX + 1, buffer, &element),
+             MC_CORRUPT);
     for (int round = 0; round < 200000; round++) {
         size_t len = test_below(40);
         uint8_t *exact = malloc(len + 1);
@@ -328,6 +385,8 @@ int main(void)
     test_other_numbers();
     test_plain_types();
     test_limit();
+    test_limit_anywhere();
+    test_depth();
     test_subdocuments();
     test_code_with_scope();
     test_text();

@@ -1,8 +1,7 @@
 /* test_store.c - batches against an oracle, through commits, aborts, cancels, reopening and full
  * files. */
+#include "faults.h"
 #include "store_support.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 static struct mc_writer *writer;
 static struct oracle committed, working, before_replace;
@@ -206,13 +205,12 @@ static void test_allocation_failures(void)
     remove_cache(test_path());
     oracle_clear(&committed);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    mc_buddy_test_realloc = mc_test_realloc;
     for (long left = 0; left < 60; left++) {
         enum mc_status status = mc_batch_begin(writer, &test_error);
         int version = (int)left + 1;
         uint64_t generation;
         working = committed;
-        mc_test_allocations_left = left % 20;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), left % 20, true, 0);
         if (status == MC_OK && left % 3 == 0) {
             status = mc_replace_begin(writer, "sites", 5, &test_error);
             for (int k = 0; status == MC_OK && k < KEYS; k++) {
@@ -230,7 +228,7 @@ static void test_allocation_failures(void)
         if (status == MC_OK) {
             status = mc_batch_commit(writer, &generation, &test_error);
         }
-        mc_test_allocations_left = -1;
+        (void)faults_disarm();
         if (status == MC_OK) {
             committed = working;
         } else {
@@ -243,9 +241,9 @@ static void test_allocation_failures(void)
             struct mc_writer *again;
             mc_writer_close(writer);
             for (long allowed = 0;; allowed++) {
-                mc_test_allocations_left = allowed;
+                faults_arm(FAULT_BIT(FAULT_MEMORY), allowed, true, 0);
                 status = mc_writer_open(test_path(), &options, &again, &test_error);
-                mc_test_allocations_left = -1;
+                (void)faults_disarm();
                 if (status == MC_OK) {
                     break;
                 }
@@ -257,7 +255,6 @@ static void test_allocation_failures(void)
     }
     printf("allocation failures: %ld\n", failures);
     CHECK(failures > 20);
-    mc_buddy_test_realloc = realloc;
     mc_writer_close(writer);
     remove_cache(test_path());
 }
@@ -293,6 +290,7 @@ static void test_limits(void)
             mc_batch_put(writer, name, (size_t)digits, &key, document, len, &changed, &test_error));
     }
     CHECK_EQ(mc_batch_put(writer, "more", 4, &key, document, len, &changed, &test_error), MC_LIMIT);
+    CHECK_EQ(mc_replace_begin(writer, "more", 4, &test_error), MC_LIMIT);
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
     static uint8_t state[MC_STATE_MAX + 1];
     CHECK_OK(mc_batch_begin(writer, &test_error));

@@ -8,10 +8,9 @@
  */
 #include <string.h>
 
+#include "faults.h"
 #include "harness.h"
-#include "table.h"
-#define MC_TESTING_OWN
-#include "testing.h"
+#include "table_ref.h"
 
 #define MAP_BYTES (16u << 20)
 #define HEADER 4096u
@@ -205,6 +204,9 @@ static uint64_t compare(uint64_t from, const struct model *expected)
         struct mc_key key = key_of(k);
         status = mc_table_find(&table.space, from, &key, &hit);
         compare_found(expected, k, status, &hit);
+        CHECK(status != MC_OK ||
+              mc_table_still(&table.space, from, key.hash, hit.offset, hit.birth));
+        CHECK(!mc_table_still(&table.space, from, key.hash, HEADER, 0)); /* nothing is so old */
         present += expected->present[k];
     }
     for (int k = (int)test_below(300); k + 50 <= KEYS; k += 300) {
@@ -329,10 +331,10 @@ static void test_clear(void)
             commit();
             begin_batch();
         }
-        mc_test_allocations_left = 0;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
         enum mc_status status = mc_table_clear(&table, &root);
         CHECK(status == MC_OK || status == MC_NOMEM);
-        mc_test_allocations_left = -1;
+        (void)faults_disarm();
         if (status == MC_NOMEM) {
             compare_all();
             CHECK_EQ(mc_table_clear(&table, &root), MC_OK);
@@ -360,23 +362,19 @@ static void test_no_memory(void)
                 commit();
             }
             begin_batch();
-            mc_test_allocations_left = left / 2;
-            mc_buddy_test_realloc = mc_test_realloc;
+            faults_arm(FAULT_BIT(FAULT_MEMORY), left / 2, true, 0);
             for (int i = 0; i < 300; i++) {
                 int k = (int)test_below(KEYS);
                 enum mc_status status = test_below(4) == 0 ? take_out(k) : put(k, 7);
                 CHECK(status == MC_OK || status == MC_NOMEM || status == MC_LIMIT);
                 if (status == MC_NOMEM) {
                     failures++;
-                    mc_buddy_test_realloc = realloc;
-                    mc_test_allocations_left = -1;
+                    (void)faults_disarm();
                     compare_all();
-                    mc_buddy_test_realloc = mc_test_realloc;
-                    mc_test_allocations_left = (long)test_below(3);
+                    faults_arm(FAULT_BIT(FAULT_MEMORY), (long)test_below(3), true, 0);
                 }
             }
-            mc_buddy_test_realloc = realloc;
-            mc_test_allocations_left = -1;
+            (void)faults_disarm();
             commit();
             compare_all();
             end_world();
@@ -486,6 +484,98 @@ static void test_damage(void)
     end_world();
 }
 
+/* Every block that a put or a deletion allocates is one that there is no room for: each operation
+ * is tried until it has all that it needs. */
+static void test_no_room_anywhere(void)
+{
+    long failures = 0;
+    for (int shape = 0; shape < SHAPES; shape++) {
+        begin_world(1 << 20, 0);
+        choose_hashes((enum shape)shape);
+        begin_batch();
+        for (int i = 0; i < 600; i++) {
+            int k = (int)test_below(200);
+            enum mc_status status;
+            long failed, left = 0;
+            do {
+                faults_arm(FAULT_BIT(FAULT_ROOM), left++, true, 0);
+                status = i % 4 == 3 ? take_out(k) : put(k, (uint32_t)i);
+                failed = faults_disarm();
+                CHECK_EQ(status, failed > 0 ? MC_FULL : MC_OK);
+                failures += failed > 0;
+            } while (failed > 0);
+            if (i % 50 == 0) {
+                compare_all();
+                commit();
+                begin_batch();
+            }
+        }
+        compare_all();
+        commit();
+        end_world();
+    }
+    printf("test_table: %ld blocks had no room\n", failures);
+    CHECK(failures > 1000);
+}
+
+static void write_word(uint64_t offset, uint64_t word)
+{
+    shm_store(map + offset, word);
+}
+
+/* Tables that no writer makes: a page without an empty slot, an entry that does not fit, a node
+ * whose references name one page again and again. */
+static void test_hand_made(void)
+{
+    const uint64_t limit = 65536, page = HEADER, node = HEADER + 1024, entry = HEADER + 4096;
+    const struct mc_space *space = &table.space;
+    struct mc_key key = {.type = 18, .len = 8, .data = (const uint8_t *)"absent..", .hash = 0};
+    struct mc_hit hit;
+    struct mc_walk walk;
+    struct mc_item item;
+    enum mc_status status;
+    begin_world(limit, 0);
+    memset(map, 0, limit);
+    write_word(entry, 8 | UINT64_C(8) << 32);
+    write_word(entry + 8, UINT64_C(5)); /* born in generation 5, no key */
+    for (uint64_t i = 0; i < 16; i++) {
+        write_word(page + 8 * i, slot_make(1 + (uint32_t)i, entry));
+    }
+    uint64_t full = ref_page(page, 2, 0, 16);
+    CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_ABSENT);
+    CHECK(!mc_table_still(space, full, 0, entry, 5));
+    write_word(page + 64 + 8 * 7, slot_make(0, entry)); /* the last one that a search looks at */
+    CHECK(mc_table_still(space, full, 0, entry, 5));
+    CHECK(!mc_table_still(space, full, 0, entry, 6));
+    CHECK(!mc_table_still(space, full, 0, limit, 5)); /* outside */
+    CHECK(!mc_table_still(space, full | UINT64_C(1) << 63, 0, entry, 5));
+    CHECK(!mc_table_still(space, 0, 0, entry, 5));
+    uint64_t last = limit - sizeof(struct mc_entry); /* its value would be outside */
+    write_word(last, UINT64_C(100) << 32);
+    write_word(page + 64 + 8 * 7, slot_make(0, last));
+    CHECK(!mc_table_still(space, full, 0, last, 0));
+    write_word(page, slot_make(0, limit)); /* outside, under the tag that is looked for */
+    mc_table_warm(space, full, &key, 1);
+    CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_CORRUPT);
+    mc_table_touch(space, full, 0);
+    mc_table_touch(space, 0, 0);
+
+    uint64_t much = ref_page(HEADER + 8192, MC_PAGE_LINES_MAX, 6, 1);
+    write_word(HEADER + 8192, slot_make(0, entry));
+    for (uint64_t i = 0; i < 64; i++) {
+        write_word(node + 8 * i, much);
+    }
+    uint64_t again = ref_node(node, 6, 0);
+    mc_walk_begin(&walk, space, again);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+    }
+    CHECK_EQ(status, MC_CORRUPT);
+    root = again;
+    CHECK_EQ(mc_table_clear(&table, &root), MC_CORRUPT);
+    CHECK_EQ(root, again);
+    end_world();
+}
+
 int main(void)
 {
     test_begin("test_table");
@@ -500,6 +590,8 @@ int main(void)
     test_no_memory();
     test_full();
     test_damage();
+    test_no_room_anywhere();
+    test_hand_made();
     free(map);
     return 0;
 }

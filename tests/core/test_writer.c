@@ -1,11 +1,12 @@
 /* test_writer.c - a loader's odd moments: successors without memory, empty ones, long reports, a
  * child that closes what it inherited.
  */
+#include <fcntl.h>
 #include <sys/wait.h>
 
+#include "faults.h"
+#include "hash.h"
 #include "store_support.h"
-#define MC_TESTING_OWN
-#include "testing.h"
 
 static struct mc_writer *writer;
 
@@ -32,18 +33,16 @@ static void test_resize_without_memory(void)
     uint64_t generation = commit_one(1);
     mc_writer_close(writer);
     options.max_size *= 2;
-    mc_buddy_test_realloc = mc_test_realloc;
     for (long left = 0;; left++) {
-        mc_test_allocations_left = left;
+        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
         enum mc_status status = mc_writer_open(test_path(), &options, &writer, &test_error);
-        mc_test_allocations_left = -1;
+        (void)faults_disarm();
         if (status == MC_OK) {
             break;
         }
         CHECK_EQ(status, MC_NOMEM);
         failures++;
     }
-    mc_buddy_test_realloc = realloc;
     CHECK(failures > 10);
     mc_writer_view(writer, &view);
     CHECK(view.root.generation > generation && view.root.documents == 1);
@@ -109,6 +108,85 @@ static void test_long_report(void)
     mc_writer_close(writer);
 }
 
+/* Bytes that are no text are cut as well: to nothing, when no character begins in them. */
+static void test_report_without_characters(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_loader_status status;
+    struct mc_map *map;
+    char text[600];
+    memset(text, 0x80, sizeof text);
+    text[sizeof text - 1] = '\0';
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    mc_writer_report(writer, text, NULL, NULL, -1);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_map_status(map, &status);
+    CHECK_EQ(strlen(status.state), 0);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
+static void patch_file(uint64_t at, const void *bytes, size_t len)
+{
+    int fd = open(test_path(), O_RDWR);
+    CHECK(fd >= 0 && pwrite(fd, bytes, len, (off_t)at) == (ssize_t)len && close(fd) == 0);
+}
+
+/* A file that succeeds one with nearly all generations has the last ones, and no more. */
+static void test_last_generation(void)
+{
+    struct mc_writer_options options = small_options();
+    uint64_t generation;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    struct mc_superblock superblock = {0};
+    mc_writer_close(writer);
+    int fd = open(test_path(), O_RDONLY);
+    CHECK(fd >= 0 && pread(fd, &superblock, sizeof superblock, 0) == sizeof superblock);
+    CHECK(close(fd) == 0);
+    superblock.base_generation = MC_GENERATION_MAX - 2;
+    superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
+    patch_file(0, &superblock, sizeof superblock);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_EQ(commit_one(1), MC_GENERATION_MAX - 1);
+    CHECK_EQ(commit_one(2), MC_GENERATION_MAX);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 3));
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_LIMIT);
+    mc_batch_abort(writer);
+    struct mc_view view;
+    mc_writer_view(writer, &view);
+    CHECK(view.root.generation == MC_GENERATION_MAX && view.root.documents == 1);
+    check_clean(&view);
+    mc_writer_close(writer);
+}
+
+/* Recreated from damage, generations go on where they were, unless that is not to be believed. A
+ * new file without a maximum and a ring has the default ones. */
+static void test_recreated_generation(void)
+{
+    static const uint64_t commits[][2] = {{7, 8}, {MC_GENERATION_MAX, 1}};
+    for (size_t i = 0; i < 2; i++) {
+        struct mc_writer_options options = small_options();
+        struct mc_map *map;
+        remove_cache(test_path());
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        mc_writer_close(writer);
+        patch_file(MC_CONTROL_OFFSET + offsetof(struct mc_control, commit), &commits[i][0], 8);
+        options.recreate = true;
+        options.max_size = 0;
+        options.ring_slots = 0;
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        CHECK_EQ(commit_one(1), commits[i][1]);
+        CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+        CHECK_EQ(mc_map_superblock(map)->max_size, MC_MAX_SIZE_DEFAULT);
+        CHECK_EQ(mc_map_superblock(map)->ring_slots, MC_RING_SLOTS);
+        mc_map_release(map);
+        mc_writer_close(writer);
+    }
+}
+
 /* The child lets go of everything, and the parent notices nothing. */
 static void test_close_in_child(void)
 {
@@ -120,7 +198,7 @@ static void test_close_in_child(void)
     pid_t child = fork();
     if (child == 0) {
         mc_writer_close(writer);
-        _exit(0);
+        exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK_EQ(commit_one(2), 2);
@@ -133,6 +211,9 @@ int main(void)
     test_resize_without_memory();
     test_resize_of_nothing();
     test_long_report();
+    test_report_without_characters();
+    test_last_generation();
+    test_recreated_generation();
     test_close_in_child();
     remove_cache(test_path());
     return 0;

@@ -55,7 +55,7 @@ static void image_write(const uint8_t *data, size_t len)
     DEMAND(write(fd, data, len) == (ssize_t)len && ftruncate(fd, IMAGE_BYTES) == 0);
     struct mc_control control;
     size_t at = MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id);
-    mc_boot_id(control.boot_id); /* else nothing would ever be ready */
+    (void)mc_boot_id(control.boot_id, NULL); /* else nothing would ever be ready */
     DEMAND(pwrite(fd, control.boot_id, 16, (off_t)at) == 16 && close(fd) == 0);
 }
 

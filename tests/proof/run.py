@@ -75,6 +75,15 @@ def parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
                 "{} + {} + {}",
             ),
         ),
+        Part(
+            "failing allocations, failing system calls",
+            (str(build / "core" / "test" / "test_faults"),),
+            ("gcc",),
+            figures(
+                r"faults: (\d+) allocations failed, (\d+) system calls failed, 0 violations",
+                "{} + {}",
+            ),
+        ),
         Part("core tests, ASan and UBSan", (*make, "asan"), ("gcc",), tests),
         Part("readers and a loader, TSan", (*make, "tsan"), ("gcc",), tests),
         Part(

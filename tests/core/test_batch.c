@@ -1,0 +1,380 @@
+/* test_batch.c - batches that are used wrongly, given what cannot be stored, or met by damage: a
+ * status each time, and the batch goes on as if nothing had been asked of it.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "faults.h"
+#include "store_support.h"
+
+static struct mc_writer *writer;
+static struct mc_writer_options options;
+
+static void open_new(void)
+{
+    options = small_options();
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+}
+
+static uint64_t commit(void)
+{
+    uint64_t generation;
+    struct mc_view view;
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_view(writer, &view);
+    check_clean(&view);
+    return generation;
+}
+
+static uint64_t count_of(const char *name)
+{
+    struct mc_view view;
+    struct mc_collection collection;
+    mc_writer_view(writer, &view);
+    enum mc_status status = mc_view_collection(&view, name, strlen(name), &collection);
+    CHECK(status == MC_OK || status == MC_ABSENT);
+    return status == MC_OK ? collection.count : UINT64_MAX;
+}
+
+/* ---- the order of calls ---- */
+
+static void test_usage(void)
+{
+    uint64_t generation, documents;
+    bool existed;
+    open_new();
+    CHECK_EQ(put_version(writer, 0, 1, 1), MC_USAGE);
+    CHECK_EQ(delete_key_of(writer, 0, 1, &existed), MC_USAGE);
+    CHECK_EQ(mc_batch_drop(writer, "sites", 5, &existed, &test_error), MC_USAGE);
+    CHECK_EQ(mc_batch_state(writer, (const uint8_t *)"s", 1, &test_error), MC_USAGE);
+    CHECK_EQ(mc_batch_put_raw(writer, "sites", 5, NULL, 0, &documents, &test_error), MC_USAGE);
+    CHECK_EQ(mc_replace_begin(writer, "sites", 5, &test_error), MC_USAGE);
+    CHECK_EQ(mc_replace_end(writer, &test_error), MC_USAGE);
+    mc_replace_cancel(writer);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_USAGE);
+    mc_batch_abort(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_EQ(mc_batch_begin(writer, &test_error), MC_USAGE);
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_EQ(mc_replace_begin(writer, "limits", 6, &test_error), MC_USAGE);
+    CHECK_EQ(mc_batch_drop(writer, "sites", 5, &existed, &test_error), MC_USAGE);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_USAGE);
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("sites"), 1);
+    mc_writer_close(writer);
+}
+
+/* A collection that comes and goes within one batch, beside one that stays; and a replace of one
+ * that was new, cancelled. */
+static void test_short_lived(void)
+{
+    bool existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(put_version(writer, 1, 1, 1));
+    CHECK_OK(mc_batch_drop(writer, "sites", 5, &existed, &test_error));
+    CHECK(existed);
+    CHECK_OK(mc_replace_begin(writer, "flags", 5, &test_error));
+    CHECK_OK(put_version(writer, 2, 1, 1));
+    mc_replace_cancel(writer);
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("limits"), 1);
+    CHECK(count_of("sites") == UINT64_MAX && count_of("flags") == UINT64_MAX);
+    mc_writer_close(writer);
+}
+
+/* ---- documents ---- */
+
+static uint8_t buffer[MC_DOCUMENT_MAX + (64u << 10)];
+
+/* Good documents up to `count`, then `bad`. Returns the bytes. */
+static size_t fill(int count, const void *bad, size_t bad_len)
+{
+    size_t len = 0;
+    for (int k = 0; k < count; k++) {
+        len += make_document(buffer + len, k, 1);
+    }
+    memcpy(buffer + len, bad, bad_len);
+    return len + bad_len;
+}
+
+/* A buffer whose n-th document is wrong: what is before it is put, it is named, nothing else is. */
+static void test_raw(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+        const char *text;
+    } wrong[] = {
+        {"\5\0\0", 3, "length"},
+        {"\100\0\0\0\0", 5, "length"},
+        {"\6\0\0\0\1\0", 6, "at byte"},
+        {"\5\0\0\0\0", 5, "no _id"},
+        {"\x13\0\0\0\4_id\0\5\0\0\0\0\0\0\0\0\0", 19, "at byte"},
+        {"\x0F\0\0\0\4_id\0\5\0\0\0\0\0", 15, "array"},
+    };
+    static const int counts[] = {0, 1, 15, 16, 17, 40};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        for (size_t n = 0; n < sizeof counts / sizeof counts[0]; n++) {
+            uint64_t documents;
+            open_new();
+            CHECK_OK(mc_batch_begin(writer, &test_error));
+            size_t len = fill(counts[n], wrong[i].bytes, wrong[i].len);
+            CHECK_EQ(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, &test_error),
+                     MC_INVALID);
+            CHECK_EQ(documents, counts[n]);
+            CHECK(strstr(test_error.text, wrong[i].text) != NULL);
+            CHECK_EQ(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, NULL),
+                     MC_INVALID);
+            CHECK_EQ(documents, counts[n]); /* none of them is new */
+            CHECK_EQ(commit(), counts[n] > 0);
+            CHECK_EQ(count_of("sites"), counts[n] > 0 ? (uint64_t)counts[n] : UINT64_MAX);
+            mc_writer_close(writer);
+        }
+    }
+}
+
+/* A document beyond the limit, alone and in a buffer. */
+static void test_too_long(void)
+{
+    const uint32_t len = MC_DOCUMENT_MAX + 1, pad = len - 13; /* {p: pad bytes} */
+    uint64_t documents;
+    struct mc_key key;
+    bool changed;
+    open_new();
+    memset(buffer, 0, sizeof buffer);
+    memcpy(buffer, &len, 4);
+    memcpy(buffer + 4, "\x05p", 3);
+    memcpy(buffer + 7, &pad, 4);
+    mc_key_from_int64(1, &key);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, buffer, len, &changed, &test_error), MC_LIMIT);
+    CHECK_EQ(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, &test_error), MC_LIMIT);
+    CHECK_EQ(commit(), 0);
+    mc_writer_close(writer);
+}
+
+/* No room, or no memory, in the middle of a buffer: so many documents are in, and no more. */
+static void test_raw_without_room(void)
+{
+    for (long left = 0;; left++) {
+        uint64_t documents;
+        open_new();
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        size_t len = fill(40, "", 0);
+        faults_arm(FAULT_BIT(FAULT_ROOM), left, true, 0);
+        enum mc_status status = mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents,
+                                                 left % 2 ? NULL : &test_error);
+        bool failed = faults_disarm() > 0;
+        CHECK_EQ(status, failed ? MC_FULL : MC_OK);
+        CHECK(documents < 40 || !failed);
+        CHECK_EQ(commit(), documents > 0);
+        CHECK_EQ(count_of("sites"), documents > 0 ? documents : UINT64_MAX);
+        mc_writer_close(writer);
+        if (!failed) {
+            break;
+        }
+    }
+}
+
+/* More keys of one hash than can be told apart. */
+static void test_equal_hashes(void)
+{
+    const int most = MC_PAGE_LINES_MAX * 13 / 2;
+    enum mc_status status = MC_OK;
+    int stored = 0;
+    faults_equal_hashes = true;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    while ((status = put_version(writer, 0, stored, 1)) == MC_OK) {
+        stored++;
+    }
+    CHECK_EQ(status, MC_LIMIT);
+    CHECK(strstr(test_error.text, "share a hash") != NULL);
+    CHECK(stored >= most && stored <= most + (int)MC_TAG_BITS); /* see test_table.c */
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("sites"), stored);
+    mc_writer_close(writer);
+    faults_equal_hashes = false;
+}
+
+/* ---- memory ---- */
+
+/* A replace needs a bit for each granule of a file that grows under it. */
+static void test_replace_that_grows(void)
+{
+    const uint32_t len = 16u << 20, pad = len - 13;
+    struct mc_key key;
+    bool changed;
+    long failures = 0;
+    options = small_options();
+    options.max_size = 1u << 30;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    memset(buffer, 0, sizeof buffer);
+    memcpy(buffer, &len, 4);
+    memcpy(buffer + 4, "\x05p", 3);
+    memcpy(buffer + 7, &pad, 4);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "big", 3, &test_error));
+    for (int k = 0; k < 4; k++) {
+        mc_key_from_int64(k, &key);
+        for (long left = 0;; left++) {
+            faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
+            enum mc_status status =
+                mc_batch_put(writer, "big", 3, &key, buffer, len, &changed, &test_error);
+            if (faults_disarm() == 0) {
+                CHECK_EQ(status, MC_OK);
+                break;
+            }
+            CHECK(status == MC_NOMEM || status == MC_OK);
+            failures++;
+        }
+    }
+    CHECK(failures >= 2);
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("big"), 4);
+    mc_writer_close(writer);
+}
+
+/* A drop has to write down every block that it retires. */
+static void test_drop_without_memory(void)
+{
+    bool existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < KEYS; k++) {
+        CHECK_OK(put_version(writer, 0, k, 1));
+    }
+    CHECK_EQ(commit(), 1);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
+    CHECK_EQ(mc_batch_drop(writer, "sites", 5, &existed, &test_error), MC_NOMEM);
+    CHECK(faults_disarm() > 0 && !existed);
+    CHECK_EQ(commit(), 0);
+    CHECK_EQ(count_of("sites"), KEYS);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_drop(writer, "sites", 5, &existed, &test_error));
+    CHECK_EQ(commit(), 2);
+    CHECK_EQ(count_of("sites"), UINT64_MAX);
+    mc_writer_close(writer);
+}
+
+/* ---- damage under the loader ---- */
+
+static uint64_t victim; /* offset of what is damaged */
+static const shm_byte *victim_base;
+static int victim_loads; /* loads of it that still see it whole */
+
+static void overwrite(uint64_t offset, uint64_t word)
+{
+    int file = open(test_path(), O_RDWR);
+    CHECK(file >= 0 && pwrite(file, &word, sizeof word, (off_t)offset) == sizeof word);
+    CHECK(close(file) == 0);
+}
+
+static void damage_later(enum shm_access access, const void *address, size_t len)
+{
+    (void)len;
+    if (access == SHM_LOAD && address == victim_base + victim && victim_loads-- == 0) {
+        overwrite(victim, UINT64_MAX); /* its value is longer than the file */
+    }
+}
+
+/* Ten committed documents, opened anew, the first of which has been put in a replace. */
+static void begin_replace_of_ten(void)
+{
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < 10; k++) {
+        CHECK_OK(put_version(writer, 0, k, 1));
+    }
+    CHECK_EQ(commit(), 1);
+    mc_writer_close(writer);
+}
+
+static struct mc_hit find(const char *name, int k)
+{
+    struct mc_view view;
+    struct mc_collection collection;
+    struct mc_hit hit;
+    struct mc_key key;
+    mc_writer_view(writer, &view);
+    CHECK_OK(mc_view_collection(&view, name, strlen(name), &collection));
+    mc_key_from_int64(k, &key);
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_OK(mc_find(&view, collection.root, &key, &hit));
+    victim_base = view.space.base;
+    return hit;
+}
+
+/* An entry that the replace would delete is damaged before it is looked for, while it is, after. */
+static void test_damaged_replace(void)
+{
+    bool done = false;
+    for (int loads = 0; !done; loads++) {
+        begin_replace_of_ten();
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        victim = find("sites", 7).offset;
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+        CHECK_OK(put_version(writer, 0, 1, 1));
+        victim_loads = loads;
+        mc_shm_hook = damage_later;
+        enum mc_status status = mc_replace_end(writer, &test_error);
+        mc_shm_hook = NULL;
+        done = victim_loads >= 0;
+        CHECK(status == MC_CORRUPT || (done && status == MC_OK));
+        mc_batch_abort(writer);
+        mc_writer_close(writer);
+    }
+}
+
+/* A collection's record that counts fewer documents than there are. */
+static void test_wrong_count(void)
+{
+    struct mc_collection_record record;
+    struct mc_view view;
+    struct mc_hit hit;
+    begin_replace_of_ten();
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    mc_writer_view(writer, &view);
+    struct mc_key key = {.type = MC_KEY_NAME, .len = 5, .data = (const uint8_t *)"sites"};
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_OK(mc_find(&view, view.root.catalogue, &key, &hit));
+    mc_copy(&record, hit.value, sizeof record);
+    CHECK_EQ(record.count, 10);
+    overwrite(
+        (uint64_t)(hit.value - view.space.base) + offsetof(struct mc_collection_record, count), 8);
+    mc_writer_close(writer);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_EQ(mc_replace_end(writer, &test_error), MC_CORRUPT);
+    mc_batch_abort(writer);
+    mc_writer_close(writer);
+}
+
+int main(void)
+{
+    test_begin("test_batch");
+    mc_buddy_test_unchecked = true;
+    test_usage();
+    test_short_lived();
+    test_raw();
+    test_too_long();
+    test_raw_without_room();
+    test_equal_hashes();
+    test_replace_that_grows();
+    test_drop_without_memory();
+    test_damaged_replace();
+    test_wrong_count();
+    remove_cache(test_path());
+    return 0;
+}
