@@ -151,6 +151,9 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
 static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_space *space = &writer->table.space;
+    if (writer->region.file_size > writer->region.map_size) { /* what is behind is not mapped */
+        writer->region.file_size = writer->region.map_size;
+    }
     *space = (struct mc_space){.base = writer->region.base, .limit = writer->region.file_size};
     uint64_t generation = mc_commit_word(space);
     enum mc_status status = MC_OK;
