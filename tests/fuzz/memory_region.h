@@ -37,10 +37,21 @@ struct memory_file {
     char name[32]; /* empty: removed */
     uint8_t *base;
     uint64_t size, identity;
+    uint64_t reach; /* bytes that can be accessed: less than its size when less is mapped */
 };
 static struct memory_file memory_files[MEMORY_FILES];
 static uint64_t memory_ticks, memory_identities;
 static bool memory_locked;
+
+/* Makes the file's first `reach` bytes accessible, and no others. */
+static void memory_reach(struct memory_file *file, uint64_t reach)
+{
+    uint64_t low = reach < file->reach ? reach : file->reach;
+    uint64_t high = reach < file->reach ? file->reach : reach;
+    int protection = reach < file->reach ? PROT_NONE : PROT_READ | PROT_WRITE;
+    DEMAND(low == high || mprotect(file->base + low, high - low, protection) == 0);
+    file->reach = reach;
+}
 
 /* A file of `size` bytes, all of them zero but for the first `dirty`, which stay as they were. */
 static struct memory_file *memory_make(unsigned index, const char *name, uint64_t size,
@@ -52,17 +63,12 @@ static struct memory_file *memory_make(unsigned index, const char *name, uint64_
             mmap(NULL, MEMORY_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         DEMAND(space != MAP_FAILED);
         file->base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
-        DEMAND(madvise(file->base, MEMORY_MOST, MADV_NOHUGEPAGE) == 0 || size <= MEMORY_MOST);
+        (void)madvise(file->base, MEMORY_MOST, MADV_NOHUGEPAGE); /* little of it is written to */
     }
-    uint64_t longer = file->size > size ? file->size : size;
-    if (longer > dirty) { /* only pages that were written to are there to be dropped */
-        DEMAND(madvise(file->base + dirty, longer - dirty, MADV_DONTNEED) == 0);
+    if (file->reach > dirty) { /* only pages that were written to are there to be dropped */
+        DEMAND(madvise(file->base + dirty, file->reach - dirty, MADV_DONTNEED) == 0);
     }
-    if (file->size > size) {
-        DEMAND(mprotect(file->base + size, file->size - size, PROT_NONE) == 0);
-    } else if (file->size < size) {
-        DEMAND(mprotect(file->base + file->size, size - file->size, PROT_READ | PROT_WRITE) == 0);
-    }
+    memory_reach(file, size);
     (void)snprintf(file->name, sizeof file->name, "%s", name);
     file->size = size;
     file->identity = ++memory_identities;
@@ -159,8 +165,12 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 
 enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err)
 {
+    struct memory_file *file = &memory_files[region->fd];
     (void)err;
-    region->base = (shm_byte *)memory_files[region->fd].base;
+    if (map_size < file->reach) {
+        memory_reach(file, map_size);
+    }
+    region->base = (shm_byte *)file->base;
     region->map_size = map_size;
     return MC_OK;
 }
@@ -175,8 +185,7 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
         return mc_fail(err, MC_FULL, "the file system has no room");
     }
     DEMAND(size >= file->size && size <= region->map_size);
-    DEMAND(size == file->size ||
-           mprotect(file->base + file->size, size - file->size, PROT_READ | PROT_WRITE) == 0);
+    memory_reach(file, size);
     region->file_size = file->size = size;
     return MC_OK;
 }

@@ -33,7 +33,8 @@ struct places {
     unsigned count;
 };
 static struct places words, references;
-static uint64_t used_end; /* nothing that was found ends behind it */
+static uint64_t used_end;   /* nothing that was found ends behind it */
+static uint64_t last_entry; /* where the hindmost is; 0: there is none */
 
 static void add_place(struct places *places, uint64_t at)
 {
@@ -101,6 +102,7 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
             continue;
         }
         entries++;
+        last_entry = item.offset > last_entry ? item.offset : last_entry;
         add_words(item.offset, item.bytes < 64 ? item.bytes : 64);
         uint64_t record =
             item.hit.offset + sizeof(struct mc_entry) + item.hit.key_len; /* perhaps */
@@ -169,6 +171,7 @@ static void mend_image(uint8_t *image, struct mending mending)
     uint64_t root_at = (uint64_t)((uint8_t *)root - image);
     words.count = references.count = 0;
     used_end = superblock->arena_offset;
+    last_entry = 0;
     add_words(offsetof(struct mc_superblock, file_id), 64);
     add_words(MC_CONTROL_OFFSET, 16);
     add_words(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), 32);
@@ -252,10 +255,36 @@ static void change_reference(uint8_t *image)
     memcpy(image + at, &ref, sizeof ref);
 }
 
+/* Lets the hindmost entry take all the room that a cache of one extent has left, but for a little:
+ * {v: binary}. */
+static void fill_file(uint8_t *image)
+{
+    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
+    struct mc_entry entry;
+    uint32_t len, content;
+    if (last_entry == 0 || last_entry + sizeof entry + MC_KEY_MAX + 16 > IMAGE_MOST) {
+        return;
+    }
+    memcpy(&entry, image + last_entry, sizeof entry);
+    uint64_t value = last_entry + sizeof entry + (entry.stamp >> MC_STAMP_LEN_SHIFT);
+    len = (uint32_t)(IMAGE_BYTES - 64 * (1 + draw(32)) - value);
+    content = len - 13;
+    entry.value_len = len;
+    superblock->max_size = IMAGE_BYTES;
+    memcpy(image + last_entry, &entry, sizeof entry);
+    memset(image + value, 0, IMAGE_MOST - value);
+    memcpy(image + value, &len, sizeof len);
+    memcpy(image + value + 4, "\5v", 3);
+    memcpy(image + value + 7, &content, sizeof content);
+}
+
 /* Another way for the loader to go about it. */
 static void change_choices(uint8_t *image)
 {
-    uint16_t chosen = (uint16_t)draw(CHOOSE_ABORT * 2);
+    uint16_t chosen = (uint16_t)draw(CHOOSE_LONG * 2);
+    if (draw(2) != 0) {
+        chosen &= (uint16_t)~CHOOSE_SHORT; /* nobody gets far with one */
+    }
     if (draw(64) == 0) {
         chosen |= CHOOSE_LARGE;
     }
@@ -286,6 +315,9 @@ static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed
             break;
         case 2:
             change_choices(image);
+            if (draw(4) == 0) {
+                fill_file(image);
+            }
             break;
         default:
             change_word(image);
