@@ -12,8 +12,9 @@
 
 /* What is made right again. */
 struct mending {
-    bool counts; /* of collections and of the root */
-    bool tags;   /* each slot's, by the key that it leads to */
+    bool entries; /* their checksums */
+    bool counts;  /* of collections and of the root */
+    bool tags;    /* each slot's, by the key that it leads to */
 };
 
 static uint64_t draw_state;
@@ -60,7 +61,7 @@ static uint64_t drawn(const struct places *places)
 
 /* The checksum of an entry that the walk has just come to and, when asked, its slot's tag. */
 static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct mc_hit *hit,
-                       bool tags)
+                       struct mending mending)
 {
     const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
     const struct mc_walk_level *page = &walk->levels[walk->depth];
@@ -70,11 +71,13 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
     if (hit->offset + sizeof entry > IMAGE_MOST || slot_at + sizeof slot > IMAGE_MOST) {
         return; /* an image ends there; behind it are zeros */
     }
-    memcpy(&entry, image + hit->offset, sizeof entry);
-    entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
-                                       key + hit->key_len, hit->value_len);
-    memcpy(image + hit->offset, &entry, sizeof entry);
-    if (tags) {
+    if (mending.entries && (hit->value_len <= IMAGE_MOST || draw(4) == 0)) { /* slow else */
+        memcpy(&entry, image + hit->offset, sizeof entry);
+        entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
+                                           key + hit->key_len, hit->value_len);
+        memcpy(image + hit->offset, &entry, sizeof entry);
+    }
+    if (mending.tags) {
         slot = slot_make(hash_tag(mc_hash(superblock->hash_seed, hit->key_type, key, hit->key_len)),
                          hit->offset);
         memcpy(image + slot_at, &slot, sizeof slot);
@@ -120,7 +123,7 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
         } else if (!catalogue) {
             totals->content += (uint64_t)item.hit.key_len + item.hit.value_len;
         }
-        mend_entry(image, &walk, &item.hit, mending.tags);
+        mend_entry(image, &walk, &item.hit, mending);
     }
     return entries;
 }
@@ -255,27 +258,46 @@ static void change_reference(uint8_t *image)
     memcpy(image + at, &ref, sizeof ref);
 }
 
-/* Lets the hindmost entry take all the room that a cache of one extent has left, but for a little:
- * {v: binary}. */
-static void fill_file(uint8_t *image)
+#define EMPTY_BINARY 13u /* bytes of {v: binary} without any */
+/* Makes {v: binary} of the hindmost entry's value, `len` bytes from its place or up to `end`. */
+static void replace_last(uint8_t *image, uint64_t len, uint64_t end)
 {
-    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
     struct mc_entry entry;
-    uint32_t len, content;
     if (last_entry == 0 || last_entry + sizeof entry + MC_KEY_MAX + 16 > IMAGE_MOST) {
         return;
     }
     memcpy(&entry, image + last_entry, sizeof entry);
     uint64_t value = last_entry + sizeof entry + (entry.stamp >> MC_STAMP_LEN_SHIFT);
-    len = (uint32_t)(IMAGE_BYTES - 64 * (1 + draw(32)) - value);
-    content = len - 13;
-    entry.value_len = len;
-    superblock->max_size = IMAGE_BYTES;
+    entry.value_len = (uint32_t)(end != 0 ? end - value : len);
+    uint32_t content = entry.value_len - EMPTY_BINARY;
     memcpy(image + last_entry, &entry, sizeof entry);
     memset(image + value, 0, IMAGE_MOST - value);
-    memcpy(image + value, &len, sizeof len);
+    memcpy(image + value, &entry.value_len, sizeof entry.value_len);
     memcpy(image + value + 4, "\5v", 3);
     memcpy(image + value + 7, &content, sizeof content);
+}
+
+/* Lets one entry take all the room that a cache of one extent has left, but for a little. */
+static void fill_file(uint8_t *image)
+{
+    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
+    superblock->max_size = IMAGE_BYTES;
+    replace_last(image, 0, IMAGE_BYTES - 64 * (1 + draw(32)));
+}
+
+/* Takes back, nearly always, what makes a run long, so that not all that comes from it is slow. */
+static void lighten(uint8_t *image)
+{
+    uint16_t chosen;
+    uint8_t *at = image + offsetof(struct mc_superblock, created_at);
+    memcpy(&chosen, at, sizeof chosen);
+    if ((chosen & CHOOSE_LARGE) == CHOOSE_LARGE && draw(8) != 0) {
+        chosen &= (uint16_t)~CHOOSE_LARGE;
+        memcpy(at, &chosen, sizeof chosen);
+    }
+    if (used_end > IMAGE_MOST && draw(8) != 0) {
+        replace_last(image, EMPTY_BINARY, 0);
+    }
 }
 
 /* Another way for the loader to go about it. */
@@ -304,7 +326,8 @@ static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed
     memcpy(image, data, len);
     memset(image + len, 0, IMAGE_MOST - len);
     draw_state = seed;
-    mend_image(image, (struct mending){false, false});
+    mend_image(image, (struct mending){.entries = false}); /* finds what there is */
+    lighten(image);
     for (uint64_t i = draw(5); i > 0; i--) {
         switch (draw(8)) {
         case 0:
@@ -324,10 +347,14 @@ static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed
         }
     }
     if (draw(8) != 0) {
-        mend_image(image, (struct mending){.counts = draw(3) != 0, .tags = draw(2)});
+        mend_image(image,
+                   (struct mending){.entries = true, .counts = draw(3) != 0, .tags = draw(2)});
     }
     len = len > used_end ? len : (size_t)used_end;
     len = len < IMAGE_MOST ? len : IMAGE_MOST;
+    while (len > 0 && image[len - 1] == 0) {
+        len--;
+    }
     len = len < most ? len : most;
     memcpy(data, image, len);
     return len;
