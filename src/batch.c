@@ -368,6 +368,10 @@ static enum mc_status find_unkept(const struct mc_writer *writer, uint64_t **off
     enum mc_status status;
     size_t expected = (size_t)(work->record.count - replace->kept_count);
     *count = 0;
+    *offsets = NULL;
+    if (expected > writer->table.space.limit / MC_GRANULE) { /* more than there are granules */
+        return MC_CORRUPT;
+    }
     *offsets = malloc((expected + 1) * sizeof **offsets);
     if (*offsets == NULL) {
         return MC_NOMEM;

@@ -32,8 +32,11 @@ uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
     uint64_t count = 0;
     if (level > b->root)
         return 0;
-    for (uint64_t node = 0; node < b->level[level].nodes; node++)
-        count += (uint64_t)__builtin_popcountll(blocks(b->level[level].words[node], order % RADIX));
+    for (uint64_t node = 0; node < b->level[level].nodes; node++) {
+        uint64_t word = b->level[level].words[node];
+        if (word != 0) /* nearly all are */
+            count += (uint64_t)__builtin_popcountll(blocks(word, order % RADIX));
+    }
     return count;
 }
 

@@ -244,7 +244,7 @@ enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superb
 {
     uint64_t slot = generation % superblock->ring_slots;
     shm_read(out, space->base + MC_RING_OFFSET + slot * sizeof *out, sizeof *out);
-    if (out->generation != generation ||
+    if (out->generation != generation || generation > MC_GENERATION_MAX ||
         out->checksum != mc_checksum(out, offsetof(struct mc_root, checksum))) {
         return mc_fail(err, MC_CORRUPT,
                        "the root of generation %llu is damaged: recreate the cache",

@@ -360,7 +360,8 @@ static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer 
     if (status == MC_OK) {
         status = mc_batch_commit(to, &generation, err);
     }
-    if (status == MC_OK && generation == 0 && from->root.published_at != 0) {
+    if (status == MC_OK && generation == 0 &&
+        from->root.generation > from->superblock.base_generation) {
         struct mc_root root = to->root; /* nothing to carry over, yet it has been published */
         status = mc_writer_publish(to, &root, err);
     }

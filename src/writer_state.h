@@ -7,8 +7,11 @@
 #include "table.h"
 #include "writer.h"
 
-#define MC_GROWTH_MAX                                                                              \
-    (64u << 20) /* bytes: a file grows by no more at a time, unless a document needs it */
+/* Bytes: a file grows by no more at a time, unless a document needs it. The fuzzers' caches are
+ * small, and what follows from this would be most of their work. */
+#ifndef MC_GROWTH_MAX
+#define MC_GROWTH_MAX (64u << 20)
+#endif
 
 /* A collection as the open batch sees it, and as it was committed. */
 struct mc_work {

@@ -72,9 +72,8 @@ def run(program: Path, environment: dict[str, str]) -> tuple[int | None, str]:
             log, status = "", None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    for kind in ("", "fuzz-"):
-        for left in Path("/dev/shm").glob(f"mmapcache-test-{kind}{process.pid}*"):
-            left.unlink()
+    for left in Path("/dev/shm").glob(f"mmapcache-test-{process.pid}*"):
+        left.unlink()
     return status, log
 
 

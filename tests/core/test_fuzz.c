@@ -7,7 +7,7 @@
 #include <dirent.h>
 
 #include "../fuzz/bson_run.h"
-#include "../fuzz/image.h"
+#include "../fuzz/mutate.h"
 #include "harness.h"
 
 static uint8_t input[IMAGE_MOST];
@@ -50,9 +50,8 @@ static size_t make_image(int documents)
     struct mc_error error;
     uint8_t document[64];
     uint64_t generation, count;
-    image_write(input, 0);
-    image_clean_up();
-    CHECK_EQ(mc_writer_open(image_path, &options, &writer, &error), MC_OK);
+    memory_reset();
+    CHECK_EQ(mc_writer_open(IMAGE_PATH, &options, &writer, &error), MC_OK);
     CHECK_EQ(mc_batch_begin(writer, &error), MC_OK);
     for (int k = 0; k < documents; k++) {
         size_t len = small_document(document, k);
@@ -63,7 +62,7 @@ static size_t make_image(int documents)
     CHECK_EQ(mc_batch_state(writer, (const uint8_t *)"", 0, &error), MC_OK);
     CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);
     mc_writer_close(writer);
-    return read_input(image_path);
+    return image_take(input);
 }
 
 int main(void)
@@ -74,15 +73,14 @@ int main(void)
     int images = replay("image", run_image), documents = replay("bson", run_bson);
     printf("test_fuzz: %d images, %d documents\n", images, documents);
     CHECK(images > 0 && documents > 0);
-    for (int round = 0; round < 1500; round++) {
+    for (int round = 0; round < 3000; round++) {
         static size_t len;
         if (round % 100 == 0) {
-            len = make_image(round / 100 * 17);
+            len = make_image(round / 100 % 15 * 17);
             (void)run_image(input, len);
         }
         memcpy(changed, input, len);
         (void)run_image(changed, change_image(changed, len, sizeof changed, test_random()));
     }
-    image_clean_up();
     return 0;
 }

@@ -1,82 +1,113 @@
-/* image.h - what the image fuzzer and its replay share: one run over one image, and a mutator that
- * knows where things are.
+/* image.h - one run of the image fuzzer: everything that a reader and a loader do, over one file of
+ * any bytes.
  *
- * An image is the beginning of a cache file; zeros follow up to 2 MiB. A run opens it as a reader
- * and as a loader and uses everything there is. Any answer is right, but for these: a crash, a loop
- * that does not end, a read past the end of the file, and a file that `check` calls clean and a
- * loader then cannot use.
- *
- * The mutator changes bytes anywhere, or a word that something refers to, and then makes checksums,
- * and now and then counts, right again: most of the code lies behind them.
+ * An image is the beginning of a cache file; zeros follow up to 2 MiB. Any answer is right, but for
+ * these: a crash, a loop that does not end, an access past the end of the file, a file that `check`
+ * calls clean and a loader cannot use or leaves unclean, and a snapshot that is called valid and
+ * reads differently after the commits of a loader that had opened the file.
  */
 #ifndef MMAPCACHE_FUZZ_IMAGE_H
 #define MMAPCACHE_FUZZ_IMAGE_H
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "memory_region.h"
 
 #include "bson.h"
 #include "check.h"
-#include "region.h"
 #include "writer.h"
 
 #define IMAGE_BYTES MC_MAP_MIN
-#define IMAGE_MOST (64u << 10) /* bytes of an input */
-#define DEMAND(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
+#define IMAGE_MOST (64u << 10)      /* bytes of an input */
+#define IMAGE_STAYS (96u << 10)     /* bytes: zeroed for each run, where the rest is given back */
+#define IMAGE_PATH "image"          /* names a file of memory_region.h */
+#define IMAGE_RETENTION 1000000000L /* nanoseconds */
 
-static char image_path[64];
+/* How the loader goes about it, chosen by the image: its time of creation means nothing else. */
+enum {
+    CHOOSE_RETENTION = 1,  /* superseded blocks wait, so that old views stay valid */
+    CHOOSE_RESIZE = 2,     /* another maximum size: a successor is made */
+    CHOOSE_RECREATE = 4,   /* what cannot be opened is replaced */
+    CHOOSE_CHECKPOINT = 8, /* before the commits */
+    CHOOSE_ABORT = 16,     /* the first batch is given up */
+    CHOOSE_SHORT = 32,     /* half of the file is missing */
+    CHOOSE_LONG = 64,      /* a killed loader had begun to make it grow */
+    CHOOSE_LARGE = 0x3F00, /* all of these: documents that make the file grow, which takes long */
+};
 
-static void image_clean_up(void)
-{
-    char other[80];
-    (void)unlink(image_path);
-    (void)snprintf(other, sizeof other, "%s%s", image_path, MC_LOCK_SUFFIX);
-    (void)unlink(other);
-}
+static uint16_t choices;
 
 static void image_write(const uint8_t *data, size_t len)
 {
-    if (image_path[0] == '\0') {
-        (void)snprintf(image_path, sizeof image_path, "/dev/shm/mmapcache-test-fuzz-%ld",
-                       (long)getpid());
-        (void)atexit(image_clean_up);
+    const uint64_t tail = MC_TAIL_MARK;
+    const size_t at = offsetof(struct mc_superblock, created_at);
+    uint64_t size = IMAGE_BYTES;
+    choices = 0;
+    if (len >= at + sizeof choices) {
+        memcpy(&choices, data + at, sizeof choices);
     }
-    int fd = open(image_path, O_RDWR | O_CREAT, 0600);
-    DEMAND(fd >= 0 && ftruncate(fd, 0) == 0);
-    DEMAND(write(fd, data, len) == (ssize_t)len && ftruncate(fd, IMAGE_BYTES) == 0);
-    struct mc_control control;
-    size_t at = MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id);
-    (void)mc_boot_id(control.boot_id, NULL); /* else nothing would ever be ready */
-    DEMAND(pwrite(fd, control.boot_id, 16, (off_t)at) == 16 && close(fd) == 0);
+    if (choices & CHOOSE_SHORT) {
+        size = IMAGE_BYTES / 2;
+    } else if (choices & CHOOSE_LONG) {
+        size = IMAGE_BYTES * 2;
+    }
+    memory_reset();
+    uint8_t *file = memory_make(0, IMAGE_PATH, size, IMAGE_STAYS)->base;
+    memcpy(file, data, len);
+    memset(file + len, 0, IMAGE_STAYS - len);
+    if (size >= IMAGE_BYTES) {
+        memcpy(file + IMAGE_BYTES - sizeof tail, &tail, sizeof tail);
+    }
+}
+
+/* The file as it is now, without the zeros after it. */
+static size_t image_take(uint8_t to[IMAGE_MOST])
+{
+    size_t len = IMAGE_MOST;
+    memcpy(to, memory_find(IMAGE_PATH)->base, len);
+    while (len > 0 && to[len - 1] == 0) {
+        len--;
+    }
+    return len;
 }
 
 /* ---- a reader ---- */
 
+#define FOUND_MOST 8u
+/* Keys that are in the image, for the loader. */
+static struct found {
+    uint8_t name[MC_KEY_MAX], bytes[MC_KEY_MAX];
+    size_t name_len;
+    struct mc_key key;
+} found[FOUND_MOST];
+static unsigned found_count;
+
+static void remember_key(const struct mc_hit *name, const struct mc_hit *hit)
+{
+    if (found_count < FOUND_MOST) {
+        struct found *next = &found[found_count++];
+        mc_copy(next->name, name->key, name->key_len);
+        mc_copy(next->bytes, hit->key, hit->key_len);
+        next->name_len = name->key_len;
+        next->key =
+            (struct mc_key){.type = hit->key_type, .len = hit->key_len, .data = next->bytes};
+    }
+}
+
 static void walk_document(const uint8_t *data, size_t len, int depth)
 {
     struct mc_bson_cursor cursor;
-    struct mc_bson_element element, found;
+    struct mc_bson_element element, same;
     if (mc_bson_open(&cursor, data, len) != MC_OK) {
         return;
     }
     while (mc_bson_next(&cursor, &element) == MC_OK) {
         DEMAND(element.name >= data && element.value >= data &&
                element.value + element.value_len <= data + len);
-        (void)mc_bson_find(data, len, (const char *)element.name, element.name_len, &found);
+        (void)mc_bson_find(data, len, (const char *)element.name, element.name_len, &same);
         if ((element.type == MC_BSON_DOCUMENT || element.type == MC_BSON_ARRAY) && depth < 4) {
             walk_document(element.value, element.value_len, depth + 1);
         }
     }
-    (void)mc_bson_pluck(data, len, "a.0.b", 5, &found);
+    (void)mc_bson_pluck(data, len, "a.0.b", 5, &same);
 }
 
 static void read_hit(const struct mc_view *view, uint64_t root, const struct mc_hit *hit)
@@ -88,17 +119,22 @@ static void read_hit(const struct mc_view *view, uint64_t root, const struct mc_
     mc_copy(bytes, hit->key, hit->key_len);
     key.hash = mc_view_hash(view, &key);
     (void)mc_find(view, root, &key, &again);
+    (void)mc_table_still(&view->space, root, key.hash, hit->offset, hit->birth);
+    mc_table_touch(&view->space, root, key.hash);
     (void)mc_key_to_bson(key.type, key.data, key.len, buffer, &element);
+    if (hit->value_len > IMAGE_MOST) { /* zeros: it is enough that they are there */
+        mc_copy(buffer, hit->value + hit->value_len - 1, 1);
+        return;
+    }
     uint8_t *value = malloc(hit->value_len + 1u);
     DEMAND(value != NULL);
     mc_copy(value, hit->value, hit->value_len);
-    if (mc_bson_validate(value, hit->value_len, NULL) == MC_OK) {
-        walk_document(value, hit->value_len, 0);
-    }
+    (void)mc_bson_validate(value, hit->value_len, NULL);
+    walk_document(value, hit->value_len, 0);
     free(value);
 }
 
-static void read_table(const struct mc_view *view, uint64_t root)
+static void read_table(const struct mc_view *view, const struct mc_hit *name, uint64_t root)
 {
     struct mc_walk walk;
     struct mc_hit hit, hits[MC_FIND_MANY];
@@ -107,9 +143,12 @@ static void read_table(const struct mc_view *view, uint64_t root)
     uint64_t entries = 0;
     mc_walk_begin(&walk, &view->space, root);
     while (mc_walk_entry(&walk, &hit) == MC_OK) {
-        DEMAND(++entries <= IMAGE_BYTES / MC_GRANULE); /* blocks are disjoint */
-        if (entries < 200) {
+        DEMAND(++entries <= MEMORY_MOST / MC_GRANULE); /* blocks are disjoint */
+        if (entries < 24 || entries % 64 == 0) {
             read_hit(view, root, &hit);
+        }
+        if (entries % 8 == 1) {
+            remember_key(name, &hit);
         }
     }
     for (unsigned i = 0; i < MC_FIND_MANY; i++) {
@@ -119,36 +158,44 @@ static void read_table(const struct mc_view *view, uint64_t root)
     mc_find_many(view, root, keys, MC_FIND_MANY, hits, statuses);
 }
 
-/* True when the whole image is clean. */
-static bool read_image(void)
+/* True when the whole generation is clean. */
+static bool read_view(const struct mc_view *view)
 {
-    struct mc_map *map;
-    struct mc_view view, again;
     struct mc_error error;
     struct mc_check_report report;
-    struct mc_loader_status loader;
     struct mc_walk names;
     struct mc_hit hit;
     struct mc_collection collection;
-    bool clean = false;
     int collections = 0;
-    if (mc_map_open(image_path, &map, &error) != MC_OK) {
+    mc_walk_begin(&names, &view->space, view->root.catalogue);
+    while (mc_walk_entry(&names, &hit) == MC_OK && collections++ < 20) {
+        if (mc_hit_collection(&hit, &collection) == MC_OK) {
+            read_table(view, &hit, collection.root);
+        }
+    }
+    (void)mc_view_collection(view, "sites", 5, &collection);
+    (void)mc_find_state(view, &hit);
+    return mc_check(view, &report, &error) == MC_OK;
+}
+
+/* A reader who comes to the file as it is: true when its generation is clean. */
+static bool read_image(void)
+{
+    struct mc_map *map;
+    struct mc_view view;
+    struct mc_error error;
+    struct mc_loader_status loader;
+    bool clean = false;
+    if (mc_map_open(IMAGE_PATH, &map, &error) != MC_OK) {
         return false;
     }
     mc_map_status(map, &loader);
-    (void)mc_map_loader(map);
+    DEMAND(memchr(loader.state, 0, sizeof loader.state) != NULL &&
+           memchr(loader.source, 0, sizeof loader.source) != NULL &&
+           memchr(loader.error, 0, sizeof loader.error) != NULL);
+    DEMAND(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
-        mc_walk_begin(&names, &view.space, view.root.catalogue);
-        while (mc_walk_entry(&names, &hit) == MC_OK && collections++ < 20) {
-            if (mc_hit_collection(&hit, &collection) == MC_OK) {
-                read_table(&view, collection.root);
-            }
-        }
-        (void)mc_view_collection(&view, "sites", 5, &collection);
-        (void)mc_find_state(&view, &hit);
-        clean = mc_check(&view, &report, &error) == MC_OK;
-        /* A read past the end of the file would have been caught by the guard: see guard.h. */
-        DEMAND(mc_view_open(map, &again, &error) == MC_OK);
+        clean = read_view(&view);
     }
     mc_map_release(map);
     return clean;
@@ -166,231 +213,181 @@ static size_t small_document(uint8_t to[64], int64_t id)
     return 18;
 }
 
-static enum mc_status use_batch(struct mc_writer *writer, struct mc_error *error)
+#define LARGE (1u << 20)
+/* {_id: 1, v: binary} of LARGE bytes. */
+static const uint8_t *large_document(void)
+{
+    static uint8_t document[LARGE];
+    if (document[0] == 0 && document[2] == 0) {
+        uint32_t all = LARGE, content = LARGE - 17 - 9;
+        (void)small_document(document, 1);
+        memcpy(document, &all, sizeof all);
+        memcpy(document + 17, "\5v", 3);
+        memcpy(document + 20, &content, sizeof content);
+    }
+    return document;
+}
+
+/* Changes what is there: keys that the reader found are deleted, put and dropped. */
+static enum mc_status change_found(struct mc_writer *writer, struct mc_error *error)
 {
     uint8_t document[64];
-    uint64_t documents, generation;
+    size_t len = small_document(document, 1);
+    enum mc_status status = MC_OK;
+    bool changed;
+    for (unsigned i = 0; i < found_count && status == MC_OK; i++) {
+        const struct found *old = &found[i];
+        const char *name = (const char *)old->name;
+        switch (i % 4) {
+        case 0:
+            status = mc_batch_put(writer, name, old->name_len, &old->key, document, len, &changed,
+                                  error);
+            break;
+        case 1:
+            status = mc_batch_delete(writer, name, old->name_len, &old->key, &changed, error);
+            break;
+        case 2:
+            if ((status = mc_replace_begin(writer, name, old->name_len, error)) == MC_OK) {
+                status = mc_batch_put(writer, name, old->name_len, &old->key, document, len,
+                                      &changed, error);
+                status = status == MC_OK ? mc_replace_end(writer, error) : status;
+                mc_replace_cancel(writer);
+            }
+            break;
+        default:
+            status = mc_batch_drop(writer, name, old->name_len, &changed, error);
+        }
+    }
+    return status;
+}
+
+#define OURS 24 /* documents */
+
+static enum mc_status put_and_delete(struct mc_writer *writer, struct mc_error *error)
+{
+    static uint8_t documents[OURS * 18 + 64];
+    size_t len = 0;
+    uint64_t count;
     bool existed;
     struct mc_key key;
-    enum mc_status status = mc_batch_begin(writer, error);
-    for (int i = 0; i < 40 && status == MC_OK; i++) {
-        size_t len = small_document(document, i);
-        status = mc_batch_put_raw(writer, "sites", 5, document, len, &documents, error);
+    for (int i = 0; i < OURS; i++) {
+        len += small_document(documents + len, i);
     }
-    for (int i = 0; i < 60 && status == MC_OK; i += 3) {
+    enum mc_status status = mc_batch_put_raw(writer, "sites", 5, documents, len, &count, error);
+    for (int i = 0; i < 40 && status == MC_OK; i += 5) {
         mc_key_from_int64(i, &key);
         status = mc_batch_delete(writer, "limits", 6, &key, &existed, error);
     }
     if (status == MC_OK && (status = mc_replace_begin(writer, "flags", 5, error)) == MC_OK) {
-        status = mc_batch_put_raw(writer, "flags", 5, document, 18, &documents, error);
-        if (status == MC_OK) {
-            status = mc_replace_end(writer, error);
-        }
+        status = mc_batch_put_raw(writer, "flags", 5, documents, 18, &count, error);
+        status = status == MC_OK ? mc_replace_end(writer, error) : status;
     }
     if (status == MC_OK) {
         status = mc_batch_drop(writer, "big", 3, &existed, error);
     }
-    return status == MC_OK ? mc_batch_commit(writer, &generation, error) : status;
+    if (status == MC_OK) {
+        status = mc_batch_state(writer, documents, len, error);
+    }
+    if (status == MC_OK && (choices & CHOOSE_LARGE) == CHOOSE_LARGE) {
+        status = mc_batch_put_raw(writer, "large", 5, large_document(), LARGE, &count, error);
+        status = status == MC_OK
+                     ? mc_batch_put_raw(writer, "huge", 4, large_document(), LARGE, &count, error)
+                     : status;
+    }
+    return status;
 }
 
+/* Three batches: the image's own keys, keys of ours, and the same again, which changes nothing. */
+static enum mc_status use_batches(struct mc_writer *writer, struct mc_error *error)
+{
+    enum mc_status status = MC_OK;
+    for (int batch = 0; batch < 3 && status == MC_OK; batch++) {
+        uint64_t generation;
+        status = mc_batch_begin(writer, error);
+        if (status == MC_OK) {
+            status = batch == 0 ? change_found(writer, error) : put_and_delete(writer, error);
+        }
+        if (batch == 0 && (choices & CHOOSE_ABORT)) {
+            mc_batch_abort(writer);
+        } else if (status == MC_OK) {
+            status = mc_batch_commit(writer, &generation, error);
+        }
+    }
+    return status;
+}
+
+/* What a view reads, as one word; the blocks below it are disjoint. */
+static uint64_t digest_view(const struct mc_view *view)
+{
+    struct mc_walk names, walk;
+    struct mc_hit name, hit;
+    struct mc_collection collection;
+    enum mc_status status, end = MC_OK;
+    uint64_t digest = 0;
+    mc_walk_begin(&names, &view->space, view->root.catalogue);
+    while ((status = mc_walk_entry(&names, &name)) == MC_OK) {
+        digest = digest * 31 + mc_checksum(shm_expose(name.key), name.key_len + name.value_len);
+        if (mc_hit_collection(&name, &collection) == MC_OK) {
+            mc_walk_begin(&walk, &view->space, collection.root);
+            while ((end = mc_walk_entry(&walk, &hit)) == MC_OK) {
+                digest =
+                    digest * 31 + mc_checksum(shm_expose(hit.key), hit.key_len + hit.value_len);
+            }
+            digest = digest * 31 + end;
+        }
+    }
+    return digest * 31 + status;
+}
+
+static bool is_refusal(enum mc_status status)
+{
+    return status == MC_FULL || status == MC_LIMIT;
+}
+
+/* A loader opens the image and commits to it, under a snapshot. */
 static void load_image(bool clean)
 {
-    struct mc_writer_options options = {.mode = 0600};
+    struct mc_writer_options options = {.mode = 0600, .ring_slots = 4};
     struct mc_writer *writer;
+    struct mc_map *map = NULL;
+    struct mc_view snapshot, again;
     struct mc_error error;
-    struct mc_check_report report;
-    struct mc_view view;
-    enum mc_status status = mc_writer_open(image_path, &options, &writer, &error);
-    if (status != MC_OK) {
-        DEMAND(!clean || status == MC_CORRUPT || status == MC_FULL);
-        return;
+    options.retention_ns = choices & CHOOSE_RETENTION ? IMAGE_RETENTION : 0;
+    options.max_size = choices & CHOOSE_RESIZE ? 3 * MC_EXTENT : 0;
+    options.recreate = (choices & CHOOSE_RECREATE) != 0;
+    bool seen = mc_map_open(IMAGE_PATH, &map, &error) == MC_OK &&
+                mc_view_open(map, &snapshot, &error) == MC_OK;
+    enum mc_status status = mc_writer_open(IMAGE_PATH, &options, &writer, &error);
+    DEMAND(!clean || status == MC_OK || is_refusal(status));
+    if (status == MC_OK) {
+        bool kept = seen && mc_map_is_at(map, IMAGE_PATH);
+        uint64_t before = kept ? digest_view(&snapshot) : 0;
+        mc_writer_report(writer, "idle", "none", "an image", 1);
+        if (choices & CHOOSE_CHECKPOINT) {
+            DEMAND(mc_writer_checkpoint(writer, &error) == MC_OK);
+        }
+        status = use_batches(writer, &error);
+        DEMAND(!clean || status == MC_OK || is_refusal(status));
+        DEMAND(!kept || !mc_view_valid(&snapshot) || digest_view(&snapshot) == before);
+        if (seen) {
+            (void)mc_map_wait(map, snapshot.root.generation, 1);
+            (void)mc_view_open(map, &again, &error);
+        }
+        mc_writer_close(writer);
     }
-    status = use_batch(writer, &error);
-    if (status == MC_OK && clean) {
-        mc_writer_view(writer, &view);
-        DEMAND(mc_check(&view, &report, &error) == MC_OK);
-    }
-    DEMAND(!clean || status == MC_OK || status == MC_FULL || status == MC_LIMIT);
-    mc_writer_close(writer);
+    mc_map_release(map);
 }
 
 static int run_image(const uint8_t *data, size_t len)
 {
     if (len <= IMAGE_MOST) {
         image_write(data, len);
-        load_image(read_image());
+        found_count = 0;
+        bool clean = read_image();
+        load_image(clean);
+        DEMAND(!clean || read_image());
     }
     return 0;
-}
-
-/* ---- the mutator ---- */
-
-static uint64_t draw_state;
-
-static uint64_t draw(uint64_t bound)
-{
-    uint64_t z = (draw_state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (z ^ (z >> 31)) % bound;
-}
-
-/* The words that something refers to. */
-#define PLACES_MOST 4096u
-static uint32_t places[PLACES_MOST];
-static unsigned place_count;
-
-static void add_places(uint64_t offset, uint64_t bytes)
-{
-    for (uint64_t at = offset & ~UINT64_C(7); at < offset + bytes; at += 8) {
-        if (place_count < PLACES_MOST && at + 8 <= IMAGE_MOST) {
-            places[place_count++] = (uint32_t)at;
-        }
-    }
-}
-
-static void fix_entry(uint8_t *image, const struct mc_hit *hit)
-{
-    struct mc_entry entry;
-    const uint8_t *key = image + hit->offset + sizeof entry;
-    memcpy(&entry, image + hit->offset, sizeof entry);
-    entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
-                                       key + hit->key_len, hit->value_len);
-    memcpy(image + hit->offset, &entry, sizeof entry);
-}
-
-/* Goes through a table: notes its places, and makes entries and, below the catalogue, counts right.
- */
-static uint64_t fix_table(uint8_t *image, uint64_t root, struct mc_root *totals, bool counts,
-                          bool catalogue)
-{
-    struct mc_space space = {.base = (shm_byte *)image, .limit = IMAGE_BYTES};
-    struct mc_walk walk;
-    struct mc_item item;
-    struct mc_collection found;
-    uint64_t entries = 0;
-    mc_walk_begin(&walk, &space, root);
-    while (mc_walk_next(&walk, &item) == MC_OK && entries < 2000) {
-        totals->used += (item.bytes + 15) / 16 * 16;
-        if (item.kind != MC_ITEM_ENTRY) {
-            add_places(item.offset, item.bytes);
-            continue;
-        }
-        entries++;
-        add_places(item.offset, item.bytes < 64 ? item.bytes : 64);
-        if (catalogue && mc_hit_collection(&item.hit, &found) == MC_OK) {
-            uint64_t content = totals->content;
-            uint64_t count = fix_table(image, found.root, totals, counts, false);
-            totals->collections++;
-            totals->documents += count;
-            uint64_t figures[2] = {count, totals->content - content};
-            if (counts) {
-                memcpy(image + item.hit.offset + sizeof(struct mc_entry) + item.hit.key_len + 8,
-                       figures, sizeof figures);
-            }
-        } else if (!catalogue) {
-            totals->content += (uint64_t)item.hit.key_len + item.hit.value_len;
-        }
-        fix_entry(image, &item.hit);
-    }
-    return entries;
-}
-
-static void fix_image(uint8_t *image, bool counts)
-{
-    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
-    struct mc_control *control = (struct mc_control *)(void *)(image + MC_CONTROL_OFFSET);
-    memcpy(superblock->magic, MC_MAGIC, 8);
-    superblock->version = MC_VERSION;
-    superblock->byte_order = MC_BYTE_ORDER;
-    superblock->granule = MC_GRANULE;
-    superblock->ring_slots =
-        superblock->ring_slots < 2 || superblock->ring_slots > 64 ? 4 : superblock->ring_slots;
-    superblock->arena_offset =
-        MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
-    if (superblock->max_size < MC_MAP_MIN || superblock->max_size > 64 * MC_EXTENT ||
-        superblock->max_size % MC_EXTENT != 0) {
-        superblock->max_size = 4 * MC_EXTENT;
-    }
-    superblock->checksum = mc_checksum(superblock, offsetof(struct mc_superblock, checksum));
-    for (unsigned i = 0; i < MC_STATUS_SLOTS; i++) {
-        struct mc_status_slot *slot =
-            (struct mc_status_slot *)(void *)(image + MC_STATUS_OFFSET + i * sizeof *slot);
-        slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
-    }
-    uint64_t place =
-        MC_RING_OFFSET + control->commit % superblock->ring_slots * sizeof(struct mc_root);
-    struct mc_root *root = (struct mc_root *)(void *)(image + place);
-    struct mc_root totals = {.used = superblock->arena_offset};
-    place_count = 0;
-    add_places(64, 64);
-    add_places(MC_CONTROL_OFFSET, 16);
-    add_places(place, sizeof *root);
-    (void)fix_table(image, root->catalogue, &totals, counts, true);
-    if (counts) {
-        root->generation = control->commit;
-        root->file_size = root->file_size > IMAGE_BYTES ? IMAGE_BYTES : root->file_size;
-        root->documents = totals.documents;
-        root->content = totals.content;
-        root->collections = totals.collections;
-        root->used = totals.used;
-        control->horizon = control->horizon > control->commit ? control->commit : control->horizon;
-    }
-    root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
-}
-
-/* Changes one word that counts. */
-static void change_word(uint8_t *image)
-{
-    uint64_t word, other, at = places[draw(place_count)];
-    memcpy(&word, image + at, 8);
-    memcpy(&other, image + places[draw(place_count)], 8);
-    switch (draw(6)) {
-    case 0:
-        word ^= UINT64_C(1) << draw(64);
-        break;
-    case 1:
-        word += draw(2) ? draw(8) : -draw(8);
-        break;
-    case 2:
-        word = other;
-        break;
-    case 3:
-        word = draw(2) ? 0 : UINT64_MAX;
-        break;
-    case 4: /* another offset in a reference or slot */
-        word = (word & ~((UINT64_C(1) << 36) - 1)) | places[draw(place_count)] / MC_GRANULE;
-        break;
-    default: /* another size, depth or kind */
-        word ^= draw(1u << 11) << 36;
-    }
-    memcpy(image + at, &word, 8);
-}
-
-/* A mutation of the image in data, of which `most` bytes may be used; its new length. */
-static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed)
-{
-    static uint8_t *image;
-    if (image == NULL) {
-        image = aligned_alloc(4096, IMAGE_BYTES);
-        DEMAND(image != NULL);
-    }
-    len = len < IMAGE_MOST ? len : IMAGE_MOST;
-    memset(image, 0, IMAGE_BYTES);
-    memcpy(image, data, len);
-    draw_state = seed;
-    fix_image(image, false);
-    for (uint64_t i = draw(4); i > 0 && place_count > 0; i--) {
-        change_word(image);
-    }
-    if (draw(8) != 0) {
-        fix_image(image, draw(3) != 0);
-    }
-    if (len < 24576 && most >= 24576) {
-        len = 24576;
-    }
-    memcpy(data, image, len);
-    return len;
 }
 
 #endif

@@ -6,7 +6,6 @@
  */
 #include "image.h"
 
-static char path[64];
 static struct mc_error error;
 
 static void must(enum mc_status status)
@@ -47,20 +46,12 @@ static size_t document(uint8_t *to, int64_t k, uint32_t text)
 
 static void save(const char *directory, const char *name)
 {
+    static uint8_t bytes[IMAGE_MOST];
     char target[512];
-    uint8_t *bytes = malloc(IMAGE_BYTES);
-    int fd = open(path, O_RDONLY);
-    DEMAND(bytes != NULL && fd >= 0 && read(fd, bytes, IMAGE_BYTES) == IMAGE_BYTES);
-    (void)close(fd);
-    size_t len = IMAGE_BYTES;
-    while (len > 0 && bytes[len - 1] == 0) {
-        len--;
-    }
-    DEMAND(len <= IMAGE_MOST);
+    size_t len = image_take(bytes);
     (void)snprintf(target, sizeof target, "%s/%s", directory, name);
     FILE *file = fopen(target, "wb");
     DEMAND(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
-    free(bytes);
 }
 
 int main(int argc, char **argv)
@@ -78,13 +69,13 @@ int main(int argc, char **argv)
                                         "g",     "h",      "i",     "j",   "k", "l"};
     static uint8_t bytes[4096];
     DEMAND(argc == 2);
-    (void)snprintf(path, sizeof path, "/dev/shm/mmapcache-test-corpus-%ld", (long)getpid());
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct mc_writer_options options = {
             .max_size = 4 * MC_EXTENT, .mode = 0600, .ring_slots = 4};
         struct mc_writer *writer;
         uint64_t generation, documents;
-        must(mc_writer_open(path, &options, &writer, &error));
+        memory_reset();
+        must(mc_writer_open(IMAGE_PATH, &options, &writer, &error));
         for (int commit = 0; commit < shapes[i].commits; commit++) {
             must(mc_batch_begin(writer, &error));
             for (int c = 0; c < shapes[i].collections; c++) {
@@ -101,9 +92,6 @@ int main(int argc, char **argv)
         }
         mc_writer_close(writer);
         save(argv[1], shapes[i].name);
-        (void)unlink(path);
     }
-    (void)snprintf(image_path, sizeof image_path, "%s", path);
-    image_clean_up();
     return 0;
 }

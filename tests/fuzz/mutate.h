@@ -1,0 +1,363 @@
+/* mutate.h - changes images so that most of them get past the checksums.
+ *
+ * The mutator changes bytes anywhere, or a word that something refers to, or what the tables look
+ * like, and then makes checksums, and now and then counts, tags and the header, right again: most
+ * of the code lies behind them.
+ */
+#ifndef MMAPCACHE_FUZZ_MUTATE_H
+#define MMAPCACHE_FUZZ_MUTATE_H
+
+#include "image.h"
+#include "table_ref.h"
+
+/* What is made right again. */
+struct mending {
+    bool entries; /* their checksums */
+    bool counts;  /* of collections and of the root */
+    bool tags;    /* each slot's, by the key that it leads to */
+};
+
+static uint64_t draw_state;
+
+static uint64_t draw(uint64_t bound)
+{
+    uint64_t z = (draw_state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (z ^ (z >> 31)) % bound;
+}
+
+/* The words that something refers to, and those of them that are references to tables. */
+#define PLACES_MOST 4096u
+struct places {
+    uint32_t at[PLACES_MOST];
+    unsigned count;
+};
+static struct places words, references;
+static uint64_t used_end;   /* nothing that was found ends behind it */
+static uint64_t last_entry; /* where the hindmost is; 0: there is none */
+
+static void add_place(struct places *places, uint64_t at)
+{
+    if (places->count < PLACES_MOST && at + 8 <= IMAGE_MOST) {
+        places->at[places->count++] = (uint32_t)at;
+    }
+}
+
+static void add_words(uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t at = offset & ~UINT64_C(7); at < offset + bytes; at += 8) {
+        add_place(&words, at);
+    }
+    used_end = offset + bytes > used_end ? offset + bytes : used_end;
+}
+
+static uint64_t drawn(const struct places *places)
+{
+    return places->at[draw(places->count)];
+}
+
+/* ---- making things right ---- */
+
+/* The checksum of an entry that the walk has just come to and, when asked, its slot's tag. */
+static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct mc_hit *hit,
+                       struct mending mending)
+{
+    const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
+    const struct mc_walk_level *page = &walk->levels[walk->depth];
+    uint64_t slot, slot_at = ref_offset(page->ref) + 8 * ((uint64_t)page->index - 2);
+    struct mc_entry entry;
+    const uint8_t *key = image + hit->offset + sizeof entry;
+    if (hit->offset + sizeof entry > IMAGE_MOST || slot_at + sizeof slot > IMAGE_MOST) {
+        return; /* an image ends there; behind it are zeros */
+    }
+    if (mending.entries && (hit->value_len <= IMAGE_MOST || draw(4) == 0)) { /* slow else */
+        memcpy(&entry, image + hit->offset, sizeof entry);
+        entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
+                                           key + hit->key_len, hit->value_len);
+        memcpy(image + hit->offset, &entry, sizeof entry);
+    }
+    if (mending.tags) {
+        slot = slot_make(hash_tag(mc_hash(superblock->hash_seed, hit->key_type, key, hit->key_len)),
+                         hit->offset);
+        memcpy(image + slot_at, &slot, sizeof slot);
+    }
+}
+
+/* Goes through a table: notes its words, and makes entries right and, below the catalogue, counts.
+ */
+static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals,
+                           struct mending mending, bool catalogue)
+{
+    struct mc_space space = {.base = (shm_byte *)image, .limit = IMAGE_BYTES};
+    struct mc_walk walk;
+    struct mc_item item;
+    struct mc_collection inner;
+    uint64_t entries = 0;
+    mc_walk_begin(&walk, &space, root);
+    while (mc_walk_next(&walk, &item) == MC_OK && entries < 2000) {
+        totals->used += (item.bytes + 15) / 16 * 16;
+        if (item.kind != MC_ITEM_ENTRY) {
+            add_words(item.offset, item.bytes);
+            for (uint64_t i = 0; item.kind == MC_ITEM_NODE && i < item.bytes; i += 8) {
+                add_place(&references, item.offset + i);
+            }
+            continue;
+        }
+        entries++;
+        last_entry = item.offset > last_entry ? item.offset : last_entry;
+        add_words(item.offset, item.bytes < 64 ? item.bytes : 64);
+        uint64_t record =
+            item.hit.offset + sizeof(struct mc_entry) + item.hit.key_len; /* perhaps */
+        if (catalogue && mc_hit_collection(&item.hit, &inner) == MC_OK) {
+            uint64_t content = totals->content;
+            uint64_t count = mend_table(image, inner.root, totals, mending, false);
+            uint64_t figures[2] = {count, totals->content - content};
+            totals->collections++;
+            totals->documents += count;
+            add_place(&references, record);
+            if (mending.counts && record + sizeof(struct mc_collection_record) <= IMAGE_MOST) {
+                memcpy(image + record + offsetof(struct mc_collection_record, count), figures,
+                       sizeof figures);
+            }
+        } else if (!catalogue) {
+            totals->content += (uint64_t)item.hit.key_len + item.hit.value_len;
+        }
+        mend_entry(image, &walk, &item.hit, mending);
+    }
+    return entries;
+}
+
+static void mend_header(uint8_t *image)
+{
+    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
+    struct mc_control *control = (struct mc_control *)(void *)(image + MC_CONTROL_OFFSET);
+    memcpy(superblock->magic, MC_MAGIC, sizeof superblock->magic);
+    superblock->version = MC_VERSION;
+    superblock->byte_order = MC_BYTE_ORDER;
+    superblock->granule = MC_GRANULE;
+    superblock->ring_slots =
+        superblock->ring_slots < 2 || superblock->ring_slots > 64 ? 4 : superblock->ring_slots;
+    superblock->arena_offset =
+        MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
+    if (superblock->max_size < MC_MAP_MIN || superblock->max_size > 64 * MC_EXTENT ||
+        superblock->max_size % MC_EXTENT != 0) {
+        superblock->max_size = 4 * MC_EXTENT;
+    }
+    superblock->checksum = mc_checksum(superblock, offsetof(struct mc_superblock, checksum));
+    for (unsigned i = 0; i < MC_STATUS_SLOTS; i++) {
+        struct mc_status_slot *slot =
+            (struct mc_status_slot *)(void *)(image + MC_STATUS_OFFSET + i * sizeof *slot);
+        slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
+    }
+    if (draw(8) != 0) { /* else the machine was restarted, and all of it is verified first */
+        mc_boot_id(control->boot_id);
+    }
+}
+
+static struct mc_root *current_root(uint8_t *image)
+{
+    const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
+    const struct mc_control *control =
+        (const struct mc_control *)(const void *)(image + MC_CONTROL_OFFSET);
+    uint64_t slot = control->commit % superblock->ring_slots;
+    return (struct mc_root *)(void *)(image + MC_RING_OFFSET + slot * sizeof(struct mc_root));
+}
+
+static void mend_image(uint8_t *image, struct mending mending)
+{
+    mend_header(image);
+    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
+    struct mc_control *control = (struct mc_control *)(void *)(image + MC_CONTROL_OFFSET);
+    struct mc_root *root = current_root(image);
+    struct mc_root totals = {.used = superblock->arena_offset};
+    uint64_t root_at = (uint64_t)((uint8_t *)root - image);
+    words.count = references.count = 0;
+    used_end = superblock->arena_offset;
+    last_entry = 0;
+    add_words(offsetof(struct mc_superblock, file_id), 64);
+    add_words(MC_CONTROL_OFFSET, 16);
+    add_words(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), 32);
+    add_words(root_at, sizeof *root);
+    add_place(&references, root_at + offsetof(struct mc_root, catalogue));
+    (void)mend_table(image, root->catalogue, &totals, mending, true);
+    if (mending.counts) {
+        root->generation = control->commit;
+        root->file_size = root->file_size > IMAGE_BYTES ? IMAGE_BYTES : root->file_size;
+        root->documents = totals.documents;
+        root->content = totals.content;
+        root->collections = totals.collections;
+        root->used = totals.used;
+        control->horizon = control->horizon > control->commit ? control->commit : control->horizon;
+    }
+    root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
+}
+
+/* ---- changing ---- */
+
+/* Changes one word that counts. */
+static void change_word(uint8_t *image)
+{
+    uint64_t word, other, at = drawn(&words);
+    memcpy(&word, image + at, 8);
+    memcpy(&other, image + drawn(&words), 8);
+    switch (draw(7)) {
+    case 0:
+        word ^= UINT64_C(1) << draw(64);
+        break;
+    case 1:
+        word += draw(2) ? draw(8) : -draw(8);
+        break;
+    case 2:
+        word = other;
+        break;
+    case 3:
+        word = draw(2) ? 0 : UINT64_MAX;
+        break;
+    case 4: /* another offset in a reference or slot */
+        word = (word & ~REF_OFFSET_MASK) | drawn(&words) / MC_GRANULE;
+        break;
+    case 5: /* an entry's byte: a key, or within a document */
+        word ^= draw(256) << (8 * draw(8));
+        break;
+    default: /* another size, depth or kind */
+        word ^= draw(1u << 11) << REF_SIZE_SHIFT;
+    }
+    memcpy(image + at, &word, 8);
+}
+
+/* Hangs what a reference leads to below one node more: in one place of it, or in all. */
+static void wrap_reference(uint8_t *image)
+{
+    uint64_t at = drawn(&references), node = (used_end + 63) & ~UINT64_C(63), ref;
+    unsigned bits = (unsigned)(draw(4) != 0 ? MC_NODE_BITS : 1 + draw(MC_NODE_BITS));
+    uint64_t places = UINT64_C(1) << bits, only = draw(places);
+    memcpy(&ref, image + at, sizeof ref);
+    if (node + 8 * places > IMAGE_MOST || at >= node) {
+        return;
+    }
+    uint64_t depth = ref_depth(ref), all = draw(2) && !ref_is_node(ref);
+    ref &= ~(UINT64_C(0xF) << REF_DEPTH_SHIFT);
+    ref |= (uint64_t)(all ? 0 : bits) << REF_DEPTH_SHIFT;
+    for (uint64_t i = 0; i < places; i++) {
+        uint64_t there = all || i == only ? ref : 0;
+        memcpy(image + node + 8 * i, &there, sizeof there);
+    }
+    ref = ref_node(node, bits, (unsigned)depth);
+    memcpy(image + at, &ref, sizeof ref);
+    used_end = node + 8 * places;
+}
+
+/* Lets a reference lead to what another one leads to, or to nothing. */
+static void change_reference(uint8_t *image)
+{
+    uint64_t ref = 0, at = drawn(&references);
+    if (draw(3) != 0) {
+        memcpy(&ref, image + drawn(&references), sizeof ref);
+    }
+    memcpy(image + at, &ref, sizeof ref);
+}
+
+#define EMPTY_BINARY 13u /* bytes of {v: binary} without any */
+/* Makes {v: binary} of the hindmost entry's value, `len` bytes from its place or up to `end`. */
+static void replace_last(uint8_t *image, uint64_t len, uint64_t end)
+{
+    struct mc_entry entry;
+    if (last_entry == 0 || last_entry + sizeof entry + MC_KEY_MAX + 16 > IMAGE_MOST) {
+        return;
+    }
+    memcpy(&entry, image + last_entry, sizeof entry);
+    uint64_t value = last_entry + sizeof entry + (entry.stamp >> MC_STAMP_LEN_SHIFT);
+    entry.value_len = (uint32_t)(end != 0 ? end - value : len);
+    uint32_t content = entry.value_len - EMPTY_BINARY;
+    memcpy(image + last_entry, &entry, sizeof entry);
+    memset(image + value, 0, IMAGE_MOST - value);
+    memcpy(image + value, &entry.value_len, sizeof entry.value_len);
+    memcpy(image + value + 4, "\5v", 3);
+    memcpy(image + value + 7, &content, sizeof content);
+}
+
+/* Lets one entry take all the room that a cache of one extent has left, but for a little. */
+static void fill_file(uint8_t *image)
+{
+    struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
+    superblock->max_size = IMAGE_BYTES;
+    replace_last(image, 0, IMAGE_BYTES - 64 * (1 + draw(32)));
+}
+
+/* Takes back, nearly always, what makes a run long, so that not all that comes from it is slow. */
+static void lighten(uint8_t *image)
+{
+    uint16_t chosen;
+    uint8_t *at = image + offsetof(struct mc_superblock, created_at);
+    memcpy(&chosen, at, sizeof chosen);
+    if ((chosen & CHOOSE_LARGE) == CHOOSE_LARGE && draw(8) != 0) {
+        chosen &= (uint16_t)~CHOOSE_LARGE;
+        memcpy(at, &chosen, sizeof chosen);
+    }
+    if (used_end > IMAGE_MOST && draw(8) != 0) {
+        replace_last(image, EMPTY_BINARY, 0);
+    }
+}
+
+/* Another way for the loader to go about it. */
+static void change_choices(uint8_t *image)
+{
+    uint16_t chosen = (uint16_t)draw(CHOOSE_LONG * 2);
+    if (draw(2) != 0) {
+        chosen &= (uint16_t)~CHOOSE_SHORT; /* nobody gets far with one */
+    }
+    if (draw(64) == 0) {
+        chosen |= CHOOSE_LARGE;
+    }
+    memcpy(image + offsetof(struct mc_superblock, created_at), &chosen, sizeof chosen);
+}
+
+/* A mutation of the image in data, of which `most` bytes may be used; its new length. */
+static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed)
+{
+    static uint8_t *image; /* always zero behind IMAGE_MOST */
+    if (image == NULL) {
+        image = aligned_alloc(4096, IMAGE_BYTES);
+        DEMAND(image != NULL);
+        memset(image, 0, IMAGE_BYTES);
+    }
+    len = len < IMAGE_MOST ? len : IMAGE_MOST;
+    memcpy(image, data, len);
+    memset(image + len, 0, IMAGE_MOST - len);
+    draw_state = seed;
+    mend_image(image, (struct mending){.entries = false}); /* finds what there is */
+    lighten(image);
+    for (uint64_t i = draw(5); i > 0; i--) {
+        switch (draw(8)) {
+        case 0:
+            wrap_reference(image);
+            break;
+        case 1:
+            change_reference(image);
+            break;
+        case 2:
+            change_choices(image);
+            if (draw(4) == 0) {
+                fill_file(image);
+            }
+            break;
+        default:
+            change_word(image);
+        }
+    }
+    if (draw(8) != 0) {
+        mend_image(image,
+                   (struct mending){.entries = true, .counts = draw(3) != 0, .tags = draw(2)});
+    }
+    len = len > used_end ? len : (size_t)used_end;
+    len = len < IMAGE_MOST ? len : IMAGE_MOST;
+    while (len > 0 && image[len - 1] == 0) {
+        len--;
+    }
+    len = len < most ? len : most;
+    memcpy(data, image, len);
+    return len;
+}
+
+#endif
