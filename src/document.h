@@ -145,6 +145,17 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
  * happens; NULL with MemoryError. Takes its own reference to options. */
 PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
 
+/* Makes a Document what PyMongo takes as it is, once PyMongo is there. Runs Python code: to be
+ * called at the beginning of whatever makes Documents. */
+void mc_document_look_for_pymongo(struct mc_document_state *state);
+
+static inline void mc_document_meet_pymongo(struct mc_document_state *state)
+{
+    if (!state->registered) {
+        mc_document_look_for_pymongo(state);
+    }
+}
+
 /* Gives an unfilled document back. The same as Py_DECREF; named for the reader of the code. */
 static inline void mc_document_abandon(PyObject *document)
 {
@@ -170,5 +181,8 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
 /* An imported class or function (borrowed), or NULL with ImportError that says to install pymongo.
  */
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which);
+
+/* A new type of the module: NULL with an exception. */
+PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec);
 
 #endif
