@@ -368,7 +368,9 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
         PyErr_SetString(PyExc_TypeError, "get_many() takes an iterable of keys, not one key");
         return NULL;
     }
-    mc_document_meet_pymongo(&self->reader->module->documents);
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return NULL;
+    }
     keys = PySequence_Tuple(keys); /* a list could change while keys are converted */
     if (keys == NULL) {
         return NULL;

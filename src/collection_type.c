@@ -162,7 +162,9 @@ static PyObject *fetch(mc_collection_object *self, PyObject *object, bool *absen
     uint8_t scratch[MC_KEY_MAX];
     struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
-    mc_document_meet_pymongo(&self->reader->module->documents);
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return NULL;
+    }
     switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
     case MC_PYKEY_ERROR:
         return NULL;

@@ -145,15 +145,13 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
  * happens; NULL with MemoryError. Takes its own reference to options. */
 PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
 
-/* Makes a Document what PyMongo takes as it is, once PyMongo is there. Runs Python code: to be
- * called at the beginning of whatever makes Documents. */
-void mc_document_look_for_pymongo(struct mc_document_state *state);
+/* Makes a Document what PyMongo takes as it is, once PyMongo is there: 0, or -1 with MemoryError.
+ * Runs Python code, so it is for the beginning of whatever makes Documents. */
+int mc_document_look_for_pymongo(struct mc_document_state *state);
 
-static inline void mc_document_meet_pymongo(struct mc_document_state *state)
+static inline int mc_document_meet_pymongo(struct mc_document_state *state)
 {
-    if (!state->registered) {
-        mc_document_look_for_pymongo(state);
-    }
+    return state->registered ? 0 : mc_document_look_for_pymongo(state);
 }
 
 /* Gives an unfilled document back. The same as Py_DECREF; named for the reader of the code. */

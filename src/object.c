@@ -9,12 +9,12 @@
 /* PyMongo takes documents of two kinds: MutableMapping and RawBSONDocument. The second is what we
  * are: bytes that are written as they are. It is an abstract base class, so we register with it, as
  * soon as PyMongo is there: looked for whenever the number of imported modules has changed. */
-void mc_document_look_for_pymongo(struct mc_document_state *state)
+int mc_document_look_for_pymongo(struct mc_document_state *state)
 {
     Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
     PyObject *module, *class, *done = NULL;
     if (count == state->modules_seen) {
-        return;
+        return 0;
     }
     module = mc_imported("bson.raw_bson");
     class = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
@@ -22,13 +22,14 @@ void mc_document_look_for_pymongo(struct mc_document_state *state)
         done = PyObject_CallMethod(class, "register", "O", state->document_type);
         Py_DECREF(class);
     }
-    if (done != NULL) {
-        state->registered = true;
-        Py_DECREF(done);
-    } else if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        state->modules_seen = count; /* for want of memory alone it is tried again at once */
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
     }
     PyErr_Clear(); /* PyMongo then says itself which types it takes */
+    state->registered = done != NULL;
+    state->modules_seen = count;
+    Py_XDECREF(done);
+    return 0;
 }
 
 static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
@@ -129,8 +130,7 @@ PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|O", names, &buffer, &codec_options)) {
         return NULL;
     }
-    mc_document_meet_pymongo(state);
-    options = mc_options_from(state, codec_options);
+    options = mc_document_meet_pymongo(state) < 0 ? NULL : mc_options_from(state, codec_options);
     if (options != NULL && buffer.len > INT32_MAX) {
         (void)mc_fail(&error, MC_INVALID, "a BSON document has 2,147,483,647 bytes at most");
         state->raise(state->module, &error);

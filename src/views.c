@@ -43,7 +43,9 @@ PyObject *mc_iterator_new(mc_collection_object *collection, enum mc_view_kind ki
     iterator_object *self;
     enum mc_status status;
     unsigned tries = 0;
-    mc_document_meet_pymongo(&module->documents);
+    if (mc_document_meet_pymongo(&module->documents) < 0) {
+        return NULL;
+    }
     while ((status = mc_collection_begin(collection, &reading)) == MC_EXPIRED) {
         if (!mc_collection_again(collection, &tries)) {
             return NULL;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ BROKEN = {
     "wrong answer": "the answer 0",
     "leak": "blocks: ",
     "another exception": "ValueError",
-    "crash": f"ended with {-signal.SIGSEGV} at ",
+    "crash": "ended with -",
     "useless afterwards": "and afterwards, with memory, the answer 5",
 }
 

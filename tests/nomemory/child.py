@@ -1,4 +1,4 @@
-"""Fails each allocation of one operation in turn: `child.py MODULE OPERATION DIRECTORY`.
+"""Fails each allocation of one operation in turn: `child.py MODULE OPERATION DIRECTORY PASSES`.
 
 Started by run.py; MODULE enters the operation into operations.OPERATIONS.
 
@@ -8,8 +8,9 @@ directory says what was tried last, for whoever finds this process dead.
 Each case is judged: the right answer, or MemoryError, or what the operation itself allows; then the
 same must work, and give the right answer, with memory. An operation that learns something for the
 whole process at its first use (a class imported late) has each case in a forked child that has not
-yet learned it. All others go through the enumeration several times, and what is allocated and not
-freed, and the references to what was handed in, must not grow.
+yet learned it. All others go through the enumeration PASSES times, the first of which brings caches
+and lists to their size: after it, what is allocated and not freed, and the references to what was
+handed in, must not grow.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ PYTHON, CORE = 0, 1
 KINDS = {"python": PYTHON, "core": CORE}
 FOR_EVER = 1 << 62
 DENSE = 1500  # numbers of which each is tried; beyond, every fiftieth
-PASSES = 3  # of which the first only brings caches and lists to their size
 
 hook: Any = importlib.import_module("hook")
 
@@ -41,7 +41,7 @@ hook: Any = importlib.import_module("hook")
 class Enumeration:
     """All failures of one operation, and what was wrong with them."""
 
-    def __init__(self, operation: operations.Operation, directory: Path) -> None:
+    def __init__(self, operation: operations.Operation, directory: Path, passes: int) -> None:
         self.operation = operation
         self.directory = directory
         self.progress = os.open(directory / "progress", os.O_CREAT | os.O_RDWR, 0o600)
@@ -49,7 +49,7 @@ class Enumeration:
         self.cases = dict.fromkeys(KINDS, 0)
         self.world = operations.World(directory)
         places = 1 + len(self.world.watched)
-        self.history = [array("q", bytes(8 * places)) for _ in range(PASSES)]
+        self.history = [array("q", bytes(8 * places)) for _ in range(passes)]
         self.expected = "" if operation.first_use else self.right_answer()
 
     def right_answer(self) -> str:
@@ -146,7 +146,7 @@ class Enumeration:
             self.expect_in_child()
             self.one_pass()
             return
-        for number in range(PASSES):
+        for number in range(len(self.history)):
             self.one_pass()
             self.note(number)
             if self.faults:
@@ -154,7 +154,7 @@ class Enumeration:
         for place, name in enumerate(["blocks", *self.world.watched]):
             held = [counts[place] for counts in self.history]
             growth = [after - before for before, after in pairwise(held)]
-            if min(growth) > 0:
+            if min(growth, default=0) > 0:
                 self.faults.append(f"{name}: {growth} more after each pass")
 
 
@@ -170,10 +170,10 @@ def main() -> None:
     """Runs the operation that the command line names."""
     faulthandler.enable()
     gc.disable()
-    module, name, directory = sys.argv[1:]
+    module, name, directory, passes = sys.argv[1:]
     importlib.import_module(module)
     hook.watch(operations.extension_path())
-    enumeration = Enumeration(operations.OPERATIONS[name], Path(directory))
+    enumeration = Enumeration(operations.OPERATIONS[name], Path(directory), int(passes))
     enumeration.run()
     enumeration.world.close()
     print(json.dumps({"cases": enumeration.cases, "faults": enumeration.faults}))

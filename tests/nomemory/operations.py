@@ -194,6 +194,7 @@ OPTIONS: Any = CodecOptions(
     uuid_representation=3,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
+AWARE: Any = CodecOptions(tz_aware=True)
 ENCODE: Any = CodecOptions(uuid_representation=4)
 LARGE = {"_id": "large", "text": "x" * 5000, **{f"field {n}": n * 1000 for n in range(40)}}
 MIXED = {
@@ -390,6 +391,11 @@ def _document(world: World) -> Case:
 def _document_options(world: World) -> Case:
     raw = encode(MIXED)
     return Case(lambda: mmapcache.Document(raw, OPTIONS))
+
+
+@operation("Document(bytes, options), aware date")
+def _document_aware(world: World) -> Case:
+    return Case(lambda: mmapcache.Document(RAW_OF["date"], AWARE)["v"])
 
 
 @operation("Document(garbage)")
@@ -738,7 +744,7 @@ def in_batch(name: str, act: Callable[[Any], object], *, first_use: bool = False
 
 
 RAW_MIXED = RawBSONDocument(encode(MIXED))
-DOCUMENT_MIXED = mmapcache.Document(encode(MIXED))
+BSON_MIXED = encode(MIXED)
 TWO = encode({"_id": "first", "n": 1}) + encode({"_id": "second", "text": "t" * 3000})
 
 
@@ -761,7 +767,7 @@ in_batch("put dict, first", lambda b: b.put("sandbox", "new", MIXED), first_use=
 in_batch("put large", lambda b: b.put("sandbox", "new", LARGE))
 in_batch("put bytes", lambda b: b.put("sandbox", "new", TWO[: TWO[0]]))
 in_batch("put raw", lambda b: b.put("sandbox", "new", RAW_MIXED))
-in_batch("put Document", lambda b: b.put("sandbox", "new", DOCUMENT_MIXED))
+in_batch("put Document", lambda b: b.put("sandbox", "new", mmapcache.Document(BSON_MIXED)))
 in_batch("put again", lambda b: b.put("sandbox", "old", {"_id": "old", "n": 3}))
 in_batch("put in a new collection", lambda b: b.put("sandböx", "new", MIXED))
 in_batch("put_raw", lambda b: b.put_raw("sandbox", TWO))
