@@ -9,13 +9,16 @@ ARGS ?=
 C_FILES := $(wildcard src/*.c src/*.h tests/*/*.c tests/*/*.h)
 SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
 
-.PHONY: proof fuzz help demo test lint analyze format core-test pytest soak bench clean
+.PHONY: proof fuzz help demo test lint analyze format core-test pytest sanitize debug-leaks soak \
+	bench clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
+	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
@@ -50,6 +53,12 @@ core-test:
 pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest $(ARGS)
 
+sanitize: $(VENV)/test/.installed
+	$(VENV)/test/bin/python tests/sanitize/run.py $(ARGS)
+
+debug-leaks: $(VENV)/debug/.installed
+	$(VENV)/debug/bin/python -m pytest tests/test_leaks.py -k reference_counts $(ARGS)
+
 # Each says what to install when clang, llvm or spin is missing.
 proof:
 	$(PYTHON) tests/proof/run.py $(if $(REDUCED),--reduced) $(ARGS)
@@ -69,6 +78,10 @@ bench: $(VENV)/bench/.installed
 $(VENV)/demo/.installed: EXTRAS = demo
 $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
+$(VENV)/debug/.installed: EXTRAS = mongodb,debug
+# Debian's is the package python3-dbg; any interpreter that was configured --with-pydebug will do.
+DEBUG_PYTHON ?= python3-dbg
+$(VENV)/debug/.created: PYTHON = $(DEBUG_PYTHON)
 
 $(VENV)/%/.created: tools/make_venv.py
 	$(PYTHON) tools/make_venv.py $(@D)

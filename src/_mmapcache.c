@@ -11,7 +11,7 @@
 
 int mc_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 {
-    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    *out = mc_type_new(module, spec);
     return *out == NULL ? -1 : PyModule_AddType(module, *out);
 }
 

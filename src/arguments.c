@@ -123,15 +123,19 @@ int mc_size(PyObject *object, const char *what, uint64_t *bytes)
     return 0;
 }
 
-bool mc_name_is_never(PyObject *object)
+int mc_name_sought(PyObject *object, const char **name, size_t *len)
 {
-    Py_ssize_t len;
-    const char *name = PyUnicode_AsUTF8AndSize(object, &len);
-    if (name == NULL) {
+    Py_ssize_t size;
+    *name = PyUnicode_AsUTF8AndSize(object, &size);
+    if (*name == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+            return -1;
+        }
         PyErr_Clear();
-        return true;
+        return 0;
     }
-    return len == 0 || len > (Py_ssize_t)MC_NAME_MAX || strlen(name) != (size_t)len;
+    *len = (size_t)size;
+    return size != 0 && size <= (Py_ssize_t)MC_NAME_MAX && strlen(*name) == *len;
 }
 
 int mc_collection_name(struct mc_module *state, PyObject *object, const char **name, size_t *len)

@@ -68,6 +68,7 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (reading == NULL) {
         return NULL;
     }
+    mc_reading_retain(reading); /* a new dict may start a collection of garbage */
     mc_map_status(reading->view.map, &status);
     published = reading->view.root.published_at;
     since = status.confirmed_at != 0 ? status.confirmed_at : published;
@@ -88,6 +89,7 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
         put_text(dict, "source", status.source, sizeof status.source) < 0) {
         Py_CLEAR(dict);
     }
+    mc_reading_release(reading);
     return dict;
 }
 
@@ -110,6 +112,7 @@ PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (reading == NULL) {
         return NULL;
     }
+    mc_reading_retain(reading);
     root = &reading->view.root;
     dict = PyDict_New();
     if (dict == NULL || put_count(dict, "collections", root->collections) < 0 ||
@@ -123,6 +126,7 @@ PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
         put(dict, "front_cache", front_stats(&reader->front)) < 0) {
         Py_CLEAR(dict);
     }
+    mc_reading_release(reading);
     return dict;
 }
 

@@ -93,11 +93,13 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
     }
     self->reader = reader;
     self->path = Py_NewRef(path);
+    self->options = NULL;
     self->handles = PyDict_New();
-    self->options = mc_options_from(
-        &module->documents, options->codec_options == NULL ? Py_None : options->codec_options);
-    if (self->handles == NULL || self->options == NULL ||
-        (options->populate && populate(module, reader->now) < 0)) {
+    if (self->handles != NULL) { /* else there is an exception, with which nothing must be run */
+        self->options = mc_options_from(
+            &module->documents, options->codec_options == NULL ? Py_None : options->codec_options);
+    }
+    if (self->options == NULL || (options->populate && populate(module, reader->now) < 0)) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

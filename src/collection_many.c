@@ -322,6 +322,9 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
         PyErr_SetString(PyExc_TypeError, "get_many() takes an iterable of keys, not one key");
         return NULL;
     }
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return NULL;
+    }
     keys = PySequence_Tuple(keys); /* a list could change while keys are converted */
     if (keys == NULL) {
         return NULL;
@@ -331,10 +334,10 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
         struct mc_reading *reading;
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
+            uint64_t root = self->table.root;
+            mc_reading_retain(reading); /* a new dict may start a collection of garbage */
             result = PyDict_New();
-            mc_reading_retain(reading);
-            status = result == NULL ? MC_NOMEM
-                                    : gather(self, reading, self->table.root, keys, &stage, result);
+            status = result == NULL ? MC_NOMEM : gather(self, reading, root, keys, &stage, result);
             mc_reading_release(reading);
         }
         if (status == MC_OK) {

@@ -17,16 +17,18 @@
 
 enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading)
 {
-    enum mc_status status;
-    if (mc_name_is_never(self->name)) {
+    const char *name;
+    size_t len;
+    int possible = mc_name_sought(self->name, &name, &len);
+    if (possible < 0) {
+        return MC_CLOSED;
+    }
+    if (possible == 0) {
         self->table = (struct mc_collection){0};
         self->serial = (*reading)->serial;
         return MC_OK;
     }
-    Py_ssize_t len;
-    const char *name = PyUnicode_AsUTF8AndSize(self->name, &len);
-    status = mc_view_collection(&(*reading)->view, name, (size_t)len, &self->table);
-    switch (status) {
+    switch (mc_view_collection(&(*reading)->view, name, len, &self->table)) {
     case MC_OK:
     case MC_ABSENT:
         self->serial = (*reading)->serial;
@@ -178,6 +180,9 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
     uint8_t scratch[MC_KEY_MAX];
     struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return NULL;
+    }
     switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
     case MC_PYKEY_ERROR:
         return NULL;

@@ -58,9 +58,10 @@ static int mapping_equals(struct mc_document *self, PyObject *other)
 {
     struct mc_field_walk walk;
     struct mc_bson_element element;
-    Py_ssize_t count = mc_fields_count(self), other_count = PyObject_Size(other);
+    Py_ssize_t count = mc_fields_count(self);
+    Py_ssize_t other_count = count < 0 ? -1 : PyObject_Size(other);
     int more, same = 1;
-    if (count < 0 || other_count < 0 || mc_fields_begin(&walk, self) < 0) {
+    if (other_count < 0 || mc_fields_begin(&walk, self) < 0) {
         return -1;
     }
     if (count != other_count) {
@@ -313,7 +314,8 @@ static int write_scalar(struct writer *writer, const struct mc_bson_element *ele
     }
     if (element->value_len <= REPR_BYTES) {
         value = mc_plain_value(writer->options, element, MC_BSON_DEPTH_MAX / 2);
-        if (value == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        if (value == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) ||
+                              PyErr_ExceptionMatches(PyExc_MemoryError))) {
             return -1;
         }
     }

@@ -145,6 +145,15 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
  * happens; NULL with MemoryError. Takes its own reference to options. */
 PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
 
+/* Makes a Document what PyMongo takes as it is, once PyMongo is there: 0, or -1 with MemoryError.
+ * Runs Python code, so it is for the beginning of whatever makes Documents. */
+int mc_document_look_for_pymongo(struct mc_document_state *state);
+
+static inline int mc_document_meet_pymongo(struct mc_document_state *state)
+{
+    return state->registered ? 0 : mc_document_look_for_pymongo(state);
+}
+
 static inline bool mc_document_check(const struct mc_document_state *state, PyObject *object)
 {
     return Py_TYPE(object) == state->document_type;
@@ -164,5 +173,8 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
 /* An imported class or function (borrowed), or NULL with ImportError that says to install pymongo.
  */
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which);
+
+/* A new type of the module: NULL with an exception. */
+PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec);
 
 #endif

@@ -84,8 +84,9 @@ int mc_size(PyObject *object, const char *what, uint64_t *bytes);
  * exception: TypeError, ValueError or LimitError. */
 int mc_collection_name(struct mc_module *state, PyObject *object, const char **name, size_t *len);
 
-/* True when no collection can have that name; a reader then simply has none. */
-bool mc_name_is_never(PyObject *object);
+/* The same for a reader, to whom a name that no collection can have is simply absent: 1, 0 then, or
+ * -1 with MemoryError. The object must be a str. */
+int mc_name_sought(PyObject *object, const char **name, size_t *len);
 
 /* One BSON document out of a Document, RawBSONDocument, bytes-like object or Mapping. Fills *view
  * and bytes that live until PyBuffer_Release(view); validated. 0, or -1 with an exception. */

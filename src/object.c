@@ -9,22 +9,27 @@
 /* PyMongo takes documents of two kinds: MutableMapping and RawBSONDocument. The second is what we
  * are: bytes that are written as they are. It is an abstract base class, so we register with it, as
  * soon as PyMongo is there: looked for whenever the number of imported modules has changed. */
-static void register_with_pymongo(struct mc_document_state *state)
+int mc_document_look_for_pymongo(struct mc_document_state *state)
 {
-    PyObject *modules = PyImport_GetModuleDict(), *module, *class, *done = NULL;
-    if (state->registered || PyDict_GET_SIZE(modules) == state->modules_seen) {
-        return;
+    Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
+    PyObject *module, *class, *done = NULL;
+    if (count == state->modules_seen) {
+        return 0;
     }
-    state->modules_seen = PyDict_GET_SIZE(modules);
-    module = PyDict_GetItemString(modules, "bson.raw_bson");
+    module = mc_imported("bson.raw_bson");
     class = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
     if (class != NULL) { /* absent while bson is just being imported: next time */
-        state->registered = true;
         done = PyObject_CallMethod(class, "register", "O", state->document_type);
         Py_DECREF(class);
     }
-    Py_XDECREF(done);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
     PyErr_Clear(); /* PyMongo then says itself which types it takes */
+    state->registered = done != NULL;
+    state->modules_seen = count;
+    Py_XDECREF(done);
+    return 0;
 }
 
 static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
@@ -46,9 +51,6 @@ struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options,
                                  uint8_t **bytes)
 {
     struct mc_owner *root = PyObject_Malloc(sizeof *root + len);
-    if (!options->state->registered) {
-        register_with_pymongo(options->state);
-    }
     if (root == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -128,7 +130,7 @@ PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|O", names, &buffer, &codec_options)) {
         return NULL;
     }
-    options = mc_options_from(state, codec_options);
+    options = mc_document_meet_pymongo(state) < 0 ? NULL : mc_options_from(state, codec_options);
     if (options != NULL && buffer.len > INT32_MAX) {
         (void)mc_fail(&error, MC_INVALID, "a BSON document has 2,147,483,647 bytes at most");
         state->raise(state->module, &error);

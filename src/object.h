@@ -106,6 +106,10 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
 PyObject *mc_attribute(PyObject *object, const char *name);
 PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
 
+/* The module of that name if it has been imported, borrowed; NULL without an exception when it has
+ * not, or with MemoryError. */
+PyObject *mc_imported(const char *name);
+
 /* Whether the object is a datetime: 1, 0, -1. Does not import datetime for it. */
 int mc_datetime_check(struct mc_document_state *state, PyObject *object);
 

@@ -114,7 +114,10 @@ static enum mc_pykey_result large_int_key(PyObject *object, struct mc_key *key, 
     uint64_t words[2];
     bool fits;
     Py_XDECREF(again);
-    PyErr_Clear(); /* an OverflowError: no double is so large */
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        return MC_PYKEY_ERROR;
+    }
+    PyErr_Clear(); /* no double is so large */
     if (same == 1) {
         mc_key_from_double(real, key);
         return MC_PYKEY_OK;
@@ -195,9 +198,11 @@ static int is_a(struct mc_document_state *state, PyObject *object, enum mc_class
                 const char *name, const char *module)
 {
     if (state->classes[which] == NULL) {
-        if (strcmp(Py_TYPE(object)->tp_name, name) != 0 ||
-            PyDict_GetItemString(PyImport_GetModuleDict(), module) == NULL) {
+        if (strcmp(Py_TYPE(object)->tp_name, name) != 0) {
             return 0;
+        }
+        if (mc_imported(module) == NULL) {
+            return PyErr_Occurred() ? -1 : 0;
         }
         if (mc_document_class(state, which) == NULL) {
             return -1;

@@ -56,16 +56,17 @@ static int contains(PyObject *self, PyObject *name)
 {
     struct mc_reading *reading = open_reading(self);
     struct mc_collection found;
-    Py_ssize_t len;
     const char *text;
+    size_t len;
+    int possible;
     if (reading == NULL) {
         return -1;
     }
-    if (!PyUnicode_Check(name) || mc_name_is_never(name)) {
-        return 0;
+    possible = PyUnicode_Check(name) ? mc_name_sought(name, &text, &len) : 0;
+    if (possible <= 0) {
+        return possible;
     }
-    text = PyUnicode_AsUTF8AndSize(name, &len);
-    switch (mc_view_collection(&reading->view, text, (size_t)len, &found)) {
+    switch (mc_view_collection(&reading->view, text, len, &found)) {
     case MC_OK:
         return 1;
     case MC_ABSENT:

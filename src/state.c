@@ -60,11 +60,12 @@ static const char *const texts[MC_TEXTS] = {
     [MC_TEXT_EMPTY] = "",
 };
 
-/* Whether an ObjectId made by its slot is the one that its class makes. */
-static bool objectid_works_directly(struct mc_document_state *state, PyObject *class)
+/* Whether an ObjectId made by its slot is the one that its class makes: 1, 0, or -1 with
+ * MemoryError. */
+static int objectid_works_directly(struct mc_document_state *state, PyObject *class)
 {
     PyObject *data = PyBytes_FromStringAndSize("mmapcache_12", 12), *oid = NULL, *read = NULL;
-    bool works = false;
+    int works;
     if (data != NULL) {
         oid = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
     }
@@ -75,6 +76,9 @@ static bool objectid_works_directly(struct mc_document_state *state, PyObject *c
     Py_XDECREF(data);
     Py_XDECREF(oid);
     Py_XDECREF(read);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
     PyErr_Clear();
     return works;
 }
@@ -105,7 +109,11 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
         }
     }
     if (found != NULL && which == MC_CLASS_OBJECTID) {
-        state->objectid_direct = PyType_Check(found) && objectid_works_directly(state, found);
+        int works = PyType_Check(found) ? objectid_works_directly(state, found) : 0;
+        state->objectid_direct = works > 0;
+        if (works < 0) {
+            Py_CLEAR(found);
+        }
     }
     Py_DECREF(module);
     Py_XSETREF(state->classes[which],
@@ -131,11 +139,28 @@ PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg)
     return result;
 }
 
+PyObject *mc_imported(const char *name)
+{
+    PyObject *text = PyUnicode_InternFromString(name), *module;
+    module = text != NULL ? PyDict_GetItemWithError(PyImport_GetModuleDict(), text) : NULL;
+    Py_XDECREF(text);
+    return module;
+}
+
+PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL && !PyErr_Occurred()) { /* Python forgets to when memory is short */
+        PyErr_NoMemory();
+    }
+    return (PyTypeObject *)type;
+}
+
 int mc_datetime_check(struct mc_document_state *state, PyObject *object)
 {
     if (state->classes[MC_CLASS_DATETIME] == NULL) {
-        if (PyDict_GetItemString(PyImport_GetModuleDict(), "datetime") == NULL) {
-            return 0; /* nobody has a datetime yet */
+        if (mc_imported("datetime") == NULL) {
+            return PyErr_Occurred() ? -1 : 0; /* nobody has a datetime yet */
         }
         if (mc_document_class(state, MC_CLASS_DATETIME) == NULL) {
             return -1;
@@ -223,12 +248,15 @@ static int offset_at(struct mc_options *options, bool end, int64_t *millis)
 /* Datetimes become aware: first in UTC, then in tzinfo if that is not None. */
 static int options_timezone(struct mc_options *options, PyObject *tzinfo)
 {
-    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "bson.tz_util");
+    PyObject *module = mc_imported("bson.tz_util");
     PyObject *timezone;
     int64_t first, last;
     /* PyMongo's own object for UTC when it is there: what bson.decode would give */
     options->utc = module != NULL ? mc_attribute(module, "utc") : NULL;
     if (options->utc == NULL) {
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
         PyErr_Clear();
         timezone = mc_document_class(options->state, MC_CLASS_TIMEZONE);
         options->utc = timezone != NULL ? mc_attribute(timezone, "utc") : NULL;
@@ -360,7 +388,7 @@ static int make_types(PyObject *module, struct mc_document_state *state)
         {&mc_view_specs[MC_ITEMS], &state->view_types[MC_ITEMS]},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        *types[i].place = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        *types[i].place = mc_type_new(module, types[i].spec);
         if (*types[i].place == NULL) {
             return -1;
         }

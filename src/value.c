@@ -155,6 +155,9 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
     struct mc_document_state *state = options->state;
     struct mc_document *root;
     uint8_t *bytes;
+    if (mc_document_meet_pymongo(state) < 0) {
+        return NULL;
+    }
     if (element->type == MC_BSON_DOCUMENT && may_be_dbref(element)) {
         PyObject *plain = mc_plain_value(options, element, 1);
         if (plain == NULL || !PyDict_CheckExact(plain)) {

@@ -43,6 +43,9 @@ PyObject *mc_iterator_new(mc_collection_object *collection, enum mc_view_kind ki
     iterator_object *self;
     enum mc_status status;
     unsigned tries = 0;
+    if (mc_document_meet_pymongo(&module->documents) < 0) {
+        return NULL;
+    }
     while ((status = mc_collection_begin(collection, &reading)) == MC_EXPIRED) {
         if (!mc_collection_again(collection, &tries)) {
             return NULL;
@@ -378,12 +381,11 @@ static PyType_Spec view_specs[MC_VIEW_KINDS] = {
 int mc_views_init(PyObject *module, struct mc_module *state)
 {
     for (int kind = 0; kind < MC_VIEW_KINDS; kind++) {
-        state->views[kind] =
-            (PyTypeObject *)PyType_FromModuleAndSpec(module, &view_specs[kind], NULL);
+        state->views[kind] = mc_type_new(module, &view_specs[kind]);
         if (state->views[kind] == NULL) {
             return -1;
         }
     }
-    state->iterator = (PyTypeObject *)PyType_FromModuleAndSpec(module, &iterator_spec, NULL);
+    state->iterator = mc_type_new(module, &iterator_spec);
     return state->iterator == NULL ? -1 : 0;
 }
