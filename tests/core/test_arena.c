@@ -305,6 +305,7 @@ static void random_batch(int many, uint64_t most, bool may_fail)
         if (arena.scope == MC_SCOPE_REPLACE) {
             do_abort();
         }
+        CHECK_EQ(arena.scope, MC_SCOPE_BATCH);
         compare();
         operations(many / 4, most);
     }
