@@ -50,7 +50,7 @@ core-test:
 pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest $(ARGS)
 
-# Each says what to install when clang, llvm or spin is missing.
+# Each says what to install when something is missing.
 proof:
 	$(PYTHON) tests/proof/run.py $(if $(REDUCED),--reduced) $(ARGS)
 
