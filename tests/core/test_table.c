@@ -432,7 +432,6 @@ static void test_damage(void)
                                      UINT64_C(1) << 57,
                                      UINT64_C(1) << 58,
                                      UINT64_C(1) << 63};
-    const int rounds = test_rounds(4000);
     long corrupt = 0;
     begin_world(1 << 20, 0);
     choose_hashes(TWO_HEAPS);
@@ -442,7 +441,7 @@ static void test_damage(void)
     }
     commit();
     uint64_t words = (table.space.limit - mc_arena_free(&arena)) / 8;
-    for (int round = 0; round < rounds; round++) {
+    for (int round = 0; round < test_rounds(4000); round++) {
         uint64_t flip = flips[test_below(sizeof flips / sizeof flips[0])];
         uint64_t *word = (uint64_t *)(void *)map + (HEADER / 8 + test_below(words));
         uint64_t sound = round % 4 == 0 ? root : *word, changed = sound ^ flip;
@@ -485,7 +484,7 @@ static void test_damage(void)
         mc_arena_abort(&arena);
     }
     (void)compare(root, &model);
-    CHECK(corrupt >= rounds * 3 / 40);
+    CHECK(corrupt >= test_rounds(4000) * 3 / 40);
     end_world();
 }
 
