@@ -59,7 +59,7 @@ sanitize: $(VENV)/test/.installed
 debug-leaks: $(VENV)/debug/.installed
 	$(VENV)/debug/bin/python -m pytest tests/test_leaks.py -k reference_counts $(ARGS)
 
-# Each says what to install when clang, llvm or spin is missing.
+# Each says what to install when something is missing.
 proof:
 	$(PYTHON) tests/proof/run.py $(if $(REDUCED),--reduced) $(ARGS)
 

@@ -400,7 +400,7 @@ static uint64_t nodes_for(unsigned level, uint64_t granules)
  * arrays by remapping, not by copying. */
 static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
-    assert(item > 0);
+    assert(item > 0 && wanted > 0);
     if (wanted <= *room)
         return MC_OK;
     uint64_t bigger = *room + *room / 32;

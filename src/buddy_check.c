@@ -94,7 +94,7 @@ static void summarise(const struct mc_buddy *b, unsigned level, uint64_t node,
 /* The class bytes against the tree, the summaries against the class bytes. */
 static bool index_is_right(const struct mc_buddy *b)
 {
-    uint64_t has[CLASSES], start;
+    uint64_t has[CLASSES] = {0}, start;
     for (uint64_t leaf = 0; leaf < b->groups * 64; leaf++) {
         uint64_t length = leaf < b->level[0].nodes ? mc_buddy_longest_start(b, leaf, &start) : 0;
         if (b->classes[leaf] != (length == 0 ? 0 : run_class(length)))

@@ -370,14 +370,6 @@ static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer 
 
 /* ---- public ---- */
 
-static void report_running(struct mc_writer *writer, bool running)
-{
-    mc_status_read(&writer->table.space, &writer->report);
-    writer->report.running = running;
-    writer->report.pid = mc_process();
-    mc_status_write(&writer->table.space, &writer->report);
-}
-
 /* The generation that a damaged file of ours was at, as far as that can be believed. */
 static uint64_t last_generation(const struct mc_writer *writer)
 {
@@ -444,7 +436,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
         writer_free(writer);
         return status;
     }
-    report_running(writer, true);
+    mc_writer_running(writer, true);
     *out = writer;
     return MC_OK;
 }
@@ -476,7 +468,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         writer_free(writer);
         return status;
     }
-    report_running(writer, true);
+    mc_writer_running(writer, true);
     *out = writer;
     return MC_OK;
 }
@@ -490,7 +482,7 @@ void mc_writer_close(struct mc_writer *writer)
 {
     if (mc_writer_is_mine(writer)) {
         mc_batch_abort(writer);
-        report_running(writer, false);
+        mc_writer_running(writer, false);
     } else {
         writer->region.base = NULL; /* a child has no mapping of it */
     }
@@ -514,39 +506,6 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
     };
     out->space.limit = mc_root_end(&writer->root);
     memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
-}
-
-/* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
-static void report_text(char *field, size_t size, const char *text)
-{
-    size_t len = strlen(text);
-    if (len >= size) {
-        len = size - 1;
-        while (len > 0 && ((uint8_t)text[len] & 0xC0) == 0x80) {
-            len--;
-        }
-    }
-    memset(field, 0, size);
-    memcpy(field, text, len);
-}
-
-void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
-                      const char *source, int64_t confirmed_at_us)
-{
-    struct mc_status_slot *report = &writer->report;
-    if (state != NULL) {
-        report_text(report->state, sizeof report->state, state);
-    }
-    if (error != NULL) {
-        report_text(report->error, sizeof report->error, error);
-    }
-    if (source != NULL) {
-        report_text(report->source, sizeof report->source, source);
-    }
-    if (confirmed_at_us >= 0) {
-        report->confirmed_at = confirmed_at_us;
-    }
-    mc_status_write(&writer->table.space, report);
 }
 
 enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err)

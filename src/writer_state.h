@@ -83,6 +83,12 @@ void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now);
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
                                  struct mc_error *err);
 
+/* ---- report.c ---- */
+
+/* Says that this process has opened the cache, or that it closes it; the rest of the report stays.
+ */
+void mc_writer_running(struct mc_writer *writer, bool running);
+
 /* ---- writer.c ---- */
 
 /* Publishes the root given, with everything that the writer knows filled in, as the next

@@ -130,3 +130,12 @@ def test_users_install_no_dependency_and_never_the_gpl_server() -> None:
     assert [line for line in requires if "extra ==" not in line] == []
     server = [line for line in requires if line.lower().startswith("secantus")]
     assert server and all('extra == "demo"' in line for line in server)
+
+
+def test_setup_refuses_a_big_endian_machine() -> None:
+    code = "import runpy, sys; sys.byteorder = 'big'; runpy.run_path('setup.py')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == "mmapcache's file format is little-endian, and this machine is not\n"

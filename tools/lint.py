@@ -41,7 +41,7 @@ def commands(analyze: bool) -> dict[str, list[str]]:
     """Name of each linter -> the command that runs it from the root."""
     tidy = {
         f"clang-tidy {source}": clang_tidy(source, analyze)
-        for source in c_files("src/*.c", "tests/core/*.c")
+        for source in c_files("src/*.c", "tests/*/*.c")
     }
     if analyze:
         return tidy

@@ -87,8 +87,8 @@ def files(root: Path, *suffixes: str) -> Iterator[Path]:
             hidden = path.name.startswith(".") and path.name != ".ci"
             if not (hidden or path.name in MADE or path.name.endswith(".egg-info")):
                 yield from files(path, *suffixes)
-        elif not suffixes or path.suffix in suffixes:
-            yield path
+        elif path.name != ".git" and (not suffixes or path.suffix in suffixes):
+            yield path  # .git is a file where the tree is one of several of a repository
 
 
 def includes(path: Path) -> list[str]:

@@ -116,7 +116,7 @@ static void occupancy(const char *what, uint64_t low, uint64_t high)
 {
     const uint64_t arena = 1u << 20;
     struct mc_buddy *b;
-    struct extent *extents = malloc(arena / 4 * sizeof *extents);
+    struct extent *extents = calloc(arena / 4, sizeof *extents);
     uint64_t count = 0, live = 0, replaced = 0;
     bool full = false;
     CHECK(extents != NULL && mc_buddy_create(arena, arena, &b) == MC_OK);

@@ -297,17 +297,23 @@ static void fill_file(struct mc_writer *writer)
     }
 }
 
+static void change_image(uint64_t at)
+{
+    CHECK(image.bytes != NULL && at < image.len);
+    image.bytes[at] ^= 1;
+}
+
 /* What somebody else did to the file between two loaders. */
 static void make_peculiar(enum peculiarity peculiarity)
 {
     if (peculiarity == DAMAGED) {
         uint64_t slot = generation_before % options.ring_slots;
         CHECK(generation_before > options.ring_slots);
-        image.bytes[MC_RING_OFFSET + slot * sizeof(struct mc_root) + 8] ^= 1;
+        change_image(MC_RING_OFFSET + slot * sizeof(struct mc_root) + 8);
         options.recreate = true;
         oracle_clear(&before);
     } else if (peculiarity == REBOOTED) {
-        image.bytes[MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id)] ^= 1;
+        change_image(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id));
     } else if (peculiarity == RESIZED) {
         options.max_size *= 2;
     }

@@ -1,7 +1,8 @@
 /* harness.h - what every core test shares: checks that print both values, and a seeded generator.
  *
  * CHECK stays on in every build (NDEBUG does not touch it). A failed check prints the place, the
- * values and the seed, so that `SEED=n ./test_x` repeats the run exactly.
+ * values and the seed, so that `SEED=n ./test_x` repeats the run exactly. `SAMPLE=n ./test_x` makes
+ * one in n of the rounds of its long loops, for where an instruction costs twenty times as much.
  */
 #ifndef MMAPCACHE_TEST_HARNESS_H
 #define MMAPCACHE_TEST_HARNESS_H
@@ -14,6 +15,7 @@
 
 static uint64_t test_seed;
 static uint64_t test_state;
+static int test_sample = 1;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -34,14 +36,22 @@ static uint64_t test_state;
         }                                                                                          \
     } while (0)
 
-/* Takes the seed from SEED= or the clock and prints it. Call first in main. */
+/* Takes the seed from SEED= or the clock and prints it, and SAMPLE=. Call first in main. */
 static inline void test_begin(const char *name)
 {
-    const char *given = getenv("SEED");
+    const char *given = getenv("SEED"), *sample = getenv("SAMPLE");
     test_seed = given != NULL ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
     test_state = test_seed;
+    test_sample = sample != NULL ? (int)strtol(sample, NULL, 10) : 1;
+    CHECK(test_sample > 0);
     printf("%s: SEED=%" PRIu64 "\n", name, test_seed);
     fflush(stdout);
+}
+
+/* How many of a long loop's rounds are made: all, or one in SAMPLE; one at least. */
+static inline int test_rounds(int rounds)
+{
+    return (rounds + test_sample - 1) / test_sample;
 }
 
 /* splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). */

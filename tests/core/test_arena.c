@@ -304,6 +304,7 @@ static void random_batch(int many, uint64_t most, bool may_fail)
         if (arena.scope == MC_SCOPE_REPLACE) {
             do_abort();
         }
+        CHECK_EQ(arena.scope, MC_SCOPE_BATCH);
         compare();
         operations(many / 4, most);
     }
@@ -394,7 +395,7 @@ int main(void)
 {
     test_begin("test_arena");
     mc_buddy_test_unchecked = true; /* compare() checks */
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < test_rounds(20); round++) {
         test_life(4096, GRANULES_MAX, 300, 12, 60, false); /* small batches: short lists */
         test_life(4096, GRANULES_MAX, 60, 200, 60, false); /* bits */
         test_life(2048, 2048, 80, 60, 100, false);         /* full all the time */

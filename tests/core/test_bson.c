@@ -284,7 +284,7 @@ static void test_damage(void)
         b.bytes[at] = old;
     }
     CHECK(accepted > 100); /* the payload of numbers and text may change */
-    for (int round = 0; round < 200000; round++) {
+    for (int round = 0; round < test_rounds(200000); round++) {
         uint8_t noise[64];
         size_t len = test_below(sizeof noise);
         uint32_t claimed = (uint32_t)len;
@@ -460,7 +460,7 @@ static void report_speed(void)
     name(&b, MC_BSON_DATETIME, "updated");
     add_u64(&b, 5);
     finish(&b, doc);
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < test_rounds(20); round++) {
         uint64_t taken;
         (void)clock_gettime(CLOCK_MONOTONIC, &from);
         for (int i = 0; i < 10000; i++) {

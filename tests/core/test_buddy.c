@@ -53,7 +53,8 @@ static void every_small_arena(void)
         naive_compare(&naive, b);
         CHECK_EQ(naive_alloc(&naive, b, arena + 1), NOWHERE);
         mc_buddy_destroy(b);
-        for (uint64_t size = 1; size <= arena; size += arena < 80 ? 1 : 7, arenas++)
+        uint64_t step = (arena < 80 ? 1u : 7u) * (uint64_t)test_sample;
+        for (uint64_t size = 1; size <= arena; size += step, arenas++)
             fill_and_empty(arena, size, (unsigned)(size % 3));
     }
     printf("  %u pairs of arena and size\n", arenas);
@@ -61,7 +62,11 @@ static void every_small_arena(void)
 
 /* -- 2 -- */
 
-/* All sequences of choices, by an odometer (after TigerBeetle's exhaustigen). */
+#define STEPS 4
+#define SEQUENCES (14 * 14 * 14 * 14) /* one_operation() can do 14 things, STEPS times */
+
+/* All sequences of choices, by an odometer (after TigerBeetle's exhaustigen); a sample of them is
+ * drawn. */
 static struct {
     unsigned value[16], bound[16], depth, used;
 } choices;
@@ -70,16 +75,20 @@ static unsigned choose(unsigned bound)
 {
     if (choices.depth == choices.used) {
         CHECK(choices.used < 16);
-        choices.value[choices.used++] = 0;
+        choices.value[choices.used++] = test_sample > 1 ? (unsigned)test_below(bound) : 0;
     }
     choices.bound[choices.depth] = bound;
     return choices.value[choices.depth++];
 }
 
-static bool next_sequence(void)
+static bool next_sequence(unsigned made)
 {
     choices.used = choices.depth;
     choices.depth = 0;
+    if (test_sample > 1) {
+        choices.used = 0;
+        return made < (unsigned)test_rounds(SEQUENCES);
+    }
     while (choices.used > 0) {
         unsigned last = choices.used - 1;
         if (++choices.value[last] < choices.bound[last])
@@ -133,12 +142,13 @@ static void every_short_sequence(uint64_t arena, uint64_t hole_at, uint64_t hole
         naive_reserve(&naive, b, 0, hole_at);
         if (hole_at + hole < arena)
             naive_reserve(&naive, b, hole_at + hole, arena - hole_at - hole);
-        for (unsigned step = 0; step < 4; step++)
+        for (unsigned step = 0; step < STEPS; step++)
             one_operation(b, sizes);
         naive_compare(&naive, b);
         mc_buddy_destroy(b);
         sequences++;
-    } while (next_sequence());
+    } while (next_sequence(sequences));
+    CHECK_EQ(sequences, test_rounds(SEQUENCES));
     printf("  %u sequences, a hole of %d granules at %d of %d\n", sequences, (int)hole,
            (int)hole_at, (int)arena);
 }
@@ -318,7 +328,7 @@ static void replace_until_full(void)
     struct mc_buddy *b = create(arena, arena);
     for (unsigned i = 0; i < extents; i++)
         CHECK_EQ(mc_buddy_alloc(b, 21, &offsets[i]), MC_OK);
-    for (unsigned i = 0; i < 200000; i++) {
+    for (unsigned i = 0; i < (unsigned)test_rounds(200000); i++) {
         uint64_t fresh, *old = &offsets[test_below(extents)];
         CHECK_EQ(mc_buddy_alloc(b, 21, &fresh), MC_OK);
         mc_buddy_free(b, *old, 21);
@@ -337,9 +347,9 @@ int main(void)
     every_short_sequence(20, 5, 10);
     every_short_sequence(130, 60, 9);
     every_short_sequence(200, 50, 100);
-    for (unsigned i = 0; i < 150; i++)
+    for (unsigned i = 0; i < (unsigned)test_rounds(150); i++)
         random_operations(1 + test_below(700), 1500, 400);
-    for (unsigned i = 0; i < 10; i++)
+    for (unsigned i = 0; i < (unsigned)test_rounds(10); i++)
         random_operations(1 + test_below(9000), 12000, 400);
     grow_and_rebuild();
     replace_until_full();

@@ -41,7 +41,7 @@ static void check_word(uint64_t word)
 
 static void words(void)
 {
-    for (unsigned from = 0; from < 64; from++)
+    for (unsigned from = 0; from < 64; from += (unsigned)test_sample)
         for (unsigned to = from + 1; to <= 64; to++) {
             uint64_t word = span(from, to);
             CHECK(ones(word, from, to - from));
@@ -51,7 +51,7 @@ static void words(void)
             check_word(word);
             check_word(~word);
         }
-    for (unsigned i = 0; i < 500; i++) {
+    for (unsigned i = 0; i < (unsigned)test_rounds(500); i++) {
         uint64_t word = test_random();
         check_word(word);
         check_word(word | test_random());
@@ -142,14 +142,15 @@ static void failing_memory(void)
 
 /* -- 3 -- */
 
-/* Flips each bit of the state; every flip must be seen. */
+/* Flips each bit of the state, or a sample of them; every flip must be seen. */
 static unsigned flip_every_bit(struct mc_buddy *b)
 {
     unsigned flips = 0;
     CHECK_EQ(mc_buddy_check(b), MC_OK);
     for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++) {
         uint64_t count, *array = mc_buddy_test_words(b, which, &count);
-        for (uint64_t bit = 0; bit < count * 64; bit++, flips++) {
+        uint64_t step = (uint64_t)test_sample;
+        for (uint64_t bit = test_below(step); bit < count * 64; bit += step, flips++) {
             array[bit / 64] ^= UINT64_C(1) << (bit % 64);
             CHECK_EQ(mc_buddy_check(b), MC_CORRUPT);
             array[bit / 64] ^= UINT64_C(1) << (bit % 64);
@@ -206,7 +207,7 @@ static void damage_to_many_levels(void)
         CHECK_EQ(mc_buddy_reserve(b, at, 1 + test_below(900)), MC_OK);
     for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++) {
         uint64_t count, *array = mc_buddy_test_words(b, which, &count);
-        for (unsigned i = 0; i < 40 && count > 0; i++) {
+        for (unsigned i = 0; i < (unsigned)test_rounds(40) && count > 0; i++) {
             uint64_t bit = test_below(count * 64);
             array[bit / 64] ^= UINT64_C(1) << (bit % 64);
             CHECK_EQ(mc_buddy_check(b), MC_CORRUPT);

@@ -58,6 +58,7 @@ static void flip(uint64_t offset, uint8_t bits)
 static long flip_each(uint64_t offset, uint64_t bytes, uint64_t step)
 {
     long flips = 0;
+    step *= (uint64_t)test_sample;
     for (uint64_t i = test_below(step); i < bytes; i += step, flips++) {
         uint8_t bits = (uint8_t)(1u << test_below(8));
         flip(offset + i, bits);

@@ -551,10 +551,10 @@ int main(int argc, char **argv)
     /* test_crash [STRIDE [SECOND]]: every STRIDE-th crash point and reader pause, and, where SECOND
      * is not 0, every SECOND-th crash of the second loader. The full proof is `test_crash 1 1`; the
      * default is a sample of each. */
-    long stride = argc > 1 ? strtol(argv[1], NULL, 10) : 24;
+    test_begin("test_crash");
+    long stride = argc > 1 ? strtol(argv[1], NULL, 10) : 24 * (long)test_sample;
     long second = argc > 2 ? strtol(argv[2], NULL, 10) : 0;
     CHECK(stride > 0 && second >= 0);
-    test_begin("test_crash");
     mc_buddy_test_unchecked = true; /* mc_check and the sums of used and free bytes do it here */
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
         test_crash_points(&scenarios[i], stride, second);
@@ -564,7 +564,8 @@ int main(int argc, char **argv)
     printf("crash points: %ld, second crashes: %ld in %ld cases, reader pauses: %ld of which %ld "
            "retried\n",
            points, second_points, cases, reader_pairs, retried);
-    CHECK(points > 100 && reader_pairs > 100 && retried > 10);
+    CHECK(points > test_rounds(100) && reader_pairs > test_rounds(100));
+    CHECK(retried > test_rounds(10));
     forget_image(&image);
     return 0;
 }

@@ -73,7 +73,7 @@ int main(void)
     int images = replay("image", run_image), documents = replay("bson", run_bson);
     printf("test_fuzz: %d images, %d documents\n", images, documents);
     CHECK(images > 0 && documents > 0);
-    for (int round = 0; round < 3000; round++) {
+    for (int round = 0; round < test_rounds(3000); round++) {
         static size_t len;
         if (round % 100 == 0) {
             len = make_image(round / 100 % 15 * 17);

@@ -111,7 +111,7 @@ static void test_whole_numbers(void)
     CHECK(double_is_decimal(0x1p63, decimal(false, (uint128)1 << 63, 0)));
     CHECK(int64_is_decimal(0, (struct decimal){5, 0x6C10000000000000u})); /* the other encoding */
     CHECK(int64_is_decimal(0, (struct decimal){UINT64_MAX, 0x3041FFFFFFFFFFFFu})); /* 35 digits */
-    for (int round = 0; round < 20000; round++) {
+    for (int round = 0; round < test_rounds(20000); round++) {
         int64_t integer = (int64_t)(test_random() >> test_below(64));
         uint128 coefficient;
         int exponent = 0;
@@ -159,7 +159,7 @@ static void test_other_numbers(void)
     CHECK(decimals_equal(decimal(false, 10, 6111), decimal(false, 10, 6111)));
     CHECK(!decimals_equal(decimal(false, 10, 6111), decimal(false, 1, 6111)));
     CHECK(decimals_equal(decimal(false, 10, -6176), decimal(false, 1, -6175)));
-    for (int round = 0; round < 20000; round++) { /* m / 2**k is m * 5**k / 10**k */
+    for (int round = 0; round < test_rounds(20000); round++) { /* m / 2**k is m * 5**k / 10**k */
         int64_t mantissa = (int64_t)(test_random() >> (11 + test_below(53)));
         int k = (int)test_below(25);
         uint128 coefficient = (uint128)mantissa;
@@ -363,7 +363,7 @@ static void test_damaged(void)
     CHECK_EQ(mc_key_to_bson(MC_BSON_BINARY, (const uint8_t *)"", 0, buffer, &element), MC_CORRUPT);
     CHECK_EQ(mc_key_to_bson(MC_BSON_STRING, scratch_a, MC_KEY_MAX + 1, buffer, &element),
              MC_CORRUPT);
-    for (int round = 0; round < 200000; round++) {
+    for (int round = 0; round < test_rounds(200000); round++) {
         size_t len = test_below(40);
         uint8_t *exact = malloc(len + 1);
         uint8_t type = (uint8_t)test_below(40);

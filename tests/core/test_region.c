@@ -186,6 +186,20 @@ static void test_writer_without_room(void)
     remove_cache(test_path());
 }
 
+/* Whether madvise does anything: qemu-user says yes to advice that nobody has heard of, and to all
+ * that follows here, and does nothing. */
+static bool advice_counts(const char *untested)
+{
+    void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED);
+    bool refused = madvise(page, 4096, 0x7FFF) != 0;
+    CHECK_EQ(munmap(page, 4096), 0);
+    if (!refused) {
+        printf("test_region: skipped: %s: madvise does nothing here\n", untested);
+    }
+    return refused;
+}
+
 /* Where huge pages can be had, the bytes are as zero as others, and all there. */
 static void test_huge(void)
 {
@@ -193,6 +207,7 @@ static void test_huge(void)
     uint64_t collapsed = 0;
     bool huge = true;
     struct stat file;
+    (void)advice_counts("MADV_COLLAPSE and MADV_POPULATE_READ, which are believed");
     remove_cache(test_path());
     CHECK_OK(mc_region_create(test_path(), 0600, &region, &test_error));
     CHECK_OK(mc_region_map(&region, 4 * MC_EXTENT, &test_error));
@@ -383,6 +398,7 @@ static void test_child_of_writer(void)
     struct mc_writer *writer;
     struct mc_view view;
     uint64_t generation;
+    bool may_be_mapped = !advice_counts("a child without the writer's mapping, MADV_DONTFORK");
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     mc_writer_view(writer, &view);
@@ -391,7 +407,7 @@ static void test_child_of_writer(void)
         /* Whether the page is there is asked of the kernel, not by touching it. */
         unsigned char resident;
         bool mapped = mincore(view.space.base, 4096, &resident) == 0;
-        exit(mapped || mc_writer_is_mine(writer));
+        exit((mapped && !may_be_mapped) || mc_writer_is_mine(writer));
     }
     wait_for(child, 0);
     CHECK(mc_writer_is_mine(writer));

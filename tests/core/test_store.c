@@ -108,7 +108,7 @@ static void test_random_batches(void)
     remove_cache(test_path());
     oracle_clear(&committed);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    for (int round = 1; round <= 600; round++) {
+    for (int round = 1; round <= test_rounds(600); round++) {
         options.retention_ns = test_below(2) ? 0 : 1000000000;
         random_batch(round);
         compare();

@@ -266,7 +266,7 @@ static void test_shape(enum shape shape)
 {
     begin_world(256 << 10, MAP_BYTES - (256 << 10));
     choose_hashes(shape);
-    for (int batch = 0; batch < 24; batch++) {
+    for (int batch = 0; batch < test_rounds(24); batch++) {
         struct model before = model;
         uint64_t root_before = root;
         begin_batch();
@@ -351,9 +351,10 @@ static void test_clear(void)
 /* Each allocation of a batch fails in turn: the content is as it was before that operation. */
 static void test_no_memory(void)
 {
+    const long step = test_sample > 1 ? 5 : 1; /* odd: with and without lists */
     long failures = 0;
     for (int shape = 0; shape < SHAPES; shape++) {
-        for (long left = 0; left < 12; left++) {
+        for (long left = 0; left < 12; left += step) {
             begin_world(64 << 10, MAP_BYTES - (64 << 10));
             choose_hashes((enum shape)shape);
             if (left % 2 == 0) { /* else all lists are still empty */
@@ -381,15 +382,16 @@ static void test_no_memory(void)
         }
     }
     printf("test_table: %ld allocations failed\n", failures);
-    CHECK(failures > 20);
+    CHECK(failures > test_rounds(20));
 }
 
 /* A full arena: whatever fails leaves the content, and there is room again after deletions. */
 static void test_full(void)
 {
+    const uint64_t step = (6u << 10) * (uint64_t)test_sample;
     long failures = 0;
     for (int shape = 0; shape < SHAPES; shape++) {
-        for (uint64_t size = 16 << 10; size <= 40 << 10; size += 6 << 10) {
+        for (uint64_t size = 16 << 10; size <= 40 << 10; size += step) {
             begin_world(size, 0);
             choose_hashes((enum shape)shape);
             for (int batch = 0; batch < 4; batch++) {
@@ -410,7 +412,7 @@ static void test_full(void)
         }
     }
     printf("test_table: %ld operations found no room\n", failures);
-    CHECK(failures > 100);
+    CHECK(failures > test_rounds(100));
 }
 
 /* References that no writer makes are damage, at each place where one is followed. */
@@ -437,7 +439,7 @@ static void test_damage(void)
     }
     commit();
     uint64_t words = (table.space.limit - mc_arena_free(&arena)) / 8;
-    for (int round = 0; round < 4000; round++) {
+    for (int round = 0; round < test_rounds(4000); round++) {
         uint64_t flip = flips[test_below(sizeof flips / sizeof flips[0])];
         uint64_t *word = (uint64_t *)(void *)map + (HEADER / 8 + test_below(words));
         uint64_t sound = round % 4 == 0 ? root : *word, changed = sound ^ flip;
@@ -480,7 +482,7 @@ static void test_damage(void)
         mc_arena_abort(&arena);
     }
     (void)compare(root, &model);
-    CHECK(corrupt > 300);
+    CHECK(corrupt >= test_rounds(4000) * 3 / 40);
     end_world();
 }
 

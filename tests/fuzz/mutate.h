@@ -151,7 +151,7 @@ static void mend_header(uint8_t *image)
         slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
     }
     if (draw(8) != 0) { /* else the machine was restarted, and all of it is verified first */
-        mc_boot_id(control->boot_id);
+        (void)mc_boot_id(control->boot_id, NULL);
     }
 }
 

@@ -1,161 +1,123 @@
 #!/usr/bin/env python3
-"""`make proof`: everything that proves the core's promises, one table: what, cases, violations.
+"""`make proof`: everything that proves the promises, one table: what, cases, violations.
 
-    tests/proof/run.py                 all of it, about 40 minutes on two cores
+    tests/proof/run.py                 all of it, under 40 minutes on two cores
     tests/proof/run.py --reduced       samples of the same, under 15 minutes
     tests/proof/run.py --only crash    parts whose name contains the word
+    tests/proof/run.py --jobs 1        one after the other; as many as there are cores unless told
     tests/proof/run.py --fuzz-seconds 3600
 
-Each part runs one command that can be run by hand, prints it, and keeps its log in build/proof/.
-docs/proof.md says what each part shows. Needs clang with its runtime, llvm, spin and gcc; without
-one of them its parts are named as not run, and the exit status is 1 as for a violation.
+Each part (parts.py) is one command that can be run by hand; it is printed, and its log is kept in
+build/proof/. docs/proof.md says what each part shows. Where a tool is missing, what needs it is
+named as not run, and the exit status is 1 as for a violation.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from parts import PACKAGES, Part, c_parts, python_parts
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-NEEDS = "apt-get install clang libclang-rt-14-dev llvm spin gcc make"
+BUILD = ROOT / "build" / "proof"
+REDUCED = """--reduced takes every 6th crash point and reader pause and every 12th second crash, the
+model's smaller bounds, and 90 s of each fuzzer instead of 450 s. Nothing is left out."""
+
+Row = tuple[str, str, str, str]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One line of the table. `cases` reads its log; a command that fails is a violation."""
-
-    name: str
-    command: tuple[str, ...]
-    tools: tuple[str, ...]
-    cases: Callable[[str], str]
+def environment() -> dict[str, str]:
+    """This one's, without what `make proof` was told: each part is a make of its own."""
+    make = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS", "REDUCED"}
+    return {name: value for name, value in os.environ.items() if name not in make}
 
 
-def figures(pattern: str, wording: str) -> Callable[[str], str]:
-    """What a log says, all matches of a pattern added up: `wording` has a {} for each group."""
-
-    def read(log: str) -> str:
-        rows = re.findall(pattern, log)
-        if not rows:
-            return "-"
-        groups = [row if isinstance(row, tuple) else (row,) for row in rows]
-        return wording.format(
-            *(f"{sum(map(int, column)):,}" for column in zip(*groups, strict=True))
-        )
-
-    return read
-
-
-def counted(pattern: str, wording: str) -> Callable[[str], str]:
-    """How often a log has a line of this form."""
-    return lambda log: wording.format(len(re.findall(pattern, log, re.MULTILINE)))
+def execute(command: tuple[str, ...], log: Path) -> tuple[int, str]:
+    """Runs a command from the root; exit status, and what it said."""
+    with log.open("w") as file:
+        status = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    return status, log.read_text(errors="replace")
 
 
-def parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
-    """The table's lines, in the order of how fast they fail."""
-    make = ("make", "--no-print-directory", "-C", "tests/core", f"BUILD={build / 'core'}")
-    crash = [str(build / "core" / "test" / "test_crash"), *(("6", "12") if reduced else ("1", "1"))]
-    model = (sys.executable, "tests/model/run.py", *(("--quick",) if reduced else ()))
-    fuzz = (sys.executable, "tests/fuzz/run.py", "--build", str(build / "fuzz"), "--seconds")
-    tests = counted(r"^test_\w+ \(\w+\): ok", "{} programs")
-    return [
-        Part("core tests", (*make, "test"), ("gcc",), tests),
-        Part(
-            "crash points, second crashes, reader pauses",
-            tuple(crash),
-            ("gcc",),
-            figures(
-                r"crash points: (\d+), second crashes: (\d+) in \d+ cases, reader pauses: (\d+)",
-                "{} + {} + {}",
-            ),
-        ),
-        Part(
-            "failing allocations, failing system calls",
-            (str(build / "core" / "test" / "test_faults"),),
-            ("gcc",),
-            figures(
-                r"faults: (\d+) allocations failed, (\d+) system calls failed, 0 violations",
-                "{} + {}",
-            ),
-        ),
-        Part("core tests, ASan and UBSan", (*make, "asan"), ("gcc",), tests),
-        Part("readers and a loader, TSan", (*make, "tsan"), ("gcc",), tests),
-        Part(
-            "deliberate faults in the core, seen",
-            (*make, "mutants"),
-            ("gcc",),
-            figures(r"mutants: (\d+) of (\d+) seen", "{} of {}"),
-        ),
-        Part(
-            "lines and branches of the core",
-            (*make, "coverage"),
-            ("gcc", "gcov"),
-            figures(r"\w+\.c: \d+ of \d+ lines, (\d+) of (\d+) branches", "{} of {} branches"),
-        ),
-        Part(
-            "fuzzers, executions",
-            (*fuzz, str(fuzz_seconds)),
-            ("clang", "llvm-profdata", "llvm-cov"),
-            figures(r"fuzz \w+: (\d+) executions", "{}"),
-        ),
-        Part(
-            "model: right ones hold, wrong ones fail",
-            model,
-            ("spin", "gcc"),
-            figures(r"(\d+) configurations, \d+ do not hold; (\d+) mutants", "{} + {}"),
-        ),
-    ]
-
-
-def run(part: Part, build: Path) -> tuple[str, str]:
-    """Runs one part; (cases, violations)."""
+def run(part: Part) -> Row:
+    """Runs one part: its line of the table."""
     missing = [tool for tool in part.tools if shutil.which(tool) is None]
     if missing:
-        print(f"{part.name}: not run, {', '.join(missing)} is missing: {NEEDS}")
-        return "not run", f"{missing[0]} is missing"
+        return part.name, "not run", f"{', '.join(missing)} is missing", "-"
     print(f"{part.name}: {' '.join(part.command)}", flush=True)
-    path = build / f"{re.sub(r'[^a-z]+', '-', part.name.lower())}.log"
-    with path.open("w") as log:
-        status = subprocess.run(
-            part.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    text = path.read_text(errors="replace")
+    log = BUILD / f"{re.sub(r'[^a-z0-9]+', '-', part.name.lower())}.log"
+    start = time.monotonic()
+    status, said = execute(part.command, log)
+    took = f"{time.monotonic() - start:.0f} s"
+    cases = part.cases(said)
+    if status == 0 and cases is not None:
+        return part.name, cases, "0", took
+    print("\n".join([f"{part.name}: exit status {status}", *said.splitlines()[-25:]]), flush=True)
+    return part.name, cases or "-", f"see {log.relative_to(ROOT)}", took
+
+
+def prepare(parts: list[Part]) -> bool:
+    """Names what is missing, and makes what parts that run at the same time would make twice."""
+    tools = sorted({tool for part in parts for tool in part.tools if shutil.which(tool) is None})
+    if tools:
+        packages = sorted({name for tool in tools for name in PACKAGES[tool].split()})
+        print(f"missing: {', '.join(tools)}: apt-get install {' '.join(packages)}")
+    if not any(part.python for part in parts) or shutil.which("make") is None:
+        return True
+    target = Path(os.environ.get("VENV", ".venv")) / "test" / ".installed"
+    log = BUILD / "environment.log"
+    status, said = execute(("make", "--no-print-directory", str(target)), log)
     if status != 0:
-        print("\n".join(text.splitlines()[-25:]))
-    return part.cases(text), "0" if status == 0 else f"see {path.relative_to(ROOT)}"
+        print("\n".join(["the environment of the tests:", *said.splitlines()[-25:]]))
+    return status == 0
 
 
 def main() -> int:
     """Prints the table; 1 when there is a violation or something could not be run."""
-    parser = argparse.ArgumentParser(description="Prove the core's promises.")
+    parser = argparse.ArgumentParser(description="Prove the promises.", epilog=REDUCED)
     parser.add_argument("--reduced", action="store_true", help="samples, under 15 minutes")
     parser.add_argument("--only", default="", metavar="WORD", help="parts with this in their name")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--fuzz-seconds", type=int, metavar="N", help="for each of two fuzzers")
     arguments = parser.parse_args()
-    build = ROOT / "build" / "proof"
-    build.mkdir(parents=True, exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     seconds = arguments.fuzz_seconds or (90 if arguments.reduced else 450)
-    rows = []
-    for part in parts(build, arguments.reduced, seconds):
-        if arguments.only in part.name:
-            start = time.monotonic()
-            rows.append((part.name, *run(part, build), f"{time.monotonic() - start:.0f} s"))
-    if not rows:
+    parts = [*c_parts(BUILD, arguments.reduced, seconds), *python_parts()]
+    parts = [part for part in parts if arguments.only in part.name]
+    if not parts:
         print(f"no part is called {arguments.only!r}")
         return 2
-    rows.insert(0, ("what", "cases", "violations", "took"))
+    start = time.monotonic()
+    if not prepare(parts):
+        return 1
+    with ThreadPoolExecutor(max_workers=max(1, arguments.jobs)) as pool:
+        rows: list[Row] = [("what", "cases", "violations", "took"), *pool.map(run, parts)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for number, row in enumerate(rows):
         print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
         if number == 0:
             print("-|-".join("-" * width for width in widths))
-    return 0 if all(row[2] == "0" for row in rows[1:]) else 1
+    failed = sum(row[2] != "0" for row in rows[1:])
+    print(
+        f"proof: {len(parts) - failed} of {len(parts)} parts hold, {time.monotonic() - start:.0f} s"
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
