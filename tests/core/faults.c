@@ -207,6 +207,18 @@ int __wrap_open(const char *path, int flags, ...)
     return fails(FAULT_OPEN) ? -1 : __real_open(path, flags, mode);
 }
 
+void *__real_mremap(void *old, size_t old_len, size_t len, int flags, ...);
+void *__wrap_mremap(void *old, size_t old_len, size_t len, int flags, ...);
+
+void *__wrap_mremap(void *old, size_t old_len, size_t len, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    void *to = va_arg(rest, void *);
+    va_end(rest);
+    return fails(FAULT_PROTECT) ? MAP_FAILED : __real_mremap(old, old_len, len, flags, to);
+}
+
 int __wrap_fcntl(int fd, int command, ...)
 {
     va_list rest;

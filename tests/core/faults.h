@@ -34,7 +34,7 @@ enum fault {
     FAULT_READ,     /* read, pread: EIO */
     FAULT_MAP,      /* mmap: ENOMEM */
     FAULT_ADVISE,   /* madvise: EINVAL */
-    FAULT_PROTECT,  /* mprotect: ENOMEM */
+    FAULT_PROTECT,  /* mprotect, mremap: ENOMEM */
     FAULT_ALLOCATE, /* posix_fallocate: ENOSPC */
     FAULT_FALLOCATE, /* fallocate: ENOSPC */
     FAULT_SYNC,      /* msync, fsync: EIO */

@@ -16,6 +16,7 @@
 #include "faults.h"
 #include "guard.h"
 #include "store_support.h"
+#include "writer_state.h"
 
 /* AddressSanitizer's own handler would be the one that was there before. */
 const char *__asan_default_options(void);
@@ -180,6 +181,7 @@ static void test_without_tail(void)
     bytes[MC_MAP_MIN - 1] = 0;
     CHECK(!mc_view_valid(&own)); /* and nothing is done about it: it is the writer's to see */
     CHECK(!mc_view_valid(&view) && !mc_view_current(&view));
+    mc_view_lose(&view); /* once is enough */
     CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
     CHECK_EQ(mc_check(&own, &report, &test_error), MC_EXPIRED);
     mc_map_release(map);
@@ -189,6 +191,21 @@ static void test_without_tail(void)
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
     CHECK_EQ(munmap(bytes, MC_MAP_MIN), 0);
     mc_map_release(map);
+}
+
+/* A writer that has touched nothing of what is missing finds out when it publishes. */
+static void test_writer_publishes(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    uint64_t generation;
+    fill(&writer, &oracle);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 7));
+    mc_region_lose(&writer->region);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    mc_writer_close(writer);
+    remove_cache(test_path());
 }
 
 /* A file that grows gets another tail, and the last generation keeps its own. */
@@ -372,13 +389,13 @@ static void test_no_page(void)
     static const struct {
         enum fault kind;
         long left;
-    } failures[] = {{FAULT_MAP, 0}, {FAULT_PROTECT, 0}, {FAULT_MAP, 1}};
+    } failures[] = {{FAULT_MAP, 0}, {FAULT_PROTECT, 0}, {FAULT_PROTECT, 1}, {FAULT_MAP, 1}};
     struct mc_writer *writer;
     struct mc_map *map;
     struct mc_view view;
     struct oracle oracle;
     CHECK(signal(SIGBUS, on_counted) == SIG_DFL);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         fill(&writer, &oracle);
         CHECK_OK(mc_map_open(test_path(), &map, &test_error));
         CHECK_OK(mc_view_open(map, &view, &test_error));
@@ -405,6 +422,7 @@ static void test_slots(void)
     }
     int none = mc_guard_add(pages[MC_GUARD_MAPS], 16, false);
     CHECK_EQ(none, -1);
+    mc_guard_lose(none);
     CHECK(!mc_guard_is_lost(none));
     mc_guard_remove(none);
     CHECK_EQ(mc_guard_add(pages[3], 32, false),
@@ -449,6 +467,7 @@ int main(void)
     test_zeros_half_done();
     test_without_tail();
     test_tail_moves();
+    test_writer_publishes();
     test_writer();
     test_chain();
     remove_cache(test_path());

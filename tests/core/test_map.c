@@ -186,6 +186,42 @@ static void test_root_too_large(void)
     }
 }
 
+/* A root whose end is in the header, or is no end of a granule. */
+static void test_root_of_no_end(void)
+{
+    static const uint64_t ends[] = {4096, MC_MAP_MIN + 8};
+    struct mc_map *map;
+    struct mc_view view;
+    for (int i = 0; i < 2; i++) {
+        make_cache();
+        patch_root(1, ends[i]);
+        CHECK(truncate(test_path(), (off_t)(MC_MAP_MIN + MC_EXTENT)) == 0);
+        CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+        CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
+        mc_map_release(map);
+        CHECK_EQ(writer_status(false), MC_CORRUPT);
+    }
+}
+
+/* A generation that no loader publishes, with everything about it right. */
+static void test_generation_past_limit(void)
+{
+    struct mc_map *map;
+    struct mc_view view;
+    struct mc_root root;
+    uint64_t generation = MC_GENERATION_MAX + 1;
+    make_cache();
+    read_file(MC_RING_OFFSET + sizeof root, &root, sizeof root);
+    root.generation = generation;
+    root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
+    write_file(MC_RING_OFFSET + generation % options.ring_slots * sizeof root, &root, sizeof root);
+    write_file(MC_CONTROL_OFFSET, &generation, sizeof generation);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
+    mc_map_release(map);
+    CHECK_EQ(writer_status(false), MC_CORRUPT);
+}
+
 /* A file that somebody made longer than its maximum is used up to that. */
 static void test_longer_than_maximum(void)
 {
@@ -331,6 +367,8 @@ int main(void)
     test_superblock();
     test_truncated();
     test_root_too_large();
+    test_root_of_no_end();
+    test_generation_past_limit();
     test_longer_than_maximum();
     test_horizon();
     test_overtaken();

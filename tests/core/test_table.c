@@ -563,6 +563,9 @@ static void test_hand_made(void)
     mc_table_touch(space, 0, 0);
 
     uint64_t much = ref_page(HEADER + 8192, MC_PAGE_LINES_MAX, 6, 1);
+    for (uint64_t i = 1; i < MC_PAGE_LINES_MAX * MC_LINE_SLOTS; i++) {
+        write_word(HEADER + 8192 + 8 * i, MC_UNUSED);
+    }
     write_word(HEADER + 8192, slot_make(0, entry));
     for (uint64_t i = 0; i < 64; i++) {
         write_word(node + 8 * i, much);
