@@ -34,6 +34,7 @@ CORE = {
     "key",
     "mutant",
     "region",
+    "report",
     "room",
     "shm",
     "status",

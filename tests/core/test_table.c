@@ -3,8 +3,7 @@
  * The table lives in private memory here: a map is only an address. Keys are numbers; their hashes
  * are chosen by shape, so that pages share prefixes of any length, or the whole tag. After each
  * batch the table is compared with the array in every way that it can be asked, every block is
- * found to be there once and nothing else to be in use, and the table as it was before the batch is
- * still whole.
+ * found to be there once and nothing else in use, and the table as it was before is still whole.
  */
 #include <string.h>
 
@@ -561,12 +560,10 @@ static void test_hand_made(void)
     CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_CORRUPT);
     mc_table_touch(space, full, 0);
     mc_table_touch(space, 0, 0);
-
     uint64_t much = ref_page(HEADER + 8192, MC_PAGE_LINES_MAX, 6, 1);
-    for (uint64_t i = 1; i < MC_PAGE_LINES_MAX * MC_LINE_SLOTS; i++) {
-        write_word(HEADER + 8192 + 8 * i, MC_UNUSED);
+    for (uint64_t i = 0; i < MC_PAGE_LINES_MAX * MC_LINE_SLOTS; i++) {
+        write_word(HEADER + 8192 + 8 * i, i == 0 ? slot_make(0, entry) : MC_UNUSED);
     }
-    write_word(HEADER + 8192, slot_make(0, entry));
     for (uint64_t i = 0; i < 64; i++) {
         write_word(node + 8 * i, much);
     }
