@@ -452,7 +452,12 @@ int main(void)
     struct mc_writer *writer;
     struct oracle oracle;
     test_begin("test_guard");
-    test_previous();
+    if (getenv("VALGRIND") == NULL) {
+        test_previous();
+    } else { /* which cannot extend the stack for a handler there */
+        printf(
+            "test_guard: skipped: handlers of before, valgrind has no stack for them in a child\n");
+    }
     CHECK(signal(SIGBUS, on_foreign) != SIG_ERR); /* AddressSanitizer has one already */
     for (uint64_t size = 0; size < MC_MAP_MIN; size += size < 12288 ? 4096 : 65536) {
         fill(&writer, &oracle);
