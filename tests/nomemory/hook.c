@@ -10,9 +10,9 @@
  *
  * Also counts the blocks that are allocated and not freed, of both kinds: a leak is exact.
  */
-#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <Python.h> /* first: it asks for _GNU_SOURCE itself */
+
 #include <link.h>
 #include <stdbool.h>
 #include <stdint.h>
