@@ -37,6 +37,7 @@ from ._mmapcache import (
     Replace,
     Snapshot,
     SnapshotExpired,
+    VersionError,
     Writer,
     json_default,
     open,  # noqa: A004 - mmapcache.open is how it is meant to be written
@@ -68,6 +69,7 @@ __all__ = [
     "Replace",
     "Snapshot",
     "SnapshotExpired",
+    "VersionError",
     "Writer",
     "__version__",
     "json_default",

@@ -120,7 +120,9 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t time
             return 0;
         }
         left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
-        if (status != MC_NOT_READY || left <= 0) {
+        /* after an upgrade the loader will make it anew, as a rule */
+        bool worth_waiting = status == MC_NOT_READY || status == MC_VERSION_DIFFERS;
+        if (!worth_waiting || left <= 0) {
             mc_raise(module, &error);
             return -1;
         }

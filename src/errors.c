@@ -1,7 +1,9 @@
 /* errors.c - the exceptions, and the one function that turns a core status into one.
  *
  *      MmapCacheError
- *        CorruptError   FormatError   NotReadyError   SnapshotExpired
+ *        CorruptError   NotReadyError   SnapshotExpired
+ *        FormatError
+ *          VersionError
  *        FullError        needed, free, largest, limit: bytes
  *        LockTimeout      is a TimeoutError too
  *        ClosedError      is a ValueError too, as are the next two
@@ -15,8 +17,8 @@
 
 struct exception {
     const char *name;
-    enum mc_exception index;
-    PyObject **extra; /* a second base, or NULL */
+    enum mc_exception index, parent; /* MC_ERROR is the only one that is its own */
+    PyObject **extra;                /* a second base, or NULL */
     const char *doc;
 };
 
@@ -26,7 +28,7 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
     PyObject *bases = NULL;
     PyObject *values = NULL;
     if (spec->index != MC_ERROR) {
-        PyObject *base = state->errors[MC_ERROR];
+        PyObject *base = state->errors[spec->parent];
         bases = spec->extra == NULL ? PyTuple_Pack(1, base) : PyTuple_Pack(2, base, *spec->extra);
         if (bases == NULL) {
             return -1;
@@ -53,26 +55,30 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
 int mc_errors_init(PyObject *module, struct mc_module *state)
 {
     const struct exception specs[] = {
-        {"mmapcache.MmapCacheError", MC_ERROR, NULL, "Base of everything that mmapcache raises."},
-        {"mmapcache.CorruptError", MC_ERROR_CORRUPT, NULL,
+        {"mmapcache.MmapCacheError", MC_ERROR, MC_ERROR, NULL,
+         "Base of everything that mmapcache raises."},
+        {"mmapcache.CorruptError", MC_ERROR_CORRUPT, MC_ERROR, NULL,
          "The file is a cache, but its bytes contradict each other: let the loader recreate it."},
-        {"mmapcache.FormatError", MC_ERROR_FORMAT, NULL,
+        {"mmapcache.FormatError", MC_ERROR_FORMAT, MC_ERROR, NULL,
          "Not a cache file, one of another version, or an unsafe kind of file."},
-        {"mmapcache.FullError", MC_ERROR_FULL, NULL,
+        {"mmapcache.VersionError", MC_ERROR_VERSION, MC_ERROR_FORMAT, NULL,
+         "A cache file in another version of the format: let a loader of this version recreate "
+         "it."},
+        {"mmapcache.FullError", MC_ERROR_FULL, MC_ERROR, NULL,
          "What was put does not fit. The batch fails as a whole, the last generation stays.\n\n"
          "needed: bytes asked for.\nfree: bytes free in all.\nlargest: bytes of the largest free "
          "block.\nlimit: bytes that the cache may have."},
-        {"mmapcache.NotReadyError", MC_ERROR_NOT_READY, NULL,
+        {"mmapcache.NotReadyError", MC_ERROR_NOT_READY, MC_ERROR, NULL,
          "There is no cache file yet, or no generation in it that may be read."},
-        {"mmapcache.SnapshotExpired", MC_ERROR_EXPIRED, NULL,
+        {"mmapcache.SnapshotExpired", MC_ERROR_EXPIRED, MC_ERROR, NULL,
          "The loader had to reclaim the generation that a snapshot or an iteration reads from."},
-        {"mmapcache.LockTimeout", MC_ERROR_LOCK_TIMEOUT, &PyExc_TimeoutError,
+        {"mmapcache.LockTimeout", MC_ERROR_LOCK_TIMEOUT, MC_ERROR, &PyExc_TimeoutError,
          "Another loader holds the file."},
-        {"mmapcache.ClosedError", MC_ERROR_CLOSED, &PyExc_ValueError,
+        {"mmapcache.ClosedError", MC_ERROR_CLOSED, MC_ERROR, &PyExc_ValueError,
          "The object was closed, or belongs to the parent process."},
-        {"mmapcache.InvalidDocument", MC_ERROR_INVALID, &PyExc_ValueError,
+        {"mmapcache.InvalidDocument", MC_ERROR_INVALID, MC_ERROR, &PyExc_ValueError,
          "Not a valid BSON document, or one without a usable _id."},
-        {"mmapcache.LimitError", MC_ERROR_LIMIT, &PyExc_ValueError,
+        {"mmapcache.LimitError", MC_ERROR_LIMIT, MC_ERROR, &PyExc_ValueError,
          "One of the MAX_ constants would be passed."},
     };
     for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
@@ -100,6 +106,8 @@ static PyObject *exception_of(struct mc_module *state, enum mc_status status)
         return state->errors[MC_ERROR_CORRUPT];
     case MC_FORMAT:
         return state->errors[MC_ERROR_FORMAT];
+    case MC_VERSION_DIFFERS:
+        return state->errors[MC_ERROR_VERSION];
     case MC_INVALID:
         return state->errors[MC_ERROR_INVALID];
     case MC_LIMIT:
@@ -163,6 +171,7 @@ PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
     case MC_CLOSED:
     case MC_CORRUPT:
     case MC_FORMAT:
+    case MC_VERSION_DIFFERS:
     case MC_INVALID:
     case MC_LIMIT:
     case MC_USAGE:

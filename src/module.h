@@ -33,6 +33,7 @@ enum mc_exception {
     MC_ERROR, /* MmapCacheError */
     MC_ERROR_CORRUPT,
     MC_ERROR_FORMAT,
+    MC_ERROR_VERSION,
     MC_ERROR_FULL,
     MC_ERROR_NOT_READY,
     MC_ERROR_EXPIRED, /* SnapshotExpired */

@@ -336,6 +336,7 @@ void mc_region_close(struct mc_region *region)
     if (region->fd >= 0) {
         (void)close(region->fd);
     }
+    mc_lock_release(region->lock);
     *region = (struct mc_region){.fd = -1};
 }
 
@@ -358,7 +359,12 @@ void mc_file_remove(const char *path)
     (void)unlink(path);
 }
 
-/* ---- the writer's lock ---- */
+/* ---- the writer's locks ---- */
+
+struct mc_lock {
+    int fd;
+    struct mc_lock *next;
+};
 
 static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct mc_lock *held; /* guarded by held_mutex */
@@ -385,19 +391,20 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
-/* Puts the lock on the list. Fails, for want of memory, when a child could not be kept from holding
+/* Puts the lock on the list. False, for want of memory, when a child could not be kept from holding
  * it too. */
-static enum mc_status hold(struct mc_lock *lock, int fd)
+static bool hold(struct mc_lock *lock)
 {
     (void)pthread_mutex_lock(&held_mutex);
     handles_forks = handles_forks ||
                     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
-    if (handles_forks) {
-        *lock = (struct mc_lock){.fd = fd, .pid = mc_process(), .next = held};
+    bool holds = handles_forks;
+    if (holds) {
+        lock->next = held;
         held = lock;
     }
     (void)pthread_mutex_unlock(&held_mutex);
-    return handles_forks ? MC_OK : MC_NOMEM;
+    return holds;
 }
 
 /* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
@@ -408,53 +415,59 @@ static bool is_at(int fd, const char *path)
            locked.st_ino == named.st_ino;
 }
 
-/* Locks an open descriptor in both ways and puts it on the list; closes it on failure. */
-static enum mc_status take(struct mc_lock *lock, int fd, const char *path, struct mc_error *err)
+/* flock keeps a second loader out; an open-file-description lock beside it lets anybody ask without
+ * taking anything. */
+static enum mc_status lock_descriptor(int fd, const char *path, struct mc_error *err)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        enum mc_status status =
-            errno == EWOULDBLOCK
-                ? mc_fail(err, MC_LOCKED,
-                          "another loader holds %s: one writes a cache at a time; stop it, or give "
-                          "timeout= to wait for it",
-                          path)
-                : os_error(err, "cannot lock", path);
-        (void)close(fd);
-        return status;
+        return errno == EWOULDBLOCK
+                   ? mc_fail(err, MC_LOCKED,
+                             "another loader holds %s: one writes a cache at a time; stop it, or "
+                             "give timeout= to wait for it",
+                             path)
+                   : os_error(err, "cannot lock", path);
     }
     if (!is_at(fd, path)) {
-        (void)close(fd);
         return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
     }
     (void)fcntl(fd, F_OFD_SETLK, &whole);
-    if (hold(lock, fd) != MC_OK) {
-        (void)close(fd);
-        return mc_fail(err, MC_NOMEM, "out of memory");
-    }
     return MC_OK;
 }
 
-enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mode,
+/* Locks what `fd` opened for this alone, and takes it over: it is closed on failure too. */
+static enum mc_status take(int fd, const char *path, struct mc_lock **out, struct mc_error *err)
+{
+    struct mc_lock *lock = malloc(sizeof *lock);
+    enum mc_status status =
+        lock != NULL ? lock_descriptor(fd, path, err) : mc_fail(err, MC_NOMEM, "out of memory");
+    if (status == MC_OK) {
+        lock->fd = fd;
+        status = hold(lock) ? MC_OK : mc_fail(err, MC_NOMEM, "out of memory");
+    }
+    if (status != MC_OK) {
+        (void)close(fd);
+        free(lock);
+        return status;
+    }
+    *out = lock;
+    return MC_OK;
+}
+
+enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
                             struct mc_error *err)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0) {
         return os_error(err, "cannot open the lock file", path);
     }
-    (void)fchmod(fd, mode); /* the umask had its say; readers under another uid may ask too */
-    return take(lock, fd, path, err);
+    (void)fchmod(fd, mode); /* the umask had its say; another uid may be the next loader's */
+    return take(fd, path, out, err);
 }
 
-enum mc_status mc_lock_take_fd(struct mc_lock *lock, int fd, struct mc_error *err)
+bool mc_lock_is_ours(const struct mc_lock *lock)
 {
-    char path[32];
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int own = open(path, O_RDWR | O_CLOEXEC); /* a file description of its own carries the lock */
-    if (own < 0) {
-        return os_error(err, "cannot reopen the anonymous file", path);
-    }
-    return take(lock, own, path, err);
+    return lock->fd >= 0; /* the fork handler closed the child's */
 }
 
 void mc_lock_release(struct mc_lock *lock)
@@ -467,26 +480,25 @@ void mc_lock_release(struct mc_lock *lock)
             break;
         }
     }
-    lock->fd = -1;
     (void)pthread_mutex_unlock(&held_mutex);
+    free(lock);
 }
 
-bool mc_lock_is_held(const char *path, int fd)
+enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err)
 {
     char own[32];
+    (void)snprintf(own, sizeof own, "/proc/self/fd/%d", region->fd);
+    int fd = open(own, O_RDWR | O_CLOEXEC); /* a file description of its own carries the lock */
+    if (fd < 0) {
+        return os_error(err, "cannot reopen the cache file", own);
+    }
+    return take(fd, path != NULL ? path : own, &region->lock, err);
+}
+
+bool mc_region_is_locked(const struct mc_region *region)
+{
     struct flock question = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (path == NULL) {
-        (void)snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
-    }
-    /* A link in /proc is how the anonymous file is named, so only real paths refuse links. */
-    int probe = open(path != NULL ? path : own,
-                     O_RDONLY | O_CLOEXEC | O_NONBLOCK | (path != NULL ? O_NOFOLLOW : 0));
-    if (probe < 0) {
-        return errno == EACCES || is_shortage(errno); /* who cannot ask is told no bad news */
-    }
-    bool is_held = fcntl(probe, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
-    (void)close(probe);
-    return is_held;
+    return fcntl(region->fd, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
 }
 
 /* ---- waiting, time, identity ---- */

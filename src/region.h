@@ -20,7 +20,8 @@ struct mc_region {
     uint64_t map_size;  /* bytes of address space, may reach past the end of the file */
     uint64_t file_size; /* bytes that the file had when last looked at */
     uint64_t device, inode;
-    int guard; /* slot, see guard.h */
+    int guard;            /* slot, see guard.h */
+    struct mc_lock *lock; /* a writer's, on the file itself; NULL: none */
 };
 
 /* Opens `path` without following a link and checks that it is a regular file, not writable for
@@ -83,28 +84,31 @@ bool mc_region_is_at(const struct mc_region *region, const char *path);
 enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err);
 void mc_file_remove(const char *path);
 
-/* ---- the writer's lock ---- */
+/* ---- the writer's locks ---- */
 
 /* Held from open to close or to the death of the process, whichever comes first; a forked child's
- * copy of the descriptor is closed in the child before fork returns there. flock keeps a second
- * loader out; an open-file-description lock beside it lets anybody ask without taking anything. */
-struct mc_lock {
-    int fd;
-    uint32_t pid;
-    struct mc_lock *next;
-};
+ * copy of the descriptor is closed in the child before fork returns there. The lock at a path of
+ * its own covers creating and replacing, when there is no cache file yet or there are two; the lock
+ * on the file itself holds where somebody removed the other's, and tells readers who is alive. */
+struct mc_lock;
 
-/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS. */
-enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mode,
+/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS, MC_NOMEM.
+ */
+enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
                             struct mc_error *err);
 
-/* The same on the anonymous file `fd`. */
-enum mc_status mc_lock_take_fd(struct mc_lock *lock, int fd, struct mc_error *err);
+/* False in a child of the process that took it. */
+bool mc_lock_is_ours(const struct mc_lock *lock);
 
+/* NULL is harmless. */
 void mc_lock_release(struct mc_lock *lock);
 
-/* Whether somebody holds the lock at `path`, or on the anonymous file `fd` when path is NULL. */
-bool mc_lock_is_held(const char *path, int fd);
+/* Takes the lock on the writable region's own file, until the region is closed. `path` is where it
+ * has to be, NULL for an anonymous one. MC_LOCKED, MC_OS, MC_NOMEM. */
+enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err);
+
+/* Whether somebody holds the lock on the region's file. Takes nothing, keeps nobody out. */
+bool mc_region_is_locked(const struct mc_region *region);
 
 /* ---- waiting, time, identity ---- */
 

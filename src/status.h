@@ -14,19 +14,20 @@
 
 enum mc_status {
     MC_OK = 0,
-    MC_ABSENT,    /* no such key, collection or field: an answer, not an error */
-    MC_EXPIRED,   /* the generation read from was reclaimed meanwhile */
-    MC_NOT_READY, /* no file, or no generation in it that may be read */
-    MC_FULL,      /* no room: mc_error holds needed, free, largest and limit, all in bytes */
-    MC_NOMEM,     /* malloc failed in this process */
-    MC_LOCKED,    /* another loader holds the lock */
-    MC_CLOSED,    /* the handle was closed, or belongs to the parent process */
-    MC_CORRUPT,   /* our file, but its bytes contradict each other */
-    MC_FORMAT,    /* not our file, another version or byte order, or an unsafe kind of file */
-    MC_INVALID,   /* the document is not valid BSON, or is nothing we can key */
-    MC_LIMIT,     /* a named limit would be passed */
-    MC_USAGE,     /* the caller broke a rule of the API: a batch within a batch, say */
-    MC_OS,        /* a system call failed: mc_error.os_errno */
+    MC_ABSENT,          /* no such key, collection or field: an answer, not an error */
+    MC_EXPIRED,         /* the generation read from was reclaimed meanwhile */
+    MC_NOT_READY,       /* no file, or no generation in it that may be read */
+    MC_FULL,            /* no room: mc_error holds needed, free, largest and limit, all in bytes */
+    MC_NOMEM,           /* malloc failed in this process */
+    MC_LOCKED,          /* another loader holds the lock */
+    MC_CLOSED,          /* the handle was closed, or belongs to the parent process */
+    MC_CORRUPT,         /* our file, but its bytes contradict each other */
+    MC_FORMAT,          /* not our file, another byte order, or an unsafe kind of file */
+    MC_VERSION_DIFFERS, /* our file, in another version of the format */
+    MC_INVALID,         /* the document is not valid BSON, or is nothing we can key */
+    MC_LIMIT,           /* a named limit would be passed */
+    MC_USAGE,           /* the caller broke a rule of the API: a batch within a batch, say */
+    MC_OS,              /* a system call failed: mc_error.os_errno */
 };
 
 struct mc_error {

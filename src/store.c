@@ -35,7 +35,6 @@ struct mc_map {
     struct mc_superblock superblock;
     uint8_t boot_id[16];
     bool of_this_boot; /* found so once: it does not change while this process lives */
-    char *lock_path;   /* NULL: anonymous */
     unsigned users;
 };
 
@@ -62,7 +61,7 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
                        "load it again on this one");
     }
     if (superblock->version != MC_VERSION) {
-        return mc_fail(err, MC_FORMAT,
+        return mc_fail(err, MC_VERSION_DIFFERS,
                        "the cache has format version %u and this mmapcache reads version %u: let a "
                        "loader of this version recreate it",
                        (unsigned)superblock->version, MC_VERSION);
@@ -80,17 +79,6 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
 }
 
 /* ---- map ---- */
-
-static char *lock_path_of(const char *path)
-{
-    size_t len = strlen(path);
-    char *lock_path = malloc(len + sizeof MC_LOCK_SUFFIX);
-    if (lock_path != NULL) {
-        memcpy(lock_path, path, len);
-        memcpy(lock_path + len, MC_LOCK_SUFFIX, sizeof MC_LOCK_SUFFIX);
-    }
-    return lock_path;
-}
 
 /* Checks and maps what is in map->region; closes everything on failure. */
 static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct mc_error *err)
@@ -130,9 +118,6 @@ enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_erro
 {
     struct mc_map *map;
     enum mc_status status = map_new(&map, err);
-    if (status == MC_OK && (map->lock_path = lock_path_of(path)) == NULL) {
-        status = mc_fail(err, MC_NOMEM, "out of memory");
-    }
     if (status == MC_OK) {
         status = mc_region_open(path, false, &map->region, err);
     }
@@ -167,7 +152,6 @@ void mc_map_release(struct mc_map *map)
 {
     if (map != NULL && --map->users == 0) {
         mc_region_close(&map->region);
-        free(map->lock_path);
         free(map);
     }
 }
@@ -230,7 +214,7 @@ void mc_map_status(const struct mc_map *map, struct mc_loader_status *out)
 enum mc_loader mc_map_loader(const struct mc_map *map)
 {
     struct mc_loader_status status;
-    if (mc_lock_is_held(map->lock_path, map->region.fd)) {
+    if (mc_region_is_locked(&map->region)) {
         return MC_LOADER_ALIVE;
     }
     mc_map_status(map, &status);

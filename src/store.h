@@ -35,7 +35,8 @@
 
 struct mc_map; /* one file, mapped read-only at its maximum size */
 
-/* Opens and checks the file at `path`. MC_NOT_READY: there is none. MC_FORMAT, MC_CORRUPT, MC_OS.
+/* Opens and checks the file at `path`. MC_NOT_READY: there is none. MC_FORMAT,
+ * MC_VERSION_DIFFERS, MC_CORRUPT, MC_OS.
  */
 enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err);
 
@@ -203,7 +204,7 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
 /* ---- the loader's half of the protocol, for writer.c ---- */
 
-/* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours, or another version), MC_CORRUPT. */
+/* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours), MC_VERSION_DIFFERS, MC_CORRUPT. */
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
 
 /* Bytes of the file that the generation of this root may refer to, up to and with its tail. */

@@ -211,7 +211,6 @@ static enum mc_status writer_new(const struct mc_writer_options *options, struct
     }
     writer->options = *options;
     writer->region.fd = -1;
-    writer->lock.fd = -1;
     return mc_boot_id(writer->boot_id, err);
 }
 
@@ -221,13 +220,13 @@ static void writer_free(struct mc_writer *writer)
     if (writer == NULL) {
         return;
     }
-    mc_lock_release(&writer->lock); /* harmless when it is not held, as in a child */
     mc_arena_destroy(&writer->arena);
     mc_region_close(&writer->region);
     free(writer->batch.replace.kept);
     free(writer->works);
     free(writer->work_index);
     free(writer->path);
+    mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
     free(writer);
 }
 
@@ -248,14 +247,18 @@ static enum mc_status build(struct mc_writer *writer, const char *temporary, uin
 {
     mc_file_remove(temporary); /* a killed loader's; the lock is ours */
     enum mc_status status = mc_region_create(temporary, writer->options.mode, &writer->region, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    status = mc_region_lock(&writer->region, temporary, err);
     if (status == MC_OK) {
         status = format(writer, max_size, base_generation, err);
-        if (status == MC_OK) {
-            status = recover(writer, err);
-        }
-        if (status != MC_OK) {
-            mc_file_remove(temporary);
-        }
+    }
+    if (status == MC_OK) {
+        status = recover(writer, err);
+    }
+    if (status != MC_OK) {
+        mc_file_remove(temporary);
     }
     return status;
 }
@@ -264,6 +267,10 @@ static enum mc_status build(struct mc_writer *writer, const char *temporary, uin
 static enum mc_status attach(struct mc_writer *writer, const char *path, struct mc_error *err)
 {
     enum mc_status status = mc_region_open(path, true, &writer->region, err);
+    if (status == MC_OK) {
+        status = mc_region_lock(&writer->region, path, err);
+        status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
+    }
     if (status == MC_OK) {
         status =
             mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
@@ -381,12 +388,15 @@ static uint64_t last_generation(const struct mc_writer *writer)
 static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err)
 {
     enum mc_status status = attach(writer, writer->path, err);
-    bool unusable = status == MC_FORMAT || status == MC_CORRUPT;
+    bool unusable = status == MC_FORMAT || status == MC_VERSION_DIFFERS || status == MC_CORRUPT;
     if (status == MC_NOT_READY || (unusable && writer->options.recreate)) {
         uint64_t base = last_generation(writer);
+        struct mc_region replaced = writer->region; /* keeps its lock until the new one is there */
         mc_arena_destroy(&writer->arena);
-        mc_region_close(&writer->region);
-        return replace_file(writer, NULL, base, err);
+        writer->region = (struct mc_region){.fd = -1};
+        status = replace_file(writer, NULL, base, err);
+        mc_region_close(&replaced);
+        return status;
     }
     if (status != MC_OK || writer->options.max_size == 0 ||
         writer->options.max_size == writer->superblock.max_size) {
@@ -402,11 +412,11 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
     }
     if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
         struct mc_writer old = *writer;
-        struct mc_lock lock = writer->lock;
         *writer = *successor;
-        writer->lock = lock;
+        writer->lock = old.lock;
         writer->table.arena = &writer->arena;
         writer->arena.context = writer;
+        old.lock = NULL;
         *successor = old;
     }
     writer_free(successor);
@@ -426,7 +436,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
         status = check_options(&writer->options, err);
     }
     if (status == MC_OK) {
-        status = mc_lock_take(&writer->lock, lock_path, writer->options.mode, err);
+        status = mc_lock_take(lock_path, writer->options.mode, &writer->lock, err);
     }
     if (status == MC_OK) {
         status = open_locked(writer, err);
@@ -453,7 +463,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = mc_region_create_anonymous(&writer->region, err);
     }
     if (status == MC_OK) {
-        status = mc_lock_take_fd(&writer->lock, writer->region.fd, err);
+        status = mc_region_lock(&writer->region, NULL, err);
     }
     if (status == MC_OK) {
         status = format(writer, new_size(writer), 0, err);
@@ -475,7 +485,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
 
 bool mc_writer_is_mine(const struct mc_writer *writer)
 {
-    return writer->lock.fd >= 0; /* the fork handler closed the child's */
+    return mc_lock_is_ours(writer->region.lock);
 }
 
 void mc_writer_close(struct mc_writer *writer)

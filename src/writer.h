@@ -33,8 +33,8 @@ struct mc_writer_options {
 
 /* Opens or creates the file at `path`, taking the writer's lock without waiting: MC_LOCKED. An
  * existing file of another maximum size is replaced by a successor with its content carried over.
- * MC_FORMAT, MC_CORRUPT (the file is untouched), MC_FULL, MC_LIMIT (a max_size out of range),
- * MC_OS. */
+ * MC_FORMAT, MC_VERSION_DIFFERS, MC_CORRUPT (the file is untouched), MC_FULL, MC_LIMIT (a max_size
+ * out of range), MC_OS. */
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err);
 

@@ -46,7 +46,7 @@ struct mc_batch {
 
 struct mc_writer {
     struct mc_region region;
-    struct mc_lock lock;
+    struct mc_lock *lock; /* at the lock file; NULL: anonymous */
     struct mc_superblock superblock;
     struct mc_writer_options options;
     char *path; /* NULL: anonymous */

@@ -148,6 +148,7 @@ def test_exceptions_have_their_standard_bases() -> None:
     expected: dict[type[Exception], type[Exception] | None] = {
         mmapcache.CorruptError: None,
         mmapcache.FormatError: None,
+        mmapcache.VersionError: mmapcache.FormatError,
         mmapcache.FullError: None,
         mmapcache.NotReadyError: None,
         mmapcache.SnapshotExpired: None,

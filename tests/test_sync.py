@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -369,6 +370,31 @@ def test_a_loader_that_is_killed_leaves_its_generation_and_the_next_goes_on(
             next_generation(cache, 1)
             assert len(cache["sites"]) == 2
             assert cache.status()["loader"] == "alive"
+
+
+def test_a_file_of_another_format_version_is_made_anew(
+    mongodb_uri: str, database: Documents, cache_path: Path
+) -> None:
+    database.sites.insert_one({"_id": 1})
+    flags = ["--uri", mongodb_uri, *of(database, "sites")]
+    assert load_once(cache_path, flags)[0] == 0
+    old = mmapcache.open(cache_path)
+    with cache_path.open("r+b") as file:
+        file.seek(8)
+        file.write(b"\x01")
+    with pytest.raises(mmapcache.VersionError):
+        mmapcache.open(cache_path)
+    database.sites.insert_one({"_id": 2})
+    with ThreadPoolExecutor(1) as pool:  # a worker that starts before the loader
+        worker = pool.submit(mmapcache.open, cache_path, timeout=30)
+        status, output = load_once(cache_path, flags)
+        assert status == 0, output
+        assert "format version 1" in output
+        with worker.result() as cache:
+            assert set(cache["sites"]) == {1, 2}
+    assert "Traceback" not in output
+    with old:
+        assert old["sites"][1] == {"_id": 1}
 
 
 def test_a_corrupt_file_of_ours_is_recreated_and_a_foreign_one_never(

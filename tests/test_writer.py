@@ -357,6 +357,22 @@ def test_one_loader_at_a_time(cache_path: Path) -> None:
         pass
 
 
+def test_a_removed_lock_file_lets_nobody_in(cache_path: Path) -> None:
+    with mmapcache.Writer(cache_path, max_size="4MiB") as writer:
+        with writer.batch() as batch:
+            batch.put("sites", 1, {"_id": 1})
+        cache_path.with_name(cache_path.name + ".lock").unlink()
+        with mmapcache.open(cache_path) as cache:
+            assert cache.status()["loader"] == "alive"
+            with pytest.raises(mmapcache.LockTimeout):
+                mmapcache.Writer(cache_path, recreate=True, max_size="8MiB")
+            with writer.batch() as batch:
+                batch.put("sites", 2, {"_id": 2})
+            assert set(cache["sites"]) == {1, 2}
+    with mmapcache.Writer(cache_path):
+        pass
+
+
 def test_a_loader_waits_for_the_other_one(cache_path: Path) -> None:
     first = mmapcache.Writer(cache_path, max_size="4MiB")
     timer = threading.Timer(0.2, first.close)
@@ -433,19 +449,21 @@ def test_another_size_carries_the_content_over(cache_path: Path) -> None:
         assert batch.generation > generation
 
 
-@pytest.mark.parametrize("kind", ["foreign", "empty", "corrupt"])
+@pytest.mark.parametrize("kind", ["foreign", "empty", "corrupt", "version"])
 def test_a_file_that_is_not_ours_is_untouched(cache_path: Path, kind: str) -> None:
-    if kind == "corrupt":
+    if kind in ("corrupt", "version"):
         with mmapcache.Writer(cache_path, max_size="4MiB") as writer, writer.batch() as batch:
             batch.put("sites", 1, {"_id": 1})
         with cache_path.open("r+b") as file:
-            file.seek(20)
-            file.write(b"\xff" * 8)
+            file.seek(20 if kind == "corrupt" else 8)
+            file.write(b"\xff" * 8 if kind == "corrupt" else b"\x01")
     else:
         cache_path.write_bytes(b"" if kind == "empty" else b"something else" * 1000)
     cache_path.chmod(0o640)
     before = cache_path.read_bytes()
-    expected = (mmapcache.FormatError, mmapcache.CorruptError)
+    expected = {"corrupt": mmapcache.CorruptError, "version": mmapcache.VersionError}.get(
+        kind, mmapcache.FormatError
+    )
     with pytest.raises(expected):
         mmapcache.Writer(cache_path)
     with pytest.raises(expected):

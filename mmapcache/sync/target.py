@@ -115,6 +115,9 @@ class Target:
                 if self._recreate:
                     raise
                 self._note_corrupt(error)
+            except mmapcache.VersionError as error:
+                log.warning("%s is made anew: %s", self._options.path, error)
+                self._recreate = True
 
     def _open(self) -> mmapcache.Writer:
         options = self._options

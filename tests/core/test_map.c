@@ -122,11 +122,16 @@ static void test_superblock(void)
         void (*damage)(struct mc_superblock *superblock);
         enum mc_status status;
     } cases[] = {
-        {break_magic, MC_FORMAT},       {break_byte_order, MC_FORMAT},
-        {break_version, MC_FORMAT},     {break_granule, MC_CORRUPT},
-        {break_ring, MC_CORRUPT},       {break_arena, MC_CORRUPT},
-        {break_ring_large, MC_CORRUPT}, {break_size_small, MC_CORRUPT},
-        {break_size_large, MC_CORRUPT}, {break_size_odd, MC_CORRUPT},
+        {break_magic, MC_FORMAT},
+        {break_byte_order, MC_FORMAT},
+        {break_version, MC_VERSION_DIFFERS},
+        {break_granule, MC_CORRUPT},
+        {break_ring, MC_CORRUPT},
+        {break_arena, MC_CORRUPT},
+        {break_ring_large, MC_CORRUPT},
+        {break_size_small, MC_CORRUPT},
+        {break_size_large, MC_CORRUPT},
+        {break_size_odd, MC_CORRUPT},
         {break_base, MC_CORRUPT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -205,6 +205,59 @@ static void test_close_in_child(void)
     mc_writer_close(writer);
 }
 
+static void expect_locked(struct mc_writer_options options)
+{
+    struct mc_writer *second;
+    char lock_path[96];
+    (void)snprintf(lock_path, sizeof lock_path, "%s%s", test_path(), MC_LOCK_SUFFIX);
+    CHECK(unlink(lock_path) == 0);
+    CHECK_EQ(mc_writer_open(test_path(), &options, &second, &test_error), MC_LOCKED);
+}
+
+/* Somebody removes the lock file under a loader: the cache file itself keeps the second one out,
+ * whether it would change the file, recreate it or replace it by a larger one. */
+static void test_removed_lock(void)
+{
+    struct mc_writer_options options = small_options(), recreate = options, larger = options;
+    recreate.recreate = true;
+    larger.max_size = 2 * options.max_size;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    for (int i = 0; i < 2; i++) { /* of a file that was made, and of one that was there */
+        expect_locked(options);
+        expect_locked(recreate);
+        expect_locked(larger);
+        CHECK_EQ(commit_one(i), 1 + (uint64_t)i);
+        mc_writer_close(writer);
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    }
+    mc_writer_close(writer);
+    CHECK_OK(mc_writer_open(test_path(), &larger, &writer, &test_error));
+    expect_locked(options); /* of the successor */
+    mc_writer_close(writer);
+}
+
+/* Between the opening of the cache file and its locking another file takes its place: what would be
+ * locked, and written, is nobody's any more. */
+static void remove_file(enum fault kind)
+{
+    static int locks;
+    if (kind == FAULT_LOCK && ++locks == 2) { /* the first is the lock file's */
+        CHECK(unlink(test_path()) == 0);
+    }
+}
+
+static void test_replaced_while_opening(void)
+{
+    struct mc_writer_options options = small_options();
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    mc_writer_close(writer);
+    faults_before = remove_file;
+    CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_LOCKED);
+    faults_before = NULL;
+}
+
 int main(void)
 {
     test_begin("test_writer");
@@ -215,6 +268,8 @@ int main(void)
     test_last_generation();
     test_recreated_generation();
     test_close_in_child();
+    test_removed_lock();
+    test_replaced_while_opening();
     remove_cache(test_path());
     return 0;
 }

@@ -33,15 +33,20 @@
 #define MEMORY_MOST (4 * MC_EXTENT) /* bytes of a file: the file system is full then */
 #define MEMORY_SPACE (4ull << 30)   /* bytes of address space around each */
 
+struct mc_lock {
+    bool held;
+};
+
 struct memory_file {
     char name[32]; /* empty: removed */
     uint8_t *base;
     uint64_t size, identity;
     uint64_t reach; /* bytes that can be accessed: less than its size when less is mapped */
+    struct mc_lock lock;
 };
 static struct memory_file memory_files[MEMORY_FILES];
 static uint64_t memory_ticks, memory_identities;
-static bool memory_locked;
+static struct mc_lock memory_lock; /* at the lock file */
 
 /* Makes the file's first `reach` bytes accessible, and no others. */
 static void memory_reach(struct memory_file *file, uint64_t reach)
@@ -82,7 +87,7 @@ static void memory_reset(void)
         memory_files[i].name[0] = '\0';
     }
     memory_ticks = memory_identities = 0;
-    DEMAND(!memory_locked);
+    DEMAND(!memory_lock.held);
 }
 
 static struct memory_file *memory_find(const char *name)
@@ -229,6 +234,7 @@ enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_
 
 void mc_region_close(struct mc_region *region)
 {
+    mc_lock_release(region->lock);
     *region = (struct mc_region){.fd = -1};
 }
 
@@ -257,39 +263,47 @@ void mc_file_remove(const char *path)
     }
 }
 
-/* ---- the writer's lock ---- */
+/* ---- the writer's locks ---- */
 
-enum mc_status mc_lock_take(struct mc_lock *lock, const char *path, uint32_t mode,
-                            struct mc_error *err)
+static enum mc_status memory_take(struct mc_lock *lock, struct mc_lock **out, struct mc_error *err)
 {
-    (void)mode;
-    if (memory_locked) {
-        return mc_fail(err, MC_LOCKED, "another loader holds %s", path);
+    if (lock->held) {
+        return mc_fail(err, MC_LOCKED, "another loader holds the cache");
     }
-    lock->fd = 0;
-    memory_locked = true;
+    lock->held = true;
+    *out = lock;
     return MC_OK;
 }
 
-enum mc_status mc_lock_take_fd(struct mc_lock *lock, int fd, struct mc_error *err)
+enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
+                            struct mc_error *err)
 {
-    (void)fd;
-    return mc_lock_take(lock, "an anonymous file", 0, err);
+    (void)path;
+    (void)mode;
+    return memory_take(&memory_lock, out, err);
+}
+
+bool mc_lock_is_ours(const struct mc_lock *lock)
+{
+    return lock->held;
 }
 
 void mc_lock_release(struct mc_lock *lock)
 {
-    if (lock->fd >= 0) {
-        memory_locked = false;
-        lock->fd = -1;
+    if (lock != NULL) {
+        lock->held = false;
     }
 }
 
-bool mc_lock_is_held(const char *path, int fd)
+enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err)
 {
     (void)path;
-    (void)fd;
-    return memory_locked;
+    return memory_take(&memory_files[region->fd].lock, &region->lock, err);
+}
+
+bool mc_region_is_locked(const struct mc_region *region)
+{
+    return memory_files[region->fd].lock.held;
 }
 
 /* ---- waiting, time, identity ---- */

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PASSES = 3  # enough to tell a leak from a cache that grows
+PASSES = 20  # at most: enough to tell a leak from caches that grow now and then
 PATIENCE = 400.0  # seconds for one operation
 
 
