@@ -195,6 +195,14 @@ PyObject *mc_plain_value(struct mc_options *options, const struct mc_bson_elemen
     }
 }
 
+/* Of equal names the first counts. PyDict_SetDefault would do it in one, and breaks the dict for want
+ * of memory in CPython 3.13. */
+static int set_default(PyObject *dict, PyObject *name, PyObject *value)
+{
+    int contains = PyDict_Contains(dict, name);
+    return contains == 0 ? PyDict_SetItem(dict, name, value) : contains;
+}
+
 PyObject *mc_plain_document(struct mc_options *options, const uint8_t *data, size_t len,
                             unsigned depth)
 {
@@ -210,16 +218,17 @@ PyObject *mc_plain_document(struct mc_options *options, const uint8_t *data, siz
         status = MC_INVALID;
     }
     while (status == MC_OK && (status = mc_bson_next(&cursor, &element)) == MC_OK) {
-        PyObject *name = mc_name(state, element.name, element.name_len), *value = NULL, *set = NULL;
+        PyObject *name = mc_name(state, element.name, element.name_len), *value = NULL;
+        int set = -1;
         if (name != NULL) {
             value = mc_plain_value(options, &element, depth + 1);
         }
         if (value != NULL) {
-            set = PyDict_SetDefault(dict, name, value); /* of equal names the first counts */
+            set = set_default(dict, name, value);
         }
         Py_XDECREF(name);
         Py_XDECREF(value);
-        if (set == NULL) {
+        if (set < 0) {
             Py_DECREF(dict);
             return NULL;
         }
