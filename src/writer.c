@@ -114,8 +114,12 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
             break;
         }
         struct mc_collection collection;
-        if (catalogue && item.kind == MC_ITEM_ENTRY &&
-            mc_hit_collection(&item.hit, &collection) == MC_OK) {
+        bool record = catalogue && item.kind == MC_ITEM_ENTRY;
+        status = record ? mc_hit_collection(&item.hit, &collection) : MC_ABSENT;
+        if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
+            break;
+        }
+        if (status == MC_OK) {
             status =
                 reserve(writer, collection.root, false, err); /* one level: never a catalogue */
             if (status != MC_OK) {
