@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fuzz the core with libFuzzer: hostile cache files and hostile BSON.
 
-    tests/fuzz/run.py [--seconds N] [--only image|bson] [--build DIR]
+    tests/fuzz/run.py [--seconds N] [--only image|bson] [--seed N] [--build DIR]
 
 Builds with clang's AddressSanitizer and UndefinedBehaviorSanitizer, makes a starting corpus of real
 images, runs each target for N seconds (300 unless told) on one core, and prints executions,
@@ -16,6 +16,7 @@ Needs clang with its runtime and llvm: apt-get install clang libclang-rt-14-dev 
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import shutil
 import struct
@@ -150,7 +151,7 @@ def coverage_of(out: Path, name: str) -> list[str]:
     return lines
 
 
-def fuzz(out: Path, name: str, seconds: int) -> tuple[int, int]:
+def fuzz(out: Path, name: str, seconds: int, seed: int) -> tuple[int, int]:
     """Runs one target; (executions, findings)."""
     findings, corpus = out / "findings", out / "corpus" / name
     findings.mkdir(exist_ok=True)
@@ -158,6 +159,7 @@ def fuzz(out: Path, name: str, seconds: int) -> tuple[int, int]:
     command = [str(out / "fuzz" / f"fuzz_{name}"), str(corpus), str(HERE / "regressions" / name)]
     command += [f"-max_total_time={seconds}", f"-max_len={LONGEST_BYTES[name]}", "-timeout=10"]
     command += [
+        f"-seed={seed}",
         "-print_final_stats=1",
         "-rss_limit_mb=1024",
         f"-artifact_prefix={findings}/{name}-",
@@ -183,6 +185,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz the core of mmapcache.")
     parser.add_argument("--seconds", type=int, default=300, help="for each target")
     parser.add_argument("--only", choices=sorted(TARGETS))
+    parser.add_argument(
+        "--seed", type=int, help="from 1; on a new corpus the same inputs as the last time"
+    )
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "fuzz")
     arguments = parser.parse_args()
     for tool in ("clang", "llvm-profdata", "llvm-cov"):
@@ -205,9 +210,11 @@ def main() -> int:
     for index, data in enumerate(bson_corpus()):
         if "bson" in names:
             (out / "corpus" / "bson" / f"start-{index}").write_bytes(data)
+    seed = arguments.seed or random.SystemRandom().randrange(1, 1 << 31)
+    print(f"fuzz: --seed {seed}", flush=True)
     total = 0
     for name in names:
-        executions, found = fuzz(out, name, arguments.seconds)
+        executions, found = fuzz(out, name, arguments.seconds, seed)
         total += found
         rate = executions // max(arguments.seconds, 1)
         print(f"fuzz {name}: {executions} executions, {rate} a second, {found} findings")
