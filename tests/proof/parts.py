@@ -85,7 +85,7 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
     return [
         Part(
             "fuzzers, executions",
-            # The sample is the same each time: what a new seed finds is work, no verdict on a change.
+            # Reduced, the same each time: what a new seed finds is work, no verdict on a change.
             (*fuzz, "--seconds", str(fuzz_seconds), *(("--seed", "1") if reduced else ())),
             figures(r"fuzz \w+: (\d+) executions", "{}"),
             ("clang", "llvm-profdata", "llvm-cov"),
