@@ -32,8 +32,8 @@ from nomemory import operations
 
 PYTHON, CORE = 0, 1
 KINDS = {"python": PYTHON, "core": CORE}
-# Not for ever: unwinding an exception, CPython up to 3.13 tries again and again to make an int of the
-# position (https://github.com/python/cpython/issues/134163).
+# Not for ever: unwinding an exception, CPython up to 3.13 tries again and again to make an int of
+# the position (https://github.com/python/cpython/issues/134163).
 BURST = 1000  # allocations that fail, where it is not one alone
 DENSE = 1500  # numbers of which each is tried; beyond, every fiftieth
 

@@ -106,8 +106,8 @@ def pymongo_refusing(error: BaseException) -> bool:
 
 OPERATIONS: dict[str, Operation] = {}
 
-# PyDict_SetDefaultRef of CPython 3.13 goes on after it found no memory for a larger dict, and leaves
-# a broken one. Whoever imports anything calls it, for strings to intern and for types.
+# PyDict_SetDefaultRef of CPython 3.13 goes on after it found no memory for a larger dict, and
+# leaves a broken one. Whoever imports anything calls it, for strings to intern and for types.
 CAN_FAIL_IMPORTS = sys.version_info[:2] != (3, 13)
 
 
