@@ -195,8 +195,8 @@ PyObject *mc_plain_value(struct mc_options *options, const struct mc_bson_elemen
     }
 }
 
-/* Of equal names the first counts. PyDict_SetDefault would do it in one, and breaks the dict for want
- * of memory in CPython 3.13. */
+/* Of equal names the first counts. PyDict_SetDefault would do it in one, and breaks the dict for
+ * want of memory in CPython 3.13. */
 static int set_default(PyObject *dict, PyObject *name, PyObject *value)
 {
     int contains = PyDict_Contains(dict, name);
