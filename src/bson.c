@@ -23,6 +23,10 @@
 
 #include "mutant.h"
 
+/* A walk over many fields waits for each line, as the next address comes from the last length; so
+ * lines are asked for this far ahead. */
+#define AHEAD_BYTES 768
+
 #define WORD_LOW 0x0101010101010101u
 #define WORD_HIGH 0x8080808080808080u
 
@@ -291,6 +295,9 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
     at = cursor.at;
     end = cursor.end;
     while (at < end && !probe_matches(&probe, at + 1, end)) {
+        if (end - at > AHEAD_BYTES) {
+            __builtin_prefetch(at + AHEAD_BYTES);
+        }
         /* Names often have the length of the one before. To check that guess instead of computing
          * the length lets the processor go on with the guess at once, before it has even loaded the
          * name. */
