@@ -225,10 +225,10 @@ static void young_free_all(struct mc_arena *arena, struct mc_arena_scope *scope)
 
 /* ---- life ---- */
 
-enum mc_status mc_arena_create(struct mc_arena *arena, uint64_t bytes, uint64_t max_bytes,
-                               mc_make_room make_room, void *context)
+enum mc_status mc_arena_create(struct mc_arena *arena, const shm_byte *base, uint64_t bytes,
+                               uint64_t max_bytes, mc_make_room make_room, void *context)
 {
-    *arena = (struct mc_arena){.make_room = make_room, .context = context};
+    *arena = (struct mc_arena){.base = base, .make_room = make_room, .context = context};
     return mc_buddy_create(bytes / MC_GRANULE, max_bytes / MC_GRANULE, &arena->buddy);
 }
 
@@ -256,18 +256,28 @@ static struct mc_words *quick_list(struct mc_arena *arena, uint64_t offset, uint
     return &arena->quick[offset % LINE_GRANULES == 0][granules];
 }
 
-/* Frees a block, which may stay at hand. */
-static void give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
+/* Frees a block; true when it stays at hand. */
+static bool give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
 {
     if (granules <= MC_QUICK_MOST && arena->quick_granules + granules <= MC_QUICK_GRANULES) {
         struct mc_words *list = quick_list(arena, offset, granules);
         if (words_prepare(list, 1) == MC_OK) {
             words_push(list, offset);
             arena->quick_granules += granules;
-            return;
+            return true;
         }
     }
     mc_buddy_free(arena->buddy, offset, granules);
+    return false;
+}
+
+/* Asks for the lines of a block that will be written soon. */
+static void ask_for(const struct mc_arena *arena, uint64_t offset, uint64_t granules)
+{
+    uint64_t end = offset + granules;
+    for (uint64_t line = offset / LINE_GRANULES; line * LINE_GRANULES < end; line++) {
+        shm_prefetch_store(arena->base + line * MC_LINE_BYTES);
+    }
 }
 
 /* A block that was kept, of exactly this size: UINT64_MAX when there is none. */
@@ -341,10 +351,24 @@ static uint64_t trim(struct mc_arena *arena, uint64_t found, uint64_t taken, uin
     return start;
 }
 
+/* Hands out granules that were found. */
+static enum mc_status hand_out(struct mc_arena *arena, uint64_t found, uint64_t granules,
+                               uint64_t *offset)
+{
+    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
+    enum mc_status status = young_prepare(arena, scope, granules);
+    if (status != MC_OK) {
+        (void)give(arena, found, granules);
+        return status;
+    }
+    young_set(scope, found, granules);
+    *offset = found * MC_GRANULE;
+    return MC_OK;
+}
+
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                               uint64_t *offset)
 {
-    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
     uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
     uint64_t taken = granules + align - 1, found = quick_take(arena, granules, align);
     assert(granules > 0 && taken <= EXTENT_MASK && (align == 1 || align == LINE_GRANULES));
@@ -355,41 +379,25 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
         }
         found = trim(arena, found, taken, granules, align);
     }
-    enum mc_status status = young_prepare(arena, scope, granules);
-    if (status != MC_OK) {
-        give(arena, found, granules);
-        return status;
-    }
-    young_set(scope, found, granules);
-    *offset = found * MC_GRANULE;
-    return MC_OK;
+    return hand_out(arena, found, granules, offset);
 }
 
-enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
-                                    uint64_t *offset)
+/* Cuts granules from the stretch that is set aside, or from a new one: UINT64_MAX when there is
+ * none. */
+static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t align)
 {
-    struct mc_arena_scope *scope = &arena->scopes[arena->scope];
-    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
     uint64_t pad = (align - arena->small_at % align) % align;
-    if (granules <= MC_QUICK_MOST && (arena->quick[1][granules].count > 0 ||
-                                      (align == 1 && arena->quick[0][granules].count > 0))) {
-        return mc_arena_alloc(arena, bytes, alignment, offset);
-    }
     if (arena->small_left < pad + granules) {
         small_give_back(arena);
         if (granules > SMALL_GRANULES ||
             mc_buddy_alloc(arena->buddy, SMALL_GRANULES, &arena->small_at) != MC_OK) {
-            return mc_arena_alloc(arena, bytes, alignment, offset); /* which may make room */
+            return UINT64_MAX;
         }
         arena->small_left = SMALL_GRANULES;
         pad = (align - arena->small_at % align) % align;
         if (arena->small_left < pad + granules) {
-            return mc_arena_alloc(arena, bytes, alignment, offset);
+            return UINT64_MAX;
         }
-    }
-    enum mc_status status = young_prepare(arena, scope, granules);
-    if (status != MC_OK) {
-        return status;
     }
     if (pad > 0) {
         mc_buddy_free(arena->buddy, arena->small_at, pad);
@@ -397,9 +405,19 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
     uint64_t found = arena->small_at + pad;
     arena->small_at += pad + granules;
     arena->small_left -= pad + granules;
-    young_set(scope, found, granules);
-    *offset = found * MC_GRANULE;
-    return MC_OK;
+    return found;
+}
+
+enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
+                                    uint64_t *offset)
+{
+    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
+    uint64_t found = quick_take(arena, granules, align);
+    if (found == UINT64_MAX) {
+        found = small_cut(arena, granules, align);
+    }
+    return found == UINT64_MAX ? mc_arena_alloc(arena, bytes, alignment, offset) /* makes room */
+                               : hand_out(arena, found, granules, offset);
 }
 
 uint64_t mc_arena_free(const struct mc_arena *arena)
@@ -420,7 +438,7 @@ void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
     if (mc_arena_is_young(arena, offset) ||
         MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
         young_clear(scope, granule, granules);
-        give(arena, granule, granules);
+        (void)give(arena, granule, granules);
     } else {
         words_push(&scope->retired, granule << EXTENT_SHIFT | granules);
         scope->retired_bytes += granules * MC_GRANULE;
@@ -558,12 +576,16 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
         if (group[0] > generation && !MC_MUTANT_IS(503)) { /* 503: more than was announced */
             break;
         }
+        bool few = group[2] <= MC_YOUNG_FEW; /* the next commit is like it and takes them again */
         size_t count = group[2] < most - done ? (size_t)group[2] : most - done;
         for (size_t i = 0; i < count; i++) {
             uint64_t extent = arena->queue.items[arena->queue.head + i];
-            give(arena, extent >> EXTENT_SHIFT, extent & EXTENT_MASK);
-            freed += (extent & EXTENT_MASK) * MC_GRANULE;
-            group[3] -= (extent & EXTENT_MASK) * MC_GRANULE;
+            uint64_t offset = extent >> EXTENT_SHIFT, granules = extent & EXTENT_MASK;
+            if (give(arena, offset, granules) && few) {
+                ask_for(arena, offset, granules);
+            }
+            freed += granules * MC_GRANULE;
+            group[3] -= granules * MC_GRANULE;
         }
         words_pop(&arena->queue, count);
         group[2] -= count;

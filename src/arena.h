@@ -14,8 +14,8 @@
  * There are two scopes, a batch and a replace within it, each with its own young bits and its own
  * retired list; cancelling the inner one takes back what was done in it and nothing else.
  *
- * Private memory, no I/O, no atomics. Offsets and sizes are in bytes and multiples of MC_GRANULE
- * (sizes are rounded up). The loader only.
+ * Private memory, no I/O, no atomics; of the map it only asks for lines. Offsets and sizes are in
+ * bytes and multiples of MC_GRANULE (sizes are rounded up). The loader only.
  */
 #ifndef MMAPCACHE_ARENA_H
 #define MMAPCACHE_ARENA_H
@@ -26,6 +26,7 @@
 
 #include "buddy.h"
 #include "format.h"
+#include "shm.h"
 #include "status.h"
 
 enum mc_scope { MC_SCOPE_BATCH, MC_SCOPE_REPLACE, MC_SCOPES };
@@ -61,6 +62,7 @@ struct mc_arena_scope {
 typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes);
 
 struct mc_arena {
+    const shm_byte *base; /* of the map: only to ask for lines */
     struct mc_buddy *buddy;
     struct mc_arena_scope scopes[MC_SCOPES];
     enum mc_scope scope;           /* what alloc and release work in */
@@ -75,9 +77,9 @@ struct mc_arena {
     void *context;
 };
 
-/* An arena of `bytes`, all free, which may grow to `max_bytes`. MC_NOMEM. */
-enum mc_status mc_arena_create(struct mc_arena *arena, uint64_t bytes, uint64_t max_bytes,
-                               mc_make_room make_room, void *context);
+/* An arena of `bytes` at `base`, all free, which may grow to `max_bytes`. MC_NOMEM. */
+enum mc_status mc_arena_create(struct mc_arena *arena, const shm_byte *base, uint64_t bytes,
+                               uint64_t max_bytes, mc_make_room make_room, void *context);
 void mc_arena_destroy(struct mc_arena *arena);
 
 /* Room for `bytes` that no generation refers to, at a multiple of `alignment` (itself a multiple of
@@ -138,7 +140,8 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
 uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep);
 
 /* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer
- * has announced it. Returns the bytes freed. */
+ * has announced it. What a small batch gave up is asked for: the next one writes there. Returns the
+ * bytes freed. */
 uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most);
 
 #endif

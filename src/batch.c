@@ -16,7 +16,8 @@
 #include "mutant.h"
 #include "work.h"
 
-#define RAW_GROUP 16u /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
+#define SHORT_BATCH 16u /* puts and deletes */
+#define RAW_GROUP 16u   /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
 
 /* ---- what a replace keeps ---- */
 
@@ -145,6 +146,16 @@ static enum mc_status op_begin(struct mc_writer *writer, const char *name, size_
 {
     enum mc_status status = check_open(writer, err);
     return status == MC_OK ? mc_work_find(writer, name, name_len, index, err) : status;
+}
+
+void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len,
+                     const struct mc_key *key)
+{
+    size_t index;
+    if (op_begin(writer, name, name_len, &index, NULL) == MC_OK) {
+        mc_table_touch(&writer->table.space, writer->works[index].record.root,
+                       mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len));
+    }
 }
 
 enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t name_len,
@@ -464,6 +475,13 @@ enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err)
 struct mc_batch_counts mc_batch_counts(const struct mc_writer *writer)
 {
     return writer->batch.counts;
+}
+
+bool mc_batch_is_short(const struct mc_writer *writer)
+{
+    const struct mc_batch_counts *counts = &writer->batch.counts;
+    return counts->puts + counts->deletes <= SHORT_BATCH &&
+           mc_checkpoint(&writer->table.space) == 0;
 }
 
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, struct mc_error *err)

@@ -6,8 +6,8 @@
  * an exception abandons it; leaving a replace by an exception takes back that replace alone. A
  * batch or replace that is dropped without being left is abandoned too.
  *
- * Long calls - a large buffer, the end of a replace, commit, abort - run without the GIL and with
- * the writer marked busy.
+ * Long calls - a large buffer, the end of a replace, the commit of more than a few changes, abort -
+ * run without the GIL and with the writer marked busy.
  */
 #include "loader.h"
 
@@ -95,11 +95,20 @@ static PyObject *put(mc_batch_object *self, PyObject *name, PyObject *key_object
     bool changed = false;
     enum mc_status status = MC_CLOSED;
     if (in_batch(self) == NULL || mc_collection_name(module, name, &text, &len) < 0 ||
-        mc_bson_argument(module, document, &bson) < 0) {
+        key_from(self, key_object, &key, scratch) < 0) {
         return NULL;
     }
     /* a key or document of a foreign type may have run any code: ask again */
-    if (key_from(self, key_object, &key, scratch) == 0 && (writer = in_batch(self)) != NULL) {
+    writer = in_batch(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    mc_batch_expect(writer, text, len, &key);
+    if (mc_bson_argument(module, document, &bson) < 0) {
+        return NULL;
+    }
+    writer = in_batch(self);
+    if (writer != NULL) {
         status =
             mc_batch_put(writer, text, len, &key, bson.buf, (size_t)bson.len, &changed, &error);
         if (status != MC_OK) {
@@ -212,9 +221,13 @@ static PyObject *commit(mc_batch_object *self, struct mc_writer *writer)
     struct mc_error error;
     enum mc_status status;
     uint64_t generation = 0;
-    self->writer->busy = true;
-    Py_BEGIN_ALLOW_THREADS status = mc_batch_commit(writer, &generation, &error);
-    Py_END_ALLOW_THREADS self->writer->busy = false;
+    if (mc_batch_is_short(writer)) { /* giving up the GIL would take as long */
+        status = mc_batch_commit(writer, &generation, &error);
+    } else {
+        self->writer->busy = true;
+        Py_BEGIN_ALLOW_THREADS status = mc_batch_commit(writer, &generation, &error);
+        Py_END_ALLOW_THREADS self->writer->busy = false;
+    }
     if (status != MC_OK) {
         abort_batch(self, writer);
         return mc_raise(self->writer->module, &error);

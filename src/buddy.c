@@ -282,6 +282,7 @@ static inline void reindex(struct mc_buddy *b, uint64_t from, uint64_t to)
 
 static inline void after_operation(struct mc_buddy *b)
 {
+    b->largest = MC_MUTANT_IS(116) ? b->largest : UNKNOWN; /* remembers what is no longer true */
 #ifdef MC_DEBUG
 #ifdef MC_TEST
     if (mc_buddy_test_unchecked)
@@ -377,7 +378,7 @@ uint64_t mc_buddy_free_granules(const struct mc_buddy *b)
     return b->free_granules;
 }
 
-uint64_t mc_buddy_largest(const struct mc_buddy *b)
+static uint64_t find_largest(const struct mc_buddy *b)
 {
     uint64_t start;
     for (unsigned word = MASKS; word-- > 0;)
@@ -385,6 +386,15 @@ uint64_t mc_buddy_largest(const struct mc_buddy *b)
             return mc_buddy_longest_start(b, class_leaf(b, word * 64 + highest(b->nonempty[word])),
                                           &start);
     return 0;
+}
+
+/* Every commit asks, and a commit that is served from the arena's own lists changes nothing here:
+ * its loader's caches would have to fetch cold lines for the same answer. */
+uint64_t mc_buddy_largest(struct mc_buddy *b)
+{
+    if (b->largest == UNKNOWN)
+        b->largest = find_largest(b);
+    return b->largest;
 }
 
 /* -- memory -- */

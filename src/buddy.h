@@ -49,8 +49,9 @@ enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t gr
 uint64_t mc_buddy_granules(const struct mc_buddy *b);
 uint64_t mc_buddy_free_granules(const struct mc_buddy *b);
 
-/* The largest single request that would succeed now; 0 when full. */
-uint64_t mc_buddy_largest(const struct mc_buddy *b);
+/* The largest single request that would succeed now; 0 when full. Remembered until the next
+ * operation. */
+uint64_t mc_buddy_largest(struct mc_buddy *b);
 
 /* Free blocks of one order, for statistics. Linear in the arena. */
 uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order);

@@ -12,6 +12,7 @@
 #define EXACT 64u      /* runs shorter than this have a class for each length */
 #define CLASSES 192u   /* 184 are possible: see run_class */
 #define MASKS (CLASSES / 64)
+#define UNKNOWN UINT64_MAX /* no run is so long */
 
 struct level {
     uint64_t *words;   /* level 0: granules; above: units of 64^level granules */
@@ -25,6 +26,7 @@ struct mc_buddy {
     uint64_t free_granules;
     uint64_t granules;
     uint64_t max_granules;
+    uint64_t largest;    /* the longest run, or UNKNOWN */
     uint64_t operations; /* only spaces the checks of MC_DEBUG */
     uint8_t *classes;    /* one per leaf, in whole groups */
     uint64_t groups;     /* in use */

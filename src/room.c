@@ -119,9 +119,8 @@ void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
 
 static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
 {
-    const struct mc_buddy *buddy = writer->arena.buddy;
     uint64_t free_bytes = mc_arena_free(&writer->arena);
-    uint64_t largest = mc_buddy_largest(buddy) * MC_GRANULE;
+    uint64_t largest = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     uint64_t limit = writer->superblock.max_size;
     (void)mc_fail(&writer->room, MC_FULL,
                   "%s: %llu bytes needed, %llu free, largest free block %llu, limit %llu bytes. "

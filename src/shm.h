@@ -123,6 +123,12 @@ static inline const uint8_t *shm_expose(const shm_byte *map)
 
 /* ---- the loader ---- */
 
+/* Asks for a cache line that will be stored to; any address is harmless. */
+static inline void shm_prefetch_store(const shm_byte *address)
+{
+    __builtin_prefetch(address, 1, 3);
+}
+
 /* One aligned word into memory that no reader may trust yet. */
 static inline void shm_store(void *address, uint64_t value)
 {

@@ -184,8 +184,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     if (generation != 0) {
         writer->huge = writer->root.huge;
     }
-    if (mc_arena_create(&writer->arena, file_end, writer->superblock.max_size, mc_writer_make_room,
-                        writer) != MC_OK) {
+    if (mc_arena_create(&writer->arena, space->base, file_end, writer->superblock.max_size,
+                        mc_writer_make_room, writer) != MC_OK) {
         return no_memory(err);
     }
     writer->table.arena = &writer->arena;

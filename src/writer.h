@@ -71,6 +71,11 @@ struct mc_batch_counts {
 enum mc_status mc_batch_begin(struct mc_writer *writer,
                               struct mc_error *err); /* MC_USAGE: one is open */
 
+/* Says that a put of this key comes next: what it has to wait for is asked for, while the caller
+ * has its document to validate. Of no other effect. */
+void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len,
+                     const struct mc_key *key);
+
 /* value: one valid BSON document (the caller validated it). *changed: its bytes were not there yet.
  * The key needs no hash. */
 enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t name_len,
@@ -106,6 +111,10 @@ struct mc_batch_counts mc_batch_counts(const struct mc_writer *writer);
  * failure the batch is still open: abort it. */
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation,
                                struct mc_error *err);
+
+/* Whether a commit now would be over in a few microseconds: it has little to publish and no
+ * checkpoint's mark to take from the disk. */
+bool mc_batch_is_short(const struct mc_writer *writer);
 
 /* Forgets the batch. Never fails; no batch: nothing happens. */
 void mc_batch_abort(struct mc_writer *writer);

@@ -135,7 +135,7 @@ static inline uint64_t naive_blocks(const struct naive *n, unsigned order)
 }
 
 /* Everything that can be asked, asked of both. */
-static inline void naive_compare(const struct naive *n, const struct mc_buddy *b)
+static inline void naive_compare(const struct naive *n, struct mc_buddy *b)
 {
     CHECK_EQ(mc_buddy_check(b), MC_OK);
     CHECK_EQ(mc_buddy_granules(b), n->granules);

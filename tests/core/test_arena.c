@@ -24,6 +24,7 @@ struct extent {
 };
 
 static struct mc_arena arena;
+static const shm_byte nowhere; /* a map that nothing is loaded from */
 static struct extent extents[EXTENTS_MAX];
 static int count;
 static bool used[GRANULES_MAX];
@@ -326,9 +327,9 @@ static void test_life(uint64_t start, uint64_t most_granules, int batches, int m
     count = queued = group_count = 0;
     generation = 0;
     memset(used, 0, sizeof used);
-    CHECK_EQ(
-        mc_arena_create(&arena, granules * MC_GRANULE, granules_most * MC_GRANULE, make_room, NULL),
-        MC_OK);
+    CHECK_EQ(mc_arena_create(&arena, &nowhere, granules * MC_GRANULE, granules_most * MC_GRANULE,
+                             make_room, NULL),
+             MC_OK);
     for (int batch = 0; batch < batches; batch++) {
         random_batch(1 + (int)test_below((uint64_t)many), largest, may_fail);
         compare_queue();
@@ -370,7 +371,7 @@ static void test_edges(void)
     static uint64_t offsets[MC_QUICK_GRANULES / MC_QUICK_MOST + 10];
     const size_t blocks = sizeof offsets / sizeof offsets[0];
     uint64_t offset, first;
-    CHECK_EQ(mc_arena_create(&arena, bytes, bytes, no_room, NULL), MC_OK);
+    CHECK_EQ(mc_arena_create(&arena, &nowhere, bytes, bytes, no_room, NULL), MC_OK);
     arena.scope = MC_SCOPE_BATCH;
     CHECK_EQ(mc_arena_alloc_small(&arena, 40000, MC_LINE_BYTES, &offset), MC_OK);
     CHECK_EQ(offset % MC_LINE_BYTES, 0);

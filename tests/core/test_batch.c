@@ -87,6 +87,40 @@ static void test_short_lived(void)
     mc_writer_close(writer);
 }
 
+/* Foretelling a put changes nothing, in a batch or without one. A commit is short while it has few
+ * changes, of either kind, and no checkpoint's mark to take away. */
+static void test_foretold_and_short(void)
+{
+    struct mc_key key;
+    bool existed;
+    open_new();
+    mc_key_from_int64(1, &key);
+    mc_batch_expect(writer, "sites", 5, &key);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    mc_batch_expect(writer, "sites", 5, &key);
+    CHECK(mc_batch_is_short(writer));
+    CHECK_EQ(commit(), 0);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < 10; k++) {
+        CHECK(mc_batch_is_short(writer));
+        CHECK_OK(put_version(writer, 0, k, 1));
+    }
+    for (int k = 0; k < 10; k++) {
+        CHECK_OK(delete_key_of(writer, 0, k, &existed));
+    }
+    CHECK(!mc_batch_is_short(writer));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_EQ(commit(), 1);
+    CHECK_OK(mc_writer_checkpoint(writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK(!mc_batch_is_short(writer));
+    CHECK_OK(put_version(writer, 0, 1, 2));
+    CHECK_EQ(commit(), 2);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK(mc_batch_is_short(writer));
+    mc_writer_close(writer);
+}
+
 /* ---- documents ---- */
 
 static uint8_t buffer[MC_DOCUMENT_MAX + (64u << 10)];
@@ -367,6 +401,7 @@ int main(void)
     mc_buddy_test_unchecked = true;
     test_usage();
     test_short_lived();
+    test_foretold_and_short();
     test_raw();
     test_too_long();
     test_raw_without_room();

@@ -56,7 +56,7 @@ static enum mc_status make_room(void *context, uint64_t bytes)
 
 static void begin_world(uint64_t bytes, uint64_t may_grow)
 {
-    CHECK_EQ(mc_arena_create(&arena, bytes, MAP_BYTES, make_room, NULL), MC_OK);
+    CHECK_EQ(mc_arena_create(&arena, map, bytes, MAP_BYTES, make_room, NULL), MC_OK);
     CHECK_EQ(mc_buddy_reserve(arena.buddy, 0, HEADER / MC_GRANULE), MC_OK);
     table = (struct mc_table_writer){
         .space = {.base = map, .limit = bytes}, .arena = &arena, .birth = 1};
