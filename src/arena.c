@@ -19,11 +19,6 @@
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
 #define GROUP_WORDS 4u       /* generation, time, extents, bytes */
 
-static uint64_t granules_of(uint64_t bytes)
-{
-    return (bytes + MC_GRANULE - 1) / MC_GRANULE;
-}
-
 /* ---- lists of words ---- */
 
 static enum mc_status words_prepare(struct mc_words *words, size_t more)
@@ -369,7 +364,7 @@ static enum mc_status hand_out(struct mc_arena *arena, uint64_t found, uint64_t 
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                               uint64_t *offset)
 {
-    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
+    uint64_t granules = mc_granules(bytes), align = alignment / MC_GRANULE;
     uint64_t taken = granules + align - 1, found = quick_take(arena, granules, align);
     assert(granules > 0 && taken <= EXTENT_MASK && (align == 1 || align == LINE_GRANULES));
     if (found == UINT64_MAX) {
@@ -411,7 +406,7 @@ static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t al
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset)
 {
-    uint64_t granules = granules_of(bytes), align = alignment / MC_GRANULE;
+    uint64_t granules = mc_granules(bytes), align = alignment / MC_GRANULE;
     uint64_t found = quick_take(arena, granules, align);
     if (found == UINT64_MAX) {
         found = small_cut(arena, granules, align);
@@ -434,7 +429,7 @@ enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count)
 void mc_arena_release(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
 {
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
-    uint64_t granule = offset / MC_GRANULE, granules = granules_of(bytes);
+    uint64_t granule = offset / MC_GRANULE, granules = mc_granules(bytes);
     if (mc_arena_is_young(arena, offset) ||
         MC_MUTANT_IS(500)) { /* 500: a live block is freed at once */
         young_clear(scope, granule, granules);

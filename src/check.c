@@ -79,7 +79,7 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
 /* Counts an item and makes sure that nothing else has its bytes. */
 static enum mc_status take(struct check *check, const struct mc_item *item)
 {
-    uint64_t granules = (item->bytes + MC_GRANULE - 1) / MC_GRANULE;
+    uint64_t granules = mc_granules(item->bytes);
     enum mc_status status = mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
     check->report->nodes += item->kind == MC_ITEM_NODE;
     check->report->pages += item->kind == MC_ITEM_PAGE;

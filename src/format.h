@@ -36,6 +36,18 @@ _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machin
 #define MC_GRANULE 16u         /* bytes: the unit of allocation */
 #define MC_EXTENT (2ull << 20) /* bytes: files grow by multiples of a huge page */
 
+/* The granules that so many bytes need. */
+static inline uint64_t mc_granules(uint64_t bytes)
+{
+    return (bytes + MC_GRANULE - 1) / MC_GRANULE;
+}
+
+/* So many bytes, rounded up to whole extents. */
+static inline uint64_t mc_whole_extents(uint64_t bytes)
+{
+    return (bytes + MC_EXTENT - 1) / MC_EXTENT * MC_EXTENT;
+}
+
 /* ---- superblock ---- */
 #define MC_MAGIC "mmapcach"
 #define MC_VERSION 2u

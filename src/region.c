@@ -206,7 +206,7 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err)
 {
     /* Reserve more than needed, keep the part that starts on a huge page's boundary. */
-    uint64_t wanted = (map_size + MC_EXTENT - 1) & ~(uint64_t)(MC_EXTENT - 1);
+    uint64_t wanted = mc_whole_extents(map_size);
     uint64_t reserved = wanted + MC_EXTENT;
     uint8_t *space =
         mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

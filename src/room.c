@@ -14,11 +14,6 @@
 #define RECLAIM_EACH_COMMIT 64u /* extents: more than an ordinary commit retires */
 #define GROWTH_SHIFT 5          /* a file grows by a 32nd of its size, at least by an extent */
 
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-    return (value + unit - 1) / unit * unit;
-}
-
 static uint64_t min64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -59,8 +54,8 @@ static enum mc_status use_all(struct mc_writer *writer)
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
 {
     uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
-    uint64_t needed = round_up(bytes, MC_EXTENT);
-    uint64_t step = round_up(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX), MC_EXTENT);
+    uint64_t needed = mc_whole_extents(bytes);
+    uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
     uint64_t target = min64(size + (step > needed ? step : needed), limit);
     if (writer->table.space.limit < size) {
         return use_all(writer);
@@ -148,7 +143,7 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
         return status;
     }
     bool at_limit =
-        writer->region.file_size + round_up(bytes, MC_EXTENT) > writer->superblock.max_size;
+        writer->region.file_size + mc_whole_extents(bytes) > writer->superblock.max_size;
     if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
         return MC_OK;
     }

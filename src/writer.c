@@ -26,11 +26,6 @@ static enum mc_status no_memory(struct mc_error *err)
     return mc_fail(err, MC_NOMEM, "out of memory");
 }
 
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-    return (value + unit - 1) / unit * unit;
-}
-
 /* ---- creating ---- */
 
 /* The maximum of a new file. */
@@ -90,7 +85,7 @@ static enum mc_status check_options(struct mc_writer_options *options, struct mc
         return mc_fail(err, MC_LIMIT, "max_size is %llu bytes and must be between %llu and %llu",
                        (unsigned long long)options->max_size, MC_MAP_MIN, MC_MAP_MAX);
     }
-    options->max_size = round_up(options->max_size, MC_EXTENT);
+    options->max_size = mc_whole_extents(options->max_size);
     return MC_OK;
 }
 
@@ -109,7 +104,7 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
             continue;
         }
         status = mc_buddy_reserve(writer->arena.buddy, item.offset / MC_GRANULE,
-                                  round_up(item.bytes, MC_GRANULE) / MC_GRANULE);
+                                  mc_granules(item.bytes));
         if (status != MC_OK) {
             break;
         }
