@@ -313,15 +313,22 @@ static void run_commit(const struct scenario *scenario, struct mc_writer *writer
     commit_all(writer);
 }
 
+/* What a loader does in the scenario after it has opened the file, closing included. */
+static void run_commits(const struct scenario *scenario, struct mc_writer *writer,
+                        struct oracle *oracle)
+{
+    for (int i = 0; i < scenario->commits; i++) {
+        run_commit(scenario, writer, oracle, i);
+    }
+    mc_writer_close(writer);
+}
+
 /* What a loader does in the scenario, from open to close. */
 static void run_scenario(const struct scenario *scenario, struct oracle *oracle)
 {
     struct mc_writer *writer;
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    for (int i = 0; i < scenario->commits; i++) {
-        run_commit(scenario, writer, oracle, i);
-    }
-    mc_writer_close(writer);
+    run_commits(scenario, writer, oracle);
 }
 
 /* Documents until a large one needs another extent. */
