@@ -66,7 +66,7 @@ proof:
 fuzz:
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),1800) $(ARGS)
 
-# Real processes, killed and stopped at random; then the core's commit, instruction by instruction.
+# Real processes, killed and stopped at random; then the core's loader, instruction by instruction.
 soak: $(VENV)/test/.installed
 	$(MAKE) -C tests/singlestep
 	$(VENV)/test/bin/python tests/soak/soak.py $(ARGS)

@@ -1,5 +1,5 @@
-/* crash_scenarios.h - what test_crash.c kills and stops: a world that repeats itself, and
- * scenarios.
+/* crash_scenarios.h - what test_crash.c kills and stops, and singlestep.c steps through: a world
+ * that repeats itself, and scenarios.
  *
  * A scenario is a state of the file, saved as an image, and one thing that a loader does to it. In
  * children the clock, the process id and random numbers are the same each time, so that two runs of
@@ -55,7 +55,6 @@ struct image {
     size_t used; /* of bytes: the rest of the file is zeros */
 };
 static struct image image; /* the file before the scenario */
-static long points, second_points, cases, reader_pairs, retried;
 
 static void save_image(struct image *to)
 {
@@ -174,8 +173,15 @@ static void do_create_collection(struct mc_writer *writer, struct oracle *oracle
 
 static void do_state(struct mc_writer *writer, struct oracle *oracle)
 {
-    CHECK_OK(mc_batch_state(writer, (const uint8_t *)"position", 8, &test_error));
+    CHECK_OK(put_state(writer, 8));
+    oracle->state = 8;
     put_range(writer, oracle, 0, 9, 10, 8);
+}
+
+static void do_state_alone(struct mc_writer *writer, struct oracle *oracle)
+{
+    CHECK_OK(put_state(writer, 9));
+    oracle->state = 9;
 }
 
 static void do_abort(struct mc_writer *writer, struct oracle *oracle)
@@ -223,6 +229,36 @@ static void do_grow(struct mc_writer *writer, struct oracle *oracle)
     put_range(writer, oracle, 0, 20, 22, 6);
 }
 
+/* Keys whose hashes begin with the same six bits, which a root node cannot tell apart: more than
+ * one page holds. Found once for each file, by whoever runs the scenario first. */
+#define DEEP_KEYS 52
+static const int *deep_keys(const struct mc_writer *writer)
+{
+    static int keys[DEEP_KEYS];
+    static uint64_t seed;
+    struct mc_view view;
+    mc_writer_view(writer, &view);
+    int found = seed == view.hash_seed[0] ? DEEP_KEYS : 0;
+    for (int k = 0; found < DEEP_KEYS; k++) {
+        struct mc_key key;
+        mc_key_from_int64(k, &key);
+        if (mc_view_hash(&view, &key) >> (64 - MC_NODE_BITS) == 0) {
+            keys[found++] = k;
+        }
+    }
+    seed = view.hash_seed[0];
+    return keys;
+}
+
+static void do_deepen(struct mc_writer *writer, struct oracle *oracle)
+{
+    const int *keys = deep_keys(writer);
+    for (int i = 0; i < DEEP_KEYS; i++) { /* the page splits up to the root's limit, then a node */
+        put_filler(writer, keys[i], 40);
+    }
+    put_range(writer, oracle, 0, 20, 22, 6);
+}
+
 struct scenario {
     const char *name;
     int setup_commits; /* how many generations there are before; 0: no file */
@@ -235,6 +271,7 @@ struct scenario {
         RESIZED,  /* the loader asks for another max_size: a successor is built */
         DAMAGED,  /* the last root is damaged, and the loader may recreate */
         REBOOTED, /* the file names another boot of the machine */
+        KILLED,   /* the last loader was killed in the middle of a batch */
     } peculiarity;
 };
 
@@ -242,14 +279,17 @@ static const struct scenario scenarios[] = {
     {"creation", 0, 0, do_nothing, 0, PLAIN},
     {"first commit", 0, 1, do_update, 0, PLAIN},
     {"open and close", 3, 0, do_nothing, 0, PLAIN},
+    {"opening after a kill", 3, 1, do_update, 0, KILLED},
     {"insert", 3, 1, do_insert, 0, PLAIN},
     {"update", 3, 1, do_update, 0, PLAIN},
     {"delete", 3, 1, do_delete, 0, PLAIN},
     {"drop", 3, 1, do_drop, 0, PLAIN},
     {"replace", 3, 1, do_replace, 0, PLAIN},
     {"page split, node growth", 3, 1, do_split, 0, PLAIN},
+    {"deeper table", 3, 1, do_deepen, 0, PLAIN},
     {"new collection", 3, 1, do_create_collection, 0, PLAIN},
     {"the loader's state", 3, 1, do_state, 0, PLAIN},
+    {"the loader's state alone", 3, 1, do_state_alone, 0, PLAIN},
     {"aborted batch", 3, 1, do_abort, 0, PLAIN},
     {"reports", 3, 1, do_report, 0, PLAIN},
     {"checkpoint taken away", 3, 1, do_checkpoint, 0, PLAIN},
@@ -273,15 +313,22 @@ static void run_commit(const struct scenario *scenario, struct mc_writer *writer
     commit_all(writer);
 }
 
+/* What a loader does in the scenario after it has opened the file, closing included. */
+static void run_commits(const struct scenario *scenario, struct mc_writer *writer,
+                        struct oracle *oracle)
+{
+    for (int i = 0; i < scenario->commits; i++) {
+        run_commit(scenario, writer, oracle, i);
+    }
+    mc_writer_close(writer);
+}
+
 /* What a loader does in the scenario, from open to close. */
 static void run_scenario(const struct scenario *scenario, struct oracle *oracle)
 {
     struct mc_writer *writer;
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    for (int i = 0; i < scenario->commits; i++) {
-        run_commit(scenario, writer, oracle, i);
-    }
-    mc_writer_close(writer);
+    run_commits(scenario, writer, oracle);
 }
 
 /* Documents until a large one needs another extent. */
@@ -343,8 +390,16 @@ static void set_up(const struct scenario *scenario)
         mc_writer_report(writer, "polling", "polling", NULL, 2);
         mc_writer_view(writer, &view);
         generation_before = view.root.generation;
+        if (scenario->peculiarity == KILLED) {
+            struct oracle unfinished = before;
+            CHECK_OK(mc_batch_begin(writer, &test_error));
+            put_range(writer, &unfinished, 0, 0, 40, 90);
+            save_image(&image);
+        }
         mc_writer_close(writer);
-        save_image(&image);
+        if (image.len == 0) {
+            save_image(&image);
+        }
         make_peculiar(scenario->peculiarity);
     }
     options.retention_ns = scenario->retention_ns;

@@ -213,7 +213,8 @@ static enum mc_status run_batch(void)
         after.version[0][k] = ABSENT;
     }
     if (status == MC_OK) {
-        status = mc_batch_state(writer, (const uint8_t *)"position", 8, &test_error);
+        status = put_state(writer, 2);
+        after.state = 2;
     }
     if (status == MC_OK) {
         status = put_range(2, 0, 3, 2);

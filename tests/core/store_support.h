@@ -1,8 +1,9 @@
 /* store_support.h - a small world for tests of the store: documents, an oracle, and a comparison of
  * the two.
  *
- * The oracle is a plain array: what version each of a few keys has in each of a few collections.
- * Documents are made from (key, version), so a document that mixes two versions is seen.
+ * The oracle is a plain array: what version each of a few keys has in each of a few collections,
+ * and the loader's state. Documents are made from (key, version), so a document that mixes two
+ * versions is seen.
  */
 #ifndef MMAPCACHE_STORE_SUPPORT_H
 #define MMAPCACHE_STORE_SUPPORT_H
@@ -23,6 +24,7 @@
 struct oracle {
     bool exists[COLLECTIONS];
     int version[COLLECTIONS][KEYS]; /* ABSENT, or the document's version */
+    int state;                      /* of the loader: ABSENT, or its version */
 };
 
 static const char *const collection_names[COLLECTIONS] = {"sites", "limits", "flags"};
@@ -69,6 +71,7 @@ static inline size_t make_document(uint8_t *to, int key, int version)
 
 static inline void oracle_clear(struct oracle *oracle)
 {
+    oracle->state = ABSENT;
     for (int c = 0; c < COLLECTIONS; c++) {
         oracle->exists[c] = false;
         for (int k = 0; k < KEYS; k++) {
@@ -77,12 +80,30 @@ static inline void oracle_clear(struct oracle *oracle)
     }
 }
 
-/* Whether what the view answers for one collection is what the oracle says. Every answer is
- * settled: MC_EXPIRED as soon as one is not valid. */
+/* Whether the loader's state is what the oracle says; settled. */
+static inline enum mc_status state_equals(const struct mc_view *view, const struct oracle *oracle,
+                                          bool *equal)
+{
+    struct mc_hit hit;
+    int got = ABSENT;
+    enum mc_status status = mc_find_state(view, &hit);
+    if (status == MC_OK && hit.value_len == sizeof got) {
+        mc_copy((uint8_t *)&got, hit.value, sizeof got);
+    }
+    status = mc_view_settle(view, status);
+    CHECK(status == MC_OK || status == MC_ABSENT || status == MC_EXPIRED);
+    *equal = got == oracle->state && (status == MC_OK) == (oracle->state != ABSENT);
+    return status == MC_EXPIRED ? status : MC_OK;
+}
+
+/* Whether what the view answers is what the oracle says. Every answer is settled: MC_EXPIRED as
+ * soon as one is not valid. */
 static inline enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle,
                                          bool *equal)
 {
-    *equal = true;
+    if (state_equals(view, oracle, equal) == MC_EXPIRED) {
+        return MC_EXPIRED;
+    }
     for (int c = 0; c < COLLECTIONS; c++) {
         struct mc_collection collection;
         uint64_t count = 0;
@@ -136,6 +157,11 @@ static inline enum mc_status put_version(struct mc_writer *writer, int c, int k,
     mc_key_from_int64(k, &key);
     return mc_batch_put(writer, collection_names[c], strlen(collection_names[c]), &key, document,
                         len, &changed, &test_error);
+}
+
+static inline enum mc_status put_state(struct mc_writer *writer, int version)
+{
+    return mc_batch_state(writer, (const uint8_t *)&version, sizeof version, &test_error);
 }
 
 static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)

@@ -24,7 +24,9 @@
  * answer is right for the generation it began with or it is told to try again, once at most.
  */
 #define _GNU_SOURCE
-#include "crash_scenarios.h"
+#include "crash_judges.h"
+
+static long points, second_points, cases, reader_pairs, retried;
 
 /* ---- killing ---- */
 
@@ -84,125 +86,6 @@ static struct run run_in_child(const struct scenario *scenario, long kill_at)
     return run;
 }
 
-/* ---- judging ---- */
-
-/* Whether the view shows one of the states that the scenario goes through: 0 the first, -1 none. */
-static int which_state(const struct mc_view *view, const struct oracle *states, int count)
-{
-    for (int i = count - 1; i >= 0; i--) {
-        bool equal;
-        CHECK_EQ(view_equals(view, &states[i], &equal), MC_OK);
-        if (equal) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-/* The states after each commit of the scenario. */
-static int list_states(const struct scenario *scenario, struct oracle *states)
-{
-    struct mc_writer *writer;
-    struct mc_view view;
-    struct oracle now = before;
-    int count = 0;
-    states[count++] = now;
-    restore_image(&image);
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    for (int i = 0; i < scenario->commits; i++) {
-        run_commit(scenario, writer, &now, i);
-        states[count++] = now;
-    }
-    mc_writer_view(writer, &view);
-    CHECK(scenario->peculiarity != FILLED || view.space.limit > image.len); /* it did grow */
-    mc_writer_close(writer);
-    return count;
-}
-
-/* The status is one of the reports that somebody made, whole; a file that had one never loses it.
- */
-static void judge_status(const struct scenario *scenario, struct mc_map *map)
-{
-    bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&
-                     scenario->peculiarity != RESIZED;
-    struct mc_loader_status status;
-    mc_map_status(map, &status);
-    int64_t confirmed = strcmp(status.state, "polling") == 0    ? 2
-                        : strcmp(status.state, "degraded") == 0 ? 1
-                                                                : 0;
-    CHECK(strcmp(status.state, status.error) == 0 && status.confirmed_at == confirmed);
-    CHECK(confirmed != 0 || (status.state[0] == '\0' && !same_file));
-}
-
-/* A reader that comes after the kill. */
-static void judge_new_reader(const struct scenario *scenario, const struct oracle *states,
-                             int count)
-{
-    struct mc_map *map;
-    struct mc_view view;
-    bool may_wait = image.len == 0 || scenario->peculiarity == DAMAGED;
-    enum mc_status status = mc_map_open(test_path(), &map, &test_error);
-    if (status == MC_NOT_READY) { /* killed before the file got its name */
-        CHECK_EQ(image.len, 0);
-        return;
-    }
-    CHECK_EQ(status, MC_OK);
-    judge_status(scenario, map);
-    status = mc_view_open(map, &view, &test_error);
-    if (status == MC_OK) {
-        CHECK(which_state(&view, states, count) >= 0);
-        CHECK(view.root.generation >= generation_before);
-        check_clean(&view);
-    } else if (status == MC_NOT_READY) {
-        CHECK(may_wait || scenario->peculiarity == REBOOTED);
-    } else {
-        CHECK_EQ(status, MC_CORRUPT);
-        CHECK(scenario->peculiarity == DAMAGED);
-    }
-    mc_map_release(map);
-}
-
-/* The next loader: opens, finds nothing lost or leaked, and commits. */
-static void judge_next_loader(const struct oracle *states, int count)
-{
-    struct mc_writer *writer;
-    struct mc_view view;
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    mc_writer_view(writer, &view);
-    int state = which_state(&view, states, count);
-    CHECK(state >= 0);
-    if (view.root.published_at != 0) { /* else the loader has recreated the file, and no more */
-        check_clean(&view);
-    }
-    struct oracle now = states[state];
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    put_range(writer, &now, 2, 40, 60, 11);
-    commit_all(writer);
-    mc_writer_view(writer, &view);
-    CHECK_EQ(which_state(&view, &now, 1), 0);
-    check_clean(&view);
-    CHECK(view.root.generation > generation_before);
-    /* What is retired is the loader's secret; after it is freed, used and free make the file. */
-    mc_writer_close(writer);
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    put_range(writer, &now, 2, 60, 61, 11);
-    commit_all(writer);
-    mc_writer_view(writer, &view);
-    CHECK(view.root.used + view.root.free <= view.space.limit);
-    CHECK(view.space.limit - view.root.used - view.root.free <
-          16384); /* what this commit retired */
-    mc_writer_close(writer);
-}
-
-/* A view that was open before the kill. */
-static void judge_old_view(const struct mc_view *view)
-{
-    bool equal;
-    enum mc_status status = view_equals(view, &before, &equal);
-    CHECK(status == MC_EXPIRED || (status == MC_OK && equal));
-}
-
 /* ---- second crashes ---- */
 
 /* What a loader would load from the file as it is now: equal for files that are one case. */
@@ -251,8 +134,8 @@ static void kill_second_loader(const struct scenario *scenario, const struct ora
     for (long k = stores > 0 ? (long)test_below((uint64_t)stride) : 0; k < stores; k += stride) {
         restore_image(&left);
         (void)run_in_child(scenario, k);
-        judge_new_reader(scenario, states, count);
-        judge_next_loader(states, count);
+        (void)judge_new_reader(scenario, states, count, test_path());
+        (void)judge_next_loader(states, count, test_path());
         second_points++;
     }
     restore_image(&left);
@@ -281,11 +164,11 @@ static void test_crash_points(const struct scenario *scenario, long stride, long
             judge_old_view(&view);
         }
         mc_map_release(map);
-        judge_new_reader(scenario, states, count);
+        (void)judge_new_reader(scenario, states, count, test_path());
         if (second_stride > 0) {
             kill_second_loader(scenario, states, count, second_stride);
         }
-        judge_next_loader(states, count);
+        (void)judge_next_loader(states, count, test_path());
         points++;
     }
     printf("  %-26s %5ld stores, %5ld crash points, %3ld cases, %6ld second crashes\n",

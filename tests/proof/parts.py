@@ -136,9 +136,9 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
             figures(r"faults: (\d+) allocations failed, (\d+) system calls failed", "{} + {}"),
         ),
         Part(
-            "a commit, instruction by instruction",
+            "a loader, instruction by instruction",
             (*singlestep, f"BUILD={build / 'singlestep'}"),
-            figures(r"(\d+) instructions", "{} instructions"),
+            figures(r"singlestep: (\d+) instructions", "{} instructions"),
         ),
     ]
 

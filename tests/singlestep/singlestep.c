@@ -1,33 +1,46 @@
-/* singlestep.c - a real commit, one machine instruction at a time, killed after each that wrote.
+/* singlestep.c - a real loader, one machine instruction at a time, killed after each that wrote.
  *
- *   child (ptrace)    PTRACE_SINGLESTEP    parent
- *   batch, commit     <----------------    after every step: did a byte of the file change?
- *                                          then the file is what SIGKILL here would leave:
- *                                          copy it, and judge the copy
+ *   child (ptrace)           PTRACE_SINGLESTEP    parent
+ *   open, commits, close     <----------------    after every step: did a file, a size or a name
+ *                                                 change? then that is what SIGKILL here would
+ *                                                 leave: copy it, and judge the copy
  *
  * test_crash.c kills before each store that passes through shm.h. This one does not trust shm.h: it
- * watches the file itself, under the code as it is shipped, optimised and without hooks. So it
- * shows that no store goes past the funnel, and what lies within one store of many bytes.
+ * watches the files themselves, under the code as it is shipped, optimised and without hooks. So it
+ * shows that no store goes past the funnel, what lies within one store of many bytes, and what the
+ * system calls leave between two of them: a file without a size, without a name, with two names.
  *
- * A reader from before is right or told that it expired. A judged image: a reader sees wholly the
- * old or wholly the new generation, and once it was the new one never the old again; a loader opens
- * the copy, finds the same, check is clean, used and free make the file, and it commits again.
+ * The scenarios and what must hold after a kill are those of test_crash.c. Besides, two readers are
+ * asked at each change: one that opened its view before the loader came, and one that had the file
+ * mapped and looks again. What readers see never goes back.
+ *
+ * What the kernel does within one system call is one step here, so the zeros of a new or a grown
+ * file are no steps at all; how private memory is zeroed is chosen in the Makefile. The lock file
+ * is not copied: it is empty, and its lock dies with its holder.
  */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <sys/mman.h>
+#include "../core/crash_judges.h"
+
+#include <sched.h>
 #include <sys/ptrace.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
+#include <sys/resource.h>
 
-#include "../core/store_support.h"
+#include "watch.h"
 
-#define MANY 60 /* documents in the first collection */
+#define STATES_MOST 16
 
-static struct mc_writer_options options;
-static struct oracle states[2]; /* before and after */
-static char copy_path[80];
-static uint64_t first_generation;
+static char copy_path[80], new_path[80], new_copy_path[88];
+
+struct figures {
+    long steps, changes, bytes, images[2]; /* images: of the state before, of a later one */
+};
+
+/* What the readers saw last. */
+struct readers {
+    struct mc_map *held; /* mapped before the loader came; NULL: there was nothing */
+    struct mc_view view; /* opened then */
+    bool viewed;
+    uint64_t held_generation, new_generation;
+};
 
 static void remove_copy(void)
 {
@@ -36,194 +49,187 @@ static void remove_copy(void)
     }
 }
 
-static void on_abort(int number)
+static void on_end(int number)
 {
     remove_copy();
     on_test_end(number);
 }
 
-static void put(struct mc_writer *writer, struct oracle *oracle, int c, int k, int version)
+/* Whether the scenario's file is created, replaced or found in a special state; the others are
+ * opened as "open and close" does it, and begin after that. */
+static bool is_about_opening(const struct scenario *scenario)
 {
-    CHECK_OK(put_version(writer, c, k, version));
-    oracle->exists[c] = true;
-    oracle->version[c][k] = version;
+    bool ordinary = scenario->peculiarity == PLAIN || scenario->peculiarity == FILLED;
+    return !ordinary || scenario->setup_commits == 0 || scenario->commits == 0;
 }
 
-static void commit(struct mc_writer *writer)
+static void begin_steps(void)
 {
-    uint64_t generation;
-    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
-}
-
-/* What is stepped through: an update, an insert, a delete and a new collection. */
-static void small_commit(struct mc_writer *writer, struct oracle *oracle)
-{
-    bool existed;
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    put(writer, oracle, 0, 3, 1000);
-    put(writer, oracle, 0, MANY, 1001);
-    CHECK_OK(delete_key_of(writer, 0, 7, &existed));
-    CHECK(existed);
-    oracle->version[0][7] = ABSENT;
-    put(writer, oracle, 1, 1, 1002);
-    commit(writer);
-}
-
-static void child_main(void)
-{
-    struct mc_writer *writer;
-    struct oracle ignored = states[0];
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_EQ(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
     (void)raise(SIGSTOP);
-    small_commit(writer, &ignored);
-    (void)raise(SIGSTOP);
-    _exit(0); /* as if killed: closing is another scenario's */
 }
 
-/* 0: before, 1: after; anything else is a failure. */
-static int which_state(const struct mc_view *view)
-{
-    for (int i = 0; i < 2; i++) {
-        bool equal;
-        CHECK_EQ(view_equals(view, &states[i], &equal), MC_OK);
-        if (equal) {
-            CHECK_EQ(view->root.generation, first_generation + (uint64_t)i);
-            return i;
-        }
-    }
-    CHECK(!"an image is neither the old nor the new generation");
-    return -1;
-}
-
-static int judge(const uint8_t *image, size_t len)
-{
-    struct mc_map *map;
-    struct mc_view view;
-    struct mc_writer *writer;
-    int fd = open(copy_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    CHECK(fd >= 0 && write(fd, image, len) == (ssize_t)len && close(fd) == 0);
-
-    CHECK_OK(mc_map_open(copy_path, &map, &test_error));
-    CHECK_OK(mc_view_open(map, &view, &test_error));
-    int state = which_state(&view);
-    check_clean(&view);
-    mc_map_release(map);
-
-    CHECK_OK(mc_writer_open(copy_path, &options, &writer, &test_error));
-    mc_writer_view(writer, &view);
-    CHECK_EQ(which_state(&view), state);
-    struct oracle now = states[state];
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    put(writer, &now, 2, 5, 2000);
-    commit(writer);
-    mc_writer_view(writer, &view);
-    bool equal;
-    CHECK_OK(view_equals(&view, &now, &equal));
-    CHECK(equal);
-    check_clean(&view);
-    CHECK(view.root.used + view.root.free <= view.space.limit);
-    CHECK(view.space.limit - view.root.used - view.root.free < 16384); /* retired by this commit */
-    mc_writer_close(writer);
-    return state;
-}
-
-/* A reader that began before the commit: still right, or told. */
-static void judge_old_view(const struct mc_view *view)
-{
-    bool equal;
-    enum mc_status status = view_equals(view, &states[0], &equal);
-    CHECK(status == MC_EXPIRED || (status == MC_OK && equal));
-}
-
-static void step_through(pid_t child)
-{
-    struct stat info;
-    struct mc_map *map;
-    struct mc_view old_view;
-    int status, state = 0, seen[2] = {0, 0};
-    long steps = 0, writes = 0, bytes = 0;
-    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
-    int fd = open(test_path(), O_RDONLY);
-    CHECK(fd >= 0 && fstat(fd, &info) == 0);
-    size_t len = (size_t)info.st_size;
-    const uint8_t *file = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
-    uint8_t *last = malloc(len);
-    CHECK(file != MAP_FAILED && last != NULL);
-    memcpy(last, file, len);
-    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    CHECK_OK(mc_view_open(map, &old_view, &test_error));
-    for (;;) {
-        CHECK_EQ(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
-        CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
-        if (WSTOPSIG(status) == SIGSTOP) {
-            break;
-        }
-        CHECK_EQ(WSTOPSIG(status), SIGTRAP);
-        steps++;
-        if (memcmp(last, file, len) == 0) {
-            continue;
-        }
-        for (size_t i = 0; i < len; i++) {
-            bytes += last[i] != file[i];
-        }
-        memcpy(last, file, len);
-        writes++;
-        judge_old_view(&old_view);
-        int now = judge(last, len);
-        CHECK(now >= state); /* no way back */
-        state = now;
-        seen[state]++;
-    }
-    CHECK(state == 1 && seen[0] > 10); /* it did commit, and it did write before */
-    CHECK(fstat(fd, &info) == 0 && (size_t)info.st_size == len);
-    printf("singlestep: %ld instructions, %ld of them changed the file (%ld bytes): "
-           "%d images old, %d new, 0 violations\n",
-           steps, writes, bytes, seen[0], seen[1]);
-    mc_map_release(map);
-    free(last);
-    CHECK(munmap((void *)(uintptr_t)file, len) == 0 && close(fd) == 0);
-}
-
-int main(void)
+static void child_main(const struct scenario *scenario)
 {
     struct mc_writer *writer;
-    struct mc_view view;
+    struct oracle ignored = before;
+    same_world = true; /* every run of a scenario on a file is the same */
+    if (is_about_opening(scenario)) {
+        begin_steps();
+        run_scenario(scenario, &ignored);
+    } else {
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        begin_steps();
+        run_commits(scenario, writer, &ignored);
+    }
+    _exit(0);
+}
+
+/* A generation that a reader sees now, after the one that it saw before. */
+static void go_on(uint64_t *seen, uint64_t now)
+{
+    CHECK(now >= *seen);
+    *seen = now;
+}
+
+/* Judges what a kill would leave now; returns which state it is. */
+static int judge(const struct scenario *scenario, const struct oracle *states, int count,
+                 struct readers *readers)
+{
+    if (readers->viewed) {
+        judge_old_view(&readers->view);
+    }
+    if (readers->held != NULL) {
+        go_on(&readers->held_generation, judge_reader(scenario, states, count, readers->held));
+    }
+    go_on(&readers->new_generation, judge_new_reader(scenario, states, count, copy_path));
+    return judge_next_loader(states, count, copy_path);
+}
+
+static void open_readers(struct readers *readers)
+{
+    *readers = (struct readers){0};
+    if (image.len > 0) {
+        CHECK_OK(mc_map_open(test_path(), &readers->held, &test_error));
+        readers->viewed = mc_view_open(readers->held, &readers->view, &test_error) == MC_OK;
+    }
+}
+
+/* One more instruction of the child; false: it has ended. *faults: its page faults so far. */
+static bool step(pid_t child, long *faults)
+{
     int status;
-    test_begin("singlestep");
-    options = small_options();
-    (void)snprintf(copy_path, sizeof copy_path, "%s-copy", test_path());
-    (void)atexit(remove_copy);
-    (void)signal(SIGABRT, on_abort);
-    oracle_clear(&states[0]);
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int k = 0; k < MANY; k++) {
-        put(writer, &states[0], 0, k, k);
+    struct rusage usage;
+    CHECK_EQ(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
+    CHECK(wait4(child, &status, 0, &usage) == child);
+    *faults = usage.ru_minflt + usage.ru_majflt;
+    if (WIFEXITED(status)) {
+        CHECK_EQ(WEXITSTATUS(status), 0);
+        return false;
     }
-    commit(writer);
-    for (int i = 0; i < 5; i++) { /* past the ring's length: the next commit raises the horizon */
-        CHECK_OK(mc_batch_begin(writer, &test_error));
-        put(writer, &states[0], 0, i, 100 + i);
-        commit(writer);
-    }
-    mc_writer_view(writer, &view);
-    first_generation = view.root.generation;
-    mc_writer_close(writer);
-    states[1] = states[0];
-    states[1].version[0][3] = 1000;
-    states[1].version[0][MANY] = 1001;
-    states[1].version[0][7] = ABSENT;
-    states[1].exists[1] = true;
-    states[1].version[1][1] = 1002;
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    return true;
+}
 
+static struct figures step_through(const struct scenario *scenario, const struct oracle *states,
+                                   int count, pid_t child)
+{
+    static struct watch watch;
+    const char *const names[WATCH_NAMES] = {test_path(), new_path};
+    const char *const copies[WATCH_NAMES] = {copy_path, new_copy_path};
+    struct readers readers;
+    struct figures figures = {0};
+    int status, state = 0;
+    long faults;
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    CHECK_EQ(ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_EXITKILL), 0);
+    open_readers(&readers);
+    watch_begin(&watch, child, names);
+    while (step(child, &faults)) {
+        figures.steps++;
+        if (watch_step(&watch, figures.steps, faults)) {
+            figures.changes++;
+            watch_copy(&watch, copies);
+            int now = judge(scenario, states, count, &readers);
+            CHECK(now >= state); /* no way back */
+            state = now;
+            figures.images[state > 0]++;
+        }
+    }
+    CHECK(state == count - 1 && figures.images[0] > 0); /* it did commit, and wrote before */
+    figures.bytes = watch.bytes;
+    watch_end(&watch);
+    mc_map_release(readers.held);
+    return figures;
+}
+
+/* The loader has closed the cache and said so. */
+static void check_closed(void)
+{
+    struct mc_map *map;
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_EQ(mc_map_loader(map), MC_LOADER_NONE);
+    mc_map_release(map);
+}
+
+static struct figures run(const struct scenario *scenario)
+{
+    static struct oracle states[STATES_MOST];
+    set_up(scenario);
+    int count = list_states(scenario, states);
+    restore_image(&image);
+    remove_cache(copy_path);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        child_main();
+        child_main(scenario);
     }
-    step_through(child);
-    CHECK_EQ(kill(child, SIGKILL), 0);
-    CHECK(waitpid(child, &status, 0) == child);
+    struct figures figures = step_through(scenario, states, count, child);
+    check_closed();
+    printf("  %-26s %7ld instructions, %5ld changes, %6ld bytes, images: %5ld old, %5ld new\n",
+           scenario->name, figures.steps, figures.changes, figures.bytes, figures.images[0],
+           figures.images[1]);
+    fflush(stdout);
+    return figures;
+}
+
+/* Parent and child take turns: on one processor none has to wake another. */
+static void stay_here(void)
+{
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(sched_getcpu(), &here);
+    CHECK(sched_setaffinity(0, sizeof here, &here) == 0);
+}
+
+int main(int argc, char **argv)
+{
+    /* singlestep [NAME]: only the scenarios whose name has NAME in it. */
+    struct figures sum = {0};
+    test_begin("singlestep");
+    stay_here();
+    (void)snprintf(copy_path, sizeof copy_path, "%s-copy", test_path());
+    (void)snprintf(new_path, sizeof new_path, "%s.new", test_path());
+    (void)snprintf(new_copy_path, sizeof new_copy_path, "%s.new", copy_path);
+    (void)atexit(remove_copy);
+    (void)signal(SIGABRT, on_end);
+    (void)signal(SIGTERM, on_end);
+    (void)signal(SIGINT, on_end);
+    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
+        if (argc > 1 && strstr(scenarios[i].name, argv[1]) == NULL) {
+            continue;
+        }
+        struct figures figures = run(&scenarios[i]);
+        sum.steps += figures.steps;
+        sum.changes += figures.changes;
+        sum.bytes += figures.bytes;
+        sum.images[0] += figures.images[0];
+        sum.images[1] += figures.images[1];
+    }
+    printf("singlestep: %ld instructions, %ld of them changed the file (%ld bytes): "
+           "%ld images old, %ld new, 0 violations\n",
+           sum.steps, sum.changes, sum.bytes, sum.images[0], sum.images[1]);
+    forget_image(&image);
+    CHECK(sum.steps > 0);
     return 0;
 }

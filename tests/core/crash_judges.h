@@ -1,0 +1,134 @@
+/* crash_judges.h - what must hold of a file that a killed loader left, for the scenarios of
+ * crash_scenarios.h: as readers see it, and the next loader.
+ */
+#ifndef MMAPCACHE_TEST_CRASH_JUDGES_H
+#define MMAPCACHE_TEST_CRASH_JUDGES_H
+
+#include "crash_scenarios.h"
+
+/* Whether the view shows one of the states that the scenario goes through: 0 the first, -1 none. */
+static int which_state(const struct mc_view *view, const struct oracle *states, int count)
+{
+    for (int i = count - 1; i >= 0; i--) {
+        bool equal;
+        CHECK_EQ(view_equals(view, &states[i], &equal), MC_OK);
+        if (equal) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* The states after each commit of the scenario. */
+static int list_states(const struct scenario *scenario, struct oracle *states)
+{
+    struct mc_writer *writer;
+    struct mc_view view;
+    struct oracle now = before;
+    int count = 0;
+    states[count++] = now;
+    restore_image(&image);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    for (int i = 0; i < scenario->commits; i++) {
+        run_commit(scenario, writer, &now, i);
+        states[count++] = now;
+    }
+    mc_writer_view(writer, &view);
+    CHECK(scenario->peculiarity != FILLED || view.space.limit > image.len); /* it did grow */
+    mc_writer_close(writer);
+    return count;
+}
+
+/* The status is one of the reports that somebody made, whole; a file that had one never loses it.
+ */
+static void judge_status(const struct scenario *scenario, struct mc_map *map)
+{
+    bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&
+                     scenario->peculiarity != RESIZED;
+    struct mc_loader_status status;
+    mc_map_status(map, &status);
+    int64_t confirmed = strcmp(status.state, "polling") == 0    ? 2
+                        : strcmp(status.state, "degraded") == 0 ? 1
+                                                                : 0;
+    CHECK(strcmp(status.state, status.error) == 0 && status.confirmed_at == confirmed);
+    CHECK(confirmed != 0 || (status.state[0] == '\0' && !same_file));
+}
+
+/* A reader that has the file mapped looks at the current generation: returns it, 0 for none. */
+static uint64_t judge_reader(const struct scenario *scenario, const struct oracle *states,
+                             int count, struct mc_map *map)
+{
+    struct mc_view view;
+    bool may_wait = image.len == 0 || scenario->peculiarity == DAMAGED;
+    judge_status(scenario, map);
+    enum mc_status status = mc_view_open(map, &view, &test_error);
+    if (status == MC_OK) {
+        CHECK(which_state(&view, states, count) >= 0);
+        CHECK(view.root.generation >= generation_before);
+        check_clean(&view);
+        return view.root.generation;
+    }
+    CHECK(status == MC_NOT_READY || (status == MC_CORRUPT && scenario->peculiarity == DAMAGED));
+    CHECK(status == MC_CORRUPT || may_wait || scenario->peculiarity == REBOOTED);
+    return 0;
+}
+
+/* A reader that comes after the kill: returns the generation that it sees, 0 for none. */
+static uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *states,
+                                 int count, const char *path)
+{
+    struct mc_map *map;
+    enum mc_status status = mc_map_open(path, &map, &test_error);
+    if (status == MC_NOT_READY) { /* killed before the file got its name */
+        CHECK_EQ(image.len, 0);
+        return 0;
+    }
+    CHECK_EQ(status, MC_OK);
+    uint64_t generation = judge_reader(scenario, states, count, map);
+    mc_map_release(map);
+    return generation;
+}
+
+/* The next loader: opens, finds nothing lost or leaked, and commits. Returns what it found. */
+static int judge_next_loader(const struct oracle *states, int count, const char *path)
+{
+    struct mc_writer *writer;
+    struct mc_view view;
+    CHECK_OK(mc_writer_open(path, &options, &writer, &test_error));
+    mc_writer_view(writer, &view);
+    int state = which_state(&view, states, count);
+    CHECK(state >= 0);
+    if (view.root.published_at != 0) { /* else the loader has recreated the file, and no more */
+        check_clean(&view);
+    }
+    struct oracle now = states[state];
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_range(writer, &now, 2, 40, 60, 11);
+    commit_all(writer);
+    mc_writer_view(writer, &view);
+    CHECK_EQ(which_state(&view, &now, 1), 0);
+    check_clean(&view);
+    CHECK(view.root.generation > generation_before);
+    /* What is retired is the loader's secret; after it is freed, used and free make the file. */
+    mc_writer_close(writer);
+    CHECK_OK(mc_writer_open(path, &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_range(writer, &now, 2, 60, 61, 11);
+    commit_all(writer);
+    mc_writer_view(writer, &view);
+    CHECK(view.root.used + view.root.free <= view.space.limit);
+    CHECK(view.space.limit - view.root.used - view.root.free <
+          16384); /* what this commit retired */
+    mc_writer_close(writer);
+    return state;
+}
+
+/* A view that was open before the kill. */
+static void judge_old_view(const struct mc_view *view)
+{
+    bool equal;
+    enum mc_status status = view_equals(view, &before, &equal);
+    CHECK(status == MC_EXPIRED || (status == MC_OK && equal));
+}
+
+#endif
