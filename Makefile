@@ -66,9 +66,8 @@ proof:
 fuzz:
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),1800) $(ARGS)
 
-# Real processes, killed and stopped at random; then the core's loader, instruction by instruction.
+# Real processes, killed and stopped at random.
 soak: $(VENV)/test/.installed
-	$(MAKE) -C tests/singlestep
 	$(VENV)/test/bin/python tests/soak/soak.py $(ARGS)
 
 bench: $(VENV)/bench/.installed
