@@ -19,6 +19,15 @@ static int which_state(const struct mc_view *view, const struct oracle *states, 
     return -1;
 }
 
+static uint64_t count_nodes(const struct mc_writer *writer)
+{
+    struct mc_view view;
+    struct mc_check_report report;
+    mc_writer_view(writer, &view);
+    CHECK_OK(mc_check(&view, &report, &test_error));
+    return report.nodes;
+}
+
 /* The states after each commit of the scenario. */
 static int list_states(const struct scenario *scenario, struct oracle *states)
 {
@@ -29,12 +38,14 @@ static int list_states(const struct scenario *scenario, struct oracle *states)
     states[count++] = now;
     restore_image(&image);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    uint64_t nodes = scenario->peculiarity == DEEP ? count_nodes(writer) : 0;
     for (int i = 0; i < scenario->commits; i++) {
         run_commit(scenario, writer, &now, i);
         states[count++] = now;
     }
     mc_writer_view(writer, &view);
     CHECK(scenario->peculiarity != FILLED || view.space.limit > image.len); /* it did grow */
+    CHECK(scenario->peculiarity != DEEP || count_nodes(writer) == nodes + 1);
     mc_writer_close(writer);
     return count;
 }

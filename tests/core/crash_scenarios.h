@@ -229,9 +229,11 @@ static void do_grow(struct mc_writer *writer, struct oracle *oracle)
     put_range(writer, oracle, 0, 20, 22, 6);
 }
 
-/* Keys whose hashes begin with the same six bits, which a root node cannot tell apart: more than
- * one page holds. Found once for each file, by whoever runs the scenario first. */
-#define DEEP_KEYS 52
+/* Keys whose hashes begin with the same six bits, which a root node cannot tell apart. Their page
+ * becomes larger with each bit that it splits by in vain; at the 144th key it hangs below a node of
+ * its own. Found once for each file, by whoever runs the scenario first. */
+#define DEEP_KEYS 146
+#define DEEP_KEYS_BEFORE 142
 static const int *deep_keys(const struct mc_writer *writer)
 {
     static int keys[DEEP_KEYS];
@@ -253,7 +255,7 @@ static const int *deep_keys(const struct mc_writer *writer)
 static void do_deepen(struct mc_writer *writer, struct oracle *oracle)
 {
     const int *keys = deep_keys(writer);
-    for (int i = 0; i < DEEP_KEYS; i++) { /* the page splits up to the root's limit, then a node */
+    for (int i = DEEP_KEYS_BEFORE; i < DEEP_KEYS; i++) {
         put_filler(writer, keys[i], 40);
     }
     put_range(writer, oracle, 0, 20, 22, 6);
@@ -271,6 +273,7 @@ struct scenario {
         RESIZED,  /* the loader asks for another max_size: a successor is built */
         DAMAGED,  /* the last root is damaged, and the loader may recreate */
         REBOOTED, /* the file names another boot of the machine */
+        DEEP,     /* a page is about to hang below a second node */
         KILLED,   /* the last loader was killed in the middle of a batch */
     } peculiarity;
 };
@@ -286,7 +289,7 @@ static const struct scenario scenarios[] = {
     {"drop", 3, 1, do_drop, 0, PLAIN},
     {"replace", 3, 1, do_replace, 0, PLAIN},
     {"page split, node growth", 3, 1, do_split, 0, PLAIN},
-    {"deeper table", 3, 1, do_deepen, 0, PLAIN},
+    {"deeper table", 3, 1, do_deepen, 0, DEEP},
     {"new collection", 3, 1, do_create_collection, 0, PLAIN},
     {"the loader's state", 3, 1, do_state, 0, PLAIN},
     {"the loader's state alone", 3, 1, do_state_alone, 0, PLAIN},
@@ -344,6 +347,16 @@ static void fill_file(struct mc_writer *writer)
     }
 }
 
+static void fill_page(struct mc_writer *writer)
+{
+    const int *keys = deep_keys(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int i = 0; i < DEEP_KEYS_BEFORE; i++) {
+        put_filler(writer, keys[i], 40);
+    }
+    commit_all(writer);
+}
+
 static void change_image(uint64_t at)
 {
     CHECK(image.bytes != NULL && at < image.len);
@@ -386,6 +399,8 @@ static void set_up(const struct scenario *scenario)
         }
         if (scenario->peculiarity == FILLED) {
             fill_file(writer);
+        } else if (scenario->peculiarity == DEEP) {
+            fill_page(writer);
         }
         mc_writer_report(writer, "polling", "polling", NULL, 2);
         mc_writer_view(writer, &view);

@@ -59,7 +59,8 @@ static void on_end(int number)
  * opened as "open and close" does it, and begin after that. */
 static bool is_about_opening(const struct scenario *scenario)
 {
-    bool ordinary = scenario->peculiarity == PLAIN || scenario->peculiarity == FILLED;
+    enum peculiarity how = scenario->peculiarity;
+    bool ordinary = how == PLAIN || how == FILLED || how == DEEP;
     return !ordinary || scenario->setup_commits == 0 || scenario->commits == 0;
 }
 
