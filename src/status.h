@@ -37,9 +37,13 @@ struct mc_error {
     char text[320]; /* a sentence that says what is wrong and what to do */
 };
 
-/* Fills *err (may be NULL) with a status and a printf-formatted sentence; returns the status. */
-__attribute__((format(printf, 3, 4))) static inline enum mc_status
-mc_fail(struct mc_error *err, enum mc_status status, const char *format, ...)
+/* Fills *err (may be NULL) with a status and a printf-formatted sentence; the value is the status.
+ * A macro around the function, so that a reader of the caller, the compiler too, sees what it is.
+ */
+#define mc_fail(err, status, ...) (mc_error_fill((err), (status), __VA_ARGS__), (status))
+
+__attribute__((format(printf, 3, 4))) static inline void
+mc_error_fill(struct mc_error *err, enum mc_status status, const char *format, ...)
 {
     if (err != NULL) {
         va_list args;
@@ -48,7 +52,6 @@ mc_fail(struct mc_error *err, enum mc_status status, const char *format, ...)
         (void)vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
     }
-    return status;
 }
 
 #endif
