@@ -96,6 +96,20 @@ static inline enum mc_status state_equals(const struct mc_view *view, const stru
     return status == MC_EXPIRED ? status : MC_OK;
 }
 
+/* Looks for document `k` and copies it, unless it is larger than any. The status is not settled. */
+static inline enum mc_status find_document(const struct mc_view *view, uint64_t root, int k,
+                                           struct mc_hit *hit, uint8_t got[DOCUMENT_MOST])
+{
+    struct mc_key key;
+    mc_key_from_int64(k, &key);
+    key.hash = mc_view_hash(view, &key);
+    enum mc_status status = mc_find(view, root, &key, hit);
+    if (status == MC_OK && hit->value_len <= DOCUMENT_MOST) {
+        mc_copy(got, hit->value, hit->value_len);
+    }
+    return status;
+}
+
 /* Whether what the view answers is what the oracle says. Every answer is settled: MC_EXPIRED as
  * soon as one is not valid. */
 static inline enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle,
@@ -116,15 +130,8 @@ static inline enum mc_status view_equals(const struct mc_view *view, const struc
         *equal &= (status == MC_OK) == oracle->exists[c];
         for (int k = 0; k < KEYS; k++) {
             uint8_t expected[DOCUMENT_MOST], got[DOCUMENT_MOST];
-            struct mc_key key;
             struct mc_hit hit;
-            mc_key_from_int64(k, &key);
-            key.hash = mc_view_hash(view, &key);
-            status = mc_find(view, collection.root, &key, &hit);
-            if (status == MC_OK && hit.value_len <= sizeof got) {
-                mc_copy(got, hit.value, hit.value_len);
-            }
-            status = mc_view_settle(view, status);
+            status = mc_view_settle(view, find_document(view, collection.root, k, &hit, got));
             if (status == MC_EXPIRED) {
                 return status;
             }

@@ -102,14 +102,8 @@ static unsigned read_zeroed(const struct mc_view *view, uint64_t root, uint64_t 
     unsigned found = 0, absent = 0;
     for (int k = 0; k < KEYS; k++) {
         uint8_t expected[DOCUMENT_MOST], got[DOCUMENT_MOST];
-        struct mc_key key;
         struct mc_hit hit;
-        mc_key_from_int64(k, &key);
-        key.hash = mc_view_hash(view, &key);
-        enum mc_status status = mc_find(view, root, &key, &hit);
-        if (status == MC_OK && hit.value_len <= sizeof got) {
-            mc_copy(got, hit.value, hit.value_len);
-        }
+        enum mc_status status = find_document(view, root, k, &hit, got);
         status = mc_view_settle_value(view, &hit, status);
         CHECK(status != MC_ABSENT || absent++ == 0); /* its key was cut off */
         CHECK(status <= MC_ABSENT || status == MC_CORRUPT || status == MC_EXPIRED);

@@ -13,21 +13,12 @@
 #ifndef MMAPCACHE_FUZZ_MEMORY_REGION_H
 #define MMAPCACHE_FUZZ_MEMORY_REGION_H
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "demand.h"
 #include "format.h"
 #include "region.h"
-
-#define DEMAND(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 #define MEMORY_FILES 2u             /* a cache and its successor */
 #define MEMORY_MOST (4 * MC_EXTENT) /* bytes of a file: the file system is full then */
