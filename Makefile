@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-C_FILES := $(wildcard src/*.c src/*.h tests/*/*.c tests/*/*.h)
-SOURCES := setup.py pyproject.toml $(wildcard src/*.c src/*.h)
+C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
 .PHONY: proof fuzz help demo test lint analyze format core-test pytest sanitize debug-leaks soak \
 	bench clean

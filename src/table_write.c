@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "arena.h"
 #include "hash.h"
 #include "mutant.h"
 #include "table.h"

@@ -7,6 +7,8 @@
  */
 #include <string.h>
 
+#include "arena.h"
+#include "buddy.h"
 #include "faults.h"
 #include "harness.h"
 #include "table_ref.h"
