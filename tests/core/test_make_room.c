@@ -1,5 +1,5 @@
-/* test_make_room.c - where room for a batch comes from, in which order, by a clock that the test moves.
- */
+/* test_make_room.c - where room for a batch comes from, in which order, by a clock that the test
+ * moves. */
 #include "faults.h"
 #include "store_support.h"
 
