@@ -1,14 +1,8 @@
-/* region.c - see region.h. Every system call of the core is in this file.
+/* region.c - see region.h.
  *
  * Growth. A mapping is made once, at the maximum; the file behind it grows by fallocate only, and
  * no byte of it is used before posix_fallocate has said that all of it is there: on a full tmpfs a
  * hole would be a SIGBUS for whoever touches it first.
- *
- * Locking. flock and the open-file-description lock belong to the open file description, which a
- * forked child shares: as long as the child has the descriptor open, the parent's death would not
- * free the lock. So every held lock is on a list, and a handler of pthread_atfork closes the
- * descriptors in the child. It runs for every fork() of libc, also where Python's own fork hooks do
- * not, as under uWSGI.
  */
 #define _GNU_SOURCE
 #include "region.h"
@@ -16,9 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -28,7 +20,9 @@
 
 #include "format.h"
 #include "guard.h"
+#include "lock.h"
 #include "mutant.h"
+#include "os.h"
 
 /* Newer than the headers of the oldest systems that we build on. */
 #ifndef MADV_POPULATE_READ
@@ -45,19 +39,6 @@
 #endif
 
 #define SMALL_PAGE 4096 /* bytes: no kernel that runs this has a smaller one */
-
-static enum mc_status os_error(struct mc_error *err, const char *doing, const char *path)
-{
-    int number = errno;
-    char reason[96];
-    const char *text = strerror_r(number, reason, sizeof reason);
-    (void)mc_fail(err, MC_OS, "%s%s%s: %s", doing, path != NULL ? " " : "",
-                  path != NULL ? path : "", text);
-    if (err != NULL) {
-        err->os_errno = number;
-    }
-    return MC_OS;
-}
 
 /* Whether a call failed for want of something that this process or the machine may have again. */
 static bool is_shortage(int number)
@@ -115,10 +96,10 @@ enum mc_status mc_region_open(const char *path, bool writable, struct mc_region 
         return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
     }
     if (fd < 0) {
-        return os_error(err, "cannot open", path);
+        return mc_os_error(err, "cannot open", path);
     }
     if (fstat(fd, &file) != 0) {
-        (void)os_error(err, "cannot stat", path);
+        (void)mc_os_error(err, "cannot stat", path);
         mc_region_close(out);
         return MC_OS;
     }
@@ -136,7 +117,7 @@ enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error 
     struct stat file;
     *out = (struct mc_region){.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
     if (out->fd < 0 || fstat(out->fd, &file) != 0) {
-        (void)os_error(err, "cannot use the anonymous cache's descriptor", NULL);
+        (void)mc_os_error(err, "cannot use the anonymous cache's descriptor", NULL);
         mc_region_close(out);
         return MC_OS;
     }
@@ -151,10 +132,10 @@ enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_regio
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     *out = (struct mc_region){.fd = fd, .writable = true};
     if (fd < 0) {
-        return os_error(err, "cannot create", path);
+        return mc_os_error(err, "cannot create", path);
     }
     if (fchmod(fd, mode) != 0 || fstat(fd, &file) != 0) { /* fchmod: the umask had its say */
-        (void)os_error(err, "cannot set the mode of", path);
+        (void)mc_os_error(err, "cannot set the mode of", path);
         mc_region_close(out);
         return MC_OS;
     }
@@ -172,7 +153,7 @@ enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error
     }
     *out = (struct mc_region){.fd = fd, .writable = true};
     if (fd < 0 || fstat(fd, &file) != 0) {
-        (void)os_error(err, "cannot create an anonymous file", NULL);
+        (void)mc_os_error(err, "cannot create an anonymous file", NULL);
         mc_region_close(out);
         return MC_OS;
     }
@@ -185,7 +166,7 @@ enum mc_status mc_region_seal(struct mc_region *region, struct mc_error *err)
     int seals = F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE;
     if (fcntl(region->fd, F_ADD_SEALS, seals) != 0 &&
         fcntl(region->fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) { /* Linux < 5.1: no FUTURE_WRITE */
-        return os_error(err, "cannot seal the anonymous file", NULL);
+        return mc_os_error(err, "cannot seal the anonymous file", NULL);
     }
     return MC_OK;
 }
@@ -195,7 +176,7 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 {
     ssize_t got = pread(region->fd, to, len, 0);
     if (got < 0) {
-        return os_error(err, "cannot read the cache file", NULL);
+        return mc_os_error(err, "cannot read the cache file", NULL);
     }
     if ((size_t)got < len) {
         return mc_fail(err, MC_FORMAT, "the file is too short to be a cache");
@@ -211,16 +192,17 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     uint8_t *space =
         mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (space == MAP_FAILED) {
-        return os_error(err,
-                        "cannot reserve address space for the cache (is RLIMIT_AS, ulimit -v, too "
-                        "small for its maximum size?)",
-                        NULL);
+        return mc_os_error(
+            err,
+            "cannot reserve address space for the cache (is RLIMIT_AS, ulimit -v, too "
+            "small for its maximum size?)",
+            NULL);
     }
     uint8_t *base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
     int protection = region->writable ? PROT_READ | PROT_WRITE : PROT_READ;
     if (mmap(base, wanted, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, region->fd, 0) ==
         MAP_FAILED) {
-        (void)os_error(err, "cannot map the cache file", NULL);
+        (void)mc_os_error(err, "cannot map the cache file", NULL);
         (void)munmap(space, reserved);
         return MC_OS;
     }
@@ -255,7 +237,7 @@ static enum mc_status allocate(struct mc_region *region, uint64_t from, uint64_t
     }
     if (result != 0) {
         errno = result;
-        return os_error(err, "cannot grow the cache file", NULL);
+        return mc_os_error(err, "cannot grow the cache file", NULL);
     }
     return MC_OK;
 }
@@ -314,7 +296,7 @@ enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err
     mc_region_measure(region);
     uint64_t len = region->file_size < region->map_size ? region->file_size : region->map_size;
     if (madvise(region->base, len, MADV_POPULATE_READ) != 0) {
-        return os_error(err, "cannot populate the mapping", NULL);
+        return mc_os_error(err, "cannot populate the mapping", NULL);
     }
     return MC_OK;
 }
@@ -322,7 +304,7 @@ enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err
 enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_error *err)
 {
     if (msync(region->base, len, MS_SYNC) != 0 || fsync(region->fd) != 0) {
-        return os_error(err, "cannot write the cache to its disk", NULL);
+        return mc_os_error(err, "cannot write the cache to its disk", NULL);
     }
     return MC_OK;
 }
@@ -349,7 +331,7 @@ bool mc_region_is_at(const struct mc_region *region, const char *path)
 enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err)
 {
     if (rename(from, to) != 0) {
-        return os_error(err, "cannot put the new cache file at", to);
+        return mc_os_error(err, "cannot put the new cache file at", to);
     }
     return MC_OK;
 }
@@ -359,145 +341,20 @@ void mc_file_remove(const char *path)
     (void)unlink(path);
 }
 
-/* ---- the writer's locks ---- */
-
-struct mc_lock {
-    int fd;
-    struct mc_lock *next;
-};
-
-static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct mc_lock *held; /* guarded by held_mutex */
-static bool handles_forks;   /* guarded by held_mutex */
-
-static void before_fork(void)
-{
-    (void)pthread_mutex_lock(&held_mutex);
-}
-
-static void after_fork_in_parent(void)
-{
-    (void)pthread_mutex_unlock(&held_mutex);
-}
-
-static void after_fork_in_child(void)
-{
-    struct mc_lock *first = MC_MUTANT_IS(504) ? NULL : held; /* 504: the child holds it too */
-    for (struct mc_lock *lock = first; lock != NULL; lock = lock->next) {
-        (void)close(lock->fd);
-        lock->fd = -1;
-    }
-    held = NULL;
-    (void)pthread_mutex_unlock(&held_mutex);
-}
-
-/* Puts the lock on the list. False, for want of memory, when a child could not be kept from holding
- * it too. */
-static bool hold(struct mc_lock *lock)
-{
-    (void)pthread_mutex_lock(&held_mutex);
-    handles_forks = handles_forks ||
-                    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
-    bool holds = handles_forks;
-    if (holds) {
-        lock->next = held;
-        held = lock;
-    }
-    (void)pthread_mutex_unlock(&held_mutex);
-    return holds;
-}
-
-/* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
-static bool is_at(int fd, const char *path)
-{
-    struct stat locked, named;
-    return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_dev == named.st_dev &&
-           locked.st_ino == named.st_ino;
-}
-
-/* flock keeps a second loader out; an open-file-description lock beside it lets anybody ask without
- * taking anything. */
-static enum mc_status lock_descriptor(int fd, const char *path, struct mc_error *err)
-{
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        return errno == EWOULDBLOCK
-                   ? mc_fail(err, MC_LOCKED,
-                             "another loader holds %s: one writes a cache at a time; stop it, or "
-                             "give timeout= to wait for it",
-                             path)
-                   : os_error(err, "cannot lock", path);
-    }
-    if (!is_at(fd, path)) {
-        return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
-    }
-    (void)fcntl(fd, F_OFD_SETLK, &whole);
-    return MC_OK;
-}
-
-/* Locks what `fd` opened for this alone, and takes it over: it is closed on failure too. */
-static enum mc_status take(int fd, const char *path, struct mc_lock **out, struct mc_error *err)
-{
-    struct mc_lock *lock = malloc(sizeof *lock);
-    enum mc_status status = lock != NULL ? lock_descriptor(fd, path, err) : mc_no_memory(err);
-    if (status == MC_OK) {
-        lock->fd = fd;
-        status = hold(lock) ? MC_OK : mc_no_memory(err);
-    }
-    if (status != MC_OK) {
-        (void)close(fd);
-        free(lock);
-        return status;
-    }
-    *out = lock;
-    return MC_OK;
-}
-
-enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
-                            struct mc_error *err)
-{
-    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (fd < 0) {
-        return os_error(err, "cannot open the lock file", path);
-    }
-    (void)fchmod(fd, mode); /* the umask had its say; another uid may be the next loader's */
-    return take(fd, path, out, err);
-}
-
-bool mc_lock_is_ours(const struct mc_lock *lock)
-{
-    return lock->fd >= 0; /* the fork handler closed the child's */
-}
-
-void mc_lock_release(struct mc_lock *lock)
-{
-    (void)pthread_mutex_lock(&held_mutex);
-    for (struct mc_lock **link = &held; *link != NULL; link = &(*link)->next) {
-        if (*link == lock) {
-            *link = lock->next;
-            (void)close(lock->fd);
-            break;
-        }
-    }
-    (void)pthread_mutex_unlock(&held_mutex);
-    free(lock);
-}
-
 enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err)
 {
     char own[32];
     (void)snprintf(own, sizeof own, "/proc/self/fd/%d", region->fd);
     int fd = open(own, O_RDWR | O_CLOEXEC); /* a file description of its own carries the lock */
     if (fd < 0) {
-        return os_error(err, "cannot reopen the cache file", own);
+        return mc_os_error(err, "cannot reopen the cache file", own);
     }
-    return take(fd, path != NULL ? path : own, &region->lock, err);
+    return mc_lock_descriptor(fd, path != NULL ? path : own, &region->lock, err);
 }
 
 bool mc_region_is_locked(const struct mc_region *region)
 {
-    struct flock question = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fcntl(region->fd, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
+    return mc_lock_is_held(region->fd);
 }
 
 /* ---- waiting, time, identity ---- */
@@ -537,7 +394,7 @@ uint32_t mc_process(void)
 enum mc_status mc_random(void *to, size_t len, struct mc_error *err)
 {
     if (getrandom(to, len, 0) != (ssize_t)len) { /* up to 256 bytes come whole or not at all */
-        return os_error(err, "cannot get random bytes", NULL);
+        return mc_os_error(err, "cannot get random bytes", NULL);
     }
     return MC_OK;
 }
@@ -549,10 +406,11 @@ enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     memset(id, 0, 16);
     if (fd < 0) {
-        return is_shortage(errno) ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
+        return is_shortage(errno) ? mc_os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     }
     ssize_t got = read(fd, text, sizeof text);
-    enum mc_status status = got < 0 ? os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
+    enum mc_status status =
+        got < 0 ? mc_os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
     (void)close(fd);
     for (ssize_t i = 0; i < got && nibbles < 32; i++) {
         if (text[i] != '-') { /* a digit, in lower case */

@@ -1,5 +1,5 @@
-/* region.h - the operating system: files, mappings, locks, futexes, clocks. Nothing else includes
- * its headers, nothing here knows what the bytes mean.
+/* region.h - the operating system: files, mappings, futexes, clocks. Nothing here knows what the
+ * bytes mean.
  */
 #ifndef MMAPCACHE_REGION_H
 #define MMAPCACHE_REGION_H
@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lock.h"
 #include "shm.h"
 #include "status.h"
 
@@ -84,24 +85,7 @@ bool mc_region_is_at(const struct mc_region *region, const char *path);
 enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err);
 void mc_file_remove(const char *path);
 
-/* ---- the writer's locks ---- */
-
-/* Held from open to close or to the death of the process, whichever comes first; a forked child's
- * copy of the descriptor is closed in the child before fork returns there. The lock at a path of
- * its own covers creating and replacing, when there is no cache file yet or there are two; the lock
- * on the file itself holds where somebody removed the other's, and tells readers who is alive. */
-struct mc_lock;
-
-/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS, MC_NOMEM.
- */
-enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
-                            struct mc_error *err);
-
-/* False in a child of the process that took it. */
-bool mc_lock_is_ours(const struct mc_lock *lock);
-
-/* NULL is harmless. */
-void mc_lock_release(struct mc_lock *lock);
+/* ---- the lock on the file itself ---- */
 
 /* Takes the lock on the writable region's own file, until the region is closed. `path` is where it
  * has to be, NULL for an anonymous one. MC_LOCKED, MC_OS, MC_NOMEM. */

@@ -3,8 +3,8 @@
  *
  * What a hostile file does to the core depends on its bytes alone, and making, mapping and freeing
  * a real one costs ten times what all of the reading does. So the fuzzers have the core's system in
- * here, and everything above it is the core as it is. A program that includes this file links
- * neither region.c nor guard.c.
+ * here, and everything above it is the core as it is. A program that includes this file links none
+ * of region.c, lock.c, os.c and guard.c.
  *
  * Nothing past a file's end can be accessed: where a real reader would get the guard's zeros, this
  * one dies. Time, random bytes and the boot are always the same, so that an input is all that a run
