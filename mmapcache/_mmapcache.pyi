@@ -61,6 +61,7 @@ def open(  # noqa: A001 - mmapcache.open
     codec_options: _CodecOptions | None = None,
     front_bytes: _Size = 16777216,
     front_entries: _Size = 16384,
+    owner: int | str | None = None,
 ) -> Cache: ...
 def json_default(value: object, /) -> Any: ...
 

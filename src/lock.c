@@ -20,8 +20,11 @@
 #include "mutant.h"
 #include "os.h"
 
+#define MODE 0600 /* of a lock file: who can open it can lock it, and no loader would start */
+
 struct mc_lock {
     int fd;
+    bool obstructed;
     struct mc_lock *next;
 };
 
@@ -50,9 +53,9 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
-/* Puts the lock on the list. False, for want of memory, when a child could not be kept from holding
+/* Puts the lock on the list that children are kept from. False, for want of memory, when a child could not be kept from holding
  * it too. */
-static bool hold(struct mc_lock *lock)
+static bool enlist(struct mc_lock *lock)
 {
     (void)pthread_mutex_lock(&held_mutex);
     handles_forks = handles_forks ||
@@ -67,65 +70,143 @@ static bool hold(struct mc_lock *lock)
 }
 
 /* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
-static bool is_at(int fd, const char *path)
+static enum mc_status check_place(int fd, const char *path, struct mc_error *err)
 {
     struct stat locked, named;
-    return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_dev == named.st_dev &&
-           locked.st_ino == named.st_ino;
+    bool there = fstat(fd, &locked) == 0 && stat(path, &named) == 0 &&
+                 locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
+    return there ? MC_OK
+                 : mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again",
+                           path);
 }
 
-/* flock keeps a second loader out; an open-file-description lock beside it lets anybody ask without
- * taking anything. */
-static enum mc_status lock_whole(int fd, const char *path, struct mc_error *err)
+static enum mc_status is_taken(const char *path, struct mc_error *err)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        return errno == EWOULDBLOCK
-                   ? mc_fail(err, MC_LOCKED,
-                             "another loader holds %s: one writes a cache at a time; stop it, or "
-                             "give timeout= to wait for it",
-                             path)
-                   : mc_os_error(err, "cannot lock", path);
-    }
-    if (!is_at(fd, path)) {
-        return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
-    }
-    (void)fcntl(fd, F_OFD_SETLK, &whole);
-    return MC_OK;
+    return mc_fail(err, MC_LOCKED,
+                   "another loader holds %s: one writes a cache at a time; stop it, or "
+                   "give timeout= to wait for it",
+                   path);
 }
 
-enum mc_status mc_lock_descriptor(int fd, const char *path, struct mc_lock **out,
-                                  struct mc_error *err)
+/* Puts what is known of the lock on the list. `fd` is taken over: it is closed on failure too. */
+static enum mc_status hold(int fd, bool obstructed, struct mc_lock **out, struct mc_error *err)
 {
     struct mc_lock *lock = malloc(sizeof *lock);
-    enum mc_status status = lock != NULL ? lock_whole(fd, path, err) : mc_no_memory(err);
-    if (status == MC_OK) {
-        lock->fd = fd;
-        status = hold(lock) ? MC_OK : mc_no_memory(err);
+    if (lock != NULL) {
+        *lock = (struct mc_lock){.fd = fd, .obstructed = obstructed};
     }
-    if (status != MC_OK) {
+    if (lock == NULL || !enlist(lock)) {
         (void)close(fd);
         free(lock);
-        return status;
+        return mc_no_memory(err);
     }
     *out = lock;
     return MC_OK;
 }
 
-enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
-                            struct mc_error *err)
+/* What is at a lock's path, if not a file of ours: it could not be opened, or must not be used. A
+ * lock that others may open can be held by them, and no loader would start any more. */
+static enum mc_status is_in_the_way(const char *path, int number, struct mc_error *err)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (fd < 0) {
+    static const char *const cure =
+        "remove it, and keep the cache in a directory that only its loader may write";
+    struct stat file;
+    if (lstat(path, &file) != 0 || (S_ISREG(file.st_mode) && file.st_uid == geteuid())) {
+        errno = number;
         return mc_os_error(err, "cannot open the lock file", path);
     }
-    (void)fchmod(fd, mode); /* the umask had its say; another uid may be the next loader's */
-    return mc_lock_descriptor(fd, path, out, err);
+    if (S_ISREG(file.st_mode)) {
+        (void)mc_fail(
+            err, MC_OS,
+            "the lock file %s belongs to uid %u, and this loader runs as uid %u: run it as "
+            "the owner, or %s",
+            path, (unsigned)file.st_uid, (unsigned)geteuid(), cure);
+    } else {
+        (void)mc_fail(err, MC_OS,
+                      "%s is not a regular file, and the loader's lock has to be one: %s", path,
+                      cure);
+    }
+    if (err != NULL) {
+        err->os_errno = number;
+    }
+    return MC_OS;
 }
 
+/* The lock file, open and for us alone, or a negative number. */
+static int open_lock_file(const char *path, struct mc_error *err)
+{
+    struct stat file;
+    /* O_NONBLOCK: as in mc_region_open. */
+    int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    int fd = mc_os_open(path, flags, MODE);
+    if (fd < 0) {
+        (void)is_in_the_way(path, errno, err);
+        return -1;
+    }
+    if (fstat(fd, &file) != 0) {
+        (void)mc_os_error(err, "cannot stat", path);
+    } else if (!S_ISREG(file.st_mode) ||
+               (file.st_uid != geteuid() && !MC_MUTANT_IS(508))) { /* 508: anybody's */
+        (void)is_in_the_way(path, EEXIST, err);
+    } else if ((file.st_mode & 077) != 0 && fchmod(fd, MODE) != 0) { /* an older version's */
+        (void)mc_os_error(err, "cannot set the mode of", path);
+    } else {
+        return fd;
+    }
+    (void)close(fd);
+    return -1;
+}
+
+enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err)
+{
+    enum mc_status status;
+    int fd = open_lock_file(path, err);
+    if (fd < 0) {
+        return MC_OS;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        status = check_place(fd, path, err);
+    } else {
+        status = errno == EWOULDBLOCK ? is_taken(path, err) : mc_os_error(err, "cannot lock", path);
+    }
+    if (status != MC_OK) {
+        (void)close(fd);
+        return status;
+    }
+    return hold(fd, false, out, err);
+}
+
+/* A write lock of the open file description, for which the file must be open for writing: workers
+ * cannot take it, whereas anybody who may read a file can flock it. */
+enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, struct mc_error *err)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    enum mc_status status = MC_OK;
+    bool locked = fcntl(fd, F_OFD_SETLK, &whole) == 0;
+    if (!locked && errno != EAGAIN && errno != EACCES) {
+        status = mc_os_error(err, "cannot lock", path);
+    } else if (!locked && (mc_lock_is_held(fd) || MC_MUTANT_IS(509))) { /* 509: whatever lock */
+        status = is_taken(path, err);
+    } else {
+        status = check_place(fd, path, err);
+    }
+    if (status != MC_OK) {
+        (void)close(fd);
+        return status;
+    }
+    return hold(fd, !locked, out, err);
+}
+
+bool mc_lock_is_obstructed(const struct mc_lock *lock)
+{
+    return lock->obstructed;
+}
+
+/* A read lock, which is what is asked for, has only write locks to fear. */
 bool mc_lock_is_held(int fd)
 {
-    struct flock question = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock question = {.l_type = MC_MUTANT_IS(510) ? F_WRLCK : F_RDLCK, /* 510: any lock */
+                             .l_whence = SEEK_SET};
     return fcntl(fd, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
 }
 

@@ -3,7 +3,6 @@
 #define MMAPCACHE_LOCK_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "status.h"
 
@@ -13,23 +12,27 @@
  * on the file itself holds where somebody removed the other's, and tells readers who is alive. */
 struct mc_lock;
 
-/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS, MC_NOMEM.
- */
-enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
-                            struct mc_error *err);
+/* Takes the lock at `path`, creating the file if needed, for its owner alone; never waits.
+ * MC_LOCKED. MC_OS: something else is at the path; the sentence says what to do. MC_NOMEM. */
+enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err);
+
+/* Locks the cache file that `fd` opened for writing, for this alone, and takes fd over: it is closed
+ * on failure too. `path` is where that file has to be. Whoever may read the file can put a read lock
+ * on it: that keeps the lock from being taken, and is no failure: see mc_lock_is_obstructed.
+ * MC_LOCKED: another loader has it. MC_OS, MC_NOMEM. */
+enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, struct mc_error *err);
+
+/* Whether a reader's lock was in the way of mc_lock_file: the file is ours by the other lock only,
+ * and nobody sees a loader. */
+bool mc_lock_is_obstructed(const struct mc_lock *lock);
+
+/* Whether a loader holds the lock on the file behind fd. Takes nothing, keeps nobody out. */
+bool mc_lock_is_held(int fd);
 
 /* False in a child of the process that took it. */
 bool mc_lock_is_ours(const struct mc_lock *lock);
 
 /* NULL is harmless. */
 void mc_lock_release(struct mc_lock *lock);
-
-/* Locks what `fd` opened for this alone, and takes it over: it is closed on failure too. `path` is
- * where that file has to be. MC_LOCKED, MC_OS, MC_NOMEM. */
-enum mc_status mc_lock_descriptor(int fd, const char *path, struct mc_lock **out,
-                                  struct mc_error *err);
-
-/* Whether somebody holds the lock on the file behind fd. Takes nothing, keeps nobody out. */
-bool mc_lock_is_held(int fd);
 
 #endif

@@ -3,7 +3,13 @@
 #include "os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "mutant.h"
+
+#define STANDARD_STREAMS 3 /* descriptors: input, output, errors */
 
 enum mc_status mc_os_error(struct mc_error *err, const char *doing, const char *path)
 {
@@ -16,4 +22,25 @@ enum mc_status mc_os_error(struct mc_error *err, const char *doing, const char *
         err->os_errno = number;
     }
     return MC_OS;
+}
+
+int mc_os_duplicate(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, STANDARD_STREAMS);
+}
+
+int mc_os_raise(int fd)
+{
+    if (fd < 0 || fd >= STANDARD_STREAMS || MC_MUTANT_IS(507)) { /* 507: any number will do */
+        return fd;
+    }
+    int raised = mc_os_duplicate(fd), number = errno;
+    (void)close(fd);
+    errno = number;
+    return raised;
+}
+
+int mc_os_open(const char *path, int flags, uint32_t mode)
+{
+    return mc_os_raise(open(path, flags | O_CLOEXEC, mode));
 }

@@ -10,11 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,10 +56,34 @@ static void remember(struct mc_region *region, const struct stat *file)
     region->file_size = (uint64_t)file->st_size;
     region->device = file->st_dev;
     region->inode = file->st_ino;
+    region->owner = file->st_uid;
 }
 
-static enum mc_status check_safe(const struct stat *file, bool writable, const char *path,
-                                 struct mc_error *err)
+/* Who owns a file can change it at any time, whatever its mode. So a loader fills no file of another
+ * user, even as root: in a directory like /dev/shm anybody may have put one there. */
+static enum mc_status check_owner(uint32_t uid, bool writable, int64_t owner, const char *path,
+                                  struct mc_error *err)
+{
+    uint32_t self = geteuid();
+    if (writable && uid != self && !MC_MUTANT_IS(511)) { /* 511: root fills whatever it finds */
+        return mc_fail(err, MC_FORMAT,
+                       "%s belongs to uid %u, and this loader runs as uid %u: run it as the owner, "
+                       "or remove the file and use a directory that only the loader may write",
+                       path, uid, self);
+    }
+    if (!writable && uid != self && uid != 0 && uid != owner && !MC_MUTANT_IS(512)) { /* 512 */
+        return mc_fail(
+            err, MC_FORMAT,
+            "%s belongs to uid %u, and only caches of root and of one's own uid, here "
+            "%u, are trusted: if the loader runs as that user, say owner=%u (--owner %u); "
+            "if not, remove the file",
+            path, uid, self, uid, uid);
+    }
+    return MC_OK;
+}
+
+static enum mc_status check_safe(const struct stat *file, bool writable, int64_t owner,
+                                 const char *path, struct mc_error *err)
 {
     if (!S_ISREG(file->st_mode)) {
         return mc_fail(err, MC_FORMAT, "%s is not a regular file: a cache must be one", path);
@@ -67,22 +94,25 @@ static enum mc_status check_safe(const struct stat *file, bool writable, const c
                        "chmod o-w it, or remove it and load again",
                        path);
     }
-    if (writable && geteuid() != 0 && file->st_uid != geteuid()) {
-        return mc_fail(err, MC_FORMAT,
-                       "%s belongs to uid %u, and this loader runs as uid %u: run it as the owner, "
-                       "or remove the file",
-                       path, (unsigned)file->st_uid, (unsigned)geteuid());
-    }
-    return MC_OK;
+    return check_owner(file->st_uid, writable, owner, path, err);
 }
 
-enum mc_status mc_region_open(const char *path, bool writable, struct mc_region *out,
+/* On overlayfs, opening for writing makes a copy of what was in a lower layer. Who has the lower one
+ * open stays with it, and device and inode are the same for both. */
+static bool is_overlaid(int fd)
+{
+    struct statfs system;
+    return fstatfs(fd, &system) == 0 && system.f_type == OVERLAYFS_SUPER_MAGIC &&
+           !MC_MUTANT_IS(513); /* 513: the copy will do */
+}
+
+enum mc_status mc_region_open(const char *path, bool writable, int64_t owner, struct mc_region *out,
                               struct mc_error *err)
 {
     struct stat file;
     /* O_NONBLOCK: a FIFO at this path must be refused, not waited for. */
-    int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    int fd = open(path, flags);
+    int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    int fd = mc_os_open(path, flags, 0);
     *out = (struct mc_region){.fd = fd, .writable = writable};
     if (fd < 0 && errno == ENOENT) {
         return mc_fail(err, MC_NOT_READY, "there is no cache at %s yet: is the loader running?",
@@ -103,19 +133,20 @@ enum mc_status mc_region_open(const char *path, bool writable, struct mc_region 
         mc_region_close(out);
         return MC_OS;
     }
-    enum mc_status status = check_safe(&file, writable, path, err);
+    enum mc_status status = check_safe(&file, writable, owner, path, err);
     if (status != MC_OK) {
         mc_region_close(out);
         return status;
     }
     remember(out, &file);
+    out->overlaid = writable && is_overlaid(fd);
     return MC_OK;
 }
 
 enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error *err)
 {
     struct stat file;
-    *out = (struct mc_region){.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+    *out = (struct mc_region){.fd = mc_os_duplicate(fd)};
     if (out->fd < 0 || fstat(out->fd, &file) != 0) {
         (void)mc_os_error(err, "cannot use the anonymous cache's descriptor", NULL);
         mc_region_close(out);
@@ -125,17 +156,31 @@ enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error 
     return MC_OK;
 }
 
-enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_region *out,
-                                struct mc_error *err)
+/* Why there is something at `path` although it was removed just now. */
+static enum mc_status is_in_the_way(const char *path, struct mc_error *err)
+{
+    (void)mc_fail(
+        err, MC_OS,
+        "%s is in the way of a new cache file and cannot be removed: it is a directory, or "
+        "belongs to another user. Remove it, and keep the cache in a directory that only "
+        "its loader may write",
+        path);
+    if (err != NULL) {
+        err->os_errno = EEXIST;
+    }
+    return MC_OS;
+}
+
+enum mc_status mc_region_create(const char *path, struct mc_region *out, struct mc_error *err)
 {
     struct stat file;
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    int fd = mc_os_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     *out = (struct mc_region){.fd = fd, .writable = true};
     if (fd < 0) {
-        return mc_os_error(err, "cannot create", path);
+        return errno == EEXIST ? is_in_the_way(path, err) : mc_os_error(err, "cannot create", path);
     }
-    if (fchmod(fd, mode) != 0 || fstat(fd, &file) != 0) { /* fchmod: the umask had its say */
-        (void)mc_os_error(err, "cannot set the mode of", path);
+    if (fstat(fd, &file) != 0) {
+        (void)mc_os_error(err, "cannot stat", path);
         mc_region_close(out);
         return MC_OS;
     }
@@ -143,13 +188,22 @@ enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_regio
     return MC_OK;
 }
 
+enum mc_status mc_region_set_mode(const struct mc_region *region, uint32_t mode,
+                                  struct mc_error *err)
+{
+    if (fchmod(region->fd, mode) != 0) {
+        return mc_os_error(err, "cannot set the mode of the new cache file", NULL);
+    }
+    return MC_OK;
+}
+
 enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err)
 {
     struct stat file;
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    int fd = memfd_create("mmapcache", flags | MFD_NOEXEC_SEAL);
+    int fd = mc_os_raise(memfd_create("mmapcache", flags | MFD_NOEXEC_SEAL));
     if (fd < 0 && errno == EINVAL) { /* Linux < 6.3 does not know NOEXEC */
-        fd = memfd_create("mmapcache", flags);
+        fd = mc_os_raise(memfd_create("mmapcache", flags));
     }
     *out = (struct mc_region){.fd = fd, .writable = true};
     if (fd < 0 || fstat(fd, &file) != 0) {
@@ -219,25 +273,42 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     return MC_OK;
 }
 
+/* Says that the file system, not the cache's own limit, is what is full; `number`: an errno. */
+static void tell_no_room(const struct mc_region *region, const char *path, uint64_t bytes,
+                         int number, struct mc_error *err)
+{
+    struct statvfs system = {0};
+    char reason[96];
+    const char *why = strerror_r(number, reason, sizeof reason);
+    (void)fstatvfs(region->fd, &system); /* zeros where it cannot tell */
+    (void)mc_fail(
+        err, MC_FULL,
+        "the file system of %s has no room for %llu more bytes (%s): %llu of its %llu "
+        "bytes are free. Make room there or a larger one (Docker: --shm-size, Kubernetes: "
+        "sizeLimit of the volume), or load less",
+        path != NULL ? path : "anonymous files", (unsigned long long)bytes, why,
+        (unsigned long long)system.f_bavail * system.f_frsize,
+        (unsigned long long)system.f_blocks * system.f_frsize);
+    if (err != NULL) {
+        err->needed = bytes;
+    }
+}
+
 /* Allocates every block of [from, to): nothing happens to those that are there. */
-static enum mc_status allocate(struct mc_region *region, uint64_t from, uint64_t to,
-                               struct mc_error *err)
+static enum mc_status allocate(struct mc_region *region, const char *path, uint64_t from,
+                               uint64_t to, struct mc_error *err)
 {
     int result;
     do {
         result = posix_fallocate(region->fd, (off_t)from, (off_t)(to - from));
     } while (result == EINTR);
     if (result == ENOSPC || result == EDQUOT || result == EFBIG || result == ENOMEM) {
-        (void)mc_fail(err, MC_FULL, "the file system has no room for %llu more bytes of cache",
-                      (unsigned long long)(to - from));
-        if (err != NULL) {
-            err->needed = to - from;
-        }
+        tell_no_room(region, path, to - from, result, err);
         return MC_FULL;
     }
     if (result != 0) {
         errno = result;
-        return mc_os_error(err, "cannot grow the cache file", NULL);
+        return mc_os_error(err, "cannot grow the cache file", path);
     }
     return MC_OK;
 }
@@ -252,7 +323,7 @@ static bool make_huge(struct mc_region *region, uint64_t offset)
            madvise(region->base + offset, MC_EXTENT, MADV_COLLAPSE) == 0;
 }
 
-enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
+enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err)
 {
     uint64_t made = 0;
@@ -260,7 +331,7 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
         *huge = make_huge(region, at);
         made += *huge ? MC_EXTENT : 0;
     }
-    enum mc_status status = allocate(region, region->file_size, size, err);
+    enum mc_status status = allocate(region, path, region->file_size, size, err);
     if (status == MC_OK) {
         region->file_size = size;
         *collapsed += made;
@@ -268,9 +339,9 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
     return status;
 }
 
-enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err)
+enum mc_status mc_region_fill(struct mc_region *region, const char *path, struct mc_error *err)
 {
-    return allocate(region, 0, region->file_size, err);
+    return allocate(region, path, 0, region->file_size, err);
 }
 
 bool mc_region_is_lost(const struct mc_region *region)
@@ -291,12 +362,27 @@ void mc_region_measure(struct mc_region *region)
     }
 }
 
+/* Where there is a hole there is nothing to be had in advance, and a tmpfs would fill it: a sparse
+ * file that claims a terabyte would cost as much memory. */
 enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err)
 {
     mc_region_measure(region);
     uint64_t len = region->file_size < region->map_size ? region->file_size : region->map_size;
-    if (madvise(region->base, len, MADV_POPULATE_READ) != 0) {
-        return mc_os_error(err, "cannot populate the mapping", NULL);
+    off_t end = 0;
+    while ((uint64_t)end < len) {
+        off_t from = MC_MUTANT_IS(514) ? end : lseek(region->fd, end, SEEK_DATA); /* 514: all */
+        if (from < 0 && errno == ENXIO) {
+            break; /* holes to the end */
+        }
+        end = from < 0 || MC_MUTANT_IS(514) ? (off_t)len : lseek(region->fd, from, SEEK_HOLE);
+        if (from < 0 || end < 0) {
+            return mc_os_error(err, "cannot ask what of the cache file is there", NULL);
+        }
+        uint64_t to = (uint64_t)end < len ? (uint64_t)end : len;
+        if ((uint64_t)from < to &&
+            madvise(region->base + from, to - (uint64_t)from, MADV_POPULATE_READ) != 0) {
+            return mc_os_error(err, "cannot populate the mapping", NULL);
+        }
     }
     return MC_OK;
 }
@@ -345,11 +431,11 @@ enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct
 {
     char own[32];
     (void)snprintf(own, sizeof own, "/proc/self/fd/%d", region->fd);
-    int fd = open(own, O_RDWR | O_CLOEXEC); /* a file description of its own carries the lock */
+    int fd = mc_os_open(own, O_RDWR, 0); /* a file description of its own carries the lock */
     if (fd < 0) {
         return mc_os_error(err, "cannot reopen the cache file", own);
     }
-    return mc_lock_descriptor(fd, path != NULL ? path : own, &region->lock, err);
+    return mc_lock_file(fd, path != NULL ? path : own, &region->lock, err);
 }
 
 bool mc_region_is_locked(const struct mc_region *region)
@@ -403,7 +489,7 @@ enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
 {
     char text[40];
     size_t nibbles = 0;
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    int fd = mc_os_open("/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
     memset(id, 0, 16);
     if (fd < 0) {
         return is_shortage(errno) ? mc_os_error(err, "cannot ask which boot this is", NULL) : MC_OK;

@@ -21,21 +21,30 @@ struct mc_region {
     uint64_t map_size;  /* bytes of address space, may reach past the end of the file */
     uint64_t file_size; /* bytes that the file had when last looked at */
     uint64_t device, inode;
+    uint32_t owner;       /* uid */
+    bool overlaid;        /* on overlayfs: who opened it before a writer may have another copy */
     int guard;            /* slot, see guard.h */
     struct mc_lock *lock; /* a writer's, on the file itself; NULL: none */
 };
 
 /* Opens `path` without following a link and checks that it is a regular file, not writable for
- * everybody and, for a writer, our own. MC_NOT_READY: no such file. MC_FORMAT: unsafe. MC_OS. */
-enum mc_status mc_region_open(const char *path, bool writable, struct mc_region *out,
+ * everybody, and whose it is: a writer's own; for a reader its own, root's, or the one of the user
+ * `owner` (a uid; MC_OWNER_TRUSTED: nobody else's). MC_NOT_READY: no such file. MC_FORMAT: unsafe.
+ * MC_OS. */
+#define MC_OWNER_TRUSTED (-1)
+enum mc_status mc_region_open(const char *path, bool writable, int64_t owner, struct mc_region *out,
                               struct mc_error *err);
 
 /* The same for a duplicate of `fd`, read-only. */
 enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error *err);
 
-/* Creates an empty file at `path`, which must not exist, with exactly these permission bits. */
-enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_region *out,
-                                struct mc_error *err);
+/* Creates an empty file at `path`, which must not exist, for its owner alone: nobody else may open
+ * it, and lock it, before we have. */
+enum mc_status mc_region_create(const char *path, struct mc_region *out, struct mc_error *err);
+
+/* Gives the new file exactly these permission bits, whatever the umask says. */
+enum mc_status mc_region_set_mode(const struct mc_region *region, uint32_t mode,
+                                  struct mc_error *err);
 
 /* Creates an anonymous file. */
 enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err);
@@ -51,14 +60,15 @@ enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t l
 enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct mc_error *err);
 
 /* Makes the mapped file `size` bytes long, a multiple of MC_EXTENT, with every block really there:
- * MC_FULL when the file system has no room. *huge is told to try huge pages and becomes false where
+ * MC_FULL when the file system has no room, with a sentence about that of `path` (NULL: anonymous).
+ * *huge is told to try huge pages and becomes false where
  * the kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes.
  */
-enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
+enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err);
 
 /* Makes sure that the file as it is has no holes: MC_FULL, MC_OS. */
-enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err);
+enum mc_status mc_region_fill(struct mc_region *region, const char *path, struct mc_error *err);
 
 /* True when somebody truncated the file under the mapping. */
 bool mc_region_is_lost(const struct mc_region *region);
@@ -69,7 +79,7 @@ void mc_region_lose(const struct mc_region *region);
 /* Looks at the file's size again. */
 void mc_region_measure(struct mc_region *region);
 
-/* Faults [0, file_size) in. MC_OS: Linux >= 5.14 can. */
+/* Faults in what of [0, file_size) is no hole. MC_OS: Linux >= 5.14 can. */
 enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err);
 
 /* Writes [0, len) to the disk and waits for it. */
@@ -88,10 +98,10 @@ void mc_file_remove(const char *path);
 /* ---- the lock on the file itself ---- */
 
 /* Takes the lock on the writable region's own file, until the region is closed. `path` is where it
- * has to be, NULL for an anonymous one. MC_LOCKED, MC_OS, MC_NOMEM. */
+ * has to be, NULL for an anonymous one. See mc_lock_file. MC_LOCKED, MC_OS, MC_NOMEM. */
 enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err);
 
-/* Whether somebody holds the lock on the region's file. Takes nothing, keeps nobody out. */
+/* Whether a loader holds the lock on the region's file. Takes nothing, keeps nobody out. */
 bool mc_region_is_locked(const struct mc_region *region);
 
 /* ---- waiting, time, identity ---- */

@@ -116,10 +116,16 @@ static enum mc_status map_new(struct mc_map **out, struct mc_error *err)
 
 enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err)
 {
+    return mc_map_open_of(path, MC_OWNER_TRUSTED, out, err);
+}
+
+enum mc_status mc_map_open_of(const char *path, int64_t owner, struct mc_map **out,
+                              struct mc_error *err)
+{
     struct mc_map *map;
     enum mc_status status = map_new(&map, err);
     if (status == MC_OK) {
-        status = mc_region_open(path, false, &map->region, err);
+        status = mc_region_open(path, false, owner, &map->region, err);
     }
     if (status != MC_OK) {
         mc_map_release(map);
@@ -140,6 +146,11 @@ enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err)
         return status;
     }
     return map_finish(map, out, err);
+}
+
+uint32_t mc_map_owner(const struct mc_map *map)
+{
+    return map->region.owner;
 }
 
 struct mc_map *mc_map_retain(struct mc_map *map)

@@ -8,6 +8,7 @@ import mmapcache
 from mmapcache.cli.output import (
     DONE,
     FAILED,
+    add_opening,
     complain,
     emit,
     emit_json,
@@ -21,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("path", help="the cache file")
     parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Says in a sentence what it found: clean on stdout, corrupt on stderr."""
     try:
-        with open_cache(args.path, args.timeout) as cache:
+        with open_cache(args) as cache:
             found = cache.check()
     except (mmapcache.CorruptError, mmapcache.FormatError) as error:
         if args.json:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmapcache.cli.extjson import dumps, key_to_extended, to_extended
-from mmapcache.cli.output import DONE, UsageError, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, UsageError, add_opening, emit, emit_json, open_cache
 from mmapcache.cli.reading import Gathered, gather
 
 _Documents = list[tuple[object, bytes]]
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="write COLLECTION.json or COLLECTION.bson files there instead"
     )
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json and --format bson exclude each other")
     if args.format == "bson" and args.out is None and args.collection is None:
         raise UsageError("BSON of all collections needs --out DIR, or name one collection")
-    with open_cache(args.path, args.timeout) as cache:
+    with open_cache(args) as cache:
         gathered = gather(cache, None if args.collection is None else [args.collection])
     if args.out is not None:
         return _write_files(args, gathered)

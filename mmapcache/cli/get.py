@@ -8,7 +8,7 @@ import sys
 
 import mmapcache
 from mmapcache.cli.extjson import KeyTextError, dumps, key_text, parse_key, to_extended
-from mmapcache.cli.output import DONE, CommandError, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, CommandError, add_opening, emit, emit_json, open_cache
 from mmapcache.cli.reading import require_collection
 
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--bson", action="store_true", help="the stored BSON bytes")
     parser.add_argument("--canonical", action="store_true", help="canonical Extended JSON")
     parser.add_argument("--pluck", metavar="FIELD", help="only this field, a dotted path")
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         key = parse_key(args.key)
     except KeyTextError as error:
         raise CommandError(str(error)) from None
-    with open_cache(args.path, args.timeout) as cache:
+    with open_cache(args) as cache:
         require_collection(cache, args.collection, cache.path)
         try:
             raw = cache[args.collection].get_raw(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mmapcache.cli.extjson import key_text, key_to_extended
-from mmapcache.cli.output import DONE, emit, emit_json, open_cache, table
+from mmapcache.cli.output import DONE, add_opening, emit, emit_json, open_cache, table
 from mmapcache.cli.reading import require_collection
 
 
@@ -14,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="the cache file")
     parser.add_argument("collection", nargs="?", help="list the keys of this collection")
     parser.add_argument("--json", action="store_true", help="one JSON value per line")
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line per collection, or one per key, in no particular order."""
-    with open_cache(args.path, args.timeout) as cache:
+    with open_cache(args) as cache:
         if args.collection is None:
             with cache.snapshot() as snap:
                 counts = {name: len(snap[name]) for name in sorted(snap)}

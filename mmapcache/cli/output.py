@@ -5,6 +5,7 @@ Exit statuses: 0 done, 1 the command could not do it (said in one sentence on st
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -23,9 +24,27 @@ class UsageError(CommandError):
     """Arguments that do not go together; the exit status is 2."""
 
 
-def open_cache(path: str, timeout: float) -> mmapcache.Cache:
-    """The cache at `path`, waiting up to `timeout` seconds for its first generation."""
-    return mmapcache.open(path, timeout=timeout)
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """How long to wait for the cache, and whose it may be: see `open_cache`."""
+    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    parser.add_argument(
+        "--owner",
+        metavar="USER",
+        help="the loader's user, a name or uid, where it is neither root nor oneself",
+    )
+
+
+def open_cache(args: argparse.Namespace) -> mmapcache.Cache:
+    """The cache at `args.path`, opened as the options of `add_opening` say."""
+    owner: str | None = args.owner
+    try:
+        return mmapcache.open(
+            args.path,
+            timeout=args.timeout,
+            owner=int(owner) if owner is not None and owner.isdecimal() else owner,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def emit(line: str = "") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import mmapcache
 from mmapcache.cli.output import (
     DONE,
+    add_opening,
     emit,
     emit_json,
     moment_text,
@@ -28,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out what needs a walk over the whole file: bytes per collection, free blocks",
     )
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints status and statistics; a corrupt structure is named, not fatal."""
-    with open_cache(args.path, args.timeout) as cache:
+    with open_cache(args) as cache:
         facts = _collect(cache, quick=args.quick)
     if args.json:
         emit_json(facts)

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import mmapcache
 from mmapcache.cli.extjson import dumps, key_text, key_to_extended
-from mmapcache.cli.output import DONE, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, add_opening, emit, emit_json, open_cache
 
 _POLL_SECONDS: Final = 0.5
 _ATTEMPTS: Final = 5
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys", type=int, default=5, metavar="N", help="name at most N keys per kind of change"
     )
-    parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with open_cache(args.path, args.timeout) as cache:
+        with open_cache(args) as cache:
             _watch(cache, args)
     except KeyboardInterrupt:
         pass

@@ -123,6 +123,43 @@ int mc_size(PyObject *object, const char *what, uint64_t *bytes)
     return 0;
 }
 
+/* The system's number for a user's name: a new reference, or NULL with an exception. */
+static PyObject *uid_of(PyObject *name, const char *what)
+{
+    PyObject *pwd = PyImport_ImportModule("pwd");
+    PyObject *entry = pwd == NULL ? NULL : PyObject_CallMethod(pwd, "getpwnam", "O", name);
+    PyObject *uid = entry == NULL ? NULL : PyObject_GetAttrString(entry, "pw_uid");
+    if (pwd != NULL && entry == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s is %R: there is no such user here; give the uid", what,
+                     name);
+    }
+    Py_XDECREF(entry);
+    Py_XDECREF(pwd);
+    return uid;
+}
+
+int mc_user(PyObject *object, const char *what, int64_t *uid)
+{
+    PyObject *number;
+    int overflow;
+    if (object == Py_None) {
+        *uid = -1;
+        return 0;
+    }
+    number = PyUnicode_Check(object) ? uid_of(object, what) : PyNumber_Index(object);
+    if (number == NULL) {
+        return -1;
+    }
+    *uid = PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (overflow != 0 || *uid < 0 || *uid > UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s is %R: give a uid or a user's name", what, object);
+        return -1;
+    }
+    return 0;
+}
+
 int mc_name_sought(PyObject *object, const char **name, size_t *len)
 {
     Py_ssize_t size;

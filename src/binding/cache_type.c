@@ -63,6 +63,9 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
         mc_reader_release(reader);
         return NULL;
     }
+    if (options->owner > 0) {
+        reader->owner = options->owner;
+    }
     self->reader = reader;
     self->path = Py_NewRef(path);
     self->options = NULL;
@@ -78,7 +81,7 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
 }
 
 /* Opens the file, waiting for its first generation until `deadline`: 0, or -1 with an exception. */
-static int open_waiting(struct mc_module *module, const char *path, int64_t timeout,
+static int open_waiting(struct mc_module *module, const char *path, int64_t owner, int64_t timeout,
                         struct mc_view *view)
 {
     int64_t start = mc_clock_ns();
@@ -87,7 +90,7 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t time
         enum mc_status status;
         int64_t left;
         Py_BEGIN_ALLOW_THREADS
-        status = mc_reader_open(path, -1, false, view, &error);
+        status = mc_reader_open(path, -1, owner, false, view, &error);
         Py_END_ALLOW_THREADS
         if (status == MC_OK) {
             return 0;
@@ -107,38 +110,42 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t time
 
 const char mc_open_doc[] = PyDoc_STR(
     "open($module, /, path, timeout=0.0, *, populate=False, codec_options=None,\n"
-    "     front_bytes=16777216, front_entries=16384)\n--\n\n"
+    "     front_bytes=16777216, front_entries=16384, owner=None)\n--\n\n"
     "Opens a cache file for reading, before or after a fork.\n\n"
     "path: str or path object. timeout: seconds to wait for the first generation; None for ever.\n"
     "populate: map all pages now instead of at their first use.\n"
     "codec_options: PyMongo's CodecOptions for tz_aware, tzinfo, uuid_representation and\n"
     "datetime_conversion.\n"
     "front_bytes, front_entries: how much memory this process may spend on keeping Documents,\n"
-    "an int or text like \"64MiB\"; 0 turns the front cache off.\n\n"
+    "an int or text like \"64MiB\"; 0 turns the front cache off.\n"
+    "owner: the loader's user, a uid or a name. A file is trusted when it belongs to root, to\n"
+    "this process's own user, or to that one; others are refused.\n\n"
     "Raises NotReadyError, FormatError, CorruptError, OSError.");
 
 PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"path",        "timeout",       "populate", "codec_options",
-                            "front_bytes", "front_entries", NULL};
+                            "front_bytes", "front_entries", "owner",    NULL};
     struct mc_module *state = PyModule_GetState(module);
     PyObject *given, *encoded = NULL, *text = NULL, *cache = NULL;
     PyObject *timeout = NULL, *codec_options = NULL, *bytes = NULL, *entries = NULL;
+    PyObject *user = NULL;
     struct mc_cache_options options;
     struct mc_view view;
     int64_t nanoseconds = 0;
     int fill = 0;
     char *absolute = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$pOOO:open", names, &given, &timeout, &fill,
-                                     &codec_options, &bytes, &entries) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$pOOOO:open", names, &given, &timeout, &fill,
+                                     &codec_options, &bytes, &entries, &user) ||
         (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0) ||
         mc_cache_options_from(codec_options, bytes, entries, fill, &options) < 0 ||
+        (user != NULL && mc_user(user, "owner", &options.owner) < 0) ||
         !PyUnicode_FSConverter(given, &encoded)) {
         return NULL;
     }
     text = PyUnicode_DecodeFSDefaultAndSize(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
     absolute = text == NULL ? NULL : mc_absolute_path(encoded);
-    if (absolute != NULL && open_waiting(state, absolute, nanoseconds, &view) == 0) {
+    if (absolute != NULL && open_waiting(state, absolute, options.owner, nanoseconds, &view) == 0) {
         cache = mc_cache_new(state, text, absolute, &view, &options);
     }
     PyMem_Free(absolute);

@@ -17,6 +17,7 @@ struct mc_cache_options {
     PyObject *codec_options; /* borrowed, or NULL */
     struct mc_reader_limits limits;
     bool populate;
+    int64_t owner; /* uid that the file may have besides root's and our own; 0 or less: none */
 };
 
 /* Checks and converts the common arguments, NULL ones being left at their defaults. 0, or -1. */

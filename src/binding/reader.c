@@ -20,12 +20,12 @@
 #define SEEK_RESTLESS (SECOND / 100) /* a successor is expected any moment */
 #define SEEK_QUIET SECOND
 
-enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, struct mc_view *view,
-                              struct mc_error *err)
+enum mc_status mc_reader_open(const char *path, int fd, int64_t owner, bool empty_will_do,
+                              struct mc_view *view, struct mc_error *err)
 {
     struct mc_map *map;
     enum mc_status status =
-        path != NULL ? mc_map_open(path, &map, err) : mc_map_open_fd(fd, &map, err);
+        path != NULL ? mc_map_open_of(path, owner, &map, err) : mc_map_open_fd(fd, &map, err);
     if (status != MC_OK) {
         return status;
     }
@@ -67,6 +67,7 @@ struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
     }
     reader->references = 1;
     reader->module = module;
+    reader->owner = mc_map_owner(view->map);
     reader->countdown = reader->period = 1;
     reader->looked_at = reader->sought_at = mc_clock_ns();
     mc_front_init(&reader->front, limits.front_bytes, limits.front_entries);
@@ -171,7 +172,7 @@ static bool move(struct mc_reader *reader)
     bool continued = (now->view.root.flags & MC_ROOT_SUPERSEDED) != 0;
     struct mc_reading *next;
     if (mc_map_is_at(now->view.map, reader->path) ||
-        mc_reader_open(reader->path, -1, false, &view, NULL) != MC_OK) {
+        mc_reader_open(reader->path, -1, reader->owner, false, &view, NULL) != MC_OK) {
         return false;
     }
     /* a successor goes on counting; a file that somebody put there by hand starts anew, and ours is

@@ -45,6 +45,8 @@ struct mc_reader {
     int64_t looked_at; /* nanoseconds: the last look at the clock */
     int64_t sought_at; /* nanoseconds: the last look at the path */
     char *path;        /* absolute; NULL: anonymous */
+    int64_t owner;     /* uid that a successor may have: as asked for, or else the first file's, for
+                          this process may have become another user meanwhile */
     struct mc_front front;
     struct mc_pool snapshots, collections;
 };
@@ -54,10 +56,11 @@ struct mc_reader_limits {
     uint32_t front_entries;
 };
 
-/* Opens the file at `path`, or at descriptor `fd` when path is NULL. When `empty_will_do`, a file
+/* Opens the file at `path`, which may be the user `owner`'s (see mc_map_open_of), or at descriptor
+ * `fd` when path is NULL. When `empty_will_do`, a file
  * without a generation reads as an empty cache; else it is MC_NOT_READY. Needs no GIL. */
-enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, struct mc_view *view,
-                              struct mc_error *err);
+enum mc_status mc_reader_open(const char *path, int fd, int64_t owner, bool empty_will_do,
+                              struct mc_view *view, struct mc_error *err);
 
 /* A reader of that view, whose map it takes over, or NULL with MemoryError (the map is released).
  */

@@ -213,7 +213,7 @@ static PyObject *make_reader(mc_writer_object *self, const struct mc_cache_optio
     if (self->writer == NULL) {
         return mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
     }
-    status = mc_reader_open(self->absolute, mc_writer_fd(self->writer), true, &view, &error);
+    status = mc_reader_open(self->absolute, mc_writer_fd(self->writer), -1, true, &view, &error);
     return status == MC_OK ? mc_cache_new(self->module, self->path, self->absolute, &view, options)
                            : mc_raise(self->module, &error);
 }

@@ -66,11 +66,12 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
         return MC_FULL;
     }
     bool *huge = &writer->options.collapse;
-    enum mc_status status =
-        mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->no_room);
+    enum mc_status status = mc_region_grow(&writer->region, writer->path, target, huge,
+                                           &writer->huge, &writer->no_room);
     if (status == MC_FULL && target > size + needed) {
         target = size + needed;
-        status = mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->no_room);
+        status = mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge,
+                                &writer->no_room);
     }
     return status == MC_OK ? use_all(writer) : status;
 }
@@ -114,17 +115,20 @@ void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
     (void)reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
 }
 
-static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
+/* Puts the numbers into no_room. The sentence about the file system is there already, from growing;
+ * the one about max_size is for when that is what is in the way. */
+static enum mc_status full(struct mc_writer *writer, uint64_t needed, bool at_limit)
 {
     uint64_t free_bytes = mc_arena_free(&writer->arena);
     uint64_t largest = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     uint64_t limit = writer->superblock.max_size;
-    (void)mc_fail(&writer->no_room, MC_FULL,
-                  "%s: %llu bytes needed, %llu free, largest free block %llu, limit %llu bytes. "
-                  "The last generation stays. %s",
-                  why, (unsigned long long)needed, (unsigned long long)free_bytes,
-                  (unsigned long long)largest, (unsigned long long)limit,
-                  "Raise max_size, make room on the file system, or load less");
+    if (at_limit || MC_MUTANT_IS(611)) { /* 611: max_size is blamed for a full disk */
+        (void)mc_fail(&writer->no_room, MC_FULL,
+                      "the cache is full: %llu bytes needed, %llu free, largest free block %llu, "
+                      "limit %llu bytes. The last generation stays. Raise max_size, or load less",
+                      (unsigned long long)needed, (unsigned long long)free_bytes,
+                      (unsigned long long)largest, (unsigned long long)limit);
+    }
     writer->no_room.needed = needed;
     writer->no_room.free = free_bytes;
     writer->no_room.largest = largest;
@@ -149,9 +153,7 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
     if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
         return MC_OK;
     }
-    return full(writer, bytes,
-                at_limit ? "the cache is full"
-                         : "the cache cannot grow: no room for a larger file");
+    return full(writer, bytes, at_limit);
 }
 
 enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,

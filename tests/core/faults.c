@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +23,7 @@ void (*faults_watch)(const void *old, const void *now, size_t bytes);
 void (*faults_before)(enum fault kind);
 long faults_user = -1;
 void *faults_map_at;
+bool faults_overlay;
 bool faults_equal_hashes;
 int64_t faults_clock = -1;
 
@@ -41,7 +45,7 @@ static const int numbers[FAULTS] = {
     [FAULT_MAP] = ENOMEM,      [FAULT_ADVISE] = EINVAL,    [FAULT_PROTECT] = ENOMEM,
     [FAULT_ALLOCATE] = ENOSPC, [FAULT_FALLOCATE] = ENOSPC, [FAULT_SYNC] = EIO,
     [FAULT_RENAME] = EACCES,   [FAULT_UNLINK] = EACCES,    [FAULT_LOCK] = ENOLCK,
-    [FAULT_RANDOM] = ENOSYS,   [FAULT_ATFORK] = ENOMEM,
+    [FAULT_RANDOM] = ENOSYS,   [FAULT_ATFORK] = ENOMEM,    [FAULT_SEEK] = EIO,
 };
 
 void faults_arm(uint32_t kinds, long left, bool lasting, int number)
@@ -171,6 +175,9 @@ WRAP(FAULT_ROOM, MC_FULL, enum mc_status, mc_arena_alloc_small,
 
 WRAP(FAULT_STAT, -1, int, stat, (const char *path, struct stat *file), (path, file))
 WRAP(FAULT_STAT, -1, int, fstat, (int fd, struct stat *file), (fd, file))
+WRAP(FAULT_STAT, -1, int, lstat, (const char *path, struct stat *file), (path, file))
+WRAP(FAULT_STAT, -1, int, fstatvfs, (int fd, struct statvfs *system), (fd, system))
+WRAP(FAULT_SEEK, -1, off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence))
 WRAP(FAULT_MODE, -1, int, fchmod, (int fd, mode_t mode), (fd, mode))
 WRAP(FAULT_MEMFD, -1, int, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(FAULT_READ, -1, ssize_t, read, (int fd, void *to, size_t len), (fd, to, len))
@@ -226,6 +233,16 @@ int __wrap_fcntl(int fd, int command, ...)
     void *argument = va_arg(rest, void *); /* an int is read from the same place */
     va_end(rest);
     return fails(FAULT_FCNTL) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+int __real_fstatfs(int fd, struct statfs *system);
+int __wrap_fstatfs(int fd, struct statfs *system);
+
+int __wrap_fstatfs(int fd, struct statfs *system)
+{
+    int result = fails(FAULT_STAT) ? -1 : __real_fstatfs(fd, system);
+    system->f_type = faults_overlay ? OVERLAYFS_SUPER_MAGIC : system->f_type;
+    return result;
 }
 
 uid_t __real_geteuid(void);

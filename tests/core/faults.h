@@ -27,7 +27,7 @@ enum fault {
     FAULT_BLOCK,    /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
     FAULT_ROOM,     /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
     FAULT_OPEN,     /* open: EMFILE */
-    FAULT_STAT,     /* stat, fstat: EIO */
+    FAULT_STAT,     /* stat, fstat, lstat, fstatfs, fstatvfs: EIO */
     FAULT_MODE,     /* fchmod: EPERM */
     FAULT_MEMFD,    /* memfd_create: EMFILE */
     FAULT_FCNTL,    /* fcntl: ENOLCK */
@@ -43,6 +43,7 @@ enum fault {
     FAULT_LOCK,      /* flock: ENOLCK */
     FAULT_RANDOM,    /* getrandom: ENOSYS */
     FAULT_ATFORK,    /* pthread_atfork: ENOMEM */
+    FAULT_SEEK,      /* lseek: EIO */
     FAULTS,
 };
 
@@ -72,6 +73,7 @@ extern void (*faults_before)(enum fault kind);
 /* What a test may want to be otherwise than it is. */
 extern long faults_user;    /* what geteuid says; negative: the truth */
 extern void *faults_map_at; /* where mmap without an address tries to map first; NULL: anywhere */
+extern bool faults_overlay; /* every file is on overlayfs */
 extern bool faults_equal_hashes; /* all keys have one hash */
 extern int64_t faults_clock;     /* nanoseconds that the clocks show; negative: the truth */
 

@@ -101,9 +101,10 @@ static void memory_describe(struct mc_region *region, bool writable, unsigned in
                                  .inode = memory_files[index].identity};
 }
 
-enum mc_status mc_region_open(const char *path, bool writable, struct mc_region *out,
+enum mc_status mc_region_open(const char *path, bool writable, int64_t owner, struct mc_region *out,
                               struct mc_error *err)
 {
+    (void)owner;
     struct memory_file *file = memory_find(path);
     *out = (struct mc_region){.fd = -1};
     if (file == NULL) {
@@ -120,10 +121,8 @@ enum mc_status mc_region_open_fd(int fd, struct mc_region *out, struct mc_error 
     return MC_OK;
 }
 
-enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_region *out,
-                                struct mc_error *err)
+enum mc_status mc_region_create(const char *path, struct mc_region *out, struct mc_error *err)
 {
-    (void)mode;
     *out = (struct mc_region){.fd = -1};
     struct memory_file *unused = memory_find("");
     if (memory_find(path) != NULL || unused == NULL) {
@@ -132,6 +131,15 @@ enum mc_status mc_region_create(const char *path, uint32_t mode, struct mc_regio
     unsigned index = (unsigned)(unused - memory_files);
     (void)memory_make(index, path, 0, 0);
     memory_describe(out, true, index);
+    return MC_OK;
+}
+
+enum mc_status mc_region_set_mode(const struct mc_region *region, uint32_t mode,
+                                  struct mc_error *err)
+{
+    (void)region;
+    (void)mode;
+    (void)err;
     return MC_OK;
 }
 
@@ -171,9 +179,10 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     return MC_OK;
 }
 
-enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
+enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err)
 {
+    (void)path;
     struct memory_file *file = &memory_files[region->fd];
     (void)collapsed;
     *huge = false;
@@ -186,8 +195,9 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
     return MC_OK;
 }
 
-enum mc_status mc_region_fill(struct mc_region *region, struct mc_error *err)
+enum mc_status mc_region_fill(struct mc_region *region, const char *path, struct mc_error *err)
 {
+    (void)path;
     (void)region;
     (void)err;
     return MC_OK;
@@ -266,12 +276,16 @@ static enum mc_status memory_take(struct mc_lock *lock, struct mc_lock **out, st
     return MC_OK;
 }
 
-enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
-                            struct mc_error *err)
+enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err)
 {
     (void)path;
-    (void)mode;
     return memory_take(&memory_lock, out, err);
+}
+
+bool mc_lock_is_obstructed(const struct mc_lock *lock)
+{
+    (void)lock;
+    return false;
 }
 
 bool mc_lock_is_ours(const struct mc_lock *lock)
