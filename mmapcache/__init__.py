@@ -1,9 +1,9 @@
 """MongoDB collections in one memory-mapped file, read by every worker at the speed of a dict.
 
-    cache = mmapcache.open("/dev/shm/settings.cache")      # before or after a fork
+    cache = mmapcache.open("/run/mmapcache/settings.mmc")   # before or after a fork
     cache["sites"]["9f3c"]["limits"]["qps"]
 
-    with mmapcache.Writer("/dev/shm/settings.cache") as writer, writer.batch() as batch:
+    with mmapcache.Writer("/run/mmapcache/settings.mmc") as writer, writer.batch() as batch:
         batch.put("sites", "9f3c", {"_id": "9f3c", "limits": {"qps": 50}})
 
 Everything is in the C extension; this module names it.

@@ -2,7 +2,8 @@
 
 A block is marked by a comment above its fence, ``<!-- test: KIND -->``: `daemon` is started and
 must serve until SIGTERM, `shell` must succeed under `set -e`, `python` likewise. What only the
-reader's machine has is replaced: the MongoDB server, its database, and /dev/shm by a directory.
+reader's machine has is replaced: the MongoDB server, its database, and the directory
+/run/mmapcache.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def test_every_command_of_the_readme(
         for kind, text in blocks():
             text = text.replace("mongodb://localhost:27017", mongodb_uri)
             text = text.replace("captcha.sites", f"{database.name}.sites")
-            text = text.replace("/dev/shm", str(directory))
+            text = text.replace("/run/mmapcache", str(directory))
             program = [sys.executable, "-c", text]
             if kind != "python":
                 run = f"exec {text}" if kind == "daemon" else f"set -e\n{text}"

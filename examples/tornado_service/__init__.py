@@ -1,6 +1,6 @@
 """A small captcha API on Tornado: eight forked workers that read their settings from one mapping.
 
-python -m examples.tornado_service --cache /dev/shm/settings.mmc --workers 8
+python -m examples.tornado_service --cache /run/mmapcache/settings.mmc --workers 8
 
 __main__.py   arguments, sockets, open the cache, fork, serve
 settings.py   the two sources of settings: the shared cache, or one find per request

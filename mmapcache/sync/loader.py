@@ -271,5 +271,9 @@ def _kept(names: list[str]) -> str:
 
 
 def _full(error: mmapcache.FullError) -> str:
-    """FullError's own sentence has the numbers; this adds what a loader's operator can do."""
-    return f"{error} (restart the loader with a larger --max-size)"
+    """FullError's own sentence has the numbers; this adds what a loader's operator can do.
+
+    Nothing where the file system is full: the sentence then names that, and not max_size.
+    """
+    limited = "max_size" in str(error)
+    return f"{error} (restart the loader with a larger --max-size)" if limited else str(error)
