@@ -53,7 +53,7 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
-/* Puts the lock on the list that children are kept from. False, for want of memory, when a child could not be kept from holding
+/* Puts the lock on the list. False, for want of memory, when a child could not be kept from holding
  * it too. */
 static bool enlist(struct mc_lock *lock)
 {

@@ -35,9 +35,8 @@
 
 struct mc_map; /* one file, mapped read-only at its maximum size */
 
-/* Opens and checks the file at `path`, which belongs to root or to this process's user. MC_NOT_READY:
- * there is none. MC_FORMAT, MC_VERSION_DIFFERS, MC_CORRUPT, MC_OS.
- */
+/* Opens and checks the file at `path`, which belongs to root or to this process's user.
+ * MC_NOT_READY: there is none. MC_FORMAT, MC_VERSION_DIFFERS, MC_CORRUPT, MC_OS. */
 enum mc_status mc_map_open(const char *path, struct mc_map **out, struct mc_error *err);
 
 /* The same, and the file may belong to the user with the uid `owner` as well (negative: nobody). */

@@ -82,7 +82,8 @@ int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t
 /* Bytes as an int or as text like "512MiB": 0, or -1 with TypeError or ValueError. */
 int mc_size(PyObject *object, const char *what, uint64_t *bytes);
 
-/* A user: None (-1), a uid, or a name that the system knows. 0, or -1 with TypeError, ValueError. */
+/* A user: None (-1), a uid, or a name that the system knows. 0, or -1 with TypeError or
+ * ValueError. */
 int mc_user(PyObject *object, const char *what, int64_t *uid);
 
 /* A collection's name as UTF-8 that lives as long as the object. A bad name for a writer is an

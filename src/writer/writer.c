@@ -385,8 +385,8 @@ static uint64_t last_generation(const struct mc_writer *writer)
     return generation < MC_GENERATION_MAX / 2 ? generation : 0;
 }
 
-/* Replaces the writer's file by a successor with the same content, of the maximum size asked for. On
- * a failure the writer is as before. */
+/* Replaces the writer's file by a successor with the same content, of the maximum size asked for.
+ * On a failure the writer is as before. */
 static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_writer *successor;
