@@ -182,7 +182,8 @@ enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, stru
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     enum mc_status status = MC_OK;
-    bool locked = fcntl(fd, F_OFD_SETLK, &whole) == 0;
+    /* EINVAL: a kernel that has no such locks; the lock file has to do, as with a reader's */
+    bool locked = fcntl(fd, F_OFD_SETLK, &whole) == 0 || errno == EINVAL;
     if (!locked && errno != EAGAIN && errno != EACCES) {
         status = mc_os_error(err, "cannot lock", path);
     } else if (!locked && (mc_lock_is_held(fd) || MC_MUTANT_IS(509))) { /* 509: whatever lock */

@@ -298,6 +298,35 @@ static void test_lock_of_reader_without_room(void)
     remove_cache(test_path());
 }
 
+/* What the kernel may say to who asks for the lock of the file. */
+static void test_answers_to_locking(void)
+{
+    static const struct {
+        int number;
+        enum mc_status status;
+        bool obstructed;
+    } answers[] = {
+        {EAGAIN, MC_OK, true}, /* nobody else has a write lock, so a reader's is in the way */
+        {EACCES, MC_OK, true},
+        {EINVAL, MC_OK, false}, /* a kernel without such locks */
+        {ENOLCK, MC_OS, false},
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct mc_region region;
+        remove_cache(test_path());
+        CHECK_OK(mc_region_create(test_path(), &region, &test_error));
+        faults_arm(FAULT_BIT(FAULT_FCNTL), 0, false, answers[i].number);
+        CHECK_EQ(mc_region_lock(&region, test_path(), &test_error), answers[i].status);
+        CHECK_EQ(faults_disarm(), 1);
+        if (answers[i].status == MC_OK) {
+            CHECK_EQ(mc_lock_is_obstructed(region.lock), answers[i].obstructed);
+            CHECK(mc_lock_is_ours(region.lock));
+        }
+        mc_region_close(&region);
+    }
+    remove_cache(test_path());
+}
+
 /* A file that may be another one than readers have open, although its name and numbers are the
  * same, is replaced. */
 static void test_overlaid(void)
@@ -338,6 +367,7 @@ int main(void)
     test_temporary_in_the_way();
     test_locks_of_readers();
     test_lock_of_reader_without_room();
+    test_answers_to_locking();
     test_overlaid();
     return 0;
 }
