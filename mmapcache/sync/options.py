@@ -225,7 +225,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags. Values stay text here, so that all origins share one set of parsers."""
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
-    add("path", nargs="?", metavar="PATH", help="the cache file, on tmpfs for speed")
+    add(
+        "path",
+        nargs="?",
+        metavar="PATH",
+        help="the cache file: on tmpfs, in a directory of its own (/run/mmapcache/settings.mmc)",
+    )
     what = parser.add_argument_group("what to load")
     what.add_argument("--uri", help="MongoDB URI (others see a command line: prefer --uri-file)")
     what.add_argument("--uri-file", metavar="F", help="a file that holds the URI")
