@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mongodb import Server
+from support.mongodb_server import Server
 
 if TYPE_CHECKING:
     from pymongo import MongoClient

@@ -25,7 +25,7 @@ from bson import json_util  # noqa: E402
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeRegistry  # noqa: E402
 from bson.raw_bson import RawBSONDocument  # noqa: E402
 from bson.son import SON  # noqa: E402
-from documents import same  # noqa: E402
+from support.comparison import same  # noqa: E402
 
 import mmapcache  # noqa: E402
 from mmapcache import Array, Document  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import in_child, run_script
+from support.processes import in_child, run_script
 
 import mmapcache
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import in_child
+from support.processes import in_child
 
 import mmapcache
 

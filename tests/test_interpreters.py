@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from children import run_script
+from support.processes import run_script
 
 import mmapcache
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import run_script
+from support.processes import run_script
 
 import mmapcache
 

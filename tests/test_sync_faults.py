@@ -12,18 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import (
-    CLOSE,
-    HALF,
-    HANG,
-    PATIENCE,
-    Loader,
-    ScriptedServer,
-    confirmed_at,
-    load_once,
-    wait_for,
-)
-from mongodb import Server
+from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
+from support.mongodb_server import Server
+from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer
 
 import mmapcache
 
