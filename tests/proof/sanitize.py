@@ -26,6 +26,7 @@ LIB = BUILD / "lib"
 
 # Not the extension's business, or not what a sanitizer can watch.
 LEFT_OUT = {
+    "test_benchmarks.py": "the table of figures, in Python",
     "test_cli.py": "the commands are Python; each run starts an interpreter",
     "test_cli_extjson.py": "the same",
     "test_demo_parts.py": "the demo's own programs",
