@@ -9,7 +9,6 @@ import gc
 import json
 import pickle
 import pprint
-import subprocess
 import sys
 import textwrap
 import threading
@@ -26,6 +25,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion, TypeRegistry  #
 from bson.raw_bson import RawBSONDocument  # noqa: E402
 from bson.son import SON  # noqa: E402
 from support.comparison import same  # noqa: E402
+from support.processes import run_script  # noqa: E402
 from support.raw_bson import bson_of, nested  # noqa: E402
 
 import mmapcache  # noqa: E402
@@ -543,15 +543,6 @@ def test_pydantic(site: Document) -> None:
 # ---- without PyMongo, in threads, without leaks ----
 
 
-def run(code: str) -> str:
-    """Runs code in an interpreter of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_no_pymongo_needed() -> None:
     """Common types do not import bson; the others say what is missing when there is none."""
     raw = bson.encode({**SITE, "regex": bson.Regex("a")}, codec_options=STANDARD)
@@ -572,7 +563,7 @@ def test_no_pymongo_needed() -> None:
             except ImportError as error:
                 print(error)
         """
-    lines = run(code).splitlines()
+    lines = run_script(textwrap.dedent(code)).splitlines()
     assert len(lines) == 3
     assert all("pip install pymongo" in line for line in lines)
 
