@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.report import BEGIN, END, dumps, markdown
+
+pytestmark = pytest.mark.once
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -18,6 +18,8 @@ from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer
 
 import mmapcache
 
+pytestmark = pytest.mark.once
+
 pymongo = pytest.importorskip("pymongo")
 
 SOON = ["--interval", "0.1", "--batch-size", "10"]

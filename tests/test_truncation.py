@@ -31,6 +31,8 @@ import pytest
 
 import mmapcache
 
+pytestmark = pytest.mark.once
+
 bson = pytest.importorskip("bson")
 
 DOCUMENTS = 1500
