@@ -243,8 +243,9 @@ class Loader:
         if before is None:
             return
         vanished = self._source.discovers and before == self._source.scope
+        own = {c.name: c.allow_empty for c in self._options.collections}
         for name in sorted(names):
-            if vanished and name in known and not self._options.allow_empty:
+            if vanished and name in known and not own.get(name, self._options.allow_empty):
                 outcome.kept.append(name)
             else:
                 batch.drop(name)
