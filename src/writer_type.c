@@ -109,8 +109,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     int mode = 0640, recreate = 0, collapse = 1, discard = 0;
     char *absolute;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OiOpOpp:Writer", names, &given, &max_size,
-                                     &mode, &timeout, &recreate, &retention, &collapse,
-                                     &discard) ||
+                                     &mode, &timeout, &recreate, &retention, &collapse, &discard) ||
         options_from(max_size, retention, collapse, &options) < 0 ||
         (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0)) {
         return NULL;
@@ -445,7 +444,8 @@ PyDoc_STRVAR(
     "mode: permission bits of a new file. timeout: seconds to wait while another loader holds\n"
     "it, None for ever. recreate: replace a file that is foreign, corrupt or of another version.\n"
     "retention: seconds that what was superseded is kept for snapshots while memory lasts.\n"
-    "collapse: use huge pages where the kernel can. discard: begin an empty file in the place of a\n"
+    "collapse: use huge pages where the kernel can. discard: begin an empty file in the place of "
+    "a\n"
     "sound one, too, as after a CorruptError while it was read; generations go on.\n\n"
     "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError.");
 
