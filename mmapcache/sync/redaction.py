@@ -1,8 +1,9 @@
 """Keeps a connection string's secrets out of everything that the loader writes.
 
-Secrets are registered once, where a URI is read; every log line, usage message, status text and
+Secrets are registered where a URI is read, and before that wherever the user typed one: on the
+command line, in the environment, in the TOML file. Every log line, usage message, status text and
 traceback passes through `redact` on its way out. Text that merely looks like a MongoDB URI is
-stripped to scheme and hosts even when it was never registered (a mistyped flag, say).
+stripped to scheme and hosts even when it was never registered.
 """
 
 from __future__ import annotations
