@@ -388,8 +388,8 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
 {
     enum mc_status status = attach(writer, writer->path, err);
     bool unusable = status == MC_FORMAT || status == MC_VERSION_DIFFERS || status == MC_CORRUPT;
-    bool unwanted = status == MC_OK && writer->options.discard && !MC_MUTANT_IS(614);
-    /* 614: only what opening finds wrong is replaced, not what was found wrong later */
+    bool unwanted = status == MC_OK && writer->options.discard;
+    unwanted = unwanted && !MC_MUTANT_IS(614); /* 614: a file that opens is never discarded */
     if (status == MC_NOT_READY || (unusable && writer->options.recreate) || unwanted) {
         uint64_t base = last_generation(writer);
         struct mc_region replaced = writer->region; /* keeps its lock until the new one is there */
