@@ -19,7 +19,7 @@ DAMAGE = {
 }
 
 
-@pytest.fixture(params=DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.fixture(params=DAMAGE.values(), ids=list(DAMAGE))
 def damaged(request: pytest.FixtureRequest, cache_path: Path) -> Path:
     """A cache with one byte of the name changed, wherever the name is."""
     with mmapcache.Writer(cache_path, max_size="16MiB") as writer, writer.batch() as batch:

@@ -191,7 +191,7 @@ def test_the_cure_is_named(path: Path, run: Callable[..., Said]) -> None:
 
 def test_what_a_path_makes_of_a_uri_is_masked_too() -> None:
     assert redact("no mongodb:/ann:topsecret@h/x here") == "no mongodb:/h here"
-    assert redact("at /work/mongodb://ann:topsecret@h/x.") == "at /work/mongodb://h."
+    assert redact("at /srv/mongodb://ann:topsecret@h/x.") == "at /srv/mongodb://h."
     assert redact("mongo://ann:topsecret@h/x") == "mongo://***@h/x"
     assert redact("https://h:1/x?y") == "https://h:1/x?y"
     register_typed(["x mongodb://ann:one two@h/"])
