@@ -207,6 +207,7 @@ class Writer:
         recreate: bool = False,
         retention: float | None = 1.0,
         collapse: bool = True,
+        discard: bool = False,
     ) -> Self: ...
     @classmethod
     def anonymous(

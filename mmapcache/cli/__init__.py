@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from mmapcache.cli.output import (
     CommandError,
     UsageError,
     complain,
+    complain_unexpected,
     emit,
     naming,
 )
@@ -42,6 +44,12 @@ _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(":/" in word for word in arguments):
+        from mmapcache.sync.redaction import register_typed
+
+        register_typed(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown whatever the locale
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser(_named(arguments))
     args = parser.parse_args(arguments)
     if args.version:
@@ -62,9 +70,9 @@ class _Parser(argparse.ArgumentParser):
     """Complains without a URI's password: a mistyped command line is still printed somewhere."""
 
     def error(self, message: str) -> NoReturn:
-        from mmapcache.sync.redaction import redact
+        from mmapcache.sync.redaction import public_text
 
-        super().error(redact(message))
+        super().error(public_text(message))
 
 
 def _parser(named: str | None) -> argparse.ArgumentParser:
@@ -101,6 +109,11 @@ def _run(args: argparse.Namespace) -> int:
     except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
         complain(args.command, _sentence(error, getattr(args, "path", None)))
         return USAGE if isinstance(error, UsageError) else FAILED
+    except Exception:
+        if sys.excepthook is not sys.__excepthook__:  # the loader's, which writes to its log
+            raise
+        complain_unexpected()
+        return FAILED
 
 
 def _sentence(error: Exception, path: str | None) -> str:

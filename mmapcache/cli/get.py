@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 import mmapcache
 from mmapcache.cli.extjson import KeyTextError, dumps, key_text, parse_key, to_extended
-from mmapcache.cli.output import DONE, CommandError, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, CommandError, emit_json, open_cache
 from mmapcache.cli.reading import require_collection
 
 
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(value)
     else:
-        emit(json.dumps(value, ensure_ascii=False, indent=2))
+        emit_json(value, indent=2)
     return DONE
 
 

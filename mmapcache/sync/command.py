@@ -11,7 +11,7 @@ import sys
 
 from mmapcache.sync import logs, options
 from mmapcache.sync.errors import UsageError
-from mmapcache.sync.redaction import redact
+from mmapcache.sync.redaction import public_text
 from mmapcache.sync.source import Source
 
 USAGE = 2
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         logs.configure(resolved.log_level, resolved.log_format)
         source = _source(resolved)
     except UsageError as error:
-        print(redact(f"mmapcache sync: error: {error}"), file=sys.stderr)
+        print(public_text(f"mmapcache sync: error: {error}"), file=sys.stderr)
         return USAGE
     bar = resolved.progress
     if bar is None:

@@ -24,7 +24,7 @@ from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
 from mmapcache.sync.progress import Progress
 from mmapcache.sync.pump import Pump
-from mmapcache.sync.redaction import redact
+from mmapcache.sync.redaction import public_text
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 
@@ -95,7 +95,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         except SourceRefusedError as error:
             if not self._loaded:
-                self._target.report(state="degraded", error=redact(str(error)))
+                self._target.report(state="degraded", error=public_text(str(error)))
                 raise _FatalError(str(error)) from None
             return self._failed(error, max(self._options.interval, self._backoff.next()))
         except mmapcache.CorruptError as error:
@@ -154,7 +154,7 @@ class Loader:
         :param retry: whether `--once` tries again too, until its time is over
         :raises _FatalError: `--once` ends here
         """
-        text = redact(str(error) or type(error).__name__)
+        text = public_text(str(error) or type(error).__name__)
         self._target.report(state="degraded", error=text)
         if self._options.once:
             left = self._deadline - time.monotonic()
@@ -173,7 +173,7 @@ class Loader:
         state = "degraded" if self._told else "polling" if self._loaded else "loading"
         # What the loader before complained of is no longer news; our own trouble is.
         error = None if self._told else ""
-        writer.report(state=state, error=error, source=self._source.label)
+        writer.report(state=state, error=error, source=public_text(self._source.label))
         outcome = Round()
         with writer.reader() as cache:
             known = frozenset(name for name in cache if len(cache.collection(name)))
@@ -243,8 +243,9 @@ class Loader:
         if before is None:
             return
         vanished = self._source.discovers and before == self._source.scope
+        own = {c.name: c.allow_empty for c in self._options.collections}
         for name in sorted(names):
-            if vanished and name in known and not self._options.allow_empty:
+            if vanished and name in known and not own.get(name, self._options.allow_empty):
                 outcome.kept.append(name)
             else:
                 batch.drop(name)

@@ -14,8 +14,9 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, TextIO
 
+from mmapcache.printing import escape_json, printable
 from mmapcache.sync.progress import lines_above
-from mmapcache.sync.redaction import redact
+from mmapcache.sync.redaction import public_text, redact
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -31,10 +32,12 @@ class TextFormatter(logging.Formatter):
     """`time level message`, a traceback below it when there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_timestamp(record)} {record.levelname.lower():<7} {record.getMessage()}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return redact(line)
+        message = public_text(record.getMessage())
+        lines = [f"{_timestamp(record)} {record.levelname.lower():<7} {message}"]
+        if record.exc_info:  # indented: no line of it can pass for one of the log
+            traceback = redact(self.formatException(record.exc_info))
+            lines += ["  " + printable(line) for line in traceback.splitlines()]
+        return "\n".join(lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,7 +53,7 @@ class JsonFormatter(logging.Formatter):
         entry.update((k, redact(v) if isinstance(v, str) else v) for k, v in fields.items())
         if record.exc_info:
             entry["traceback"] = redact(self.formatException(record.exc_info))
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return escape_json(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 class _Handler(logging.Handler):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
+from mmapcache.sync.logs import log
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.redaction import public_uri, register_uri, split_uri
 from mmapcache.sync.source import Feed
@@ -41,6 +42,8 @@ _BAD_NAMES = frozenset({26, 73, 166})
 _BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
     range(31249, 31256)  # what is wrong with a projection
 )
+_NATURAL = [("$natural", 1)]  # the hint for a collection's own order
+_BAD_HINTS = _BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
 
 
 class MongoSource:
@@ -60,6 +63,7 @@ class MongoSource:
         self._reached = False  # a server has answered in this process's life
         self._queries = {c.name: _query(c) for c in options.collections}
         self._read: dict[str, CollectionOptions] = {}
+        self._hintless: set[str] = set()  # namespaces that the server reads by an index alone
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
         self._label = public_uri(_read_uri(options))
 
@@ -93,12 +97,17 @@ class MongoSource:
                         "name, or nothing in it yet (--allow-empty accepts that)"
                     )
             self._reached = True
+        from pymongo.read_concern import ReadConcern
+
         self._read = {c.name: c for c in chosen}
         for collection in chosen:
             expected = None
             if estimate and collection.filter is None:
                 with _translated(self):
-                    expected = self._collection(client, collection).estimated_document_count()
+                    counted = self._collection(client, collection)
+                    # `count` knows no snapshot, which the URI may ask for.
+                    counted = counted.with_options(read_concern=ReadConcern())
+                    expected = counted.estimated_document_count()
             yield Feed(
                 collection.name,
                 collection.origin,
@@ -111,10 +120,53 @@ class MongoSource:
         query = self._queries.get(options.name, {})
         with _translated(self):
             collection = self._collection(self._connected(), options)
-            with collection.find_raw_batches(batch_size=options.batch_size, **query) as cursor:
-                for buffer in cast("Iterator[bytes]", cursor):  # mistyped in PyMongo
-                    if buffer:
-                        yield buffer
+            for buffer in self._batches(collection, options, query):
+                if buffer:
+                    yield buffer
+
+    def _batches(
+        self,
+        collection: Collection[RawBSONDocument],
+        options: CollectionOptions,
+        query: dict[str, Any],
+    ) -> Iterator[bytes]:
+        """What a cursor gives, in the collection's own order where an index could lead it astray.
+
+        A filter makes the server follow an index, and a document whose indexed field changes
+        meanwhile moves in it: from ahead of the cursor to behind it, and then it looks deleted. The
+        collection's own order does not change with a document's content.
+        """
+        from pymongo.errors import OperationFailure
+
+        hint = None
+        level = collection.read_concern.level
+        if options.origin not in self._hintless and level != "snapshot":
+            hint = None if options.follow_index or _is_by_id(query) else _NATURAL
+        cursor = collection.find_raw_batches(batch_size=options.batch_size, hint=hint, **query)
+        with cursor:
+            batches = cast("Iterator[bytes]", cursor)  # mistyped in PyMongo
+            try:
+                first = next(batches, b"")
+            except OperationFailure as error:
+                if hint is None or error.code not in _BAD_HINTS:
+                    raise
+            else:
+                yield first
+                yield from batches
+                return
+        # A view's pipeline or another vendor's server may take no such hint; or else the query
+        # itself is wrong, and the second answer says so.
+        with collection.find_raw_batches(batch_size=options.batch_size, **query) as plain:
+            batches = cast("Iterator[bytes]", plain)
+            first = next(batches, b"")
+            self._hintless.add(options.origin)
+            log.warning(
+                "the server does not read %s in its own order, as a filter needs: a document whose "
+                "filtered fields change during a load may be missing until the next",
+                options.origin,
+            )
+            yield first
+            yield from batches
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -196,8 +248,16 @@ class MongoSource:
                     )
 
 
+def _is_by_id(query: Mapping[str, Any]) -> bool:
+    """Whether no index but that of `_id`, in which nothing moves, can be of use to the query."""
+    return all(field == "_id" for field in query.get("filter", ()))
+
+
 def _query(options: CollectionOptions) -> dict[str, Any]:
     """find's filter and projection, in BSON's types."""
+    import bson
+    from bson.errors import BSONError
+
     query: dict[str, Any] = {}
     for key in ("filter", "projection"):
         value = getattr(options, key)
@@ -205,7 +265,8 @@ def _query(options: CollectionOptions) -> dict[str, Any]:
             continue
         try:
             query[key] = _from_extended_json(value)
-        except (ValueError, TypeError, ArithmeticError) as error:
+            bson.encode(query[key])  # what has no BSON is told now, not at each load
+        except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise UsageError(f"{key} of {options.name}: {error}") from None
     if "_id" in query.get("projection", {}) and not query["projection"]["_id"]:
         raise UsageError(f"projection of {options.name}: _id is the key and cannot be left out")

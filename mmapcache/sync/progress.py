@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from mmapcache.printing import printable
+
 LINE_EVERY = 5.0  # seconds between two plain lines
 
 _log = logging.getLogger("mmapcache.sync")
@@ -61,7 +63,12 @@ def _make_bar(name: str, expected: int | None) -> Any:
         return None
     _bar_class = tqdm
     return tqdm(
-        total=expected, desc=name, unit=" documents", unit_scale=True, leave=False, file=sys.stderr
+        total=expected,
+        desc=printable(name),
+        unit=" documents",
+        unit_scale=True,
+        leave=False,
+        file=sys.stderr,
     )
 
 
