@@ -12,18 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import (
-    CLOSE,
-    HALF,
-    HANG,
-    PATIENCE,
-    Loader,
-    ScriptedServer,
-    confirmed_at,
-    load_once,
-    wait_for,
-)
+from loading import PATIENCE, Loader, confirmed_at, load_once, wait_for
 from mongodb import Server
+from scripted_mongo import CLOSE, HALF, HANG, ScriptedServer, failing
 
 import mmapcache
 
@@ -52,10 +43,6 @@ def content(cache: mmapcache.Cache) -> dict[str, list[dict[str, Any]]]:
             "shop." + name: [d.to_dict() for d in snapshot[name].values()] for name in snapshot
         }
     return {name: sorted(items, key=lambda d: d["_id"]) for name, items in documents.items()}
-
-
-def failing(code: int, name: str) -> dict[str, Any]:
-    return {"ok": 0.0, "code": code, "codeName": name, "errmsg": f"scripted {name}"}
 
 
 FAULTS = {

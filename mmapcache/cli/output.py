@@ -5,11 +5,11 @@ Exit statuses: 0 done, 1 the command could not do it (said in one sentence on st
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
 
 import mmapcache
+from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -30,7 +30,7 @@ def open_cache(path: str, timeout: float) -> mmapcache.Cache:
 
 def emit(line: str = "") -> None:
     """One line to stdout."""
-    sys.stdout.write(line + "\n")
+    streams.show(line + "\n")
 
 
 def emit_json(value: object) -> None:
@@ -41,7 +41,7 @@ def emit_json(value: object) -> None:
 def complain(command: str, message: str) -> None:
     """One sentence to stderr, with the command that says it in front."""
     first = message.strip() or "failed without saying why"
-    sys.stderr.write(f"mmapcache {command}: {first}\n")
+    streams.say(f"mmapcache {command}: {first}\n")
 
 
 def naming(path: str | None, message: str) -> str:

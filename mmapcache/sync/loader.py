@@ -5,7 +5,8 @@
                     └─ away: back off       └──> degraded ──┘
 
 A round that fails, whatever the reason, publishes nothing: the batch is abandoned by the exception
-that ends it, and the generation before stays as it was.
+that ends it, and the generation before stays as it was. What ends the loader itself, other than a
+signal, is written into the file's status before the file is closed.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Loader:
         log.info("%s -> %s", self._source.label, self._options.path)
         try:
             while True:
+                self._inbox.clear()
                 delay = self._attempt()
                 if delay is None:
                     return DONE
@@ -77,8 +79,13 @@ class Loader:
             log.info("%s", stop)
             return FAILED if self._options.once else DONE
         except _FatalError as error:
+            self._target.report(state="degraded", error=redact(str(error)))
             log.error("%s", error)
             return FAILED
+        except BaseException as error:
+            text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
+            self._target.report(state="degraded", error=redact(text))
+            raise
         finally:
             self._source.close()
             self._target.close()
@@ -92,19 +99,20 @@ class Loader:
         try:
             outcome = self._round()
         except SourceAwayError as error:
+            if error.__cause__ is not None:
+                log.debug("what the source raised", exc_info=error.__cause__)
             return self._failed(error, self._backoff.next(), retry=True)
         except SourceRefusedError as error:
             if not self._loaded:
-                self._target.report(state="degraded", error=redact(str(error)))
                 raise _FatalError(str(error)) from None
-            return self._failed(error, max(self._options.interval, self._backoff.next()))
+            return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
             self._target.discard(error)
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
-            return self._failed(SyncError(_full(error)), self._options.interval)
+            return self._failed(SyncError(_full(error)), self._interval())
         except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
-            return self._failed(error, self._options.interval)
+            return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
                 raise _FatalError(str(error)) from None
@@ -140,12 +148,12 @@ class Loader:
                 extra={"fields": fields},
             )
         if outcome.kept:
-            return self._failed(SyncError(_kept(outcome.kept)), self._options.interval)
+            return self._failed(SyncError(_kept(outcome.kept)), self._interval())
         if self._told:
             log.info("recovered")
         self._told = ""
         self._target.report(state="polling", error="", confirmed=began)
-        return None if self._options.once else self._options.interval
+        return None if self._options.once else self._interval()
 
     def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
         """Says what is wrong, in the log and in the status.
@@ -165,6 +173,9 @@ class Loader:
         level("%s (next try in %.1f s)", text, delay, extra={"fields": {"retry_in": delay}})
         self._told = text
         return delay
+
+    def _interval(self) -> float:
+        return self._backoff.interval(self._options.interval)
 
     # --- the round itself -------------------------------------------------------------------------
 
