@@ -132,6 +132,10 @@ struct mc_table_writer {
     struct mc_space space; /* limit follows the file as it grows */
     struct mc_arena *arena;
     uint64_t birth; /* the generation being written */
+    /* Asked before a put replaces an entry by another value; false: the entry stays. NULL: yes. */
+    bool (*replaces)(void *context, const struct mc_key *key, const struct mc_hit *old,
+                     const uint8_t *value, size_t value_len);
+    void *replaces_context;
 };
 
 struct mc_put_result {

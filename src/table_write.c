@@ -446,6 +446,11 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         result->offset = hit.offset;
         return MC_OK;
     }
+    if (found == MC_OK && writer->replaces != NULL &&
+        !writer->replaces(writer->replaces_context, key, &hit, value, value_len)) {
+        result->offset = hit.offset;
+        return MC_OK;
+    }
     if ((status = mc_arena_prepare(writer->arena, RELEASES)) != MC_OK ||
         (status = path_own(writer, &path)) != MC_OK ||
         (status = entry_write(writer, key, value, value_len, &result->offset)) != MC_OK) {

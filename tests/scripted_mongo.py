@@ -94,6 +94,7 @@ class ScriptedServer:
         self.requests: list[tuple[str, Request]] = []
         self.tells_uuids = True  # in listCollections
         self.handlers: dict[str, Handler] = {
+            "count": self._count,
             "find": self._find,
             "getMore": self._get_more,
             "hello": self._hello,
@@ -175,6 +176,10 @@ class ScriptedServer:
                 entry["info"] = {"readOnly": False, "uuid": bson.Binary.from_uuid(made)}
             entries.append(entry)
         return self.cursor_reply(f"{request['$db']}.$cmd.listCollections", iter([entries]))
+
+    def _count(self, request: Request) -> dict[str, Any]:
+        namespace = f"{request['$db']}.{request['count']}"
+        return {"ok": 1.0, "n": len(self.collections.get(namespace, ()))}
 
     def _find(self, request: Request) -> dict[str, Any]:
         namespace = f"{request['$db']}.{request['find']}"

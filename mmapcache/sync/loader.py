@@ -35,7 +35,11 @@ _NAMED = 5  # collections that a status text names before it counts the rest
 
 @dataclass(slots=True)
 class Round:
-    """What one round did. `kept`: collections that came back empty and keep their last content."""
+    """What one round did.
+
+    `kept`: collections that came back empty and keep their last content. `duplicates`: how many
+    documents of a collection had an _id that another one had, too.
+    """
 
     generation: int | None = None
     documents: int = 0
@@ -43,6 +47,7 @@ class Round:
     deletes: int = 0
     kept: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    duplicates: dict[str, int] = field(default_factory=dict)
 
 
 class Loader:
@@ -64,6 +69,7 @@ class Loader:
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a round has succeeded in this process
         self._told = ""  # the trouble that was logged last
+        self._noted = ""  # and what was odd, but no trouble
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -152,7 +158,11 @@ class Loader:
         if self._told:
             log.info("recovered")
         self._told = ""
-        self._target.report(state="polling", error="", confirmed=began)
+        noted = redact(_duplicates(outcome.duplicates))
+        if noted and noted != self._noted:
+            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
+        self._noted = noted
+        self._target.report(state="polling", error=noted, confirmed=began)
         return None if self._options.once else self._interval()
 
     def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
@@ -183,7 +193,7 @@ class Loader:
         writer = self._target.writer()
         state = "degraded" if self._told else "polling" if self._loaded else "loading"
         # What the loader before complained of is no longer news; our own trouble is.
-        error = None if self._told else ""
+        error = None if self._told or self._noted else ""
         writer.report(state=state, error=error, source=self._source.label)
         outcome = Round()
         with writer.reader() as cache:
@@ -225,6 +235,7 @@ class Loader:
                 pass
             return
         shown = not self._loaded
+        duplicates = batch.duplicates
         progress = Progress(feed.name, feed.expected, shown=shown, bar=self._bar)
         try:
             with batch.replace(feed.name) as full:
@@ -237,6 +248,8 @@ class Loader:
         finally:
             progress.close()
         outcome.documents += progress.count
+        if batch.duplicates > duplicates:
+            outcome.duplicates[feed.name] = batch.duplicates - duplicates
 
     def _absent(
         self,
@@ -278,6 +291,16 @@ def _kept(names: list[str]) -> str:
     return (
         f"came back empty, kept with its last content: {_names(names)} "
         "(--allow-empty publishes an empty collection)"
+    )
+
+
+def _duplicates(found: dict[str, int]) -> str:
+    if not found:
+        return ""
+    some = _names([f"{name} ({count:,})" for name, count in sorted(found.items())])
+    return (
+        f"documents whose _id another one has: {some}; of those with one _id the smallest, by its "
+        "bytes, is in the cache"
     )
 
 

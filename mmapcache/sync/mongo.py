@@ -36,6 +36,8 @@ _TIMEOUTS = {
     "socketTimeoutMS": 180_000,
 }
 _GOODBYE = 1.0  # seconds
+_ASKED_BY_NAME = 1000  # collections; of more than these all of the database are asked for
+_GONE = object()
 _CREDENTIALS = frozenset({11, 13, 18, 334, 8000})  # user not found, unauthorized, …, Atlas's own
 _BAD_NAMES = frozenset({26, 73, 166})
 _BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
@@ -60,6 +62,8 @@ class MongoSource:
         self._reached = False  # a server has answered in this process's life
         self._queries = {c.name: _query(c) for c in options.collections}
         self._read: dict[str, CollectionOptions] = {}
+        self._identities: _Identities = {}
+        self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
         self._label = public_uri(_read_uri(options))
 
@@ -93,11 +97,13 @@ class MongoSource:
                         "name, or nothing in it yet (--allow-empty accepts that)"
                     )
             self._reached = True
+            self._identities = _identities(client, chosen)
         self._read = {c.name: c for c in chosen}
         for collection in chosen:
             expected = None
             if estimate and collection.filter is None:
-                with _translated(self):
+                # For the bar alone: what ails the server will show when it is read.
+                with contextlib.suppress(Exception):
                     expected = self._collection(client, collection).estimated_document_count()
             yield Feed(
                 collection.name,
@@ -109,12 +115,48 @@ class MongoSource:
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         options = self._read[feed.name]
         query = self._queries.get(options.name, {})
-        with _translated(self):
+        size = self._batch_sizes.get(options.name, options.batch_size)
+        with _translated(self), self._smaller_after_a_long_reply(options, size):
             collection = self._collection(self._connected(), options)
-            with collection.find_raw_batches(batch_size=options.batch_size, **query) as cursor:
+            with collection.find_raw_batches(batch_size=size, **query) as cursor:
+                several = None
                 for buffer in cast("Iterator[bytes]", cursor):  # mistyped in PyMongo
+                    several = cursor.alive if several is None else True
                     if buffer:
                         yield buffer
+            if several:
+                self._refuse_another(options)
+
+    def _refuse_another(self, options: CollectionOptions) -> None:
+        """A collection that was dropped while it was read: some servers end its cursor early and
+        without an error, so that half of it looks like the whole. One reply alone is whole."""
+        origin = (options.database, options.collection)
+        if origin in self._identities:
+            now = _identities(self._connected(), [options])
+            if now.get(origin, _GONE) != self._identities[origin]:
+                raise SourceAwayError(
+                    f"{options.origin} was dropped or made anew while it was read, so perhaps not "
+                    "read whole"
+                )
+
+    @contextlib.contextmanager
+    def _smaller_after_a_long_reply(self, options: CollectionOptions, size: int) -> Iterator[None]:
+        """MongoDB sends at most 16 MiB a batch. Other servers send as many documents as they are
+        asked for, and PyMongo refuses a reply of more than 48 MB: the same again would never do."""
+        from pymongo.errors import ProtocolError
+
+        try:
+            yield
+        except ProtocolError as error:
+            if "max message size" not in str(error):
+                raise
+            smaller = max(1, size // 4)
+            self._batch_sizes[options.name] = smaller
+            raise SourceAwayError(
+                f"{options.origin}: the server's reply to a batch of {size:,} documents is longer "
+                f"than any client takes: the next try asks for {smaller:,} (--batch-size "
+                f"{smaller} or less avoids this)"
+            ) from None
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -194,6 +236,28 @@ class MongoSource:
                         f"there is no collection {c.origin!r}: a wrong name, or nothing in it yet "
                         f"(--allow-empty accepts that); collections of {database!r}: {there}"
                     )
+
+
+_Identities = dict[tuple[str, str], Any]  # (database, collection) -> uuid, None if unknown
+
+
+def _identities(client: Client, chosen: list[CollectionOptions]) -> _Identities:
+    """Which of the collections there are, with their UUIDs where the server tells them."""
+    from pymongo.errors import OperationFailure
+
+    found: _Identities = {}
+    for database in sorted({c.database for c in chosen}):
+        names = {c.collection for c in chosen if c.database == database}
+        only = {"name": {"$in": sorted(names)}} if len(names) <= _ASKED_BY_NAME else {}
+        try:
+            entries = list(client[database].list_collections(filter=only))
+        except OperationFailure:
+            continue  # it may be read, but not be asked for: nothing to compare
+        for entry in entries:
+            if entry["name"] in names:
+                info = entry.get("info") or {}
+                found[database, entry["name"]] = info.get("uuid")
+    return found
 
 
 def _query(options: CollectionOptions) -> dict[str, Any]:
