@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,15 +58,24 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param dice: see `Backoff`
     """
 
-    def __init__(self, options: Options, source: Source, inbox: Inbox, *, bar: bool) -> None:
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        inbox: Inbox,
+        *,
+        bar: bool,
+        dice: random.Random | None = None,
+    ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
         self._target = Target(options, inbox)
-        self._backoff = Backoff()
+        self._backoff = Backoff(dice=dice)
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a round has succeeded in this process
         self._told = ""  # the trouble that was logged last
