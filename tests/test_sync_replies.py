@@ -246,6 +246,18 @@ def test_a_user_who_may_not_list_collections_may_still_read(cache_path: Path) ->
         assert status == 0, output
 
 
+def test_a_second_look_that_fails_is_not_taken_for_a_drop(cache_path: Path) -> None:
+    def answer(name: str, request: dict[str, Any], before: int) -> Any:
+        late = name == "listCollections" and before in (2, 3)  # and PyMongo's own second try
+        return failing(91, "Shutdown") if late else None
+
+    with ScriptedServer(dict(OLD), answer) as server:
+        status, output = load_once(cache_path, ["--uri", server.uri, *SITES, *SOON])
+        assert status == 0, output
+        assert "scripted Shutdown" in output
+        assert "dropped" not in output
+
+
 def test_one_reply_needs_no_second_look(cache_path: Path) -> None:
     with ScriptedServer(dict(OLD)) as server:
         assert load_once(cache_path, ["--uri", server.uri, *SITES])[0] == 0

@@ -97,7 +97,7 @@ class MongoSource:
                         "name, or nothing in it yet (--allow-empty accepts that)"
                     )
             self._reached = True
-            self._identities = _identities(client, chosen)
+            self._identities = _identities(client, chosen, lenient=True)
         self._read = {c.name: c for c in chosen}
         for collection in chosen:
             expected = None
@@ -132,7 +132,7 @@ class MongoSource:
         without an error, so that half of it looks like the whole. One reply alone is whole."""
         origin = (options.database, options.collection)
         if origin in self._identities:
-            now = _identities(self._connected(), [options])
+            now = _identities(self._connected(), [options], lenient=False)
             if now.get(origin, _GONE) != self._identities[origin]:
                 raise SourceAwayError(
                     f"{options.origin} was dropped or made anew while it was read, so perhaps not "
@@ -241,7 +241,7 @@ class MongoSource:
 _Identities = dict[tuple[str, str], Any]  # (database, collection) -> uuid, None if unknown
 
 
-def _identities(client: Client, chosen: list[CollectionOptions]) -> _Identities:
+def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: bool) -> _Identities:
     """Which of the collections there are, with their UUIDs where the server tells them."""
     from pymongo.errors import OperationFailure
 
@@ -251,7 +251,9 @@ def _identities(client: Client, chosen: list[CollectionOptions]) -> _Identities:
         only = {"name": {"$in": sorted(names)}} if len(names) <= _ASKED_BY_NAME else {}
         try:
             entries = list(client[database].list_collections(filter=only))
-        except OperationFailure:
+        except OperationFailure as error:
+            if not lenient or error.code in _CREDENTIALS - {13}:
+                raise
             continue  # it may be read, but not be asked for: nothing to compare
         for entry in entries:
             if entry["name"] in names:
