@@ -51,8 +51,8 @@ setup(
     ext_modules=[
         Extension(
             "mmapcache._mmapcache",
-            sources=sorted(map(str, Path("src").glob("*.c"))),
-            depends=sorted(map(str, Path("src").glob("*.h"))),
+            sources=sorted(map(str, Path("src").rglob("*.c"))),
+            depends=sorted(map(str, Path("src").rglob("*.h"))),
             include_dirs=["src"],
             extra_compile_args=COMPILE,
             extra_link_args=LINK,

@@ -4,16 +4,10 @@
  * Multi-phase initialisation, all state in struct mc_module, heap types only: each interpreter,
  * with a lock of its own or not, has a module of its own.
  */
-#include "module.h"
+#include "binding/module.h"
 
-#include "cache.h"
+#include "binding/cache_type.h"
 #include "format.h"
-
-int mc_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
-{
-    *out = mc_type_new(module, spec);
-    return *out == NULL ? -1 : PyModule_AddType(module, *out);
-}
 
 static int add_constants(PyObject *module)
 {
@@ -77,7 +71,8 @@ static int module_exec(PyObject *module)
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_writer_type_init(module, state) < 0 ||
-        mc_batch_type_init(module, state) < 0 || add_constants(module) != 0) {
+        mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
+        add_constants(module) != 0) {
         return -1;
     }
     return register_types(state);
@@ -89,7 +84,7 @@ static int module_exec(PyObject *module)
         for (int i = 0; i < MC_ERRORS; i++) {                                                      \
             DO((state)->errors[i]);                                                                \
         }                                                                                          \
-        for (int i = 0; i < MC_VIEW_KINDS; i++) {                                                  \
+        for (int i = 0; i < MC_MAPPING_VIEWS; i++) {                                               \
             DO((state)->views[i]);                                                                 \
         }                                                                                          \
         DO((state)->cache);                                                                        \

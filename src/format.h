@@ -91,9 +91,9 @@ _Static_assert(offsetof(struct mc_control, boot_id) == 64, "control");
 
 /* What the loader says of itself. Two slots, written in turn: a reader takes the valid one with the
  * higher sequence, so that a loader killed between two stores costs one report, not the status. */
-#define MC_STATUS_OFFSET (MC_CONTROL_OFFSET + 1024u)
-#define MC_STATUS_SLOTS 2u
-struct mc_status_slot {
+#define MC_REPORT_OFFSET (MC_CONTROL_OFFSET + 1024u)
+#define MC_REPORT_SLOTS 2u
+struct mc_report {
     uint64_t sequence;    /* slot = sequence mod 2; 0: never written */
     int64_t confirmed_at; /* microseconds since 1970: when the data was last known to be current */
     uint32_t running;     /* 1 from open to a clean close */
@@ -104,7 +104,7 @@ struct mc_status_slot {
     uint8_t reserved[228];
     uint32_t checksum; /* of the 1020 bytes before it */
 };
-_Static_assert(sizeof(struct mc_status_slot) == 1024, "status slot");
+_Static_assert(sizeof(struct mc_report) == 1024, "status slot");
 
 /* ---- root ring ---- */
 #define MC_RING_OFFSET 8192u

@@ -439,11 +439,10 @@ static enum mc_status lock_descriptor(int fd, const char *path, struct mc_error 
 static enum mc_status take(int fd, const char *path, struct mc_lock **out, struct mc_error *err)
 {
     struct mc_lock *lock = malloc(sizeof *lock);
-    enum mc_status status =
-        lock != NULL ? lock_descriptor(fd, path, err) : mc_fail(err, MC_NOMEM, "out of memory");
+    enum mc_status status = lock != NULL ? lock_descriptor(fd, path, err) : mc_no_memory(err);
     if (status == MC_OK) {
         lock->fd = fd;
-        status = hold(lock) ? MC_OK : mc_fail(err, MC_NOMEM, "out of memory");
+        status = hold(lock) ? MC_OK : mc_no_memory(err);
     }
     if (status != MC_OK) {
         (void)close(fd);

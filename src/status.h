@@ -54,4 +54,10 @@ mc_error_fill(struct mc_error *err, enum mc_status status, const char *format, .
     }
 }
 
+/* Want of memory in this process. */
+static inline enum mc_status mc_no_memory(struct mc_error *err)
+{
+    return mc_fail(err, MC_NOMEM, "out of memory");
+}
+
 #endif

@@ -41,7 +41,7 @@ struct mc_map {
 /* A view that is overwritten while it is opened is a reader that slept through a whole ring of
  * commits. */
 #define VIEW_ATTEMPTS 64
-#define STATUS_ATTEMPTS 16
+#define REPORT_ATTEMPTS 16
 
 static struct mc_control *control_of(const struct mc_space *space)
 {
@@ -107,7 +107,7 @@ static enum mc_status map_new(struct mc_map **out, struct mc_error *err)
 {
     struct mc_map *map = *out = calloc(1, sizeof *map);
     if (map == NULL) {
-        return mc_fail(err, MC_NOMEM, "out of memory");
+        return mc_no_memory(err);
     }
     map->region.fd = -1;
     map->users = 1;
@@ -199,12 +199,12 @@ const struct mc_superblock *mc_map_superblock(const struct mc_map *map)
     return &map->superblock;
 }
 
-void mc_map_status(const struct mc_map *map, struct mc_loader_status *out)
+void mc_map_report(const struct mc_map *map, struct mc_loader_report *out)
 {
-    struct mc_status_slot slot;
+    struct mc_report slot;
     struct mc_space space = map_space(map);
-    mc_status_read(&space, &slot);
-    *out = (struct mc_loader_status){
+    mc_report_read(&space, &slot);
+    *out = (struct mc_loader_report){
         .confirmed_at = slot.confirmed_at, .running = slot.running != 0, .pid = slot.pid};
     memcpy(out->state, slot.state, sizeof out->state - 1);
     memcpy(out->source, slot.source, sizeof out->source - 1);
@@ -213,11 +213,11 @@ void mc_map_status(const struct mc_map *map, struct mc_loader_status *out)
 
 enum mc_loader mc_map_loader(const struct mc_map *map)
 {
-    struct mc_loader_status status;
+    struct mc_loader_report status;
     if (mc_region_is_locked(&map->region)) {
         return MC_LOADER_ALIVE;
     }
-    mc_map_status(map, &status);
+    mc_map_report(map, &status);
     return status.running ? MC_LOADER_DEAD : MC_LOADER_NONE;
 }
 
@@ -435,25 +435,25 @@ void mc_tail_write(const struct mc_space *space, uint64_t end)
 
 /* ---- the loader's report ---- */
 
-void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot)
+void mc_report_write(const struct mc_space *space, struct mc_report *slot)
 {
     shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
     slot->sequence++;
-    slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
-    uint64_t place = MC_MUTANT_IS(306) ? 0 : slot->sequence % MC_STATUS_SLOTS; /* 306: no turns */
-    shm_write(space->base + MC_STATUS_OFFSET + place * sizeof *slot, slot, sizeof *slot);
+    slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));
+    uint64_t place = MC_MUTANT_IS(306) ? 0 : slot->sequence % MC_REPORT_SLOTS; /* 306: no turns */
+    shm_write(space->base + MC_REPORT_OFFSET + place * sizeof *slot, slot, sizeof *slot);
 }
 
-void mc_status_read(const struct mc_space *space, struct mc_status_slot *out)
+void mc_report_read(const struct mc_space *space, struct mc_report *out)
 {
-    struct mc_status_slot slot;
-    *out = (struct mc_status_slot){0};
+    struct mc_report slot;
+    *out = (struct mc_report){0};
     /* A reader so slow that both slots were rewritten under it looks again. */
-    for (int attempt = 0; attempt < STATUS_ATTEMPTS && out->sequence == 0; attempt++) {
-        for (uint64_t place = 0; place < MC_STATUS_SLOTS; place++) {
-            shm_read(&slot, space->base + MC_STATUS_OFFSET + place * sizeof slot, sizeof slot);
+    for (int attempt = 0; attempt < REPORT_ATTEMPTS && out->sequence == 0; attempt++) {
+        for (uint64_t place = 0; place < MC_REPORT_SLOTS; place++) {
+            shm_read(&slot, space->base + MC_REPORT_OFFSET + place * sizeof slot, sizeof slot);
             if (slot.sequence > out->sequence &&
-                slot.checksum == mc_checksum(&slot, offsetof(struct mc_status_slot, checksum))) {
+                slot.checksum == mc_checksum(&slot, offsetof(struct mc_report, checksum))) {
                 *out = slot;
             }
         }

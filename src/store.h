@@ -61,7 +61,7 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds);
 
 const struct mc_superblock *mc_map_superblock(const struct mc_map *map); /* a private copy */
 
-struct mc_loader_status {
+struct mc_loader_report {
     int64_t confirmed_at; /* microseconds since 1970; 0: never */
     bool running;         /* opened and not closed: alive or killed, see mc_map_loader */
     uint32_t pid;
@@ -70,7 +70,7 @@ struct mc_loader_status {
 };
 
 /* The loader's last complete report; all zero when there was none. */
-void mc_map_status(const struct mc_map *map, struct mc_loader_status *out);
+void mc_map_report(const struct mc_map *map, struct mc_loader_report *out);
 
 enum mc_loader { MC_LOADER_NONE, MC_LOADER_ALIVE, MC_LOADER_DEAD };
 
@@ -243,10 +243,10 @@ void mc_wake(const struct mc_space *space);
 uint64_t mc_commit_word(const struct mc_space *space);
 
 /* Writes the report after the one in `slot`, which is updated. */
-void mc_status_write(const struct mc_space *space, struct mc_status_slot *slot);
+void mc_report_write(const struct mc_space *space, struct mc_report *slot);
 
 /* The last complete report; zero when there is none. */
-void mc_status_read(const struct mc_space *space, struct mc_status_slot *out);
+void mc_report_read(const struct mc_space *space, struct mc_report *out);
 
 /* Whether the content was verified in this boot of the machine, or is a clean checkpoint. */
 bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock *superblock,

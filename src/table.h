@@ -39,7 +39,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "arena.h"
 #include "format.h"
 #include "key.h"
 #include "shm.h"
@@ -50,6 +49,8 @@
 #define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
 #define MC_TAG_BITS 28u
 #define MC_TABLE_LEVELS 5u /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
+
+struct mc_arena;
 
 /* Where a table is: addresses and the end of what may be referred to. */
 struct mc_space {
@@ -75,6 +76,12 @@ static inline bool mc_hit_stands(const struct mc_hit *hit)
 }
 
 /* ---- reading: any process ---- */
+
+/* Whether its value is these bytes. */
+static inline bool mc_hit_equals(const struct mc_hit *hit, const void *value, size_t len)
+{
+    return hit->value_len == len && shm_equal(hit->value, value, len);
+}
 
 /* MC_OK, MC_ABSENT or MC_CORRUPT; needs key->hash. */
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
@@ -129,9 +136,9 @@ enum mc_status mc_walk_next(struct mc_walk *walk, struct mc_item *item);
 /* ---- writing: the loader ---- */
 
 struct mc_table_writer {
-    struct mc_space space; /* limit follows the file as it grows */
-    struct mc_arena *arena;
-    uint64_t birth; /* the generation being written */
+    struct mc_space space;  /* limit follows the file as it grows */
+    struct mc_arena *arena; /* arena.h, for table_write.c */
+    uint64_t birth;         /* the generation being written */
     /* Asked before a put replaces an entry by another value; false: the entry stays. NULL: yes. */
     bool (*replaces)(void *context, const struct mc_key *key, const struct mc_hit *old,
                      const uint8_t *value, size_t value_len);

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import PATIENCE, Loader, confirmed_at, load_once, wait_for
-from scripted_mongo import ScriptedServer
+from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
+from support.scripted_server import ScriptedServer
 
 import mmapcache
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from loading import PATIENCE, wait_for
+from support.loader import PATIENCE, wait_for
 
 import mmapcache
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loading import PATIENCE, wait_for
+from support.loader import PATIENCE, wait_for
 
 import mmapcache
 from mmapcache.sync import outlet as outlets

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import PATIENCE, Loader, load_once, wait_for
-from scripted_mongo import Message, Raw, ScriptedServer, failing
+from support.loader import PATIENCE, Loader, load_once, wait_for
+from support.scripted_server import Message, Raw, ScriptedServer, failing
 
 import mmapcache
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loading import PATIENCE, Loader, wait_for
+from support.loader import PATIENCE, Loader, wait_for
 
 # Takes the place of a module that the loader imports: waits, then gives the module itself.
 SLOW = """

@@ -30,9 +30,9 @@ ANALYZE = (
 
 def clang_tidy(source: str, analyze: bool) -> list[str]:
     """The command that checks one C file, with the flags of setup.py or of tests/core/Makefile."""
-    core = source.startswith("src/")
+    shipped = source.startswith("src/")
     checks = [ANALYZE] if analyze else []
-    build = ["-std=c11"] if core else ["-std=gnu11", "-DMC_TEST", "-Itests/core"]
+    build = ["-std=c11"] if shipped else ["-std=gnu11", "-DMC_TEST", "-Itests/core"]
     python = f"-isystem{sysconfig.get_paths()['include']}"
     return ["clang-tidy", "--quiet", *checks, source, "--", "-DMC_DEBUG", "-Isrc", python, *build]
 
@@ -41,11 +41,11 @@ def commands(analyze: bool) -> dict[str, list[str]]:
     """Name of each linter -> the command that runs it from the root."""
     tidy = {
         f"clang-tidy {source}": clang_tidy(source, analyze)
-        for source in c_files("src/*.c", "tests/*/*.c")
+        for source in c_files("src/**/*.c", "tests/*/*.c", "tests/*/*/*.c")
     }
     if analyze:
         return tidy
-    every_c = c_files("src/*.[ch]", "tests/*/*.[ch]")
+    every_c = c_files("src/**/*.[ch]", "tests/*/*.[ch]", "tests/*/*/*.[ch]")
     return {
         "clang-format": ["clang-format", "--dry-run", "--Werror", *every_c],
         "ruff check": ["ruff", "check"],

@@ -2,7 +2,8 @@
 
     src/shm.h           alone knows <stdatomic.h>
     src/region.c        and src/guard.c (its SIGBUS handler) alone know the system's headers
-    CORE                is C without Python; everything else in src/ is the binding
+    PARTS               each file of src/ is in the table below and includes only what is before it
+    src/, src/writer/   the core: C without Python
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
@@ -13,39 +14,75 @@ A rule takes the root of a tree, so that the tests can show it a tree that break
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The C core: builds and is tested without Python.
-CORE = {
-    "arena",
-    "batch",
-    "bson",
-    "buddy",
-    "buddy_check",
-    "buddy_state",
-    "buddy_words",
-    "check",
-    "format",
-    "guard",
-    "hash",
-    "key",
-    "mutant",
-    "region",
-    "report",
-    "room",
-    "shm",
-    "status",
-    "store",
-    "table",
-    "table_ref",
-    "table_write",
-    "work",
-    "writer",
-    "writer_state",
+
+class Part(NamedTuple):
+    """A folder of src/: its units in order, and the parts whose headers they may include.
+
+    A unit is a file's name without suffix, or several that may include each other's headers (an
+    inner header, or functions that call each other by nature). A file may include the headers of
+    its own unit, of the units before it, and of all units of the parts named in `uses`.
+    """
+
+    uses: tuple[str, ...]
+    units: tuple[str, ...]
+
+
+PARTS = {
+    # The core that reads. It builds and is tested without Python, as does the one that writes.
+    "src": Part(
+        (),
+        (
+            "status mutant",
+            "format",
+            "shm",
+            "hash",
+            "bson",
+            "key",
+            "guard",
+            "region",
+            "buddy_words",
+            "buddy buddy_state buddy_check",
+            "table table_ref",
+            "store",
+            "check",
+            "arena",
+            "table_write",
+        ),
+    ),
+    "src/writer": Part(
+        ("src",),
+        ("writer batch publish make_room collections writer_state",),
+    ),
+    "src/document": Part(
+        ("src",),
+        (
+            "document document_object options classes document_state array compare decode "
+            "decode_classes document_views fields json",
+        ),
+    ),
+    "src/binding": Part(
+        ("src", "src/document", "src/writer"),
+        (
+            "module errors arguments",
+            "pykey",
+            "front_cache",
+            "reader",
+            "collection_type collection_get_many collection_views snapshot_type",
+            "cache_type cache_report",
+            "writer_type batch_type replace_type",
+        ),
+    ),
+    "src/_mmapcache.c": Part(("src/binding", "src/document", "src"), ("_mmapcache",)),
 }
+CORE = ("src", "src/writer")  # parts
+
 OS_HEADERS = re.compile(
     r"sys/(?!types\.h|cdefs\.h|param\.h).+\.h|linux/.+\.h|asm/.+\.h"
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"
@@ -122,21 +159,55 @@ def system_has_one_door(root: Path) -> list[str]:
     ]
 
 
+def part_of(root: Path, path: Path) -> str:
+    """The part whose table has to name the file: its folder, or its path where it is one itself."""
+    name = str(path.relative_to(root))
+    return name if name in PARTS else str(path.parent.relative_to(root))
+
+
+def core_sources(root: Path) -> list[Path]:
+    """The sources of the core, which build without Python."""
+    sources = (path for part in CORE for path in (root / part).glob("*.c"))
+    return sorted(path for path in sources if part_of(root, path) in CORE)
+
+
 def core_knows_no_python(root: Path) -> list[str]:
-    """Each file of src/ is either in CORE and includes only CORE, or belongs to the binding."""
+    """No file of the core includes Python.h, and none of the binding, through which it would."""
     found = []
-    paths = {path.name: path for path in files(root / "src", ".c", ".h")}
-    binding = {name for name, path in paths.items() if "Python.h" in includes(path)}
-    grown = True
-    while grown:
-        more = {n for n, path in paths.items() if binding.intersection(includes(path))} - binding
-        binding |= more
-        grown = bool(more)
-    for name, path in paths.items():
-        if path.stem in CORE and name in binding:
-            found.append(f"{name} is of the core and includes Python.h, itself or through others")
-        if path.stem not in CORE and name not in binding:
-            found.append(f"{name} does without Python: name it in CORE, tools/lint_architecture.py")
+    for path in files(root / "src", ".c", ".h"):
+        part = part_of(root, path)
+        if part in CORE and "Python.h" in includes(path):
+            found.append(f"{path.relative_to(root)} is of the core and includes Python.h")
+    return found
+
+
+def includes_point_one_way(root: Path) -> list[str]:
+    """Each file of src/ is in PARTS and includes only what stands before it there."""
+    found = []
+    units = {
+        (part, stem): number
+        for part, table in PARTS.items()
+        for number, unit in enumerate(table.units)
+        for stem in unit.split()
+    }
+    headers = {str(path.relative_to(root / "src")): path for path in files(root / "src", ".h")}
+    for path in files(root / "src", ".c", ".h"):
+        part, name = part_of(root, path), path.relative_to(root)
+        if (part, path.stem) not in units:
+            found.append(f"{name}: name it in PARTS, tools/lint_architecture.py")
+            continue
+        for include in includes(path):
+            beside = str((path.parent / include).relative_to(root / "src"))
+            header = headers.get(beside) or headers.get(include)
+            if header is None:
+                continue
+            its = part_of(root, header)
+            if its != part:
+                allowed = its in PARTS[part].uses
+            else:
+                allowed = units.get((its, header.stem), 0) <= units[part, path.stem]
+            if not allowed:
+                found.append(f"{name} includes {include}, which stands above it in PARTS")
     return found
 
 
@@ -221,6 +292,7 @@ RULES = [
     shared_memory_has_one_funnel,
     system_has_one_door,
     core_knows_no_python,
+    includes_point_one_way,
     c_files_are_small,
     package_imports_only_what_it_may,
     no_file_names_a_machine,
@@ -230,7 +302,10 @@ RULES = [
 
 
 def main() -> None:
-    """Prints every breach; exits with 1 when there is one."""
+    """Prints every breach; exits with 1 when there is one. --core prints the core's sources."""
+    if sys.argv[1:] == ["--core"]:
+        print(*core_sources(ROOT), sep="\n")
+        return
     found = [f"{rule.__name__}: {breach}" for rule in RULES for breach in rule(ROOT)]
     print("\n".join([*found, f"architecture: {len(RULES)} rules, {len(found)} breaches"]))
     raise SystemExit(1 if found else 0)

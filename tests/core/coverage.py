@@ -65,9 +65,9 @@ def measure(build: Path) -> dict[str, dict[int, Line]]:
     for document in output.splitlines():
         for file in json.loads(document)["files"]:
             path = Path(file["file"])
-            if path.parent == SRC and path.suffix == ".c":
+            if SRC in path.parents and path.suffix == ".c":
                 for record in file["lines"]:
-                    lines[path.name][record["line_number"]].add(record)
+                    lines[str(path.relative_to(SRC))][record["line_number"]].add(record)
     return lines
 
 

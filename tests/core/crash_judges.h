@@ -56,8 +56,8 @@ static void judge_status(const struct scenario *scenario, struct mc_map *map)
 {
     bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&
                      scenario->peculiarity != RESIZED;
-    struct mc_loader_status status;
-    mc_map_status(map, &status);
+    struct mc_loader_report status;
+    mc_map_report(map, &status);
     int64_t confirmed = strcmp(status.state, "polling") == 0    ? 2
                         : strcmp(status.state, "degraded") == 0 ? 1
                                                                 : 0;

@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60.0
 def mutants() -> list[tuple[int, Path, str]]:
     """Number, source and description (the comment behind the hook) of every fault."""
     found = []
-    for source in sorted(SRC.glob("*.c")):
+    for source in sorted(SRC.rglob("*.c")):
         for line in source.read_text().splitlines():
             for match in HOOK.finditer(line):
                 found.append((int(match[1]), source, match[2] or line.strip()))

@@ -13,9 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "buddy.h"
 #include "check.h"
 #include "harness.h"
-#include "writer.h"
+#include "writer/batch.h"
+#include "writer/publish.h"
+#include "writer/writer.h"
 
 #define COLLECTIONS 3
 #define KEYS 200

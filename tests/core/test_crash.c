@@ -50,7 +50,7 @@ static void on_access(enum shm_access access, const void *address, size_t len)
         }
         stores_left -= stores_left > 0;
         this_run.stores++;
-    } else if (len != sizeof(struct mc_status_slot)) { /* of these only the valid one counts */
+    } else if (len != sizeof(struct mc_report)) { /* of these only the valid one counts */
         this_run.loaded = hash_more(this_run.loaded, address, len);
     }
 }
@@ -93,11 +93,11 @@ static uint64_t case_of(const struct scenario *scenario, const struct image *fil
 {
     struct run run = run_in_child(scenario, -1);
     uint64_t hash = hash_more(run.loaded, &file->len, sizeof file->len);
-    struct mc_status_slot valid = {0}, slot;
-    for (uint64_t place = 0; place < MC_STATUS_SLOTS && file->len > 0; place++) {
-        memcpy(&slot, file->bytes + MC_STATUS_OFFSET + place * sizeof slot, sizeof slot);
+    struct mc_report valid = {0}, slot;
+    for (uint64_t place = 0; place < MC_REPORT_SLOTS && file->len > 0; place++) {
+        memcpy(&slot, file->bytes + MC_REPORT_OFFSET + place * sizeof slot, sizeof slot);
         if (slot.sequence > valid.sequence &&
-            slot.checksum == mc_checksum(&slot, offsetof(struct mc_status_slot, checksum))) {
+            slot.checksum == mc_checksum(&slot, offsetof(struct mc_report, checksum))) {
             valid = slot;
         }
     }

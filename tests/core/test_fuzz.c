@@ -8,6 +8,7 @@
 
 #include "../fuzz/bson_run.h"
 #include "../fuzz/mutate.h"
+#include "buddy.h"
 #include "harness.h"
 
 static uint8_t input[IMAGE_MOST];

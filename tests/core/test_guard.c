@@ -16,7 +16,7 @@
 #include "faults.h"
 #include "guard.h"
 #include "store_support.h"
-#include "writer_state.h"
+#include "writer/writer_state.h"
 
 /* AddressSanitizer's own handler would be the one that was there before. */
 const char *__asan_default_options(void);

@@ -3,10 +3,10 @@
  * The table lives in private memory here: a map is only an address. Keys are numbers; their hashes
  * are chosen by shape, so that pages share prefixes of any length, or the whole tag. After each
  * batch the table is compared with the array in every way that it can be asked, every block is
- * found to be there once and nothing else in use, and the table as it was before is still whole.
- */
+ * found to be there once and nothing else in use, and the table as it was before is still whole. */
 #include <string.h>
 
+#include "arena.h"
 #include "faults.h"
 #include "harness.h"
 #include "table_ref.h"

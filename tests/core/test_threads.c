@@ -56,11 +56,11 @@ static void read_generation(struct mc_map *map, uint64_t *last)
 static void *reader(void *argument)
 {
     struct mc_map *map = argument;
-    struct mc_loader_status status;
+    struct mc_loader_report status;
     uint64_t last = 0;
     while (!over) {
         read_generation(map, &last);
-        mc_map_status(map, &status);
+        mc_map_report(map, &status);
         CHECK(strcmp(status.state, status.error) == 0);
         (void)mc_map_wait(map, last, 100000);
     }

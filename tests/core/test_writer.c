@@ -87,7 +87,7 @@ static void test_resize_of_nothing(void)
 static void test_long_report(void)
 {
     struct mc_writer_options options = small_options();
-    struct mc_loader_status status;
+    struct mc_loader_report status;
     struct mc_map *map;
     char text[1000];
     for (size_t i = 0; i + 1 < sizeof text; i += 2) {
@@ -99,7 +99,7 @@ static void test_long_report(void)
     mc_writer_report(writer, text, text, text, 5);
     mc_writer_report(writer, NULL, NULL, NULL, -1);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    mc_map_status(map, &status);
+    mc_map_report(map, &status);
     CHECK_EQ(strlen(status.state), 30);
     CHECK_EQ(strlen(status.source), 254);
     CHECK_EQ(strlen(status.error), 478);
@@ -112,7 +112,7 @@ static void test_long_report(void)
 static void test_report_without_characters(void)
 {
     struct mc_writer_options options = small_options();
-    struct mc_loader_status status;
+    struct mc_loader_report status;
     struct mc_map *map;
     char text[600];
     memset(text, 0x80, sizeof text);
@@ -121,7 +121,7 @@ static void test_report_without_characters(void)
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     mc_writer_report(writer, text, NULL, NULL, -1);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    mc_map_status(map, &status);
+    mc_map_report(map, &status);
     CHECK_EQ(strlen(status.state), 0);
     mc_map_release(map);
     mc_writer_close(writer);

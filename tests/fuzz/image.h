@@ -13,7 +13,9 @@
 
 #include "bson.h"
 #include "check.h"
-#include "writer.h"
+#include "writer/batch.h"
+#include "writer/publish.h"
+#include "writer/writer.h"
 
 #define IMAGE_BYTES MC_MAP_MIN
 #define IMAGE_MOST (64u << 10)      /* bytes of an input */
@@ -184,12 +186,12 @@ static bool read_image(void)
     struct mc_map *map;
     struct mc_view view;
     struct mc_error error;
-    struct mc_loader_status loader;
+    struct mc_loader_report loader;
     bool clean = false;
     if (mc_map_open(IMAGE_PATH, &map, &error) != MC_OK) {
         return false;
     }
-    mc_map_status(map, &loader);
+    mc_map_report(map, &loader);
     DEMAND(memchr(loader.state, 0, sizeof loader.state) != NULL &&
            memchr(loader.source, 0, sizeof loader.source) != NULL &&
            memchr(loader.error, 0, sizeof loader.error) != NULL);

@@ -145,10 +145,10 @@ static void mend_header(uint8_t *image)
         superblock->max_size = 4 * MC_EXTENT;
     }
     superblock->checksum = mc_checksum(superblock, offsetof(struct mc_superblock, checksum));
-    for (unsigned i = 0; i < MC_STATUS_SLOTS; i++) {
-        struct mc_status_slot *slot =
-            (struct mc_status_slot *)(void *)(image + MC_STATUS_OFFSET + i * sizeof *slot);
-        slot->checksum = mc_checksum(slot, offsetof(struct mc_status_slot, checksum));
+    for (unsigned i = 0; i < MC_REPORT_SLOTS; i++) {
+        struct mc_report *slot =
+            (struct mc_report *)(void *)(image + MC_REPORT_OFFSET + i * sizeof *slot);
+        slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));
     }
     if (draw(8) != 0) { /* else the machine was restarted, and all of it is verified first */
         (void)mc_boot_id(control->boot_id, NULL);

@@ -1,0 +1,246 @@
+/* cache_report.c - Cache.status(), stats() and check(): dicts for people and monitors.
+ *
+ * All of a report comes from one reading: the root record carries the counts, so stats() costs no
+ * walk. check() is the one long call here and runs without the GIL.
+ */
+#include "cache_type.h"
+
+#include "check.h"
+#include "region.h"
+
+/* Adds a new reference (or NULL with an exception) to a dict: 0, or -1. */
+static int put(PyObject *dict, const char *name, PyObject *value)
+{
+    int result = value == NULL ? -1 : PyDict_SetItemString(dict, name, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+static int put_count(PyObject *dict, const char *name, uint64_t value)
+{
+    return put(dict, name, PyLong_FromUnsignedLongLong(value));
+}
+
+/* Microseconds since 1970 as Unix seconds; None for never. */
+static int put_time(PyObject *dict, const char *name, int64_t microseconds)
+{
+    return put(dict, name,
+               microseconds == 0 ? Py_NewRef(Py_None)
+                                 : PyFloat_FromDouble((double)microseconds / 1e6));
+}
+
+static int put_text(PyObject *dict, const char *name, const char *text, size_t size)
+{
+    return put(dict, name, PyUnicode_DecodeUTF8(text, (Py_ssize_t)strnlen(text, size), "replace"));
+}
+
+static PyObject *file_id(const struct mc_superblock *superblock)
+{
+    char text[37];
+    const uint8_t *id = superblock->file_id;
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof superblock->file_id; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
+            text[at++] = '-';
+        }
+        at += (size_t)snprintf(text + at, sizeof text - at, "%02x", id[i]);
+    }
+    return PyUnicode_FromStringAndSize(text, 36);
+}
+
+/* The reading to report on, after a look at the path too; NULL with an exception. */
+static struct mc_reading *fresh_reading(struct mc_reader *reader)
+{
+    reader->sought_at =
+        mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
+    return mc_reader_update(reader);
+}
+
+PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    static const char *const loaders[] = {
+        [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
+    struct mc_reader *reader = mc_cache_reader(self);
+    struct mc_reading *reading = fresh_reading(reader);
+    struct mc_loader_report status;
+    int64_t published, since;
+    PyObject *dict;
+    if (reading == NULL) {
+        return NULL;
+    }
+    mc_reading_retain(reading); /* a new dict may start a collection of garbage */
+    mc_map_report(reading->view.map, &status);
+    published = reading->view.root.published_at;
+    since = status.confirmed_at != 0 ? status.confirmed_at : published;
+    dict = PyDict_New();
+    if (dict == NULL || put(dict, "path", Py_NewRef(((mc_cache_object *)self)->path)) < 0 ||
+        put(dict, "file_id", file_id(mc_map_superblock(reading->view.map))) < 0 ||
+        put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
+        put_time(dict, "published_at", published) < 0 ||
+        put_time(dict, "confirmed_at", status.confirmed_at) < 0 ||
+        put(dict, "age",
+            since == 0 ? Py_NewRef(Py_None)
+                       : PyFloat_FromDouble((double)(mc_time_us() - since) / 1e6)) < 0 ||
+        put(dict, "loader", PyUnicode_FromString(loaders[mc_map_loader(reading->view.map)])) < 0 ||
+        put_text(dict, "state", status.state, sizeof status.state) < 0 ||
+        (status.error[0] == '\0'
+             ? put(dict, "error", Py_NewRef(Py_None))
+             : put_text(dict, "error", status.error, sizeof status.error)) < 0 ||
+        put_text(dict, "source", status.source, sizeof status.source) < 0) {
+        Py_CLEAR(dict);
+    }
+    mc_reading_release(reading);
+    return dict;
+}
+
+static PyObject *front_stats(const struct mc_front *front)
+{
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K}", "entries", (unsigned long long)front->count,
+                         "bytes", (unsigned long long)front->bytes, "hits",
+                         (unsigned long long)front->hits, "misses",
+                         (unsigned long long)front->misses, "revalidations",
+                         (unsigned long long)front->revalidations, "evictions",
+                         (unsigned long long)front->evictions);
+}
+
+PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    struct mc_reading *reading = fresh_reading(reader);
+    const struct mc_root *root;
+    PyObject *dict;
+    if (reading == NULL) {
+        return NULL;
+    }
+    mc_reading_retain(reading);
+    root = &reading->view.root;
+    dict = PyDict_New();
+    if (dict == NULL || put_count(dict, "collections", root->collections) < 0 ||
+        put_count(dict, "documents", root->documents) < 0 ||
+        put_count(dict, "bytes_used", root->used) < 0 ||
+        put_count(dict, "bytes_free", root->free) < 0 ||
+        put_count(dict, "largest_free", root->largest_free) < 0 ||
+        put_count(dict, "file_size", root->file_size) < 0 ||
+        put_count(dict, "max_size", mc_map_superblock(reading->view.map)->max_size) < 0 ||
+        put_count(dict, "huge_bytes", root->huge) < 0 ||
+        put(dict, "front_cache", front_stats(&reader->front)) < 0) {
+        Py_CLEAR(dict);
+    }
+    mc_reading_release(reading);
+    return dict;
+}
+
+/* ---- check ---- */
+
+static int add_collection(PyObject *dict, const struct mc_view *view, const struct mc_hit *hit,
+                          const struct mc_collection *collection)
+{
+    char name[MC_NAME_MAX];
+    PyObject *key, *value;
+    int result = -1;
+    mc_copy(name, hit->key, hit->key_len);
+    if (!mc_view_valid(view)) { /* the caller finds out, too */
+        return 0;
+    }
+    key = PyUnicode_DecodeUTF8(name, hit->key_len, "replace");
+    value = Py_BuildValue("{s:K,s:K}", "documents", (unsigned long long)collection->count, "bytes",
+                          (unsigned long long)collection->content);
+    if (key != NULL && value != NULL) {
+        result = PyDict_SetItem(dict, key, value);
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return result;
+}
+
+/* {name: {documents, bytes}} of a generation that was checked; NULL with *expired or an exception.
+ */
+static PyObject *collections_of(const struct mc_view *view, bool *expired)
+{
+    struct mc_walk walk;
+    struct mc_hit hit;
+    struct mc_collection collection;
+    PyObject *dict = PyDict_New();
+    *expired = false;
+    mc_walk_begin(&walk, &view->space, view->root.catalogue);
+    while (dict != NULL && mc_walk_entry(&walk, &hit) == MC_OK) {
+        if (hit.key_len <= MC_NAME_MAX && mc_hit_collection(&hit, &collection) == MC_OK &&
+            add_collection(dict, view, &hit, &collection) < 0) {
+            Py_CLEAR(dict);
+        }
+    }
+    if (dict != NULL && !mc_view_valid(view)) {
+        *expired = true;
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
+static PyObject *free_blocks(const struct mc_check_report *report)
+{
+    PyObject *dict = PyDict_New();
+    for (unsigned order = 0; dict != NULL && order < MC_CHECK_ORDERS; order++) {
+        if (report->free_blocks[order] != 0) {
+            PyObject *size = PyLong_FromUnsignedLongLong((unsigned long long)MC_GRANULE << order);
+            PyObject *count = PyLong_FromUnsignedLongLong(report->free_blocks[order]);
+            if (size == NULL || count == NULL || PyDict_SetItem(dict, size, count) < 0) {
+                Py_CLEAR(dict);
+            }
+            Py_XDECREF(size);
+            Py_XDECREF(count);
+        }
+    }
+    return dict;
+}
+
+static PyObject *check_report(const struct mc_reading *reading, PyObject *collections,
+                              const struct mc_check_report *report)
+{
+    PyObject *dict = PyDict_New();
+    if (dict == NULL || put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
+        put(dict, "collections", Py_NewRef(collections)) < 0 ||
+        put_count(dict, "entries", report->entries) < 0 ||
+        put_count(dict, "pages", report->pages) < 0 ||
+        put_count(dict, "nodes", report->nodes) < 0 ||
+        put_count(dict, "bytes_used", report->used) < 0 ||
+        put(dict, "free_blocks", free_blocks(report)) < 0 ||
+        put_count(dict, "largest_free", report->largest_free) < 0) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
+PyObject *mc_cache_check(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    unsigned tries = 0;
+    for (;;) {
+        struct mc_reading *reading = mc_reader_update(reader);
+        struct mc_check_report report;
+        struct mc_error error;
+        enum mc_status status;
+        PyObject *collections = NULL;
+        PyObject *result = NULL;
+        bool expired;
+        if (reading == NULL) {
+            return NULL;
+        }
+        mc_reading_retain(reading);
+        Py_BEGIN_ALLOW_THREADS
+        status = mc_check(&reading->view, &report, &error);
+        Py_END_ALLOW_THREADS
+        expired = status == MC_EXPIRED;
+        if (status == MC_OK) {
+            collections = collections_of(&reading->view, &expired);
+            result = collections == NULL ? NULL : check_report(reading, collections, &report);
+            Py_XDECREF(collections);
+        }
+        mc_reading_release(reading);
+        if (status != MC_OK && status != MC_EXPIRED) {
+            return mc_raise(reader->module, &error);
+        }
+        if (!expired || !mc_reader_again(reader, &tries) || PyErr_CheckSignals() < 0) {
+            return result;
+        }
+    }
+}

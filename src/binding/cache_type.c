@@ -1,0 +1,569 @@
+/* cache_type.c - mmapcache.open() and Cache: a mapping from name to Collection.
+ *
+ * cache["sites"] gives the same Collection each time, so that what it has learned (where its table
+ * is, its share of the front cache) is learned once. A handle that was made with codec options of
+ * its own is kept under their identity; it owns them, so the identity stays theirs.
+ */
+#include "cache_type.h"
+
+#include "region.h"
+
+#define OPEN_RETRY 10000000ll /* nanoseconds between two tries to open a file that is not there */
+#define WAIT_SLICE 50000000ll /* nanoseconds between two looks at signals and at the path */
+
+/* ---- making ---- */
+
+int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObject *front_entries,
+                          bool populate, struct mc_cache_options *out)
+{
+    uint64_t entries = MC_FRONT_ENTRIES_DEFAULT;
+    *out = (struct mc_cache_options){.populate = populate};
+    out->codec_options = codec_options == Py_None ? NULL : codec_options;
+    out->limits.front_bytes = MC_FRONT_BYTES_DEFAULT;
+    if ((front_bytes != NULL &&
+         mc_size(front_bytes, "front_bytes", &out->limits.front_bytes) < 0) ||
+        (front_entries != NULL && mc_size(front_entries, "front_entries", &entries) < 0)) {
+        return -1;
+    }
+    if (entries > MC_FRONT_ENTRIES_MAX) {
+        PyErr_Format(PyExc_ValueError, "front_entries is %R: at most %u", front_entries,
+                     MC_FRONT_ENTRIES_MAX);
+        return -1;
+    }
+    out->limits.front_entries = (uint32_t)entries;
+    return 0;
+}
+
+static int populate(struct mc_module *module, struct mc_reading *reading)
+{
+    struct mc_error error;
+    enum mc_status status;
+    mc_reading_retain(reading);
+    Py_BEGIN_ALLOW_THREADS
+    status = mc_map_populate(reading->view.map, &error);
+    Py_END_ALLOW_THREADS
+    mc_reading_release(reading);
+    if (status != MC_OK) {
+        mc_raise(module, &error);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *absolute,
+                       const struct mc_view *view, const struct mc_cache_options *options)
+{
+    mc_cache_object *self;
+    struct mc_reader *reader = mc_reader_new(module, absolute, view, options->limits);
+    if (reader == NULL) {
+        return NULL;
+    }
+    self = PyObject_New(mc_cache_object, module->cache);
+    if (self == NULL) {
+        mc_reader_release(reader);
+        return NULL;
+    }
+    self->reader = reader;
+    self->path = Py_NewRef(path);
+    self->options = NULL;
+    self->handles = PyDict_New();
+    if (self->handles != NULL) { /* else there is an exception, with which nothing must be run */
+        self->options = mc_options_from(
+            &module->documents, options->codec_options == NULL ? Py_None : options->codec_options);
+    }
+    if (self->options == NULL || (options->populate && populate(module, reader->now) < 0)) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+/* Opens the file, waiting for its first generation until `deadline`: 0, or -1 with an exception. */
+static int open_waiting(struct mc_module *module, const char *path, int64_t timeout,
+                        struct mc_view *view)
+{
+    int64_t start = mc_clock_ns();
+    for (;;) {
+        struct mc_error error;
+        enum mc_status status;
+        int64_t left;
+        Py_BEGIN_ALLOW_THREADS
+        status = mc_reader_open(path, -1, false, view, &error);
+        Py_END_ALLOW_THREADS
+        if (status == MC_OK) {
+            return 0;
+        }
+        left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
+        /* after an upgrade the loader will make it anew, as a rule */
+        bool worth_waiting = status == MC_NOT_READY || status == MC_VERSION_DIFFERS;
+        if (!worth_waiting || left <= 0) {
+            mc_raise(module, &error);
+            return -1;
+        }
+        if (mc_sleep(left < OPEN_RETRY ? left : OPEN_RETRY) < 0) {
+            return -1;
+        }
+    }
+}
+
+const char mc_open_doc[] = PyDoc_STR(
+    "open($module, /, path, timeout=0.0, *, populate=False, codec_options=None,\n"
+    "     front_bytes=16777216, front_entries=16384)\n--\n\n"
+    "Opens a cache file for reading, before or after a fork.\n\n"
+    "path: str or path object. timeout: seconds to wait for the first generation; None for ever.\n"
+    "populate: map all pages now instead of at their first use.\n"
+    "codec_options: PyMongo's CodecOptions for tz_aware, tzinfo, uuid_representation and\n"
+    "datetime_conversion.\n"
+    "front_bytes, front_entries: how much memory this process may spend on keeping Documents,\n"
+    "an int or text like \"64MiB\"; 0 turns the front cache off.\n\n"
+    "Raises NotReadyError, FormatError, CorruptError, OSError.");
+
+PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path",        "timeout",       "populate", "codec_options",
+                            "front_bytes", "front_entries", NULL};
+    struct mc_module *state = PyModule_GetState(module);
+    PyObject *given, *encoded = NULL, *text = NULL, *cache = NULL;
+    PyObject *timeout = NULL, *codec_options = NULL, *bytes = NULL, *entries = NULL;
+    struct mc_cache_options options;
+    struct mc_view view;
+    int64_t nanoseconds = 0;
+    int fill = 0;
+    char *absolute = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$pOOO:open", names, &given, &timeout, &fill,
+                                     &codec_options, &bytes, &entries) ||
+        (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0) ||
+        mc_cache_options_from(codec_options, bytes, entries, fill, &options) < 0 ||
+        !PyUnicode_FSConverter(given, &encoded)) {
+        return NULL;
+    }
+    text = PyUnicode_DecodeFSDefaultAndSize(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+    absolute = text == NULL ? NULL : mc_absolute_path(encoded);
+    if (absolute != NULL && open_waiting(state, absolute, nanoseconds, &view) == 0) {
+        cache = mc_cache_new(state, text, absolute, &view, &options);
+    }
+    PyMem_Free(absolute);
+    Py_XDECREF(text);
+    Py_DECREF(encoded);
+    return cache;
+}
+
+static void cache_dealloc(PyObject *self_object)
+{
+    mc_cache_object *self = (mc_cache_object *)self_object;
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->handles);
+    Py_DECREF(self->path);
+    if (self->options != NULL) {
+        mc_options_release(self->options);
+    }
+    mc_reader_release(self->reader);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+/* ---- collections ---- */
+
+struct mc_reader *mc_cache_reader(PyObject *cache)
+{
+    return ((mc_cache_object *)cache)->reader;
+}
+
+/* The key of a handle in the dict: a new reference, or NULL. */
+static PyObject *handle_key(PyObject *name, PyObject *codec_options)
+{
+    return codec_options == NULL ? Py_NewRef(name)
+                                 : Py_BuildValue("(On)", name, (Py_ssize_t)codec_options);
+}
+
+static PyObject *make_handle(mc_cache_object *self, PyObject *key, PyObject *name,
+                             PyObject *codec_options)
+{
+    PyObject *handle;
+    struct mc_options *options =
+        codec_options == NULL ? mc_options_retain(self->options)
+                              : mc_options_from(&self->reader->module->documents, codec_options);
+    if (options == NULL) {
+        return NULL;
+    }
+    handle = mc_collection_new(self->reader, options, name, codec_options);
+    mc_options_release(options);
+    if (handle != NULL) {
+        /* names that come and go must not pile up; a dropped handle is simply made again */
+        if (PyDict_GET_SIZE(self->handles) >= (Py_ssize_t)MC_COLLECTIONS_MAX) {
+            PyDict_Clear(self->handles);
+        }
+        if (PyDict_SetItem(self->handles, key, handle) < 0) {
+            Py_CLEAR(handle);
+        }
+    }
+    return handle;
+}
+
+PyObject *mc_cache_collection(PyObject *cache, PyObject *name, PyObject *codec_options)
+{
+    mc_cache_object *self = (mc_cache_object *)cache;
+    PyObject *key = handle_key(name, codec_options);
+    PyObject *handle;
+    if (key == NULL) {
+        return NULL;
+    }
+    handle = PyDict_GetItemWithError(self->handles, key);
+    if (handle != NULL) {
+        Py_INCREF(handle);
+    } else if (!PyErr_Occurred()) {
+        handle = make_handle(self, key, name, codec_options);
+    }
+    Py_DECREF(key);
+    return handle;
+}
+
+/* Makes the handle's table right: 1 when the collection is there, 0, or -1 with an exception. */
+static int is_there(mc_collection_object *handle)
+{
+    struct mc_reading *reading;
+    unsigned tries = 0;
+    for (;;) {
+        switch (mc_collection_begin(handle, &reading)) {
+        case MC_OK:
+            return handle->table.created != 0;
+        case MC_EXPIRED:
+            if (mc_collection_again(handle, &tries)) {
+                break;
+            }
+            return -1;
+        default:
+            return -1;
+        }
+    }
+}
+
+static PyObject *cache_subscript(PyObject *self, PyObject *name)
+{
+    PyObject *handle;
+    int there;
+    if (!PyUnicode_Check(name)) {
+        if (mc_reader_now(mc_cache_reader(self)) != NULL) {
+            PyErr_SetObject(PyExc_KeyError, name);
+        }
+        return NULL;
+    }
+    handle = mc_cache_collection(self, name, NULL);
+    if (handle == NULL) {
+        return NULL;
+    }
+    there = is_there((mc_collection_object *)handle);
+    if (there <= 0) {
+        Py_DECREF(handle);
+        if (there == 0) {
+            PyErr_SetObject(PyExc_KeyError, name);
+        }
+        return NULL;
+    }
+    return handle;
+}
+
+static int cache_contains(PyObject *self, PyObject *name)
+{
+    PyObject *handle;
+    int there;
+    if (!PyUnicode_Check(name)) {
+        return mc_reader_now(mc_cache_reader(self)) == NULL ? -1 : 0;
+    }
+    handle = mc_cache_collection(self, name, NULL);
+    if (handle == NULL) {
+        return -1;
+    }
+    there = is_there((mc_collection_object *)handle);
+    Py_DECREF(handle);
+    return there;
+}
+
+static Py_ssize_t cache_length(PyObject *self)
+{
+    struct mc_reading *reading = mc_reader_now(mc_cache_reader(self));
+    return reading == NULL ? -1 : (Py_ssize_t)reading->view.root.collections;
+}
+
+static PyObject *names_of(PyObject *self)
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    unsigned tries = 0;
+    for (;;) {
+        enum mc_status status;
+        struct mc_reading *reading = mc_reader_now(reader);
+        PyObject *names;
+        if (reading == NULL) {
+            return NULL;
+        }
+        mc_reading_retain(reading);
+        names = mc_reading_names(reader, reading, &status);
+        mc_reading_release(reading);
+        if (names != NULL || status != MC_EXPIRED || !mc_reader_again(reader, &tries)) {
+            return names;
+        }
+    }
+}
+
+static PyObject *cache_iter(PyObject *self)
+{
+    PyObject *names = names_of(self);
+    PyObject *iterator = names == NULL ? NULL : PyObject_GetIter(names);
+    Py_XDECREF(names);
+    return iterator;
+}
+
+/* keys(), values() or items() of a dict of all collections there are now. */
+static PyObject *side(PyObject *self, const char *method)
+{
+    PyObject *names = names_of(self);
+    PyObject *dict = names == NULL ? NULL : PyDict_New();
+    PyObject *view;
+    for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *name = PyList_GET_ITEM(names, i);
+        PyObject *handle = mc_cache_collection(self, name, NULL);
+        if (handle == NULL || PyDict_SetItem(dict, name, handle) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(handle);
+    }
+    view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
+    Py_XDECREF(names);
+    Py_XDECREF(dict);
+    return view;
+}
+
+static PyObject *cache_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "keys");
+}
+
+static PyObject *cache_values(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "values");
+}
+
+static PyObject *cache_items(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "items");
+}
+
+static PyObject *cache_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "default"};
+    PyObject *values[2];
+    PyObject *handle;
+    if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    handle = cache_subscript(self, values[0]);
+    if (handle == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+        return Py_NewRef(values[1]);
+    }
+    return handle;
+}
+
+static PyObject *cache_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                  PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "codec_options"};
+    PyObject *values[2];
+    if (!mc_arguments("collection", names, 1, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(values[0])) {
+        PyErr_Format(PyExc_TypeError, "a collection's name is a str, not %.100s",
+                     Py_TYPE(values[0])->tp_name);
+        return NULL;
+    }
+    return mc_cache_collection(self, values[0], values[1] == Py_None ? NULL : values[1]);
+}
+
+/* ---- generations ---- */
+
+static PyObject *cache_generation(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct mc_reading *reading = mc_reader_now(mc_cache_reader(self));
+    return reading == NULL ? NULL : PyLong_FromUnsignedLongLong(mc_reading_generation(reading));
+}
+
+static PyObject *cache_snapshot(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    struct mc_reading *reading = mc_reader_now(reader);
+    return reading == NULL ? NULL : mc_snapshot_new(reader->module, self, reading);
+}
+
+/* One slice of waiting for the reading's successor: 0, or -1 with an exception. */
+static int wait_slice(struct mc_reader *reader, struct mc_reading *reading, int64_t nanoseconds)
+{
+    bool moved;
+    struct mc_map *map = mc_map_retain(reading->view.map);
+    uint64_t generation = reading->view.root.generation;
+    Py_BEGIN_ALLOW_THREADS
+    moved = mc_map_wait(map, generation, nanoseconds);
+    mc_map_release(map);
+    Py_END_ALLOW_THREADS
+    if (moved && reader->now == reading && mc_reader_update(reader) == reading &&
+        reading->view.root.generation == generation) {
+        return mc_sleep(OPEN_RETRY); /* published, but not to be read yet */
+    }
+    return PyErr_CheckSignals();
+}
+
+static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    static const char *const names[] = {"generation", "timeout"};
+    struct mc_reader *reader = mc_cache_reader(self);
+    PyObject *values[2];
+    int64_t timeout, start = mc_clock_ns();
+    if (!mc_arguments("wait", names, 1, args, nargs, kwnames, values) ||
+        mc_seconds(values[1], true, "timeout", &timeout) < 0) {
+        return NULL;
+    }
+    if (!PyLong_Check(values[0])) {
+        PyErr_Format(PyExc_TypeError, "a generation is an int, not %.100s",
+                     Py_TYPE(values[0])->tp_name);
+        return NULL;
+    }
+    for (;;) {
+        PyObject *now;
+        int same;
+        int64_t left;
+        struct mc_reading *reading = mc_reader_update(reader);
+        now = reading == NULL ? NULL : PyLong_FromUnsignedLongLong(mc_reading_generation(reading));
+        same = now == NULL ? -1 : PyObject_RichCompareBool(now, values[0], Py_EQ);
+        Py_XDECREF(now);
+        if (same < 0) {
+            return NULL;
+        }
+        left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
+        if (!same || left <= 0) {
+            return PyBool_FromLong(!same);
+        }
+        if (wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
+            return NULL;
+        }
+    }
+}
+
+static PyObject *cache_state(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    unsigned tries = 0;
+    for (;;) {
+        enum mc_status status;
+        struct mc_reading *reading = mc_reader_now(reader);
+        PyObject *bytes =
+            reading == NULL ? NULL : mc_view_state_bytes(reader->module, &reading->view, &status);
+        if (bytes != NULL || reading == NULL || status != MC_EXPIRED ||
+            !mc_reader_again(reader, &tries)) {
+            return bytes;
+        }
+    }
+}
+
+/* ---- the object ---- */
+
+static PyObject *cache_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    mc_reader_close(mc_cache_reader(self));
+    Py_RETURN_NONE;
+}
+
+static PyObject *cache_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return mc_reader_now(mc_cache_reader(self)) == NULL ? NULL : Py_NewRef(self);
+}
+
+static PyObject *cache_exit(PyObject *self, PyObject *const *Py_UNUSED(args),
+                            Py_ssize_t Py_UNUSED(nargs))
+{
+    return cache_close(self, NULL);
+}
+
+static PyObject *cache_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(mc_cache_reader(self)->now == NULL);
+}
+
+static PyObject *cache_path(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((mc_cache_object *)self)->path);
+}
+
+static PyObject *cache_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat(mc_cache_reader(self)->now == NULL ? "<mmapcache.Cache %R, closed>"
+                                                                   : "<mmapcache.Cache %R>",
+                                ((mc_cache_object *)self)->path);
+}
+
+static PyMethodDef methods[] = {
+    {"get", (PyCFunction)(void (*)(void))cache_get, METH_FASTCALL | METH_KEYWORDS,
+     "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
+    {"collection", (PyCFunction)(void (*)(void))cache_collection, METH_FASTCALL | METH_KEYWORDS,
+     "collection($self, /, name, codec_options=None)\n--\n\n"
+     "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
+     "codec_options: PyMongo's CodecOptions for this collection's values and keys."},
+    {"keys", cache_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
+    {"values", cache_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
+    {"items", cache_items, METH_NOARGS, "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"snapshot", cache_snapshot, METH_NOARGS,
+     "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`."},
+    {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
+     "wait($self, /, generation, timeout=None)\n--\n\n"
+     "True as soon as the cache's generation is another one; False after timeout seconds."},
+    {"status", mc_cache_status, METH_NOARGS,
+     "status($self, /)\n--\n\n"
+     "How fresh the cache is and how its loader does: a dict. Times are Unix seconds."},
+    {"stats", mc_cache_stats, METH_NOARGS,
+     "stats($self, /)\n--\n\nWhat the cache holds and what it costs: a dict. Sizes are bytes."},
+    {"check", mc_cache_check, METH_NOARGS,
+     "check($self, /)\n--\n\n"
+     "Verifies every structure and checksum of the current generation; a dict of what was "
+     "counted.\n\n"
+     "Raises CorruptError. Takes about a quarter of a second per million documents."},
+    {"close", cache_close, METH_NOARGS,
+     "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice."},
+    {"__enter__", cache_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe cache itself."},
+    {"__exit__", (PyCFunction)(void (*)(void))cache_exit, METH_FASTCALL,
+     "__exit__($self, /, *args)\n--\n\nCloses the cache."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"path", cache_path, NULL, "The path as it was given; empty for an anonymous cache.", NULL},
+    {"generation", cache_generation, NULL,
+     "The current generation: an int that never goes back. 0 before the first commit.", NULL},
+    {"state", cache_state, NULL, "What the loader keeps with its data (batch.state), as bytes.",
+     NULL},
+    {"closed", cache_closed, NULL, "Whether close() was called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache file.\n\n"
+                       "Made by mmapcache.open() and Writer.reader().");
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)type_doc},    {Py_tp_dealloc, cache_dealloc},
+    {Py_tp_repr, cache_repr},         {Py_tp_iter, cache_iter},
+    {Py_tp_methods, methods},         {Py_tp_getset, getset},
+    {Py_mp_length, cache_length},     {Py_mp_subscript, cache_subscript},
+    {Py_sq_contains, cache_contains}, {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "mmapcache.Cache",
+    .basicsize = sizeof(mc_cache_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_MAPPING,
+    .slots = slots,
+};
+
+int mc_cache_type_init(PyObject *module, struct mc_module *state)
+{
+    return mc_add_type(module, &spec, &state->cache);
+}

@@ -1,0 +1,548 @@
+/* collection_type.c - Collection: get, [], in, len, and the steps that every read through one
+ * shares.
+ *
+ *      key object --alias--> front entry                             hit: no hash, no comparison
+ *      canonical key, hash --> front entry                           hit
+ *                          --> table --> same offset and birth       the front's document again
+ *                                    --> copy, validate, remember    a new Document
+ *
+ * Everything up to the copy happens under the GIL without running Python code, so the reading that
+ * a read begins with stays alive until it ends.
+ */
+#include "collection_type.h"
+
+#include "pykey.h"
+
+/* ---- steps ---- */
+
+enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading)
+{
+    const char *name;
+    size_t len;
+    int possible = mc_name_sought(self->name, &name, &len);
+    if (possible < 0) {
+        return MC_CLOSED;
+    }
+    if (possible == 0) {
+        self->table = (struct mc_collection){0};
+        self->serial = (*reading)->serial;
+        return MC_OK;
+    }
+    switch (mc_view_collection(&(*reading)->view, name, len, &self->table)) {
+    case MC_OK:
+    case MC_ABSENT:
+        self->serial = (*reading)->serial;
+        return MC_OK;
+    case MC_EXPIRED:
+        self->serial = 0;
+        return MC_EXPIRED;
+    default:
+        self->serial = 0;
+        mc_reader_corrupt(self->reader, "its catalogue");
+        return MC_CLOSED;
+    }
+}
+
+bool mc_collection_again(mc_collection_object *self, unsigned *tries)
+{
+    if (self->snapshot == NULL) {
+        return mc_reader_again(self->reader, tries);
+    }
+    mc_raise_text(
+        self->reader->module, MC_EXPIRED,
+        "the loader reclaimed the snapshot's generation: keep snapshots short, or give the "
+        "writer a longer retention or a larger max_size");
+    return false;
+}
+
+PyObject *mc_collection_corrupt(mc_collection_object *self)
+{
+    PyObject *where = PyUnicode_FromFormat("collection %R", self->name);
+    const char *text = where == NULL ? NULL : PyUnicode_AsUTF8(where);
+    PyErr_Clear();
+    mc_reader_corrupt(self->reader, text == NULL ? "a collection" : text);
+    Py_XDECREF(where);
+    return NULL;
+}
+
+PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
+                             const struct mc_hit *hit)
+{
+    uint8_t *bytes = NULL;
+    PyObject *copy;
+    if (form == MC_FORM_DOCUMENT) {
+        copy = mc_document_new(self->options, hit->value_len, &bytes);
+    } else {
+        copy = PyBytes_FromStringAndSize(NULL, hit->value_len);
+        bytes = copy == NULL ? NULL : (uint8_t *)PyBytes_AS_STRING(copy);
+    }
+    if (copy != NULL) {
+        mc_copy(bytes, hit->value, hit->value_len);
+    }
+    return copy;
+}
+
+/* Whose keys these are in the front cache. */
+static inline uint32_t channel_of(const mc_collection_object *self, enum mc_form form)
+{
+    return form == MC_FORM_DOCUMENT ? self->channel : self->channel | MC_FRONT_RAW;
+}
+
+void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
+                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
+                            PyObject *found)
+{
+    uint64_t generation = reading->view.root.generation;
+    struct mc_front_fact fact = {.birth = generation, .seen = generation};
+    if (found != NULL) {
+        fact.document = found;
+        fact.offset = hit->offset;
+        fact.birth = hit->birth;
+        fact.bytes = form == MC_FORM_DOCUMENT ? mc_document_memory(found)
+                                              : sizeof(PyBytesObject) + hit->value_len;
+        if (fact.birth > generation) { /* damaged, or hostile: no use asking about it later */
+            return;
+        }
+    }
+    mc_front_put(&self->reader->front, channel_of(self, form), key, &fact);
+}
+
+/* ---- get ---- */
+
+/* A Document (new reference), or NULL: with *absent set, or with an exception. */
+static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bool *absent)
+{
+    entry->state = MC_FRONT_VISITED;
+    front->hits++;
+    if (entry->document == NULL) {
+        *absent = true;
+        return NULL;
+    }
+    return Py_NewRef(entry->document);
+}
+
+/* How a read goes about it. */
+struct manner {
+    enum mc_form form;
+    bool asks; /* the front cache, and tells it what it found */
+};
+
+/* One attempt at a key that the front cache does not simply have. MC_EXPIRED: try again. */
+static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *reading,
+                              struct manner manner, const struct mc_key *key,
+                              struct mc_front_entry *entry, enum mc_status *status)
+{
+    struct mc_front *front = &self->reader->front;
+    struct mc_hit hit;
+    PyObject *found = NULL;
+    if (entry != NULL && entry->document != NULL &&
+        mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
+                       entry->birth)) {
+        *status = mc_view_settle(&reading->view, MC_OK);
+        if (*status != MC_OK) {
+            return NULL;
+        }
+        if (entry->seen < reading->view.root.generation) {
+            entry->seen = reading->view.root.generation;
+        }
+        entry->state = MC_FRONT_VISITED;
+        front->revalidations++;
+        return Py_NewRef(entry->document);
+    }
+    *status = mc_find(&reading->view, self->table.root, key, &hit);
+    if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
+        *status = MC_CORRUPT;
+    }
+    if (*status == MC_OK) {
+        found = mc_collection_copy(self, manner.form, &hit);
+        if (found == NULL) {
+            *status = MC_NOMEM;
+            return NULL;
+        }
+    }
+    *status = mc_view_settle_value(&reading->view, &hit, *status);
+    if (*status == MC_EXPIRED) {
+        Py_CLEAR(found);
+    } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
+        front->misses++;
+        if (mc_collection_fronted(self, reading)) {
+            mc_collection_remember(self, reading, manner.form, key, &hit, found);
+        }
+    }
+    return found;
+}
+
+/* The whole way of one key, as in the picture above. */
+static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObject *object,
+                       bool *absent)
+{
+    struct mc_key key;
+    uint8_t scratch[MC_KEY_MAX];
+    struct mc_front *front = &self->reader->front;
+    unsigned tries = 0;
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return NULL;
+    }
+    switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
+    case MC_PYKEY_ERROR:
+        return NULL;
+    case MC_PYKEY_NEVER:
+        *absent = mc_collection_reading(self) != NULL;
+        return NULL;
+    case MC_PYKEY_OK:
+        break;
+    }
+    for (;;) {
+        struct mc_reading *reading;
+        struct mc_front_entry *entry = NULL;
+        PyObject *document = NULL;
+        enum mc_status status = mc_collection_begin(self, &reading);
+        if (status == MC_CLOSED) {
+            return NULL;
+        }
+        if (status == MC_OK) {
+            key.hash = mc_view_hash(&reading->view, &key);
+            if (manner.asks && mc_collection_fronted(self, reading)) {
+                if (front->misses > front->hits) { /* then both will be cold: one wait for two */
+                    mc_table_touch(&reading->view.space, self->table.root, key.hash);
+                }
+                entry = mc_front_find(front, channel_of(self, manner.form), &key);
+            }
+            if (entry != NULL && mc_front_may_alias(object)) {
+                mc_front_set_alias(front, entry, object);
+            }
+            if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
+                return answer(front, entry, absent);
+            }
+            document = find_in_file(self, reading, manner, &key, entry, &status);
+        }
+        switch (status) {
+        case MC_OK:
+            return document;
+        case MC_ABSENT:
+            *absent = true;
+            return NULL;
+        case MC_EXPIRED:
+            if (!mc_collection_again(self, &tries)) {
+                return NULL;
+            }
+            break;
+        case MC_NOMEM:
+            return NULL;
+        default:
+            return mc_collection_corrupt(self);
+        }
+    }
+}
+
+/* The same, with the shortest way first: a key object that was seen before. */
+static inline PyObject *lookup(mc_collection_object *self, struct manner manner, PyObject *object,
+                               bool *absent)
+{
+    struct mc_reading *reading = mc_collection_reading(self);
+    struct mc_front *front = &self->reader->front;
+    struct mc_front_entry *entry;
+    *absent = false;
+    if (reading == NULL) {
+        return NULL;
+    }
+    if (manner.asks && mc_collection_fronted(self, reading)) {
+        entry = mc_front_by_object(front, channel_of(self, manner.form), object,
+                                   reading->view.root.generation);
+        if (entry != NULL) {
+            return answer(front, entry, absent);
+        }
+    }
+    return fetch(self, manner, object, absent);
+}
+
+static const struct manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
+
+PyDoc_STRVAR(get_doc,
+             "get($self, /, key, default=None)\n--\n\n"
+             "The Document of a key, or default when there is none.\n\n"
+             "key: str, int, float, bytes, UUID, ObjectId or whatever else can be an _id.\n"
+             "The same object comes back for as long as the document has not changed and the front "
+             "cache keeps it. Raises TypeError for what can never be a key, CorruptError, "
+             "ClosedError; in a snapshot SnapshotExpired.");
+
+static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames)
+{
+    static const char *const names[] = {"key", "default"};
+    PyObject *values[2];
+    PyObject *document;
+    bool absent;
+    if (kwnames == NULL && (nargs == 1 || nargs == 2)) {
+        values[0] = args[0];
+        values[1] = nargs == 2 ? args[1] : Py_None;
+    } else if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    document = lookup((mc_collection_object *)self, as_document, values[0], &absent);
+    return document == NULL && absent ? Py_NewRef(values[1]) : document;
+}
+
+static PyObject *collection_subscript(PyObject *self, PyObject *key)
+{
+    bool absent;
+    PyObject *document = lookup((mc_collection_object *)self, as_document, key, &absent);
+    if (document == NULL && absent) {
+        PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
+        if (packed != NULL) {
+            PyErr_SetObject(PyExc_KeyError, packed);
+            Py_DECREF(packed);
+        }
+    }
+    return document;
+}
+
+PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
+                          "The document's BSON as MongoDB sent it, as bytes, or None.");
+
+static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    struct mc_front *front = &self->reader->front;
+    struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
+    uint64_t before = front->hits + front->revalidations;
+    bool absent;
+    PyObject *bytes = lookup(self, manner, key, &absent);
+    if (manner.asks) {
+        mc_front_asked(front, front->hits + front->revalidations != before);
+    }
+    return bytes == NULL && absent ? Py_NewRef(Py_None) : bytes;
+}
+
+/* ---- in, len ---- */
+
+/* Whether the file has the key: 1, 0, or -1 with an exception. */
+static int contains_in_file(mc_collection_object *self, struct mc_key *key)
+{
+    unsigned tries = 0;
+    for (;;) {
+        struct mc_reading *reading;
+        struct mc_hit hit;
+        enum mc_status status = mc_collection_begin(self, &reading);
+        if (status == MC_OK) {
+            key->hash = mc_view_hash(&reading->view, key);
+            status = mc_find(&reading->view, self->table.root, key, &hit);
+            status = mc_view_settle(&reading->view, status);
+        }
+        switch (status) {
+        case MC_OK:
+            return 1;
+        case MC_ABSENT:
+            return 0;
+        case MC_CLOSED:
+            return -1;
+        case MC_EXPIRED:
+            if (!mc_collection_again(self, &tries)) {
+                return -1;
+            }
+            break;
+        default:
+            mc_collection_corrupt(self);
+            return -1;
+        }
+    }
+}
+
+static int collection_contains(PyObject *self_object, PyObject *object)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    struct mc_reading *reading = mc_collection_reading(self);
+    struct mc_key key;
+    uint8_t scratch[MC_KEY_MAX];
+    if (reading == NULL) {
+        return -1;
+    }
+    if (mc_collection_fronted(self, reading)) {
+        struct mc_front_entry *entry = mc_front_by_object(&self->reader->front, self->channel,
+                                                          object, reading->view.root.generation);
+        if (entry != NULL) {
+            entry->state = MC_FRONT_VISITED;
+            self->reader->front.hits++;
+            return entry->document != NULL;
+        }
+    }
+    switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
+    case MC_PYKEY_ERROR:
+        return -1;
+    case MC_PYKEY_NEVER:
+        return 0;
+    case MC_PYKEY_OK:
+        break;
+    }
+    return contains_in_file(self, &key);
+}
+
+static Py_ssize_t collection_length(PyObject *self_object)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    struct mc_reading *reading;
+    unsigned tries = 0;
+    for (;;) {
+        switch (mc_collection_begin(self, &reading)) {
+        case MC_OK:
+            return (Py_ssize_t)(self->table.count & PY_SSIZE_T_MAX);
+        case MC_EXPIRED:
+            if (mc_collection_again(self, &tries)) {
+                break;
+            }
+            return -1;
+        default:
+            return -1;
+        }
+    }
+}
+
+/* ---- the object ---- */
+
+static mc_collection_object *collection_alloc(struct mc_reader *reader, struct mc_options *options,
+                                              PyObject *name, PyObject *codec_options)
+{
+    mc_collection_object *self = mc_pool_new(&reader->collections, reader->module->collection);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->reader = mc_reader_retain(reader);
+    self->snapshot = NULL;
+    self->options = mc_options_retain(options);
+    self->codec_options = Py_XNewRef(codec_options);
+    self->name = Py_NewRef(name);
+    self->serial = 0;
+    self->table = (struct mc_collection){0};
+    return self;
+}
+
+PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options, PyObject *name,
+                            PyObject *codec_options)
+{
+    mc_collection_object *self = collection_alloc(reader, options, name, codec_options);
+    if (self != NULL) {
+        self->channel = ++reader->channels;
+    }
+    return (PyObject *)self;
+}
+
+PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *snapshot)
+{
+    mc_collection_object *self =
+        collection_alloc(live->reader, live->options, live->name, live->codec_options);
+    if (self != NULL) {
+        self->snapshot = (mc_snapshot_object *)Py_NewRef((PyObject *)snapshot);
+        self->channel = live->channel;
+        self->serial = live->serial;
+        self->table = live->table;
+    }
+    return (PyObject *)self;
+}
+
+static void collection_dealloc(PyObject *self_object)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    struct mc_reader *reader = self->reader;
+    Py_XDECREF(self->snapshot);
+    mc_options_release(self->options);
+    Py_XDECREF(self->codec_options);
+    Py_DECREF(self->name);
+    mc_pool_free(&reader->collections, self);
+    mc_reader_release(reader);
+}
+
+static PyObject *collection_repr(PyObject *self_object)
+{
+    mc_collection_object *self = (mc_collection_object *)self_object;
+    return PyUnicode_FromFormat(self->snapshot == NULL ? "<mmapcache.Collection %R>"
+                                                       : "<mmapcache.Collection %R of a snapshot>",
+                                self->name);
+}
+
+static PyObject *collection_iter(PyObject *self)
+{
+    return mc_iterator_new((mc_collection_object *)self, MC_KEYS);
+}
+
+static PyObject *collection_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return mc_collection_view((mc_collection_object *)self, MC_KEYS);
+}
+
+static PyObject *collection_values(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return mc_collection_view((mc_collection_object *)self, MC_VALUES);
+}
+
+static PyObject *collection_items(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return mc_collection_view((mc_collection_object *)self, MC_ITEMS);
+}
+
+static PyObject *collection_name(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((mc_collection_object *)self)->name);
+}
+
+PyDoc_STRVAR(get_many_doc,
+             "get_many($self, keys, /)\n--\n\n"
+             "A dict of those keys that are there, with their Documents, all of one generation.\n\n"
+             "keys: an iterable of keys. Raises TypeError for a key that Python cannot hash.");
+PyDoc_STRVAR(
+    pluck_doc,
+    "pluck($self, /, key, path, default=None)\n--\n\n"
+    "One field of a document, read in place without copying the rest.\n\n"
+    "path: \"limits.qps\" or \"hosts.0.name\"; an array is entered by index. default: what to "
+    "return when there is no such document or field.");
+PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
+PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
+PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
+
+static PyMethodDef methods[] = {
+    {"get", (PyCFunction)(void (*)(void))collection_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
+    {"get_many", mc_collection_get_many, METH_O, get_many_doc},
+    {"get_raw", collection_get_raw, METH_O, get_raw_doc},
+    {"pluck", (PyCFunction)(void (*)(void))mc_collection_pluck, METH_FASTCALL | METH_KEYWORDS,
+     pluck_doc},
+    {"keys", collection_keys, METH_NOARGS, keys_doc},
+    {"values", collection_values, METH_NOARGS, values_doc},
+    {"items", collection_items, METH_NOARGS, items_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"name", collection_name, NULL, "The collection's name.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(
+    type_doc,
+    "A read-only mapping from key to Document: one collection of a cache.\n\n"
+    "Follows the cache from generation to generation. A collection that is dropped acts as "
+    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.");
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)type_doc},
+    {Py_tp_dealloc, collection_dealloc},
+    {Py_tp_repr, collection_repr},
+    {Py_tp_iter, collection_iter},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_mp_length, collection_length},
+    {Py_mp_subscript, collection_subscript},
+    {Py_sq_contains, collection_contains},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "mmapcache.Collection",
+    .basicsize = sizeof(mc_collection_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_MAPPING,
+    .slots = slots,
+};
+
+int mc_collection_type_init(PyObject *module, struct mc_module *state)
+{
+    return mc_add_type(module, &spec, &state->collection);
+}

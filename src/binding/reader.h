@@ -1,0 +1,141 @@
+/* reader.h - one open cache in this process: which generation is read, and from which file.
+ *
+ *      Cache, Collection, ... --> mc_reader --> mc_reading now  --> mc_map   the file
+ *      Snapshot, iterator -------------------> mc_reading older --> mc_map   perhaps its
+ * predecessor
+ *
+ * A reading is one opened generation, shared by whoever needs exactly that one. The reader replaces
+ * `now` when the commit word has moved, and moves over to another file when the root says that this
+ * one is superseded, or when the path turns out to name another file. Both are plain memory of this
+ * process, counted under the GIL, without a lock, a descriptor or a thread: a fork copies them and
+ * both sides go on.
+ */
+#ifndef MMAPCACHE_READER_H
+#define MMAPCACHE_READER_H
+
+#include "front_cache.h"
+#include "module.h"
+#include "store.h"
+
+struct mc_reading {
+    size_t references;
+    uint64_t serial;     /* differs for every generation that this reader opened */
+    uint64_t epoch;      /* differs for every file that this reader opened */
+    uint64_t ahead;      /* added to the file's generation, so that ours never goes back */
+    struct mc_view view; /* of a map that the reading retains */
+};
+
+/* Memory of a few objects of one type, kept for the next ones: a request makes a Snapshot and some
+ * Collections and drops them again. Blocks, not objects: they hold no reference. */
+#define MC_POOL_BLOCKS 8u
+struct mc_pool {
+    unsigned count;
+    void *blocks[MC_POOL_BLOCKS];
+};
+
+struct mc_reader {
+    size_t references;
+    struct mc_module *module;
+    struct mc_reading *now; /* NULL: closed */
+    int32_t countdown;      /* reads until the clock is looked at */
+    int32_t period;         /* reads from one look to the next: few when reads are rare */
+    bool restless;          /* superseded or corrupt: look for the successor soon */
+    uint32_t channels;      /* handles numbered so far */
+    uint64_t serials;
+    int64_t looked_at; /* nanoseconds: the last look at the clock */
+    int64_t sought_at; /* nanoseconds: the last look at the path */
+    char *path;        /* absolute; NULL: anonymous */
+    struct mc_front front;
+    struct mc_pool snapshots, collections;
+};
+
+struct mc_reader_limits {
+    uint64_t front_bytes;
+    uint32_t front_entries;
+};
+
+/* Opens the file at `path`, or at descriptor `fd` when path is NULL. When `empty_will_do`, a file
+ * without a generation reads as an empty cache; else it is MC_NOT_READY. Needs no GIL. */
+enum mc_status mc_reader_open(const char *path, int fd, bool empty_will_do, struct mc_view *view,
+                              struct mc_error *err);
+
+/* A reader of that view, whose map it takes over, or NULL with MemoryError (the map is released).
+ */
+struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
+                                const struct mc_view *view, struct mc_reader_limits limits);
+
+/* A new, uninitialised object of that type, or NULL with MemoryError; and the way back. */
+static inline void *mc_pool_new(struct mc_pool *pool, PyTypeObject *type)
+{
+    return pool->count > 0 ? PyObject_Init(pool->blocks[--pool->count], type)
+                           : PyObject_New(PyObject, type);
+}
+
+static inline void mc_pool_free(struct mc_pool *pool, void *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (pool->count < MC_POOL_BLOCKS) {
+        pool->blocks[pool->count++] = object;
+    } else {
+        PyObject_Free(object);
+    }
+    Py_DECREF(type);
+}
+
+static inline struct mc_reader *mc_reader_retain(struct mc_reader *reader)
+{
+    reader->references++;
+    return reader;
+}
+
+void mc_reader_release(struct mc_reader *reader);
+
+/* Forgets the file and the front cache; harmless twice. */
+void mc_reader_close(struct mc_reader *reader);
+
+/* Looks at the commit word, at the clock and, when it is time, at the path; the reading to use now,
+ * borrowed, or NULL with an exception. */
+struct mc_reading *mc_reader_update(struct mc_reader *reader);
+
+/* The current reading, borrowed: what mc_reader_update would say, at the cost of one load. */
+static inline struct mc_reading *mc_reader_now(struct mc_reader *reader)
+{
+    struct mc_reading *now = reader->now;
+    if (now != NULL && mc_view_current(&now->view) && --reader->countdown > 0) {
+        return now;
+    }
+    return mc_reader_update(reader);
+}
+
+static inline struct mc_reading *mc_reading_retain(struct mc_reading *reading)
+{
+    reading->references++;
+    return reading;
+}
+
+void mc_reading_release(struct mc_reading *reading);
+
+/* The generation as users see it. */
+static inline uint64_t mc_reading_generation(const struct mc_reading *reading)
+{
+    return reading->view.root.generation + reading->ahead;
+}
+
+/* After MC_EXPIRED in a read of the current generation: true to try again, false with an exception
+ * when a thousand tries were in vain. */
+bool mc_reader_again(struct mc_reader *reader, unsigned *tries);
+#define MC_READ_TRIES 1000u
+
+/* Sets CorruptError and makes the reader look whether its file was replaced. Always NULL. */
+PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what);
+
+/* The names in a generation's catalogue as a list of str, or NULL with an exception; MC_EXPIRED in
+ * *status, without an exception, when it was reclaimed meanwhile. */
+PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
+                           enum mc_status *status);
+
+/* The loader's own state as bytes: a new reference, or NULL as above. */
+PyObject *mc_view_state_bytes(struct mc_module *module, const struct mc_view *view,
+                              enum mc_status *status);
+
+#endif

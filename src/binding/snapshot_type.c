@@ -1,0 +1,309 @@
+/* snapshot_type.c - Snapshot: all collections of a cache in one generation.
+ *
+ * A snapshot is a counted reference to a reading and nothing more: making one reads no file and
+ * takes no lock, and it pins nothing either. The loader does not know of it, so a snapshot kept for
+ * longer than the writer's retention may expire; every answer is validated, so it never mixes.
+ */
+#include "collection_type.h"
+
+PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
+{
+    mc_snapshot_object *self = mc_pool_new(&mc_cache_reader(cache)->snapshots, module->snapshot);
+    if (self != NULL) {
+        self->reading = mc_reading_retain(reading);
+        self->cache = Py_NewRef(cache);
+    }
+    return (PyObject *)self;
+}
+
+static void snapshot_dealloc(PyObject *self_object)
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    PyObject *cache = self->cache;
+    mc_reading_release(self->reading);
+    mc_pool_free(&mc_cache_reader(cache)->snapshots, self);
+    Py_DECREF(cache);
+}
+
+/* The reading, or NULL with ClosedError. */
+static struct mc_reading *open_reading(PyObject *self_object)
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    if (self->reading == NULL) {
+        mc_raise_text(mc_module_of(self_object), MC_CLOSED, "this snapshot was closed");
+    }
+    return self->reading;
+}
+
+/* The collection `name` in the snapshot, there or not: a new reference, or NULL. */
+static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options)
+{
+    PyObject *live, *collection;
+    if (open_reading(self) == NULL) {
+        return NULL;
+    }
+    live = mc_cache_collection(((mc_snapshot_object *)self)->cache, name, codec_options);
+    if (live == NULL) {
+        return NULL;
+    }
+    collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);
+    Py_DECREF(live);
+    return collection;
+}
+
+/* Whether a collection is there: 1, 0, or -1 with an exception. */
+static int contains(PyObject *self, PyObject *name)
+{
+    struct mc_reading *reading = open_reading(self);
+    struct mc_collection found;
+    const char *text;
+    size_t len;
+    int possible;
+    if (reading == NULL) {
+        return -1;
+    }
+    possible = PyUnicode_Check(name) ? mc_name_sought(name, &text, &len) : 0;
+    if (possible <= 0) {
+        return possible;
+    }
+    switch (mc_view_collection(&reading->view, text, len, &found)) {
+    case MC_OK:
+        return 1;
+    case MC_ABSENT:
+        return 0;
+    case MC_EXPIRED:
+        mc_raise_text(mc_module_of(self), MC_EXPIRED,
+                      "the loader reclaimed the snapshot's generation");
+        return -1;
+    default:
+        mc_reader_corrupt(mc_cache_reader(((mc_snapshot_object *)self)->cache), "its catalogue");
+        return -1;
+    }
+}
+
+static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
+{
+    struct mc_reading *reading = open_reading(self);
+    PyObject *collection;
+    mc_collection_object *handle;
+    int there;
+    if (reading == NULL) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(name)) {
+        PyErr_SetObject(PyExc_KeyError, name);
+        return NULL;
+    }
+    collection = bound(self, name, NULL);
+    if (collection == NULL) {
+        return NULL;
+    }
+    handle = (mc_collection_object *)collection;
+    if (handle->serial == reading->serial && handle->table.created != 0) {
+        return collection; /* the live handle knew that it is there */
+    }
+    there = contains(self, name);
+    if (there <= 0) {
+        Py_DECREF(collection);
+        if (there == 0) {
+            PyErr_SetObject(PyExc_KeyError, name);
+        }
+        return NULL;
+    }
+    return collection;
+}
+
+static PyObject *names_of(PyObject *self)
+{
+    struct mc_reading *reading = open_reading(self);
+    enum mc_status status;
+    PyObject *names;
+    if (reading == NULL) {
+        return NULL;
+    }
+    names =
+        mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, &status);
+    if (names == NULL && status == MC_EXPIRED) {
+        mc_raise_text(mc_module_of(self), MC_EXPIRED,
+                      "the loader reclaimed the snapshot's generation");
+    }
+    return names;
+}
+
+static PyObject *snapshot_iter(PyObject *self)
+{
+    PyObject *names = names_of(self);
+    PyObject *iterator = names == NULL ? NULL : PyObject_GetIter(names);
+    Py_XDECREF(names);
+    return iterator;
+}
+
+static Py_ssize_t snapshot_length(PyObject *self)
+{
+    struct mc_reading *reading = open_reading(self);
+    return reading == NULL ? -1 : (Py_ssize_t)reading->view.root.collections;
+}
+
+/* All collections as a dict, of which keys(), values() and items() are the views. */
+static PyObject *as_dict(PyObject *self)
+{
+    PyObject *names = names_of(self);
+    PyObject *dict = names == NULL ? NULL : PyDict_New();
+    for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *name = PyList_GET_ITEM(names, i);
+        PyObject *collection = bound(self, name, NULL);
+        if (collection == NULL || PyDict_SetItem(dict, name, collection) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(collection);
+    }
+    Py_XDECREF(names);
+    return dict;
+}
+
+static PyObject *side(PyObject *self, const char *method)
+{
+    PyObject *dict = as_dict(self);
+    PyObject *view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
+    Py_XDECREF(dict);
+    return view;
+}
+
+static PyObject *snapshot_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "keys");
+}
+
+static PyObject *snapshot_values(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "values");
+}
+
+static PyObject *snapshot_items(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return side(self, "items");
+}
+
+static PyObject *snapshot_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "default"};
+    PyObject *values[2];
+    PyObject *collection;
+    if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    collection = snapshot_subscript(self, values[0]);
+    if (collection == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+        return Py_NewRef(values[1]);
+    }
+    return collection;
+}
+
+static PyObject *snapshot_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                     PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "codec_options"};
+    PyObject *values[2];
+    if (!mc_arguments("collection", names, 1, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(values[0])) {
+        PyErr_Format(PyExc_TypeError, "a collection's name is a str, not %.100s",
+                     Py_TYPE(values[0])->tp_name);
+        return NULL;
+    }
+    return bound(self, values[0], values[1] == Py_None ? NULL : values[1]);
+}
+
+static PyObject *snapshot_close(PyObject *self_object, PyObject *Py_UNUSED(ignored))
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    struct mc_reading *reading = self->reading;
+    self->reading = NULL;
+    mc_reading_release(reading);
+    Py_RETURN_NONE;
+}
+
+static PyObject *snapshot_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return open_reading(self) == NULL ? NULL : Py_NewRef(self);
+}
+
+static PyObject *snapshot_exit(PyObject *self, PyObject *const *Py_UNUSED(args),
+                               Py_ssize_t Py_UNUSED(nargs))
+{
+    return snapshot_close(self, NULL);
+}
+
+static PyObject *snapshot_generation(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct mc_reading *reading = open_reading(self);
+    return reading == NULL ? NULL : PyLong_FromUnsignedLongLong(mc_reading_generation(reading));
+}
+
+static PyObject *snapshot_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((mc_snapshot_object *)self)->reading == NULL);
+}
+
+static PyObject *snapshot_repr(PyObject *self_object)
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    if (self->reading == NULL) {
+        return PyUnicode_FromString("<mmapcache.Snapshot, closed>");
+    }
+    return PyUnicode_FromFormat("<mmapcache.Snapshot of generation %llu>",
+                                (unsigned long long)mc_reading_generation(self->reading));
+}
+
+static PyMethodDef methods[] = {
+    {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_FASTCALL | METH_KEYWORDS,
+     "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
+    {"collection", (PyCFunction)(void (*)(void))snapshot_collection, METH_FASTCALL | METH_KEYWORDS,
+     "collection($self, /, name, codec_options=None)\n--\n\n"
+     "The Collection of that name, there or not: an absent one is empty."},
+    {"keys", snapshot_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
+    {"values", snapshot_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
+    {"items", snapshot_items, METH_NOARGS, "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"close", snapshot_close, METH_NOARGS,
+     "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
+    {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
+    {"__exit__", (PyCFunction)(void (*)(void))snapshot_exit, METH_FASTCALL,
+     "__exit__($self, /, *args)\n--\n\nCloses the snapshot."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"generation", snapshot_generation, NULL, "The generation that is read.", NULL},
+    {"closed", snapshot_closed, NULL, "Whether close() was called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(
+    type_doc,
+    "A read-only mapping from name to Collection, all of one generation.\n\n"
+    "Reading raises SnapshotExpired when the loader had to reclaim that generation, which it "
+    "does not before the writer's retention has passed unless its memory is short.");
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)type_doc},   {Py_tp_dealloc, snapshot_dealloc},
+    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, snapshot_iter},
+    {Py_tp_methods, methods},        {Py_tp_getset, getset},
+    {Py_mp_length, snapshot_length}, {Py_mp_subscript, snapshot_subscript},
+    {Py_sq_contains, contains},      {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "mmapcache.Snapshot",
+    .basicsize = sizeof(mc_snapshot_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_MAPPING,
+    .slots = slots,
+};
+
+int mc_snapshot_type_init(PyObject *module, struct mc_module *state)
+{
+    return mc_add_type(module, &spec, &state->snapshot);
+}

@@ -1,0 +1,471 @@
+/* writer_type.c - Writer: the loader's side of one cache file (writer_type.h has the picture).
+ *
+ * What may take long - opening, checkpoint - runs without the GIL. After a fork the child's
+ * copy of a Writer says ClosedError to everything but reader() of an anonymous cache, which is what
+ * that one is made for.
+ */
+#include "writer_type.h"
+
+#include "region.h"
+
+#define LOCK_RETRY 10000000ll /* nanoseconds between two tries to get the lock */
+
+struct mc_writer *mc_writer_enter(mc_writer_object *self)
+{
+    if (self->writer == NULL) {
+        return (void *)mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
+    }
+    if (!mc_writer_is_mine(self->writer)) {
+        return (void *)mc_raise_text(
+            self->module, MC_CLOSED,
+            "this writer belongs to the process that opened it: a forked child opens its own");
+    }
+    if (self->busy) {
+        return (void *)mc_raise_text(
+            self->module, MC_USAGE,
+            "another thread is using this writer: let one thread at a time use it");
+    }
+    return self->writer;
+}
+
+/* ---- opening ---- */
+
+/* Tries until the lock is had or the time is over: 0, or -1 with an exception. */
+static int open_waiting(struct mc_module *module, const char *path,
+                        const struct mc_writer_options *options, int64_t timeout,
+                        struct mc_writer **out)
+{
+    int64_t start = mc_clock_ns();
+    for (;;) {
+        struct mc_error error;
+        enum mc_status status;
+        int64_t left;
+        Py_BEGIN_ALLOW_THREADS
+        status = path == NULL ? mc_writer_open_anonymous(options, out, &error)
+                              : mc_writer_open(path, options, out, &error);
+        Py_END_ALLOW_THREADS
+        if (status == MC_OK) {
+            return 0;
+        }
+        left = timeout == MC_FOREVER ? MC_FOREVER : timeout - (mc_clock_ns() - start);
+        if (status != MC_LOCKED || left <= 0) {
+            mc_raise(module, &error);
+            return -1;
+        }
+        if (mc_sleep(left < LOCK_RETRY ? left : LOCK_RETRY) < 0) {
+            return -1;
+        }
+    }
+}
+
+/* Takes over text (a reference), absolute and the core's writer, in any case. */
+static PyObject *writer_object(struct mc_module *module, PyObject *text, char *absolute,
+                               struct mc_writer *writer)
+{
+    mc_writer_object *self = PyObject_New(mc_writer_object, module->writer);
+    if (self == NULL) {
+        Py_DECREF(text);
+        PyMem_Free(absolute);
+        mc_writer_close(writer);
+        return NULL;
+    }
+    self->module = module;
+    self->writer = writer;
+    self->path = text;
+    self->absolute = absolute;
+    self->cache = NULL;
+    self->batch = NULL;
+    self->busy = false;
+    return (PyObject *)self;
+}
+
+/* Converts what was given, NULL ones being left at their defaults: 0, or -1 with an exception. */
+static int options_from(PyObject *max_size, PyObject *retention, int collapse,
+                        struct mc_writer_options *options)
+{
+    *options = (struct mc_writer_options){
+        .mode = 0640, .collapse = collapse != 0, .retention_ns = 1000000000};
+    if (max_size != NULL && max_size != Py_None &&
+        mc_size(max_size, "max_size", &options->max_size) < 0) {
+        return -1;
+    }
+    if (max_size != NULL && max_size != Py_None && options->max_size == 0) {
+        PyErr_SetString(PyExc_ValueError, "max_size is 0: a cache needs room");
+        return -1;
+    }
+    return retention == NULL ? 0 : mc_seconds(retention, true, "retention", &options->retention_ns);
+}
+
+static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path",     "max_size",  "mode",     "timeout",
+                            "recreate", "retention", "collapse", NULL};
+    struct mc_module *module = PyType_GetModuleState(type);
+    PyObject *given, *max_size = NULL, *timeout = NULL, *retention = NULL;
+    PyObject *encoded = NULL, *text = NULL;
+    struct mc_writer_options options;
+    struct mc_writer *writer;
+    int64_t nanoseconds = 0;
+    int mode = 0640, recreate = 0, collapse = 1;
+    char *absolute;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OiOpOp:Writer", names, &given, &max_size,
+                                     &mode, &timeout, &recreate, &retention, &collapse) ||
+        options_from(max_size, retention, collapse, &options) < 0 ||
+        (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0)) {
+        return NULL;
+    }
+    if (mode < 0 || (mode & ~0777) != 0 || (mode & 0600) != 0600 || (mode & 0002) != 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "mode: permission bits such as 0o640, readable and writable "
+                        "for the owner and not writable for everybody");
+        return NULL;
+    }
+    options.mode = (uint32_t)mode;
+    options.recreate = recreate != 0;
+    if (!PyUnicode_FSConverter(given, &encoded)) {
+        return NULL;
+    }
+    text = PyUnicode_DecodeFSDefaultAndSize(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+    absolute = text == NULL ? NULL : mc_absolute_path(encoded);
+    Py_DECREF(encoded);
+    if (absolute == NULL || open_waiting(module, absolute, &options, nanoseconds, &writer) < 0) {
+        Py_XDECREF(text);
+        PyMem_Free(absolute);
+        return NULL;
+    }
+    return writer_object(module, text, absolute, writer);
+}
+
+static PyObject *writer_anonymous(PyObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"max_size", "retention", "collapse", NULL};
+    struct mc_module *module = PyType_GetModuleState((PyTypeObject *)type);
+    PyObject *max_size = NULL, *retention = NULL, *text;
+    struct mc_writer_options options;
+    struct mc_writer *writer;
+    int collapse = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOp:anonymous", names, &max_size, &retention,
+                                     &collapse) ||
+        options_from(max_size, retention, collapse, &options) < 0 ||
+        open_waiting(module, NULL, &options, 0, &writer) < 0) {
+        return NULL;
+    }
+    text = PyUnicode_FromStringAndSize("", 0);
+    if (text == NULL) {
+        mc_writer_close(writer);
+        return NULL;
+    }
+    return writer_object(module, text, NULL, writer);
+}
+
+/* ---- closing ---- */
+
+static void close_writer(mc_writer_object *self)
+{
+    struct mc_writer *writer = self->writer;
+    mc_batch_orphan(self);
+    self->writer = NULL;
+    if (writer != NULL) {
+        mc_writer_close(writer);
+    }
+    Py_CLEAR(self->cache);
+}
+
+static PyObject *writer_close(PyObject *self_object, PyObject *Py_UNUSED(ignored))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    if (self->busy && mc_writer_enter(self) == NULL) {
+        return NULL;
+    }
+    close_writer(self);
+    Py_RETURN_NONE;
+}
+
+static void writer_dealloc(PyObject *self_object)
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    PyTypeObject *type = Py_TYPE(self);
+    close_writer(self);
+    Py_DECREF(self->path);
+    PyMem_Free(self->absolute);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *writer_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return mc_writer_enter((mc_writer_object *)self) == NULL ? NULL : Py_NewRef(self);
+}
+
+static PyObject *writer_exit(PyObject *self, PyObject *const *Py_UNUSED(args),
+                             Py_ssize_t Py_UNUSED(nargs))
+{
+    return writer_close(self, NULL);
+}
+
+/* ---- reading back ---- */
+
+static PyObject *make_reader(mc_writer_object *self, const struct mc_cache_options *options)
+{
+    struct mc_view view;
+    struct mc_error error;
+    enum mc_status status;
+    if (self->writer == NULL) {
+        return mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
+    }
+    status = mc_reader_open(self->absolute, mc_writer_fd(self->writer), true, &view, &error);
+    return status == MC_OK ? mc_cache_new(self->module, self->path, self->absolute, &view, options)
+                           : mc_raise(self->module, &error);
+}
+
+static PyObject *writer_reader(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"populate", "codec_options", "front_bytes", "front_entries", NULL};
+    PyObject *codec_options = NULL, *bytes = NULL, *entries = NULL;
+    struct mc_cache_options options;
+    int fill = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$pOOO:reader", names, &fill, &codec_options,
+                                     &bytes, &entries) ||
+        mc_cache_options_from(codec_options, bytes, entries, fill, &options) < 0) {
+        return NULL;
+    }
+    return make_reader((mc_writer_object *)self, &options);
+}
+
+/* The Cache that answers status() and stats() for us: borrowed, or NULL with an exception. */
+static PyObject *own_cache(mc_writer_object *self)
+{
+    const struct mc_cache_options options = {0}; /* no front cache */
+    if (mc_writer_enter(self) == NULL) {
+        return NULL;
+    }
+    if (self->cache == NULL) {
+        self->cache = make_reader(self, &options);
+    }
+    return self->cache;
+}
+
+static PyObject *writer_status(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *cache = own_cache((mc_writer_object *)self);
+    return cache == NULL ? NULL : mc_cache_status(cache, NULL);
+}
+
+static PyObject *writer_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *cache = own_cache((mc_writer_object *)self);
+    return cache == NULL ? NULL : mc_cache_stats(cache, NULL);
+}
+
+static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    struct mc_view view;
+    enum mc_status status;
+    if (mc_writer_enter(self) == NULL) {
+        return NULL;
+    }
+    mc_writer_view(self->writer, &view);
+    return mc_view_state_bytes(self->module, &view, &status); /* ours cannot expire */
+}
+
+static PyObject *writer_generation(PyObject *self_object, void *Py_UNUSED(closure))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    struct mc_view view;
+    if (mc_writer_enter(self) == NULL) {
+        return NULL;
+    }
+    mc_writer_view(self->writer, &view);
+    return PyLong_FromUnsignedLongLong(mc_view_generation(&view));
+}
+
+static PyObject *writer_path(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((mc_writer_object *)self)->path);
+}
+
+static PyObject *writer_closed(PyObject *self_object, void *Py_UNUSED(closure))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    return PyBool_FromLong(self->writer == NULL || !mc_writer_is_mine(self->writer));
+}
+
+/* ---- reports, checkpoints, batches ---- */
+
+/* UTF-8 of an argument that is a str or None: 0, or -1 with an exception. */
+static int optional_text(PyObject *object, const char *what, const char **text)
+{
+    *text = NULL;
+    if (object == NULL || object == Py_None) {
+        return 0;
+    }
+    if (!PyUnicode_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s is a str or None, not %.100s", what,
+                     Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    *text = PyUnicode_AsUTF8(object);
+    return *text == NULL ? -1 : 0;
+}
+
+static int confirmed_time(PyObject *object, int64_t *microseconds)
+{
+    double seconds;
+    *microseconds = -1;
+    if (object == NULL || object == Py_None || object == Py_False) {
+        return 0;
+    }
+    if (object == Py_True) {
+        *microseconds = mc_time_us();
+        return 0;
+    }
+    seconds = PyFloat_AsDouble(object);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (!(seconds >= 0 && seconds < 9e12)) {
+        PyErr_SetString(PyExc_ValueError, "confirmed: Unix seconds, or True for now");
+        return -1;
+    }
+    *microseconds = (int64_t)(seconds * 1e6);
+    return 0;
+}
+
+static PyObject *writer_report(PyObject *self_object, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"state", "error", "source", "confirmed", NULL};
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    PyObject *state = NULL, *error = NULL, *source = NULL, *confirmed = NULL;
+    const char *state_text, *error_text, *source_text;
+    int64_t microseconds;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOO:report", names, &state, &error, &source,
+                                     &confirmed) ||
+        optional_text(state, "state", &state_text) < 0 ||
+        optional_text(error, "error", &error_text) < 0 ||
+        optional_text(source, "source", &source_text) < 0 ||
+        confirmed_time(confirmed, &microseconds) < 0 || mc_writer_enter(self) == NULL) {
+        return NULL;
+    }
+    mc_writer_report(self->writer, state_text, error_text, source_text, microseconds);
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_checkpoint(PyObject *self_object, PyObject *Py_UNUSED(ignored))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    struct mc_error error;
+    enum mc_status status;
+    struct mc_writer *writer = mc_writer_enter(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    self->busy = true;
+    Py_BEGIN_ALLOW_THREADS
+    status = mc_writer_checkpoint(writer, &error);
+    Py_END_ALLOW_THREADS
+    self->busy = false;
+    if (status != MC_OK) {
+        return mc_raise(self->module, &error);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_batch(PyObject *self_object, PyObject *Py_UNUSED(ignored))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    return mc_writer_enter(self) == NULL ? NULL : mc_batch_new(self);
+}
+
+static PyObject *writer_repr(PyObject *self_object)
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    return PyUnicode_FromFormat(self->writer == NULL ? "<mmapcache.Writer %R, closed>"
+                                                     : "<mmapcache.Writer %R>",
+                                self->path);
+}
+
+PyDoc_STRVAR(anonymous_doc,
+             "anonymous($type, /, *, max_size=None, retention=1.0, collapse=True)\n--\n\n"
+             "A cache without a file, for children that are forked later: a sealed memfd.");
+PyDoc_STRVAR(reader_doc,
+             "reader($self, /, *, populate=False, codec_options=None, front_bytes=16777216,\n"
+             "       front_entries=16384)\n--\n\n"
+             "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
+             "The arguments are those of mmapcache.open().");
+PyDoc_STRVAR(
+    report_doc,
+    "report($self, /, *, state=None, error=None, source=None, confirmed=None)\n--\n\n"
+    "Updates what Cache.status() shows, without a commit. None keeps what is there.\n\n"
+    "state: at most 31 bytes, such as \"polling\". error: at most 479 bytes, \"\" for none.\n"
+    "source: at most 255 bytes; longer text is cut.\n"
+    "confirmed: when the data was last known to be current, Unix seconds, or True for now.");
+
+static PyMethodDef methods[] = {
+    {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
+     METH_VARARGS | METH_KEYWORDS | METH_CLASS, anonymous_doc},
+    {"reader", (PyCFunction)(void (*)(void))writer_reader, METH_VARARGS | METH_KEYWORDS,
+     reader_doc},
+    {"report", (PyCFunction)(void (*)(void))writer_report, METH_VARARGS | METH_KEYWORDS,
+     report_doc},
+    {"batch", writer_batch, METH_NOARGS,
+     "batch($self, /)\n--\n\n"
+     "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
+    {"status", writer_status, METH_NOARGS,
+     "status($self, /)\n--\n\nWhat Cache.status() says of this file."},
+    {"stats", writer_stats, METH_NOARGS,
+     "stats($self, /)\n--\n\nWhat Cache.stats() says of this file."},
+    {"checkpoint", writer_checkpoint, METH_NOARGS,
+     "checkpoint($self, /)\n--\n\n"
+     "Writes everything to the disk and marks the generation as good after a reboot."},
+    {"close", writer_close, METH_NOARGS,
+     "close($self, /)\n--\n\nAbandons an open batch and releases the file; harmless twice."},
+    {"__enter__", writer_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe writer itself."},
+    {"__exit__", (PyCFunction)(void (*)(void))writer_exit, METH_FASTCALL,
+     "__exit__($self, /, *args)\n--\n\nCloses the writer."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"path", writer_path, NULL, "The path as it was given; empty for an anonymous cache.", NULL},
+    {"generation", writer_generation, NULL, "The last published generation; 0: none yet.", NULL},
+    {"state", writer_state, NULL, "The bytes last published as batch.state; b\"\" before.", NULL},
+    {"closed", writer_closed, NULL, "Whether it was closed, or is the parent process's.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(
+    type_doc,
+    "Writer(path, *, max_size=None, mode=416, timeout=0.0, recreate=False, retention=1.0,\n"
+    "       collapse=True)\n--\n\n"
+    "The one loader of a cache file, which is created when there is none.\n\n"
+    "max_size: bytes, an int or text like \"512MiB\"; without it an existing file keeps its own "
+    "and a\n"
+    "new one has 1 GiB. Another size builds a successor with the content carried over.\n"
+    "mode: permission bits of a new file. timeout: seconds to wait while another loader holds\n"
+    "it, None for ever. recreate: replace a file that is foreign, corrupt or of another version.\n"
+    "retention: seconds that what was superseded is kept for snapshots while memory lasts.\n"
+    "collapse: use huge pages where the kernel can.\n\n"
+    "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError.");
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)type_doc},
+    {Py_tp_new, writer_new},
+    {Py_tp_dealloc, writer_dealloc},
+    {Py_tp_repr, writer_repr},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "mmapcache.Writer",
+    .basicsize = sizeof(mc_writer_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};
+
+int mc_writer_type_init(PyObject *module, struct mc_module *state)
+{
+    return mc_add_type(module, &spec, &state->writer);
+}

@@ -1,0 +1,206 @@
+/* document_object.c - both objects: allocation, death, construction, copying, pickling.
+ *
+ * Memory: a root is one block of Python's allocator, a view another, and dead views wait in a short
+ * list for reuse because most documents that are touched at all are touched in a nested one. See
+ * document_object.h for who keeps whose bytes alive.
+ */
+#include "document_object.h"
+
+/* PyMongo takes documents of two kinds: MutableMapping and RawBSONDocument. The second is what we
+ * are: bytes that are written as they are. It is an abstract base class, so we register with it, as
+ * soon as PyMongo is there: looked for whenever the number of imported modules has changed. */
+int mc_document_look_for_pymongo(struct mc_document_state *state)
+{
+    Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
+    PyObject *module, *class, *done = NULL;
+    if (count == state->modules_seen) {
+        return 0;
+    }
+    module = mc_imported("bson.raw_bson");
+    class = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
+    if (class != NULL) { /* absent while bson is just being imported: next time */
+        done = PyObject_CallMethod(class, "register", "O", state->document_type);
+        Py_DECREF(class);
+    }
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyErr_Clear(); /* PyMongo then says itself which types it takes */
+    state->registered = done != NULL;
+    state->modules_seen = count;
+    Py_XDECREF(done);
+    return 0;
+}
+
+static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
+                   size_t len)
+{
+    self->block = block;
+    self->data = data;
+    self->len = (uint32_t)len;
+    self->count = MC_COUNT_UNKNOWN;
+    self->first_offset = 0;
+    self->long_walks = 0;
+    self->first_name = NULL;
+    self->first_value = NULL;
+    self->memo = NULL;
+    self->index = NULL;
+}
+
+struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
+                                 uint8_t **bytes)
+{
+    struct mc_owner *root = PyObject_Malloc(sizeof *root + len);
+    if (root == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    (void)PyObject_Init((PyObject *)root, type);
+    root->block.references = 1;
+    root->block.options = mc_options_retain(options);
+    set_up(&root->document, &root->block, root->bytes, len);
+    *bytes = root->bytes;
+    return &root->document;
+}
+
+PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes)
+{
+    return (PyObject *)mc_owner_new(options->state->document_type, options, len, bytes);
+}
+
+PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len)
+{
+    struct mc_document_state *state = block->options->state;
+    struct mc_document *view = state->free_nested;
+    if (view != NULL) {
+        state->free_nested = (struct mc_document *)(void *)view->memo;
+        state->free_nested_count--;
+    } else {
+        view = PyObject_Malloc(sizeof *view);
+        if (view == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    (void)PyObject_Init((PyObject *)view, type);
+    block->references++;
+    set_up(view, block, data, len);
+    return (PyObject *)view;
+}
+
+static void release_block(struct mc_block *block)
+{
+    if (--block->references == 0) {
+        struct mc_options *options = block->options;
+        PyObject_Free((uint8_t *)block - offsetof(struct mc_owner, block));
+        mc_options_release(options);
+    }
+}
+
+void mc_object_dealloc(PyObject *object)
+{
+    struct mc_document *self = (struct mc_document *)object;
+    struct mc_document_state *state = mc_state_of(self);
+    struct mc_block *block = self->block;
+    PyTypeObject *type = Py_TYPE(object);
+    bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_owner, block);
+    mc_fields_forget(self); /* may run any Python code: the object is not reachable any more */
+    if (!root) {
+        if (state->free_nested_count < MC_FREE_NESTED) {
+            self->memo = (struct mc_memo *)(void *)state->free_nested;
+            state->free_nested = self;
+            state->free_nested_count++;
+        } else {
+            PyObject_Free(self);
+        }
+    }
+    release_block(block);
+    Py_DECREF(type); /* last: it may take the module and its state along */
+}
+
+PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "codec_options", NULL};
+    struct mc_document_state *state = PyType_GetModuleState(type);
+    PyObject *codec_options = Py_None;
+    struct mc_document *self = NULL;
+    struct mc_options *options;
+    struct mc_error error;
+    Py_buffer buffer;
+    uint8_t *bytes;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|O", names, &buffer, &codec_options)) {
+        return NULL;
+    }
+    options = mc_document_meet_pymongo(state) < 0 ? NULL : mc_options_from(state, codec_options);
+    if (options != NULL && buffer.len > INT32_MAX) {
+        (void)mc_fail(&error, MC_INVALID, "a BSON document has 2,147,483,647 bytes at most");
+        state->raise(state->module, &error);
+    } else if (options != NULL) {
+        self = mc_owner_new(type, options, (size_t)buffer.len, &bytes);
+    }
+    if (self != NULL) { /* the copy is judged: a bytearray may change behind our back */
+        memcpy(bytes, buffer.buf, (size_t)buffer.len);
+        if (mc_bson_validate(bytes, (size_t)buffer.len, &error) != MC_OK) {
+            Py_CLEAR(self);
+            state->raise(state->module, &error);
+        }
+    }
+    if (options != NULL) {
+        mc_options_release(options);
+    }
+    PyBuffer_Release(&buffer);
+    return (PyObject *)self;
+}
+
+const uint8_t *mc_document_bytes(PyObject *document, size_t *len)
+{
+    const struct mc_document *self = (struct mc_document *)document;
+    *len = self->len;
+    return self->data;
+}
+
+size_t mc_document_memory(PyObject *document)
+{
+    return sizeof(struct mc_owner) + ((struct mc_document *)document)->len;
+}
+
+/* ---- methods that both types have ---- */
+
+PyObject *mc_object_self(PyObject *self, PyObject *ignored)
+{
+    (void)ignored; /* immutable: a copy is the object itself */
+    return Py_NewRef(self);
+}
+
+PyObject *mc_object_reduce(PyObject *object, PyObject *ignored)
+{
+    struct mc_document *self = (struct mc_document *)object;
+    PyObject *source = mc_options_of(self)->source;
+    (void)ignored;
+    return Py_BuildValue("O(y#O)", Py_TYPE(object), (const char *)self->data, (Py_ssize_t)self->len,
+                         source != NULL ? source : Py_None);
+}
+
+PyObject *mc_object_sizeof(PyObject *object, PyObject *ignored)
+{
+    struct mc_document *self = (struct mc_document *)object;
+    size_t size = sizeof *self;
+    (void)ignored;
+    if (self->data == ((struct mc_owner *)self)->bytes) {
+        size = mc_document_memory(object);
+    }
+    if (self->memo != NULL) {
+        size += sizeof *self->memo + (self->memo->mask + 1) * (sizeof(struct mc_memo_slot) + 4);
+    }
+    if (self->index != NULL) {
+        size += sizeof *self->index + self->index->count * sizeof(struct mc_field) +
+                (self->index->mask + 1) * sizeof(uint32_t);
+    }
+    return PyLong_FromSize_t(size);
+}
+
+PyObject *mc_object_raw(PyObject *object, void *ignored)
+{
+    const struct mc_document *self = (struct mc_document *)object;
+    (void)ignored;
+    return PyBytes_FromStringAndSize((const char *)self->data, self->len);
+}

@@ -1,0 +1,98 @@
+/* json.c - json_default: what json.dumps(value, default=mmapcache.json_default) makes of our
+ * values.
+ *
+ * Plain JSON for people and browsers, which does not come back as what it was; PyMongo's
+ * bson.json_util.dumps writes Extended JSON, which does, and takes a Document as it is.
+ *
+ *      Document, Array         object, array
+ *      datetime                ISO 8601; a naive one is UTC and says so with a Z
+ *      UUID, ObjectId          text, as str() gives it
+ *      Decimal128              text: a JSON number would lose digits
+ *      bytes                   base64
+ */
+#include "document_object.h"
+
+enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
+
+static PyObject *json_datetime(PyObject *value)
+{
+    PyObject *zone = mc_attribute(value, "tzinfo"), *text = NULL;
+    if (zone != NULL) {
+        text = mc_call_method(value, "isoformat", NULL);
+    }
+    if (text != NULL && zone == Py_None) {
+        Py_SETREF(text, PyUnicode_FromFormat("%UZ", text));
+    }
+    Py_XDECREF(zone);
+    return text;
+}
+
+static PyObject *json_bytes(PyObject *value)
+{
+    PyObject *module = PyImport_ImportModule("base64"), *encoded = NULL, *text = NULL;
+    if (module != NULL) {
+        encoded = mc_call_method(module, "b64encode", value);
+        Py_DECREF(module);
+    }
+    if (encoded != NULL) {
+        text = PyUnicode_FromEncodedObject(encoded, "ascii", "strict");
+        Py_DECREF(encoded);
+    }
+    return text;
+}
+
+/* Whether str(value) is what JSON shall hold: 1, 0, -1. */
+static int is_text(struct mc_document_state *state, PyObject *value)
+{
+    PyObject *uuid = mc_document_class(state, MC_CLASS_UUID), *marker;
+    long number = 0;
+    int result = uuid != NULL ? PyObject_IsInstance(value, uuid) : -1;
+    if (result != 0) {
+        return result;
+    }
+    marker = PyObject_GetAttr((PyObject *)Py_TYPE(value), state->texts[MC_TEXT_MARKER]);
+    if (marker != NULL && PyLong_Check(marker)) {
+        number = PyLong_AsLong(marker);
+    }
+    Py_XDECREF(marker);
+    PyErr_Clear();
+    return number == MARKER_OBJECTID || number == MARKER_DECIMAL128;
+}
+
+static PyObject *json_default(PyObject *module, PyObject *value)
+{
+    struct mc_document_state *state = PyModule_GetState(module);
+    struct mc_document *self = (struct mc_document *)value;
+    int is_datetime, text;
+    if (Py_TYPE(value) == state->document_type) {
+        return mc_plain_document(mc_options_of(self), self->data, self->len, 1);
+    }
+    if (Py_TYPE(value) == state->array_type) {
+        return mc_plain_array(mc_options_of(self), self->data, self->len, 1);
+    }
+    is_datetime = mc_datetime_check(state, value);
+    if (is_datetime != 0) {
+        return is_datetime > 0 ? json_datetime(value) : NULL;
+    }
+    if (PyBytes_Check(value)) {
+        return json_bytes(value);
+    }
+    text = is_text(state, value);
+    if (text != 0) {
+        return text > 0 ? PyObject_Str(value) : NULL;
+    }
+    return PyErr_Format(PyExc_TypeError,
+                        "'%.200s' has no place in plain JSON; bson.json_util.dumps writes it as "
+                        "Extended JSON",
+                        Py_TYPE(value)->tp_name);
+}
+
+PyMethodDef mc_json_functions[] = {
+    {"json_default", json_default, METH_O,
+     "json_default($module, value, /)\n--\n\n"
+     "Makes a Document, and the values in it that JSON does not know, into something that it "
+     "does:\n"
+     "json.dumps(document, default=mmapcache.json_default). Raises TypeError for what has no\n"
+     "plain form."},
+    {NULL, NULL, 0, NULL},
+};

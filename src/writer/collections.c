@@ -1,0 +1,188 @@
+/* collections.c - the collections that a writer works on, and how they enter the catalogue.
+ *
+ * The list lasts as long as the writer: a loader that commits one document at a time looks its
+ * collection up in the catalogue once. What the open batch changed is linked by index, so that
+ * commit and abort cost the number of changed collections, not of known ones.
+ */
+#include "collections.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "make_room.h"
+
+static uint64_t name_hash(const struct mc_writer *writer, const char *name, size_t len)
+{
+    return mc_hash(writer->superblock.hash_seed, MC_KEY_NAME, name, len);
+}
+
+static struct mc_key name_key(const struct mc_writer *writer, const char *name, size_t len)
+{
+    return (struct mc_key){.type = MC_KEY_NAME,
+                           .len = (uint16_t)len,
+                           .data = (const uint8_t *)name,
+                           .hash = name_hash(writer, name, len)};
+}
+
+static bool is_named(const struct mc_writer_collection *collection, const char *name, size_t len)
+{
+    return collection->name_len == len && memcmp(collection->name, name, len) == 0;
+}
+
+static void index_add(struct mc_writer *writer, size_t collection)
+{
+    const struct mc_writer_collection *added = &writer->collections.items[collection];
+    size_t mask = writer->collections.index_size - 1;
+    size_t at = (size_t)name_hash(writer, added->name, added->name_len) & mask;
+    while (writer->collections.index[at] != 0) {
+        at = (at + 1) & mask;
+    }
+    writer->collections.index[at] = (uint32_t)collection + 1;
+}
+
+/* Makes room for one more collection in the list and in the index. */
+static enum mc_status prepare(struct mc_writer *writer)
+{
+    if (writer->collections.count == writer->collections.capacity) {
+        size_t capacity = writer->collections.capacity == 0 ? 8 : writer->collections.capacity * 2;
+        struct mc_writer_collection *items =
+            realloc(writer->collections.items, capacity * sizeof *items);
+        if (items == NULL) {
+            return MC_NOMEM;
+        }
+        writer->collections.items = items;
+        writer->collections.capacity = capacity;
+    }
+    if ((writer->collections.count + 1) * 2 > writer->collections.index_size) {
+        size_t size = writer->collections.index_size == 0 ? 32 : writer->collections.index_size * 2;
+        uint32_t *index = calloc(size, sizeof *index);
+        if (index == NULL) {
+            return MC_NOMEM;
+        }
+        free(writer->collections.index);
+        writer->collections.index = index;
+        writer->collections.index_size = size;
+        for (size_t i = 0; i < writer->collections.count; i++) {
+            index_add(writer, i);
+        }
+    }
+    return MC_OK;
+}
+
+/* Reads what was committed of a collection. */
+static enum mc_status load(const struct mc_writer *writer, struct mc_writer_collection *collection)
+{
+    struct mc_hit hit;
+    struct mc_collection found;
+    struct mc_key key = name_key(writer, collection->name, collection->name_len);
+    enum mc_status status = mc_table_find(&writer->table.space, writer->root.catalogue, &key, &hit);
+    if (status == MC_OK && (status = mc_hit_collection(&hit, &found)) == MC_OK) {
+        collection->committed = (struct mc_collection_record){.root = found.root,
+                                                              .count = found.count,
+                                                              .content = found.content,
+                                                              .created = found.created};
+        collection->record = collection->committed;
+        collection->exists = collection->committed_exists = true;
+    }
+    return status == MC_ABSENT ? MC_OK : status;
+}
+
+enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, size_t len,
+                                   size_t *out, struct mc_error *err)
+{
+    if (writer->collections.last < writer->collections.count &&
+        is_named(&writer->collections.items[writer->collections.last], name, len)) {
+        *out = writer->collections.last;
+        return MC_OK;
+    }
+    if (len == 0 || len > MC_NAME_MAX) {
+        return mc_fail(err, MC_LIMIT,
+                       "a collection's name has 1 to %u bytes of UTF-8, this one %zu", MC_NAME_MAX,
+                       len);
+    }
+    size_t mask = writer->collections.index_size - 1;
+    size_t at = (size_t)name_hash(writer, name, len) & mask;
+    for (; writer->collections.index_size > 0 && writer->collections.index[at] != 0;
+         at = (at + 1) & mask) {
+        if (is_named(&writer->collections.items[writer->collections.index[at] - 1], name, len)) {
+            *out = writer->collections.last = writer->collections.index[at] - 1;
+            return MC_OK;
+        }
+    }
+    enum mc_status status = prepare(writer);
+    struct mc_writer_collection *collection = &writer->collections.items[writer->collections.count];
+    if (status == MC_OK) {
+        *collection = (struct mc_writer_collection){.name_len = (uint8_t)len};
+        memcpy(collection->name, name, len);
+        status = load(writer, collection);
+    }
+    if (status != MC_OK) {
+        return mc_writer_explain(writer, status, err);
+    }
+    *out = writer->collections.last = writer->collections.count++;
+    index_add(writer, *out);
+    return MC_OK;
+}
+
+void mc_collections_change(struct mc_writer *writer, size_t index)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[index];
+    collection->changed = true;
+    if (!collection->listed) {
+        collection->listed = true;
+        collection->next_listed = writer->batch.listed;
+        writer->batch.listed = (uint32_t)index + 1;
+    }
+}
+
+enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, struct mc_error *err)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[index];
+    if (collection->exists) {
+        return MC_OK;
+    }
+    if (writer->batch.collections >= MC_COLLECTIONS_MAX) {
+        return mc_fail(err, MC_LIMIT, "a cache has at most %u collections", MC_COLLECTIONS_MAX);
+    }
+    mc_collections_change(writer, index);
+    collection->exists = true;
+    collection->record = (struct mc_collection_record){.created = writer->root.generation + 1};
+    writer->batch.collections++;
+    return MC_OK;
+}
+
+void mc_collections_remove(struct mc_writer *writer, size_t index)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[index];
+    mc_collections_change(writer, index);
+    collection->exists = false;
+    collection->record = (struct mc_collection_record){0};
+    writer->batch.collections--;
+}
+
+struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[writer->batch.listed - 1];
+    writer->batch.listed = collection->next_listed;
+    collection->listed = collection->changed = false;
+    collection->next_listed = 0;
+    return collection;
+}
+
+enum mc_status mc_collections_store(struct mc_writer *writer,
+                                    struct mc_writer_collection *collection, struct mc_root *root)
+{
+    struct mc_key key = name_key(writer, collection->name, collection->name_len);
+    struct mc_put_result result;
+    struct mc_hit old;
+    root->documents += collection->record.count - collection->committed.count;
+    root->content += collection->record.content - collection->committed.content;
+    if (collection->exists) {
+        return mc_table_put(&writer->table, &root->catalogue, &key, &collection->record,
+                            sizeof collection->record, &result);
+    }
+    if (!collection->committed_exists) {
+        return MC_OK;
+    }
+    return mc_table_delete(&writer->table, &root->catalogue, &key, &old);
+}

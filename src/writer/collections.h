@@ -1,0 +1,30 @@
+/* collections.h - the collections that a writer works on: found by name, changed by a batch, stored
+ * at its commit. */
+#ifndef MMAPCACHE_COLLECTIONS_H
+#define MMAPCACHE_COLLECTIONS_H
+
+#include "writer_state.h"
+
+/* The collection's index in writer->collections.items; it need not exist. MC_LIMIT for a bad name,
+ * MC_NOMEM, MC_CORRUPT. */
+enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, size_t len,
+                                   size_t *out, struct mc_error *err);
+
+/* Puts the collection on the batch's list: commit and abort look at no other. */
+void mc_collections_change(struct mc_writer *writer, size_t index);
+
+/* Makes the collection exist in the batch: MC_LIMIT when there are too many. */
+enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, struct mc_error *err);
+
+/* Takes the collection away again. */
+void mc_collections_remove(struct mc_writer *writer, size_t index);
+
+/* Takes the first collection off the batch's list, which is not empty. */
+struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer);
+
+/* Writes one changed collection into root->catalogue, or takes it out, and adds it to the root's
+ * counts. */
+enum mc_status mc_collections_store(struct mc_writer *writer,
+                                    struct mc_writer_collection *collection, struct mc_root *root);
+
+#endif

@@ -1,0 +1,177 @@
+/* make_room.c - where a batch's blocks come from when the arena has none left.
+ *
+ * Room is looked for in this order: blocks whose retention is over; those retired for at
+ * least an eighth of it while there are more than a sixteenth of the file; a larger file; all
+ * blocks that the current generation does not need, whatever snapshot may still read them. Only
+ * then the cache is full.
+ */
+#include "make_room.h"
+
+#include "mutant.h"
+#include "writer_state.h"
+
+#define QUEUE_SHIFT 4 /* retired blocks are kept while they are under a sixteenth of the file, */
+#define QUEUE_MIN (8u << 20)    /* or under this many bytes */
+#define REQUESTS_IN_RETENTION 8 /* an eighth of the retention is left to requests at any rate */
+#define RECLAIM_EACH_COMMIT 64u /* extents: more than an ordinary commit retires */
+#define GROWTH_SHIFT 5          /* a file grows by a 32nd of its size, at least by an extent */
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
+{
+    struct mc_space *space = &writer->table.space;
+    struct mc_buddy *buddy = writer->arena.buddy;
+    uint64_t committed = mc_root_end(&writer->root);
+    if (end == space->limit) {
+        return;
+    }
+    if (space->limit != committed || MC_MUTANT_IS(608)) { /* 608: a tail that is still needed */
+        mc_buddy_free(buddy, space->limit / MC_GRANULE - 1, 1);
+    }
+    (void)mc_buddy_reserve(buddy, end / MC_GRANULE - 1, 1); /* free: nothing was ever there */
+    if (!MC_MUTANT_IS(607)) {                               /* 607: a file that looks truncated */
+        mc_tail_write(space, end);
+    }
+    space->limit = end;
+}
+
+/* Makes what the file has become usable. When there is no memory for that, the file stays longer
+ * than what is used of it: harmless, and made up for by the next growth. */
+static enum mc_status use_all(struct mc_writer *writer)
+{
+    enum mc_status status =
+        mc_buddy_grow(writer->arena.buddy, writer->region.file_size / MC_GRANULE);
+    if (status == MC_OK) {
+        mc_writer_end_at(writer, writer->region.file_size);
+    }
+    return status;
+}
+
+/* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
+ * just what is needed. */
+static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
+{
+    uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
+    uint64_t needed = mc_whole_extents(bytes);
+    uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
+    uint64_t target = min64(size + (step > needed ? step : needed), limit);
+    if (writer->table.space.limit < size) {
+        return use_all(writer);
+    }
+    if (size + needed > limit) {
+        return MC_FULL;
+    }
+    bool *huge = &writer->options.collapse;
+    enum mc_status status =
+        mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->no_room);
+    if (status == MC_FULL && target > size + needed) {
+        target = size + needed;
+        status = mc_region_grow(&writer->region, target, huge, &writer->huge, &writer->no_room);
+    }
+    return status == MC_OK ? use_all(writer) : status;
+}
+
+static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
+{
+    if (generation == 0 || writer->arena.groups.count == 0) {
+        return 0;
+    }
+    mc_raise_horizon(&writer->table.space, generation - (MC_MUTANT_IS(600) ? 1 : 0)); /* 600 */
+    return mc_arena_reclaim(&writer->arena, generation, most);
+}
+
+/* Blocks whose retention is over, and those whose readers have been told already: a ring of roots
+ * that goes round raises the horizon by itself. */
+static uint64_t reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
+{
+    uint64_t expired = mc_arena_expired(&writer->arena, now - writer->options.retention_ns);
+    uint64_t announced = mc_horizon(&writer->table.space);
+    return reclaim(writer, expired > announced ? expired : announced, most);
+}
+
+/* What the queue holds beyond its share of the file, oldest first, but nothing that a request which
+ * has just begun may need: a loader that rewrites the cache all the time would otherwise fill the
+ * file with the past. */
+static uint64_t reclaim_excess(struct mc_writer *writer, int64_t now)
+{
+    uint64_t share = writer->region.file_size >> QUEUE_SHIFT;
+    share = share > QUEUE_MIN ? share : QUEUE_MIN;
+    if (writer->arena.queued <= share) {
+        return 0;
+    }
+    int64_t request = writer->options.retention_ns / REQUESTS_IN_RETENTION;
+    uint64_t excess = mc_arena_older(&writer->arena, share);
+    uint64_t past = mc_arena_expired(&writer->arena, now - request);
+    return reclaim(writer, excess < past ? excess : past, SIZE_MAX);
+}
+
+void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
+{
+    (void)reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
+}
+
+static enum mc_status full(struct mc_writer *writer, uint64_t needed, const char *why)
+{
+    uint64_t free_bytes = mc_arena_free(&writer->arena);
+    uint64_t largest = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
+    uint64_t limit = writer->superblock.max_size;
+    (void)mc_fail(&writer->no_room, MC_FULL,
+                  "%s: %llu bytes needed, %llu free, largest free block %llu, limit %llu bytes. "
+                  "The last generation stays. %s",
+                  why, (unsigned long long)needed, (unsigned long long)free_bytes,
+                  (unsigned long long)largest, (unsigned long long)limit,
+                  "Raise max_size, make room on the file system, or load less");
+    writer->no_room.needed = needed;
+    writer->no_room.free = free_bytes;
+    writer->no_room.largest = largest;
+    writer->no_room.limit = limit;
+    return MC_FULL;
+}
+
+/* See mc_make_room. One step at a time: the caller tries again after each. */
+enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
+{
+    struct mc_writer *writer = context;
+    int64_t now = mc_clock_ns();
+    if (reclaim_expired(writer, now, SIZE_MAX) > 0 || reclaim_excess(writer, now) > 0) {
+        return MC_OK;
+    }
+    enum mc_status status = grow(writer, bytes);
+    if (status != MC_FULL) {
+        return status;
+    }
+    bool at_limit =
+        writer->region.file_size + mc_whole_extents(bytes) > writer->superblock.max_size;
+    if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
+        return MC_OK;
+    }
+    return full(writer, bytes,
+                at_limit ? "the cache is full"
+                         : "the cache cannot grow: no room for a larger file");
+}
+
+enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
+                                 struct mc_error *err)
+{
+    switch (status) {
+    case MC_FULL:
+    case MC_OS:
+        if (err != NULL) {
+            *err = writer->no_room;
+        }
+        return status;
+    case MC_NOMEM:
+        return mc_no_memory(err);
+    case MC_LIMIT:
+        return mc_fail(err, MC_LIMIT, "more than %u keys share a hash: this cannot be stored",
+                       MC_PAGE_LINES_MAX * MC_LINE_SLOTS);
+    case MC_CORRUPT:
+        return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
+    default:
+        return status;
+    }
+}

@@ -1,0 +1,117 @@
+/* publish.c - generations and reports: what a loader makes visible.
+ *
+ * A generation is published by one store of the commit word, after everything that it refers to. A
+ * report moves without a generation: store.c writes it into one of two slots.
+ */
+#include "publish.h"
+
+#include <string.h>
+
+#include "make_room.h"
+#include "mutant.h"
+#include "writer_state.h"
+
+/* ---- generations ---- */
+
+enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
+                                 struct mc_error *err)
+{
+    struct mc_space *space = &writer->table.space;
+    if (writer->root.generation >= MC_GENERATION_MAX) {
+        return mc_fail(err, MC_LIMIT, "the cache has had %llu generations: recreate it",
+                       (unsigned long long)MC_GENERATION_MAX);
+    }
+    if (mc_region_is_lost(&writer->region)) {
+        return mc_fail(err, MC_CORRUPT,
+                       "the cache file was truncated while it was in use: recreate it");
+    }
+    uint64_t end = mc_root_end(&writer->root);
+    if (mc_arena_prepare(&writer->arena, 1) != MC_OK) {
+        return mc_no_memory(err);
+    }
+    if (space->limit != end) { /* the generation that ends here is the last that needs its tail */
+        mc_arena_release(&writer->arena, end - sizeof(struct mc_tail), sizeof(struct mc_tail));
+    }
+    if (mc_arena_prepare_commit(&writer->arena) != MC_OK) {
+        return mc_no_memory(err);
+    }
+    if (mc_checkpoint(space) != 0 && !MC_MUTANT_IS(603)) { /* 603: the mark stays */
+        /* from here on the disk may hold half a generation */
+        mc_checkpoint_mark(space, &writer->superblock, 0);
+        enum mc_status status =
+            mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+        if (status != MC_OK) {
+            return status;
+        }
+    }
+    root->generation = writer->root.generation + 1;
+    root->file_size = space->limit;
+    root->published_at = mc_time_us();
+    root->free = mc_arena_free(&writer->arena);
+    root->used = space->limit - root->free - mc_arena_retired(&writer->arena);
+    root->largest_free = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
+    root->huge = writer->huge;
+    int64_t now = mc_clock_ns();
+    mc_publish(space, &writer->superblock, root);
+    if (now - writer->woken_at >= MC_WAKE_QUIET_NS) { /* see mc_map_wait for those not woken */
+        mc_wake(space);
+        writer->woken_at = now;
+    }
+    writer->root = *root;
+    mc_arena_commit(&writer->arena, root->generation, now);
+    mc_writer_reclaim_some(writer, now);
+    return MC_OK;
+}
+
+enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err)
+{
+    enum mc_status status = mc_region_sync(&writer->region, writer->region.file_size, err);
+    if (status == MC_OK) {
+        mc_checkpoint_mark(&writer->table.space, &writer->superblock, writer->root.generation);
+        status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+    }
+    return status;
+}
+
+/* ---- reports ---- */
+
+void mc_writer_running(struct mc_writer *writer, bool running)
+{
+    mc_report_read(&writer->table.space, &writer->report);
+    writer->report.running = running;
+    writer->report.pid = mc_process();
+    mc_report_write(&writer->table.space, &writer->report);
+}
+
+/* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
+static void report_text(char *field, size_t size, const char *text)
+{
+    size_t len = strlen(text);
+    if (len >= size) {
+        len = size - 1;
+        while (len > 0 && ((uint8_t)text[len] & 0xC0) == 0x80) {
+            len--;
+        }
+    }
+    memset(field, 0, size);
+    memcpy(field, text, len);
+}
+
+void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
+                      const char *source, int64_t confirmed_at_us)
+{
+    struct mc_report *report = &writer->report;
+    if (state != NULL) {
+        report_text(report->state, sizeof report->state, state);
+    }
+    if (error != NULL) {
+        report_text(report->error, sizeof report->error, error);
+    }
+    if (source != NULL) {
+        report_text(report->source, sizeof report->source, source);
+    }
+    if (confirmed_at_us >= 0) {
+        report->confirmed_at = confirmed_at_us;
+    }
+    mc_report_write(&writer->table.space, report);
+}

@@ -1,0 +1,516 @@
+/* writer.c - opening a cache for writing, and replacing its file.
+ *
+ * Opening is recovery: take the lock, walk everything that the current root refers to and reserve
+ * it in a new arena. What a killed loader left half-written is referred to by nothing, hence free.
+ * The horizon is raised to the current generation first, since blocks that only older ones refer to
+ * are free too.
+ *
+ * A file of another maximum size is never changed in place: its successor is built under a
+ * temporary name, renamed over the path, and then the old file gets a last generation that says
+ * "superseded".
+ */
+#include "writer.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batch.h"
+#include "check.h"
+#include "make_room.h"
+#include "mutant.h"
+#include "publish.h"
+#include "writer_state.h"
+
+#define TEMPORARY_SUFFIX ".new"
+
+/* ---- creating ---- */
+
+/* The maximum of a new file. */
+static uint64_t new_size(const struct mc_writer *writer)
+{
+    return writer->options.max_size != 0 ? writer->options.max_size : MC_MAX_SIZE_DEFAULT;
+}
+
+/* Gives the writer's empty region a first extent and a superblock, and maps it. */
+static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64_t base_generation,
+                             struct mc_error *err)
+{
+    struct mc_region *region = &writer->region;
+    uint32_t ring_slots = writer->options.ring_slots;
+    struct mc_superblock superblock = {
+        .version = MC_VERSION,
+        .byte_order = MC_BYTE_ORDER,
+        .max_size = max_size,
+        .arena_offset = MC_RING_OFFSET + (uint64_t)ring_slots * sizeof(struct mc_root),
+        .granule = MC_GRANULE,
+        .ring_slots = ring_slots,
+        .created_at = mc_time_us(),
+        .base_generation = base_generation,
+    };
+    memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
+    enum mc_status status = mc_random(superblock.hash_seed, sizeof superblock.hash_seed, err);
+    if (status == MC_OK) {
+        status = mc_random(superblock.file_id, sizeof superblock.file_id, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_map(region, max_size, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_grow(region, MC_EXTENT, &writer->options.collapse, &writer->huge, err);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
+    struct mc_space space = {.base = region->base, .limit = region->file_size};
+    mc_boot_confirm(&space, writer->boot_id);
+    mc_tail_write(&space, space.limit);
+    shm_write(region->base, &superblock, sizeof superblock);
+    writer->superblock = superblock;
+    return MC_OK;
+}
+
+static enum mc_status check_options(struct mc_writer_options *options, struct mc_error *err)
+{
+    if (options->ring_slots == 0) {
+        options->ring_slots = MC_RING_SLOTS;
+    }
+    if (options->max_size == 0) {
+        return MC_OK;
+    }
+    if (options->max_size < MC_MAP_MIN || options->max_size > MC_MAP_MAX) {
+        return mc_fail(err, MC_LIMIT, "max_size is %llu bytes and must be between %llu and %llu",
+                       (unsigned long long)options->max_size, MC_MAP_MIN, MC_MAP_MAX);
+    }
+    options->max_size = mc_whole_extents(options->max_size);
+    return MC_OK;
+}
+
+/* ---- opening ---- */
+
+/* Reserves everything below a reference. */
+static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool catalogue,
+                              struct mc_error *err)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    enum mc_status status;
+    mc_walk_begin(&walk, &writer->table.space, root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        if (MC_MUTANT_IS(602) && item.kind == MC_ITEM_PAGE) { /* 602: a restart frees too much */
+            continue;
+        }
+        status = mc_buddy_reserve(writer->arena.buddy, item.offset / MC_GRANULE,
+                                  mc_granules(item.bytes));
+        if (status != MC_OK) {
+            break;
+        }
+        struct mc_collection collection;
+        bool record = catalogue && item.kind == MC_ITEM_ENTRY;
+        status = record ? mc_hit_collection(&item.hit, &collection) : MC_ABSENT;
+        if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
+            break;
+        }
+        if (status == MC_OK) {
+            status =
+                reserve(writer, collection.root, false, err); /* one level: never a catalogue */
+            if (status != MC_OK) {
+                return status;
+            }
+        }
+    }
+    if (status == MC_ABSENT) {
+        return MC_OK;
+    }
+    return mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
+                   (unsigned long long)item.offset);
+}
+
+/* After a reboot, everything is verified before anybody may read it again. */
+static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_error *err)
+{
+    struct mc_check_report report;
+    struct mc_view view;
+    uint64_t generation = writer->root.generation;
+    if (mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id,
+                           generation)) {
+        mc_boot_confirm(&writer->table.space, writer->boot_id); /* a checkpoint's mark goes */
+        return MC_OK;
+    }
+    mc_writer_view(writer, &view);
+    enum mc_status status = mc_check(&view, &report, err);
+    if (status == MC_OK) {
+        mc_boot_confirm(&writer->table.space, writer->boot_id);
+    }
+    return status;
+}
+
+/* Builds the arena from what the current generation refers to; writer->region is mapped. */
+static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
+{
+    struct mc_space *space = &writer->table.space;
+    uint64_t file_end = writer->region.file_size;
+    *space = (struct mc_space){.base = writer->region.base, .limit = file_end};
+    uint64_t generation = mc_commit_word(space);
+    enum mc_status status = MC_OK;
+    /* all of it: a damaged file may have been looked at before this one */
+    writer->root = (struct mc_root){.generation = writer->superblock.base_generation};
+    if (generation != 0) {
+        status = mc_root_read(space, &writer->superblock, generation, &writer->root, err);
+    }
+    if (status == MC_OK && mc_horizon(space) > generation) {
+        status =
+            mc_fail(err, MC_CORRUPT, "the cache's control words are damaged: recreate the cache");
+    }
+    uint64_t end = mc_root_end(&writer->root);
+    if (status == MC_OK && (end < MC_MAP_MIN || end > file_end || end % MC_GRANULE != 0 ||
+                            shm_load(mc_tail_mark(space, end)) != MC_TAIL_MARK)) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status == MC_OK && generation != 0) {
+        status = verify_after_reboot(writer, err);
+    }
+    if (status != MC_OK) {
+        return status;
+    }
+    if (generation != 0) {
+        writer->huge = writer->root.huge;
+    }
+    if (mc_arena_create(&writer->arena, space->base, file_end, writer->superblock.max_size,
+                        mc_writer_make_room, writer) != MC_OK) {
+        return mc_no_memory(err);
+    }
+    writer->table.arena = &writer->arena;
+    space->limit = end;
+    /* both fit: see mc_superblock_check, and the check of the end above */
+    (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
+    (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
+    status = reserve(writer, writer->root.catalogue, true, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    /* before anything is reused, and not before all was found sound */
+    if (!MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
+        mc_raise_horizon(space, generation);
+    }
+    mc_writer_end_at(writer, file_end);
+    return MC_OK;
+}
+
+/* On failure *out is NULL, or a writer for writer_free. */
+static enum mc_status writer_new(const struct mc_writer_options *options, struct mc_writer **out,
+                                 struct mc_error *err)
+{
+    struct mc_writer *writer = *out = calloc(1, sizeof *writer);
+    if (writer == NULL) {
+        return mc_no_memory(err);
+    }
+    writer->options = *options;
+    writer->region.fd = -1;
+    return mc_boot_id(writer->boot_id, err);
+}
+
+/* Releases everything; NULL is harmless. */
+static void writer_free(struct mc_writer *writer)
+{
+    if (writer == NULL) {
+        return;
+    }
+    mc_arena_destroy(&writer->arena);
+    mc_region_close(&writer->region);
+    free(writer->batch.replace.kept);
+    free(writer->collections.items);
+    free(writer->collections.index);
+    free(writer->path);
+    mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
+    free(writer);
+}
+
+static char *path_with(const char *path, const char *suffix)
+{
+    size_t len = strlen(path), extra = strlen(suffix) + 1;
+    char *joined = malloc(len + extra);
+    if (joined != NULL) {
+        memcpy(joined, path, len);
+        memcpy(joined + len, suffix, extra);
+    }
+    return joined;
+}
+
+/* Makes an empty cache under the temporary name and opens it in `writer`. */
+static enum mc_status build(struct mc_writer *writer, const char *temporary, uint64_t max_size,
+                            uint64_t base_generation, struct mc_error *err)
+{
+    mc_file_remove(temporary); /* a killed loader's; the lock is ours */
+    enum mc_status status = mc_region_create(temporary, writer->options.mode, &writer->region, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    status = mc_region_lock(&writer->region, temporary, err);
+    if (status == MC_OK) {
+        status = format(writer, max_size, base_generation, err);
+    }
+    if (status == MC_OK) {
+        status = recover(writer, err);
+    }
+    if (status != MC_OK) {
+        mc_file_remove(temporary);
+    }
+    return status;
+}
+
+/* Opens the file that is at path in `writer`. */
+static enum mc_status attach(struct mc_writer *writer, const char *path, struct mc_error *err)
+{
+    enum mc_status status = mc_region_open(path, true, &writer->region, err);
+    if (status == MC_OK) {
+        status = mc_region_lock(&writer->region, path, err);
+        status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
+    }
+    if (status == MC_OK) {
+        status =
+            mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
+    }
+    if (status == MC_OK) {
+        status = mc_superblock_check(&writer->superblock, err);
+    }
+    if (status == MC_OK && writer->region.file_size < MC_MAP_MIN) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status == MC_OK) { /* what is behind is not ours */
+        uint64_t size = writer->region.file_size, most = writer->superblock.max_size;
+        writer->region.file_size = (size < most ? size : most) / MC_GRANULE * MC_GRANULE;
+    }
+    if (status == MC_OK) { /* a hole in the file would be a SIGBUS on a full file system */
+        status = mc_region_fill(&writer->region, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_map(&writer->region, writer->superblock.max_size, err);
+    }
+    return status == MC_OK ? recover(writer, err) : status;
+}
+
+/* ---- replacing ---- */
+
+/* Copies every collection and the state of one writer's generation into a batch of another. */
+static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
+                                 struct mc_error *err);
+
+/* The old file's last word: the same content once more, with the flag that sends readers to the
+ * path. */
+static void supersede(struct mc_writer *old)
+{
+    struct mc_root root = old->root;
+    root.flags |= MC_ROOT_SUPERSEDED;
+    if (root.generation > old->superblock.base_generation) {
+        (void)mc_writer_publish(old, &root, NULL);
+    }
+}
+
+/* Puts a new file in the place of the one that `old` has open, or of an unusable one (old is NULL).
+ */
+static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
+                                   uint64_t base_generation, struct mc_error *err)
+{
+    char *temporary = path_with(writer->path, TEMPORARY_SUFFIX);
+    if (temporary == NULL) {
+        return mc_no_memory(err);
+    }
+    enum mc_status status = build(writer, temporary, new_size(writer), base_generation, err);
+    if (status == MC_OK && old != NULL) {
+        status = carry_over(old, writer, err);
+        if (status != MC_OK) {
+            mc_file_remove(temporary);
+        }
+    }
+    if (status == MC_OK) {
+        status = mc_file_rename(temporary, writer->path, err);
+    }
+    if (status == MC_OK && old != NULL) {
+        supersede(old);
+    }
+    free(temporary);
+    return status;
+}
+
+static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
+                                 struct mc_error *err)
+{
+    struct mc_walk names, documents;
+    struct mc_hit name, hit;
+    uint64_t generation;
+    enum mc_status status = mc_batch_begin(to, err);
+    mc_walk_begin(&names, &from->table.space, from->root.catalogue);
+    while (status == MC_OK && mc_walk_entry(&names, &name) == MC_OK) {
+        struct mc_collection collection;
+        if (mc_hit_collection(&name, &collection) != MC_OK) {
+            status = mc_batch_state(to, shm_expose(name.value), name.value_len, err);
+            continue;
+        }
+        status = mc_replace_begin(to, (const char *)shm_expose(name.key), name.key_len, err);
+        mc_walk_begin(&documents, &from->table.space, collection.root);
+        while (status == MC_OK && mc_walk_entry(&documents, &hit) == MC_OK) {
+            struct mc_key key = {
+                .type = hit.key_type, .len = hit.key_len, .data = shm_expose(hit.key)};
+            bool changed;
+            status = mc_batch_put(to, (const char *)shm_expose(name.key), name.key_len, &key,
+                                  shm_expose(hit.value), hit.value_len, &changed, err);
+        }
+        if (status == MC_OK) {
+            status = mc_replace_end(to, err);
+        }
+    }
+    if (status == MC_OK) {
+        status = mc_batch_commit(to, &generation, err);
+    }
+    if (status == MC_OK && generation == 0 &&
+        from->root.generation > from->superblock.base_generation) {
+        struct mc_root root = to->root; /* nothing to carry over, yet it has been published */
+        status = mc_writer_publish(to, &root, err);
+    }
+    return status;
+}
+
+/* ---- public ---- */
+
+/* The generation that a damaged file of ours was at, as far as that can be believed. */
+static uint64_t last_generation(const struct mc_writer *writer)
+{
+    uint64_t generation = writer->region.base != NULL ? mc_commit_word(&writer->table.space) : 0;
+    return generation < MC_GENERATION_MAX / 2 ? generation : 0;
+}
+
+/* What to do about the file at the path, the lock being held. */
+static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err)
+{
+    enum mc_status status = attach(writer, writer->path, err);
+    bool unusable = status == MC_FORMAT || status == MC_VERSION_DIFFERS || status == MC_CORRUPT;
+    if (status == MC_NOT_READY || (unusable && writer->options.recreate)) {
+        uint64_t base = last_generation(writer);
+        struct mc_region replaced = writer->region; /* keeps its lock until the new one is there */
+        mc_arena_destroy(&writer->arena);
+        writer->region = (struct mc_region){.fd = -1};
+        status = replace_file(writer, NULL, base, err);
+        mc_region_close(&replaced);
+        return status;
+    }
+    if (status != MC_OK || writer->options.max_size == 0 ||
+        writer->options.max_size == writer->superblock.max_size) {
+        return status;
+    }
+    struct mc_writer *successor;
+    status = writer_new(&writer->options, &successor, err);
+    if (status == MC_OK && (successor->path = path_with(writer->path, "")) == NULL) {
+        status = mc_no_memory(err);
+    }
+    if (status == MC_OK) {
+        status = replace_file(successor, writer, writer->root.generation, err);
+    }
+    if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
+        struct mc_writer old = *writer;
+        *writer = *successor;
+        writer->lock = old.lock;
+        writer->table.arena = &writer->arena;
+        writer->arena.context = writer;
+        old.lock = NULL;
+        *successor = old;
+    }
+    writer_free(successor);
+    return status;
+}
+
+enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
+                              struct mc_writer **out, struct mc_error *err)
+{
+    struct mc_writer *writer;
+    char *lock_path = path_with(path, MC_LOCK_SUFFIX);
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK && (lock_path == NULL || (writer->path = path_with(path, "")) == NULL)) {
+        status = mc_no_memory(err);
+    }
+    if (status == MC_OK) {
+        status = check_options(&writer->options, err);
+    }
+    if (status == MC_OK) {
+        status = mc_lock_take(lock_path, writer->options.mode, &writer->lock, err);
+    }
+    if (status == MC_OK) {
+        status = open_locked(writer, err);
+    }
+    free(lock_path);
+    if (status != MC_OK) {
+        writer_free(writer);
+        return status;
+    }
+    mc_writer_running(writer, true);
+    *out = writer;
+    return MC_OK;
+}
+
+enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
+                                        struct mc_writer **out, struct mc_error *err)
+{
+    struct mc_writer *writer;
+    enum mc_status status = writer_new(options, &writer, err);
+    if (status == MC_OK) {
+        status = check_options(&writer->options, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_create_anonymous(&writer->region, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_lock(&writer->region, NULL, err);
+    }
+    if (status == MC_OK) {
+        status = format(writer, new_size(writer), 0, err);
+    }
+    if (status == MC_OK) {
+        status = mc_region_seal(&writer->region, err);
+    }
+    if (status == MC_OK) {
+        status = recover(writer, err);
+    }
+    if (status != MC_OK) {
+        writer_free(writer);
+        return status;
+    }
+    mc_writer_running(writer, true);
+    *out = writer;
+    return MC_OK;
+}
+
+bool mc_writer_is_mine(const struct mc_writer *writer)
+{
+    return mc_lock_is_ours(writer->region.lock);
+}
+
+void mc_writer_close(struct mc_writer *writer)
+{
+    if (mc_writer_is_mine(writer)) {
+        mc_batch_abort(writer);
+        mc_writer_running(writer, false);
+    } else {
+        writer->region.base = NULL; /* a child has no mapping of it */
+    }
+    writer_free(writer);
+}
+
+int mc_writer_fd(const struct mc_writer *writer)
+{
+    return writer->path == NULL ? writer->region.fd : -1;
+}
+
+void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
+{
+    *out = (struct mc_view){
+        .control =
+            (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
+        .tail = mc_tail_mark(&writer->table.space, mc_root_end(&writer->root)),
+        .space = writer->table.space,
+        .ring_slots = writer->superblock.ring_slots,
+        .root = writer->root,
+    };
+    out->space.limit = mc_root_end(&writer->root);
+    memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
+}

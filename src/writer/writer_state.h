@@ -1,0 +1,78 @@
+/* writer_state.h - what the files of this folder share: a writer and its open batch. */
+#ifndef MMAPCACHE_WRITER_STATE_H
+#define MMAPCACHE_WRITER_STATE_H
+
+#include "arena.h"
+#include "batch.h"
+#include "region.h"
+#include "table.h"
+#include "writer.h"
+
+/* Bytes: a file grows by no more at a time, unless a document needs it. The fuzzers' caches are
+ * small, and what follows from this would be most of their work. */
+#ifndef MC_GROWTH_MAX
+#define MC_GROWTH_MAX (64u << 20)
+#endif
+
+/* A collection as the open batch sees it, and as it was committed. */
+struct mc_writer_collection {
+    char name[MC_NAME_MAX];
+    uint8_t name_len;
+    bool exists, committed_exists;
+    bool changed;         /* may differ from what was committed */
+    bool listed;          /* is on the batch's list of changed collections */
+    uint32_t next_listed; /* index plus one */
+    struct mc_collection_record record, committed;
+};
+
+/* Every collection that this writer has touched. */
+struct mc_collections {
+    struct mc_writer_collection *items;
+    size_t count, capacity;
+    uint32_t *index;   /* open addressing by name: index into items plus one */
+    size_t index_size; /* a power of two */
+    size_t last;       /* the one found last */
+};
+
+/* The collection that is being replaced. */
+struct mc_replace {
+    bool open;
+    size_t collection; /* its index */
+    struct mc_writer_collection before;
+    struct mc_batch_counts counts_before;
+    uint64_t *kept; /* a bit per granule: entries put since the replace began */
+    size_t kept_words;
+    uint64_t kept_count;
+    bool smallest;      /* of documents with one key the smallest stays, not the last */
+    int change;         /* what the put under way adds to `differing` */
+    uint64_t differing; /* puts to take back before the content is the one before, or more */
+};
+
+struct mc_batch {
+    bool open;
+    uint64_t catalogue;   /* reference, with the state but without changed collections */
+    uint32_t collections; /* how many there are now */
+    uint32_t listed;      /* first of the changed collections: index plus one */
+    struct mc_batch_counts counts;
+    struct mc_replace replace;
+};
+
+struct mc_writer {
+    struct mc_region region;
+    struct mc_lock *lock; /* at the lock file; NULL: anonymous */
+    struct mc_superblock superblock;
+    struct mc_writer_options options;
+    char *path; /* NULL: anonymous */
+    uint8_t boot_id[16];
+    struct mc_root root; /* the committed generation */
+    struct mc_arena arena;
+    struct mc_table_writer table;
+    uint64_t huge;    /* bytes collapsed */
+    int64_t woken_at; /* mc_clock_ns of the last wake-up */
+    struct mc_report report;
+    struct mc_error no_room; /* why make_room found none */
+    struct mc_batch batch;
+    struct mc_collections collections;
+};
+
+#endif

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""`make sanitize`: the tests of the binding under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+    tests/proof/sanitize.py                       all test files but those of LEFT_OUT
+    tests/proof/sanitize.py tests/test_keys.py -x any arguments of pytest instead
+
+Builds the package into build/sanitize, with assertions and the core's structure checks, and runs
+pytest from there, so that neither the working tree's own build nor any other is found first. The
+first finding ends the process in which it is, which its test then reports. Python's small
+allocations go to malloc, where the sanitizer sees each. Needs gcc with its libasan, and the
+packages of the extra `test` in the interpreter that runs this.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = ROOT / "build" / "sanitize"
+LIB = BUILD / "lib"
+
+# Not the extension's business, or not what a sanitizer can watch.
+LEFT_OUT = {
+    "test_benchmarks.py": "the table of figures, in Python",
+    "test_cli.py": "the commands are Python; each run starts an interpreter",
+    "test_cli_extjson.py": "the same",
+    "test_demo_parts.py": "the demo's own programs",
+    "test_demo_run.py": "the same",
+    "test_leaks.py": "resident memory, of which the sanitizer keeps what was freed",
+    "test_lint.py": "reads sources",
+    "test_packaging.py": "builds and installs packages",
+    "test_readme.py": "runs the commands of the documentation",
+    "test_servers.py": "uWSGI and gunicorn start programs without the sanitizer",
+    "test_service.py": "the example of a service, in Python",
+    "test_stubs.py": "runs mypy",
+    "test_sync.py": "the daemon is Python",
+    "test_sync_faults.py": "the same",
+    "test_sync_files.py": "the same",
+    "test_sync_options.py": "the same",
+    "test_sync_pump.py": "the same",
+}
+
+# Leaks: CPython itself does not free everything at its end; for ours there are test_leaks.py,
+# test_nomemory.py and the core's tests under the same sanitizers. SIGBUS: the guard handles it, and
+# its tests expect that what is not ours ends the process by that signal. A huge allocation is
+# refused with NULL, as malloc does, and ends nothing.
+ASAN = "detect_leaks=0:handle_sigbus=0:abort_on_error=1:allocator_may_return_null=1"
+UBSAN = "print_stacktrace=1:halt_on_error=1"
+
+
+def build() -> None:
+    """Builds the package with its sanitized extension; whole, as flags are no dependency."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    places = [f"--build-lib={LIB}", f"--build-temp={BUILD / 'temp'}"]
+    command = ["setup.py", "--quiet", "build", *places]
+    flags = {"MMAPCACHE_SANITIZE": "address,undefined", "MMAPCACHE_DEBUG": "1"}
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env={**os.environ, **flags})
+
+
+def environment() -> dict[str, str]:
+    """What an interpreter needs so that it finds the sanitized extension and can load it."""
+    runtime = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        **os.environ,
+        "ASAN_OPTIONS": ASAN,
+        "UBSAN_OPTIONS": UBSAN,
+        "LD_PRELOAD": runtime,
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(LIB),
+    }
+
+
+def prove_it_sees(env: dict[str, str]) -> None:
+    """Fails unless the extension that pytest will get is the sanitized one."""
+    script = "import mmapcache._mmapcache as m; print(m.__file__)"
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(
+        command, cwd=BUILD, env=env, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    symbols = Path(found).read_bytes()
+    if LIB not in Path(found).parents or b"__asan_init" not in symbols:
+        raise SystemExit(f"sanitize: {found} is not the sanitized build")
+
+
+def main() -> int:
+    """Builds, runs pytest, says what was left out; pytest's exit status."""
+    if shutil.which("gcc") is None:
+        raise SystemExit("sanitize: gcc is missing: apt-get install gcc libc6-dev")
+    begun = time.monotonic()
+    build()
+    env = environment()
+    prove_it_sees(env)
+    print(f"sanitize: built in {time.monotonic() - begun:.0f} s", flush=True)
+    chosen = [str(ROOT / word) if (ROOT / word).exists() else word for word in sys.argv[1:]]
+    if not chosen:
+        files = sorted((ROOT / "tests").glob("test_*.py"))
+        chosen = [str(path) for path in files if path.name not in LEFT_OUT]
+        for name, why in LEFT_OUT.items():
+            print(f"sanitize: {name} is left out: {why}")
+    pytest = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    pytest += [f"--rootdir={ROOT}", "-p", "no:cacheprovider", "-o", "timeout=300"]
+    return subprocess.run([*pytest, *chosen], cwd=BUILD, env=env, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
