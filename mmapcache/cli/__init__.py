@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from mmapcache.cli import streams
 from mmapcache.cli.output import (
     DONE,
     FAILED,
@@ -28,6 +29,9 @@ from mmapcache.cli.output import (
     emit,
     naming,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _COMMANDS: Final = {
     "get": ("mmapcache.cli.get", "print one document"),
@@ -50,6 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         register_typed(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown whatever the locale
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _main(arguments)
+        streams.flush()
+        return status
+    except BrokenPipeError:
+        streams.abandon(sys.stdout)
+        return DONE
+    except streams.StdoutError as error:
+        streams.abandon(sys.stdout)
+        complain(_named(arguments) or "", str(error))
+        return FAILED
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser(_named(arguments))
     args = parser.parse_args(arguments)
     if args.version:
@@ -73,6 +91,13 @@ class _Parser(argparse.ArgumentParser):
         from mmapcache.sync.redaction import public_text
 
         super().error(public_text(message))
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout:
+            streams.show(message)
+            streams.flush()
+        elif message:
+            streams.say(message)
 
 
 def _parser(named: str | None) -> argparse.ArgumentParser:
@@ -98,12 +123,9 @@ def _run(args: argparse.Namespace) -> int:
     import mmapcache
 
     try:
-        status = int(args.run(args))
-        sys.stdout.flush()
-        return status
+        return int(args.run(args))
     except BrokenPipeError:
-        _discard_stdout()
-        return DONE
+        raise
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
@@ -121,8 +143,3 @@ def _sentence(error: Exception, path: str | None) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return naming(path, str(error) or type(error).__name__)
-
-
-def _discard_stdout() -> None:
-    """The reader of our output has gone: let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,11 +7,11 @@ collection and key for all; or files, one per collection, with ``--out``.
 from __future__ import annotations
 
 import argparse
-import sys
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps, key_to_extended, to_extended
 from mmapcache.cli.output import DONE, UsageError, emit, emit_json, open_cache, refuse_uri
 from mmapcache.cli.reading import Gathered, gather
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return _write_files(args, gathered)
     for name, documents in gathered.collections.items():
         if args.format == "bson":
-            sys.stdout.buffer.writelines(raw for _, raw in documents)
+            for _, raw in documents:
+                streams.show_bytes(raw)
         else:
             named = args.json or args.collection is None
             for value in _values(name, documents, args.format == "canonical", named):

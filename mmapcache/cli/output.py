@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 
 import mmapcache
+from mmapcache.cli import streams
 from mmapcache.printing import json_text, printable
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -32,13 +33,13 @@ def open_cache(path: str, timeout: float) -> mmapcache.Cache:
 
 def emit(line: str = "") -> None:
     """One line of text to stdout: whatever names and errors are in it, a line and no more."""
-    sys.stdout.write(printable(line) + "\n")
+    streams.show(printable(line) + "\n")
 
 
 def emit_json(value: object, *, indent: int | None = None) -> None:
     """One JSON value to stdout, on one line unless `indent` is given."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    sys.stdout.write(json_text(value, indent=indent, ascii_only=not unicode) + "\n")
+    streams.show(json_text(value, indent=indent, ascii_only=not unicode) + "\n")
 
 
 def complain(command: str, message: str) -> None:
@@ -46,7 +47,7 @@ def complain(command: str, message: str) -> None:
     from mmapcache.sync.redaction import public_text
 
     first = message.strip() or "failed without saying why"
-    sys.stderr.write(public_text(f"mmapcache {command}: {first}") + "\n")
+    streams.say(public_text(f"mmapcache {command}: {first}") + "\n")
 
 
 def complain_unexpected() -> None:
@@ -54,7 +55,7 @@ def complain_unexpected() -> None:
     from mmapcache.sync.redaction import redact
 
     for line in redact(traceback.format_exc()).splitlines():
-        sys.stderr.write(printable(line) + "\n")
+        streams.say(printable(line) + "\n")
 
 
 def refuse_uri(path: str, what: str) -> None:
