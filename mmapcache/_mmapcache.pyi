@@ -208,6 +208,7 @@ class Writer:
         recreate: bool = False,
         retention: float | None = 1.0,
         collapse: bool = True,
+        discard: bool = False,
     ) -> Self: ...
     @classmethod
     def anonymous(
@@ -265,6 +266,8 @@ class Batch:
     def deletes(self) -> int: ...
     @property
     def unchanged(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
     # Write only at run time.
     state: bytes
     def put(self, name: str, key: _Key, document: Mapping[str, Any] | Buffer, /) -> bool: ...
