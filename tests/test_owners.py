@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.children import in_child, run_script
+from support.processes import in_child, run_script
 
 import mmapcache
 
