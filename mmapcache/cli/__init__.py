@@ -124,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
 
     try:
         return int(args.run(args))
-    except BrokenPipeError:
+    except (BrokenPipeError, streams.StdoutError):
         raise
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
