@@ -24,8 +24,14 @@ bool mc_lock_is_ours(const struct mc_lock *lock);
 /* NULL is harmless. */
 void mc_lock_release(struct mc_lock *lock);
 
-/* Locks what `fd` opened for this alone, and takes it over: it is closed on failure too. `path` is
- * where that file has to be. MC_LOCKED, MC_OS, MC_NOMEM. */
+/* No thread can fork between the two. Whatever will carry a lock is opened and locked between them:
+ * a child would keep a descriptor that it does not know of, and the lock with it. MC_NOMEM: no
+ * child could be kept from that. */
+enum mc_status mc_lock_forks(struct mc_error *err);
+void mc_unlock_forks(void);
+
+/* Locks what `fd` opened for this alone, between the two above, and takes it over: it is closed on
+ * failure too. `path` is where that file has to be. MC_LOCKED, MC_OS, MC_NOMEM. */
 enum mc_status mc_lock_descriptor(int fd, const char *path, struct mc_lock **out,
                                   struct mc_error *err);
 

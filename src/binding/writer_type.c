@@ -174,7 +174,8 @@ static void close_writer(mc_writer_object *self)
 static PyObject *writer_close(PyObject *self_object, PyObject *Py_UNUSED(ignored))
 {
     mc_writer_object *self = (mc_writer_object *)self_object;
-    if (self->busy && mc_writer_enter(self) == NULL) {
+    /* a child may close its copy, whatever a thread of its parent was doing with the writer */
+    if (self->busy && mc_writer_is_mine(self->writer) && mc_writer_enter(self) == NULL) {
         return NULL;
     }
     close_writer(self);
@@ -262,11 +263,16 @@ static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
     mc_writer_object *self = (mc_writer_object *)self_object;
     struct mc_view view;
     enum mc_status status;
+    PyObject *bytes;
     if (mc_writer_enter(self) == NULL) {
         return NULL;
     }
     mc_writer_view(self->writer, &view);
-    return mc_view_state_bytes(self->module, &view, &status); /* ours cannot expire */
+    bytes = mc_view_state_bytes(self->module, &view, &status);
+    if (bytes == NULL && status == MC_EXPIRED) { /* ours expires by truncation alone */
+        return mc_raise_text(self->module, MC_CORRUPT, MC_WRITER_TRUNCATED);
+    }
+    return bytes;
 }
 
 static PyObject *writer_generation(PyObject *self_object, void *Py_UNUSED(closure))

@@ -487,13 +487,17 @@ bool mc_writer_is_mine(const struct mc_writer *writer)
 
 void mc_writer_close(struct mc_writer *writer)
 {
-    if (mc_writer_is_mine(writer)) {
+    if (mc_writer_is_mine(writer) || MC_MUTANT_IS(611)) { /* 611: a child frees what it finds */
         mc_batch_abort(writer);
         mc_writer_running(writer, false);
-    } else {
-        writer->region.base = NULL; /* a child has no mapping of it */
+        writer_free(writer);
+        return;
     }
-    writer_free(writer);
+    /* A child's copy. The fork may have come while a thread of the parent was changing it, so no
+     * list in it can be trusted, nor what it says is allocated: its memory is left alone. The
+     * mapping is not here, and the locks' descriptors are closed. */
+    struct mc_region rest = {.fd = writer->region.fd};
+    mc_region_close(&rest);
 }
 
 int mc_writer_fd(const struct mc_writer *writer)

@@ -330,7 +330,7 @@ static void ignored_of_another(void)
 static void ignored_fault(void)
 {
     CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
-    CHECK(mc_guard_add(page_of_ours, sizeof page_of_ours, true) >= 0);
+    CHECK(mc_guard_add(page_of_ours, sizeof page_of_ours, true) != NULL);
     fake_fault(UINTPTR_MAX - 4096);
     CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN);
 }
@@ -405,26 +405,66 @@ static void test_no_page(void)
     remove_cache(test_path());
 }
 
-/* As many mappings as the table holds, and one more, which goes without a guard. */
+/* More mappings than a chunk of the table holds, and no limit but memory. */
 static void test_slots(void)
 {
-    static uint8_t pages[MC_GUARD_MAPS + 1][16];
-    int slots[MC_GUARD_MAPS];
-    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
-        slots[i] = mc_guard_add(pages[i], 16, false);
-        CHECK(slots[i] >= 0 && !mc_guard_is_lost(slots[i]));
+    enum { MAPS = 300 };
+    static uint8_t pages[MAPS][16];
+    struct mc_guarded *slots[MAPS];
+    faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
+    int held = 0;
+    while ((slots[held] = mc_guard_add(pages[held], 16, false)) != NULL) {
+        held++;
+        CHECK(held < MAPS);
     }
-    int none = mc_guard_add(pages[MC_GUARD_MAPS], 16, false);
-    CHECK_EQ(none, -1);
-    mc_guard_lose(none);
-    CHECK(!mc_guard_is_lost(none));
-    mc_guard_remove(none);
-    CHECK_EQ(mc_guard_add(pages[3], 32, false),
-             slots[3]); /* in the place of those that it covers */
-    CHECK_EQ(mc_guard_add(pages[4], 16, false), slots[3]); /* which were two */
-    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
+    CHECK_EQ(faults_disarm(), 1);
+    CHECK(held > 1);
+    for (int i = held; i < MAPS; i++) {
+        slots[i] = mc_guard_add(pages[i], 16, false);
+        CHECK(slots[i] != NULL && !mc_guard_is_lost(slots[i]));
+    }
+    mc_guard_remove(slots[MAPS - 1]);
+    slots[MAPS - 1] = mc_guard_add(pages[MAPS - 1], 16, true); /* a free one is used again */
+    CHECK(slots[MAPS - 1] == mc_guard_add(pages[MAPS - 1], 16, false));
+    CHECK(mc_guard_add(pages[3], 32, false) == slots[3]); /* in the place of those it covers */
+    CHECK(mc_guard_add(pages[4], 16, false) == slots[3]); /* which were two */
+    for (int i = 0; i < MAPS; i++) {
         mc_guard_remove(slots[i]);
     }
+}
+
+/* A file that is mapped again and again: the last mapping is guarded as the first one is. */
+static void test_many_maps(void)
+{
+    enum { MAPS = 1200 };
+    static struct mc_map *maps[MAPS];
+    struct mc_writer *writer;
+    struct mc_view view;
+    struct oracle oracle;
+    int count = test_rounds(MAPS);
+    fill(&writer, &oracle);
+    for (int i = 0; i < count; i++) {
+        CHECK_OK(mc_map_open(test_path(), &maps[i], &test_error));
+    }
+    CHECK_OK(mc_view_open(maps[count - 1], &view, &test_error));
+    CHECK_EQ(truncate(test_path(), 0), 0);
+    CHECK_EQ(shm_load(view.space.base + 16384), 0);
+    CHECK(!mc_view_valid(&view));
+    CHECK_EQ(mc_view_open(maps[count - 1], &view, &test_error), MC_CORRUPT);
+    for (int i = 0; i < count; i++) {
+        mc_map_release(maps[i]);
+    }
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
+static void install_again(void)
+{
+    CHECK(signal(SIGBUS, on_counted) == SIG_DFL);
+    install_guard();
+    mc_guard_test_forget(); /* as in a child that was forked while another thread installed it */
+    install_guard();
+    CHECK(raise(SIGBUS) == 0 && seen == 1);
 }
 
 static void test_previous(void)
@@ -439,6 +479,7 @@ static void test_previous(void)
     in_child(informed_raise, 0);
     in_child(test_no_page, 0);
     in_child(test_slots, 0);
+    in_child(install_again, 0);
 }
 
 int main(void)
@@ -468,6 +509,7 @@ int main(void)
     test_writer_publishes();
     test_writer();
     test_chain();
+    test_many_maps();
     remove_cache(test_path());
     return 0;
 }
