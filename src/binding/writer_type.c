@@ -270,7 +270,7 @@ static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
     mc_writer_view(self->writer, &view);
     bytes = mc_view_state_bytes(self->module, &view, &status);
     if (bytes == NULL && status == MC_EXPIRED) { /* ours expires by truncation alone */
-        return mc_raise_text(self->module, MC_CORRUPT, MC_WRITER_TRUNCATED);
+        return mc_raise_text(self->module, MC_CORRUPT, MC_TRUNCATED_TEXT);
     }
     return bytes;
 }
