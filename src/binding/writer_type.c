@@ -215,6 +215,9 @@ static PyObject *make_reader(mc_writer_object *self, const struct mc_cache_optio
         return mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
     }
     status = mc_reader_open(self->absolute, mc_writer_fd(self->writer), true, &view, &error);
+    if (status != MC_OK && !self->busy && mc_writer_is_mine(self->writer)) {
+        (void)mc_writer_whole(self->writer, &error); /* says more, if that is what is wrong */
+    }
     return status == MC_OK ? mc_cache_new(self->module, self->path, self->absolute, &view, options)
                            : mc_raise(self->module, &error);
 }

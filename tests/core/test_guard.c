@@ -187,6 +187,19 @@ static void test_without_tail(void)
     mc_map_release(map);
 }
 
+/* 4 MiB: the file grows at least twice. */
+static void put_large(struct mc_writer *writer)
+{
+    static const uint8_t large[4096];
+    for (int64_t k = 0; k < 1000; k++) {
+        struct mc_key key;
+        bool changed;
+        mc_key_from_int64(k, &key);
+        CHECK_OK(
+            mc_batch_put(writer, "large", 5, &key, large, sizeof large, &changed, &test_error));
+    }
+}
+
 /* A writer that has touched nothing of what is missing finds out when it publishes. */
 static void test_writer_publishes(void)
 {
@@ -202,6 +215,31 @@ static void test_writer_publishes(void)
     remove_cache(test_path());
 }
 
+/* Nor does one whose file ends within a huge page: there is no fault, only a tail of zeros. */
+static void test_writer_without_tail(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    uint64_t generation;
+    fill(&writer, &oracle);
+    uint8_t *bytes = file_bytes();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 7));
+    bytes[MC_MAP_MIN - 1] ^= 0xFF;
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    CHECK_EQ(mc_writer_checkpoint(writer, &test_error), MC_CORRUPT);
+    bytes[MC_MAP_MIN - 1] ^= 0xFF;
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_batch_abort(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_large(writer); /* it grows, and only the new end is cut off */
+    CHECK_EQ(truncate(test_path(), (off_t)writer->region.file_size - 4096), 0);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    CHECK_EQ(munmap(bytes, MC_MAP_MIN), 0);
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
 /* A file that grows gets another tail, and the last generation keeps its own. */
 static void test_tail_moves(void)
 {
@@ -209,20 +247,13 @@ static void test_tail_moves(void)
     struct oracle oracle;
     struct mc_map *map;
     struct mc_view before, after;
-    uint8_t large[4096] = {0};
     uint64_t generation;
     bool equal;
     fill(&writer, &oracle);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     CHECK_OK(mc_view_open(map, &before, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int64_t k = 0; k < 1000; k++) { /* 4 MiB: it grows at least twice */
-        struct mc_key key;
-        bool changed;
-        mc_key_from_int64(k, &key);
-        CHECK_OK(
-            mc_batch_put(writer, "large", 5, &key, large, sizeof large, &changed, &test_error));
-    }
+    put_large(writer);
     CHECK(mc_view_current(&before));
     CHECK_OK(view_equals(&before, &oracle, &equal));
     CHECK(equal);
@@ -507,6 +538,7 @@ int main(void)
     test_without_tail();
     test_tail_moves();
     test_writer_publishes();
+    test_writer_without_tail();
     test_writer();
     test_chain();
     test_many_maps();
