@@ -405,11 +405,11 @@ static uint64_t nodes_for(unsigned level, uint64_t granules)
     return granules == 0 ? 1 : ((granules - 1) >> (RADIX * (level + 1))) + 1;
 }
 
-/* Makes room for `wanted` items in an array that has `room`, all zeros. A first array comes from
- * calloc: of a large one the system gives only what is touched, and an arena of which nearly all is
- * free touches little, whatever size a file claims for it. From then on in steps of 1/32, so that a growing
- * arena seldom reallocates and the state yet stays below 1 % of it; the C library moves large
- * arrays by remapping, not by copying. */
+/* Makes room for `wanted` items in an array that has `room`, all zeros. In steps of 1/32, so that a
+ * growing arena seldom reallocates and the state yet stays below 1 % of it; the C library moves
+ * large arrays by remapping, not by copying. A first array comes from calloc: of a large one the
+ * system gives only what is touched, and an arena of which nearly all is free touches little,
+ * whatever size a file claims for it. */
 static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
     assert(item > 0 && wanted > 0);

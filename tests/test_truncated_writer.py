@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import Loader, wait_for
 
 import mmapcache
 
@@ -178,8 +179,35 @@ def test_each_call_afterwards(cache_path: Path, what: str) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_an_empty_batch_is_not_believed(cache_path: Path) -> None:
+def test_a_batch_without_changes_is_no_success(cache_path: Path) -> None:
     with open_anew(cache_path) as writer:
         os.truncate(cache_path, 0)
-        with pytest.raises(mmapcache.CorruptError), writer.batch() as batch:
-            batch.state = b"new"
+        with pytest.raises(mmapcache.CorruptError), writer.batch():
+            pass
+
+
+@pytest.mark.parametrize("size", [0, PAGE, 64 * PAGE, 2 * PAGE + 100])
+def test_a_running_loader_makes_the_file_anew(
+    tmp_path: Path, cache_path: Path, size: int
+) -> None:
+    """Though nothing has changed at the source."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "sites.json").write_text("".join(f'{{"_id": {n}}}\n' for n in range(1000)))
+    with Loader(cache_path, ["--source", f"file:{source}", "--interval", "0.1"]) as loader:
+        loader.expect("generation 1")
+        with mmapcache.open(cache_path) as cache:
+            os.truncate(cache_path, size)
+            loader.expect("is corrupt and is made anew")
+            wait_for(lambda: serves(cache))
+        with mmapcache.open(cache_path) as cache:
+            cache.check()
+    assert "Traceback" not in loader.output
+    assert "SystemError" not in loader.output
+
+
+def serves(cache: mmapcache.Cache) -> bool:
+    try:
+        return len(cache["sites"]) == 1000
+    except ERRORS:
+        return False
