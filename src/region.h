@@ -22,7 +22,7 @@ struct mc_region {
     uint64_t file_size; /* bytes that the file had when last looked at */
     uint64_t device, inode;
     struct mc_guarded *guard; /* see guard.h; there while it is mapped */
-    struct mc_lock *lock; /* a writer's, on the file itself; NULL: none */
+    struct mc_lock *lock;     /* a writer's, on the file itself; NULL: none */
 };
 
 /* Opens `path` without following a link and checks that it is a regular file, not writable for

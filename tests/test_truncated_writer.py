@@ -187,9 +187,7 @@ def test_a_batch_without_changes_is_no_success(cache_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, PAGE, 64 * PAGE, 2 * PAGE + 100])
-def test_a_running_loader_makes_the_file_anew(
-    tmp_path: Path, cache_path: Path, size: int
-) -> None:
+def test_a_running_loader_makes_the_file_anew(tmp_path: Path, cache_path: Path, size: int) -> None:
     """Though nothing has changed at the source."""
     source = tmp_path / "source"
     source.mkdir()

@@ -95,12 +95,12 @@ OS_HEADERS = re.compile(
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"
 )
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
-# Each mutex, and whatever else a thread may hold or be at when another one forks, with the file that
-# registers its fork handlers: a child that inherits it locked would wait for ever.
+# Each mutex, and whatever else a thread may hold or be at when another one forks, with the file
+# that registers its fork handlers: a child that inherits it locked would wait for ever.
 MUTEXES = {("src/lock.c", "held_mutex"): "src/lock.c"}
 MUTEX = re.compile(
-    r"^[ \t]*(?:static[ \t]+)?(?:pthread_(?:mutex|rwlock|spinlock|cond|once)_t|sem_t|mtx_t|once_flag"
-    r"|PyMutex|PyThread_type_lock)[ \t*]+(\w+)",
+    r"^[ \t]*(?:static[ \t]+)?(?:pthread_(?:mutex|rwlock|spinlock|cond|once)_t"
+    r"|sem_t|mtx_t|once_flag|PyMutex|PyThread_type_lock)[ \t*]+(\w+)",
     re.MULTILINE,
 )
 ATOMICS = re.compile(r"\b(_Atomic|__atomic_\w+|__sync_\w+|volatile)\b")

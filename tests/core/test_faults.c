@@ -272,6 +272,9 @@ static void test_fork_handlers(void)
     faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_NOMEM);
     CHECK_EQ(faults_disarm(), 1);
+    faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
+    CHECK_EQ(mc_writer_open_anonymous(&options, &writer, &test_error), MC_NOMEM);
+    CHECK_EQ(faults_disarm(), 1);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     close_writer();
 }

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include "guard.h"
+#include "lock.h"
 #include "store_support.h"
 
 static int once;
@@ -117,10 +118,30 @@ static void test_forks_between_threads(void)
     remove_cache(other_path());
 }
 
+/* Whoever releases a lock that is the parent's gives back memory only. */
+static void test_release_in_child(void)
+{
+    pid_t (*const fork_itself)(void) = fork;
+    struct mc_lock *lock, *second;
+    int status;
+    CHECK_OK(mc_lock_take(test_path(), 0600, &lock, &test_error));
+    pid_t child = fork_itself();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(!mc_lock_is_ours(lock));
+        mc_lock_release(lock);
+        exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_EQ(mc_lock_take(test_path(), 0600, &second, &test_error), MC_LOCKED);
+    mc_lock_release(lock);
+}
+
 int main(void)
 {
     test_begin("test_fork");
     test_once();
+    test_release_in_child();
     test_forks_between_threads();
     return 0;
 }

@@ -437,6 +437,19 @@ static void test_no_page(void)
     remove_cache(test_path());
 }
 
+static uint8_t faster_page[16];
+static struct mc_guarded *faster;
+
+/* Another thread appends a chunk while this one is making its own. */
+static void be_faster(const void *old, const void *now, size_t bytes)
+{
+    (void)old;
+    (void)now;
+    (void)bytes;
+    faults_watch = NULL;
+    faster = mc_guard_add(faster_page, sizeof faster_page, false);
+}
+
 /* More mappings than a chunk of the table holds, and no limit but memory. */
 static void test_slots(void)
 {
@@ -451,10 +464,12 @@ static void test_slots(void)
     }
     CHECK_EQ(faults_disarm(), 1);
     CHECK(held > 1);
+    faults_watch = be_faster;
     for (int i = held; i < MAPS; i++) {
         slots[i] = mc_guard_add(pages[i], 16, false);
         CHECK(slots[i] != NULL && !mc_guard_is_lost(slots[i]));
     }
+    CHECK(faster != NULL && faults_watch == NULL);
     mc_guard_remove(slots[MAPS - 1]);
     slots[MAPS - 1] = mc_guard_add(pages[MAPS - 1], 16, true); /* a free one is used again */
     CHECK(slots[MAPS - 1] == mc_guard_add(pages[MAPS - 1], 16, false));
@@ -473,11 +488,19 @@ static void test_many_maps(void)
     struct mc_writer *writer;
     struct mc_view view;
     struct oracle oracle;
-    int count = test_rounds(MAPS);
+    int count = test_rounds(MAPS), refused = 0;
     fill(&writer, &oracle);
     for (int i = 0; i < count; i++) {
-        CHECK_OK(mc_map_open(test_path(), &maps[i], &test_error));
+        faults_arm(FAULT_BIT(FAULT_MEMORY), 1, true, 0); /* enough for the map, not for a slot */
+        enum mc_status status = mc_map_open(test_path(), &maps[i], &test_error);
+        if (faults_disarm() > 0) {
+            CHECK_EQ(status, MC_NOMEM);
+            refused++;
+            status = mc_map_open(test_path(), &maps[i], &test_error);
+        }
+        CHECK_OK(status);
     }
+    CHECK(refused > 0);
     CHECK_OK(mc_view_open(maps[count - 1], &view, &test_error));
     CHECK_EQ(truncate(test_path(), 0), 0);
     CHECK_EQ(shm_load(view.space.base + 16384), 0);
