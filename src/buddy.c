@@ -420,7 +420,7 @@ static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, s
     void *moved = *array == NULL ? calloc(bigger, item) : realloc(*array, bigger * item);
     if (moved == NULL)
         return MC_MUTANT_IS(114) ? MC_OK : MC_NOMEM; /* no memory, and nobody hears of it */
-    if (*array != NULL || MC_MUTANT_IS(116))         /* each page is touched */
+    if (*array != NULL || MC_MUTANT_IS(119))         /* each page is touched */
         memset((uint8_t *)moved + *room * item, 0, (bigger - *room) * item);
     *array = moved;
     *room = bigger;

@@ -58,7 +58,7 @@ static void after_fork_in_child(void)
 enum mc_status mc_lock_forks(struct mc_error *err)
 {
     if (mc_once_begin(&fork_handlers)) {
-        bool there = MC_MUTANT_IS(510) || /* 510: a child may inherit the mutex locked */
+        bool there = MC_MUTANT_IS(518) || /* 518: a child may inherit the mutex locked */
                      pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
         mc_once_end(&fork_handlers, there);
         if (!there) {

@@ -380,7 +380,7 @@ static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct p
     }
     unsigned lines = ref_size(path->page);
     uint32_t line = first_line(slot_tag(slot), path_total_depth(path), lines);
-    for (unsigned seen = 0; seen < lines || MC_MUTANT_IS(202); seen++) { /* 202: for ever */
+    for (unsigned seen = 0; seen < lines || MC_MUTANT_IS(208); seen++) { /* 208: for ever */
         shm_byte *at = writer->space.base + ref_offset(path->page) + (uint64_t)line * MC_LINE_BYTES;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
             if (shm_load(at) == MC_UNUSED) {

@@ -19,7 +19,7 @@ enum mc_status mc_writer_whole(const struct mc_writer *writer, struct mc_error *
     const struct mc_space *space = &writer->table.space;
     bool ends = shm_load(mc_tail_mark(space, mc_root_end(&writer->root))) == MC_TAIL_MARK &&
                 shm_load(mc_tail_mark(space, space->limit)) == MC_TAIL_MARK;
-    if (mc_region_is_lost(&writer->region) || (!ends && !MC_MUTANT_IS(612))) { /* 612: unseen */
+    if (mc_region_is_lost(&writer->region) || (!ends && !MC_MUTANT_IS(620))) { /* 620: unseen */
         return mc_fail(err, MC_CORRUPT, MC_TRUNCATED_TEXT);
     }
     return MC_OK;

@@ -135,7 +135,7 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
     uint64_t generation = writer->root.generation;
     /* before the first generation there is nothing to verify: it will be of this boot */
     bool nothing = mc_commit_word(&writer->table.space) == 0;
-    if (nothing && MC_MUTANT_IS(610)) { /* 610: a file of an earlier boot stays one */
+    if (nothing && MC_MUTANT_IS(618)) { /* 618: a file of an earlier boot stays one */
         return MC_OK;
     }
     if (nothing || mc_boot_is_current(&writer->table.space, &writer->superblock, writer->boot_id,
@@ -492,7 +492,7 @@ bool mc_writer_is_mine(const struct mc_writer *writer)
 
 void mc_writer_close(struct mc_writer *writer)
 {
-    if (mc_writer_is_mine(writer) || MC_MUTANT_IS(611)) { /* 611: a child frees what it finds */
+    if (mc_writer_is_mine(writer) || MC_MUTANT_IS(619)) { /* 619: a child frees what it finds */
         mc_batch_abort(writer);
         mc_writer_running(writer, false);
         writer_free(writer);
