@@ -405,9 +405,11 @@ static uint64_t nodes_for(unsigned level, uint64_t granules)
     return granules == 0 ? 1 : ((granules - 1) >> (RADIX * (level + 1))) + 1;
 }
 
-/* Makes room for `wanted` items in an array that has `room`. In steps of 1/32, so that a growing
- * arena seldom reallocates and the state yet stays below 1 % of it; the C library moves large
- * arrays by remapping, not by copying. */
+/* Makes room for `wanted` items in an array that has `room`, all zeros. In steps of 1/32, so that a
+ * growing arena seldom reallocates and the state yet stays below 1 % of it; the C library moves
+ * large arrays by remapping, not by copying. A first array comes from calloc: of a large one the
+ * system gives only what is touched, and an arena of which nearly all is free touches little,
+ * whatever size a file claims for it. */
 static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
     assert(item > 0 && wanted > 0);
@@ -415,9 +417,11 @@ static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, s
         return MC_OK;
     uint64_t bigger = *room + *room / 32;
     bigger = bigger < wanted ? wanted : bigger;
-    void *moved = realloc(*array, bigger * item);
+    void *moved = *array == NULL ? calloc(bigger, item) : realloc(*array, bigger * item);
     if (moved == NULL)
         return MC_MUTANT_IS(114) ? MC_OK : MC_NOMEM; /* no memory, and nobody hears of it */
+    if (*array != NULL || MC_MUTANT_IS(119))         /* each page is touched */
+        memset((uint8_t *)moved + *room * item, 0, (bigger - *room) * item);
     *array = moved;
     *room = bigger;
     return MC_OK;
@@ -450,21 +454,13 @@ static void raise_root(struct mc_buddy *b)
         b->level[b->root].has[class] = b->nonempty[class / 64] >> (class % 64) & 1;
 }
 
-/* Puts zeroed nodes into use; memory for them is there. */
+/* Puts nodes into use; memory for them is there, and is zero. */
 static void extend(struct mc_buddy *b, unsigned root, uint64_t granules)
 {
     assert(root >= b->root && root < LEVELS);
-    uint64_t groups = nodes_for(1, granules);
-    memset(b->classes + b->groups * 64, 0, (groups - b->groups) * 64);
-    b->groups = groups;
-    for (unsigned index = 0; index <= root; index++) {
-        struct level *level = &b->level[index];
-        uint64_t nodes = nodes_for(index, granules), added = nodes - level->nodes;
-        memset(level->words + level->nodes, 0, added * sizeof(uint64_t));
-        if (index >= INDEX_LEVEL)
-            memset(level->has + level->nodes * CLASSES, 0, added * CLASSES * sizeof(uint64_t));
-        level->nodes = nodes;
-    }
+    b->groups = nodes_for(1, granules);
+    for (unsigned index = 0; index <= root; index++)
+        b->level[index].nodes = nodes_for(index, granules);
     while (b->root < root && !MC_MUTANT_IS(113)) /* the tree stays too low */
         raise_root(b);
 }

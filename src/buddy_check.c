@@ -26,6 +26,19 @@ static uint64_t blocks(uint64_t word, unsigned r)
     return word & ~(longer | longer << (1u << r));
 }
 
+/* The first node from `node` on, the first of a group, that is not below a free unit of a level
+ * above its parent's: all words there are zero. */
+static uint64_t skip_free(const struct mc_buddy *b, unsigned level, uint64_t node)
+{
+    for (unsigned above = level + 2; above <= b->root; above++) {
+        unsigned shift = RADIX * (above - level - 1);
+        uint64_t unit = node >> shift;
+        if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0)
+            return (unit + 1) << shift;
+    }
+    return node;
+}
+
 uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
 {
     unsigned level = order / RADIX;
@@ -33,7 +46,9 @@ uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
     if (level > b->root)
         return 0;
     for (uint64_t node = 0; node < b->level[level].nodes; node++) {
-        uint64_t word = b->level[level].words[node];
+        if (node % 64 == 0)
+            node = skip_free(b, level, node);
+        uint64_t word = node < b->level[level].nodes ? b->level[level].words[node] : 0;
         if (word != 0) /* nearly all are */
             count += (uint64_t)__builtin_popcountll(blocks(word, order % RADIX));
     }

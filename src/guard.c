@@ -13,14 +13,18 @@
  * mc_guard_is_lost(). So being safe costs the read path nothing. Every other SIGBUS goes to the
  * handler that was there before, faulthandler's included.
  *
- * The table is read by the handler without a lock: a slot is published by storing its base last,
- * and withdrawn by clearing it first.
+ * The table has no lock: the handler could not take one, and a child that is forked while another
+ * thread holds one would wait for it for ever. A slot is claimed by one compare-and-swap of its
+ * base, published by storing its base last, and withdrawn by clearing it first. Where a fork comes
+ * between, the child's copy of the slot stays claimed, and nothing else is lost. There are as many
+ * slots as are needed: chunks are appended and never go away.
  */
 #define _GNU_SOURCE
 #include "guard.h"
 
-#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,21 +32,54 @@
 
 #define PAGE 4096u /* bytes: the control page is one, see format.h */
 
-struct guarded {
-    uint64_t base; /* 0: free */
+#define CHUNK 64u /* slots; the first of them are here without an allocation */
+#define FREE UINT64_C(0)
+#define CLAIMED UINT64_C(1) /* no mapping begins there */
+#define DONE (-1)           /* no process has this id */
+
+struct mc_guarded {
+    uint64_t base; /* or FREE, or CLAIMED: being filled in */
     uint64_t size;
     int writable;
     int lost;
 };
 
-static struct guarded table[MC_GUARD_MAPS];
-static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t install_once = PTHREAD_ONCE_INIT;
+struct chunk {
+    struct mc_guarded maps[CHUNK];
+    struct chunk *next;
+};
+
+static struct chunk table;
+static int installed; /* see mc_once_begin */
 static struct sigaction previous;
 static int was_passed_on; /* the last SIGBUS was raised by this process, and ignored */
 
+/* ---- things done once ---- */
+
+bool mc_once_begin(int *by)
+{
+    int me = getpid(), seen = 0;
+    while (!__atomic_compare_exchange_n(by, &seen, me, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+        if (seen == DONE) {
+            return false;
+        }
+        if (seen == me) { /* another thread is at it */
+            (void)sched_yield();
+            seen = 0;
+        } /* else a thread of the parent's, which this process does not have: it is ours to do */
+    }
+    return true;
+}
+
+void mc_once_end(int *by, bool done)
+{
+    __atomic_store_n(by, done ? DONE : 0, __ATOMIC_RELEASE);
+}
+
+/* ---- in the handler ---- */
+
 /* Replaces a page of the mapping by a private one of zeros. */
-static void *private_page(const struct guarded *map, uint64_t address)
+static void *private_page(const struct mc_guarded *map, uint64_t address)
 {
     int protection = map->writable ? PROT_READ | PROT_WRITE : PROT_READ;
     return mmap((void *)(address & ~(uint64_t)(PAGE - 1)), PAGE, protection,
@@ -51,7 +88,7 @@ static void *private_page(const struct guarded *map, uint64_t address)
 
 /* Makes every view of the mapping invalid. The page is complete before it is moved into its place,
  * so nobody sees a control page with a horizon of 0. */
-static int disown(struct guarded *map)
+static int disown(struct mc_guarded *map)
 {
     int protection = map->writable ? PROT_READ | PROT_WRITE : PROT_READ;
     struct mc_control *control =
@@ -70,13 +107,33 @@ static int disown(struct guarded *map)
     return 1;
 }
 
+static uint64_t base_of(const struct mc_guarded *map)
+{
+    return __atomic_load_n(&map->base, __ATOMIC_ACQUIRE);
+}
+
+static struct chunk *next_of(const struct chunk *chunk)
+{
+    return __atomic_load_n(&chunk->next, __ATOMIC_ACQUIRE);
+}
+
+/* Whether the slot, whose base was seen to be `base`, has a byte of [start, end). */
+static bool covers(const struct mc_guarded *map, uint64_t base, uint64_t start, uint64_t end)
+{
+    return base > CLAIMED && base < end &&
+           start < base + __atomic_load_n(&map->size, __ATOMIC_RELAXED);
+}
+
 static int recover(uint64_t address)
 {
-    for (unsigned i = 0; i < MC_GUARD_MAPS; i++) {
-        struct guarded *map = &table[i];
-        uint64_t base = __atomic_load_n(&map->base, __ATOMIC_ACQUIRE);
-        if (base != 0 && address >= base && address < base + map->size) {
-            if (!__atomic_load_n(&map->lost, __ATOMIC_ACQUIRE) && !disown(map)) {
+    for (struct chunk *chunk = &table; chunk != NULL; chunk = next_of(chunk)) {
+        for (unsigned i = 0; i < CHUNK; i++) {
+            struct mc_guarded *map = &chunk->maps[i];
+            uint64_t base = base_of(map);
+            if (!covers(map, base, address, address + 1)) {
+                continue;
+            }
+            if (!mc_guard_is_lost(map) && !disown(map)) {
                 return 0;
             }
             return address / PAGE == (base + MC_CONTROL_OFFSET) / PAGE ||
@@ -111,50 +168,106 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 
 static void install(void)
 {
+    struct sigaction before;
     struct sigaction action = {.sa_sigaction = on_sigbus,
                                .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGBUS, &action, &previous);
+    if (!mc_once_begin(&installed)) {
+        return;
+    }
+    (void)sigaction(SIGBUS, NULL, &before);
+    /* ours is there already: the parent's thread had come so far, and had noted what was before */
+    if (!(before.sa_flags & SA_SIGINFO) || before.sa_sigaction != on_sigbus) {
+        previous = before;
+        (void)sigemptyset(&action.sa_mask);
+        (void)sigaction(SIGBUS, &action, NULL);
+    }
+    mc_once_end(&installed, true);
 }
 
-int mc_guard_add(const void *base, uint64_t size, bool writable)
+#ifdef MC_TEST
+void mc_guard_test_forget(void)
 {
-    int found = -1;
-    (void)pthread_once(&install_once, install);
-    (void)pthread_mutex_lock(&table_mutex);
+    mc_once_end(&installed, false);
+}
+#endif
+
+/* ---- the table ---- */
+
+/* The chunk behind this one, made if there is none; NULL: no memory. */
+static struct chunk *next_or_new(struct chunk *chunk)
+{
+    struct chunk *next = next_of(chunk);
+    if (next != NULL) {
+        return next;
+    }
+    struct chunk *made = calloc(1, sizeof *made);
+    if (made != NULL && !__atomic_compare_exchange_n(&chunk->next, &next, made, false,
+                                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        free(made); /* another thread was faster */
+        return next;
+    }
+    return made;
+}
+
+/* Claims a free slot; NULL: no memory. */
+static struct mc_guarded *claim(void)
+{
+    for (struct chunk *chunk = &table; chunk != NULL; chunk = next_or_new(chunk)) {
+        for (unsigned i = 0; i < CHUNK; i++) {
+            uint64_t expected = FREE;
+            if (__atomic_compare_exchange_n(&chunk->maps[i].base, &expected, CLAIMED, false,
+                                            __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+                return &chunk->maps[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Frees the slots of mappings that were where one has now been made: a parent's writers, whose
+ * mappings this process did not inherit. */
+static void forget(uint64_t start, uint64_t end)
+{
+    for (struct chunk *chunk = &table; chunk != NULL; chunk = next_of(chunk)) {
+        for (unsigned i = 0; i < CHUNK; i++) {
+            struct mc_guarded *map = &chunk->maps[i];
+            uint64_t base = base_of(map);
+            if (covers(map, base, start, end)) {
+                (void)__atomic_compare_exchange_n(&map->base, &base, FREE, false, __ATOMIC_RELEASE,
+                                                  __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
+struct mc_guarded *mc_guard_add(const void *base, uint64_t size, bool writable)
+{
     uint64_t start = (uint64_t)(uintptr_t)base;
-    for (unsigned i = 0; i < MC_GUARD_MAPS; i++) {
-        if (table[i].base < start + size && start < table[i].base + table[i].size) {
-            mc_guard_remove(
-                (int)i); /* a parent's writer, whose mapping this process did not inherit */
-        }
-        if (found < 0 && table[i].base == 0) {
-            table[i].size = size;
-            table[i].writable = writable;
-            table[i].lost = 0;
-            __atomic_store_n(&table[i].base, start, __ATOMIC_RELEASE);
-            found = (int)i;
-        }
+    install();
+    forget(start, start + size);
+    struct mc_guarded *map = claim();
+    if (map != NULL) {
+        __atomic_store_n(&map->size, size, __ATOMIC_RELAXED);
+        map->writable = writable;
+        __atomic_store_n(&map->lost, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&map->base, start, __ATOMIC_RELEASE);
     }
-    (void)pthread_mutex_unlock(&table_mutex);
-    return found;
+    return map;
 }
 
-void mc_guard_remove(int slot)
+void mc_guard_remove(struct mc_guarded *map)
 {
-    if (slot >= 0) {
-        __atomic_store_n(&table[slot].base, 0, __ATOMIC_RELEASE);
-    }
+    __atomic_store_n(&map->base, FREE, __ATOMIC_RELEASE);
 }
 
-void mc_guard_lose(int slot)
+void mc_guard_lose(struct mc_guarded *map)
 {
-    if (slot >= 0 && !mc_guard_is_lost(slot)) {
-        (void)disown(&table[slot]); /* what failed is tried again with the next read */
+    if (!mc_guard_is_lost(map)) {
+        (void)disown(map); /* what failed is tried again with the next read */
     }
 }
 
-bool mc_guard_is_lost(int slot)
+bool mc_guard_is_lost(const struct mc_guarded *map)
 {
-    return slot >= 0 && __atomic_load_n(&table[slot].lost, __ATOMIC_ACQUIRE) != 0;
+    return __atomic_load_n(&map->lost, __ATOMIC_ACQUIRE) != 0;
 }

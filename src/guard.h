@@ -8,19 +8,30 @@
 
 #include "shm.h"
 
-#define MC_GUARD_MAPS 1024u /* mappings of one process that are guarded; further ones are not */
+struct mc_guarded; /* one of them */
 
-/* Guards a mapping of a cache file; returns its slot, or -1 when there is none left. */
-int mc_guard_add(const void *base, uint64_t size, bool writable);
+/* Guards a mapping of a cache file, any number of them; NULL: no memory. */
+struct mc_guarded *mc_guard_add(const void *base, uint64_t size, bool writable);
 
-/* Call before unmapping; -1 is allowed. */
-void mc_guard_remove(int slot);
+/* Call before unmapping. */
+void mc_guard_remove(struct mc_guarded *map);
 
 /* Declares the mapping lost, as a fault in it would: every view of it becomes invalid. For who sees
- * by other signs that the file was truncated. -1 is allowed, and nothing happens. */
-void mc_guard_lose(int slot);
+ * by other signs that the file was truncated. */
+void mc_guard_lose(struct mc_guarded *map);
 
 /* True when the file ended before a byte that was touched: nothing in the map can be believed. */
-bool mc_guard_is_lost(int slot);
+bool mc_guard_is_lost(const struct mc_guarded *map);
+
+/* For what is done once in a process, as pthread_once is, but a child that is forked while another
+ * thread is at it does not wait for that thread. *by begins as 0. True: do it, and say how it went
+ * with mc_once_end; false: it was done. */
+bool mc_once_begin(int *by);
+void mc_once_end(int *by, bool done);
+
+#ifdef MC_TEST
+/* The handler is there, and not known to be. */
+void mc_guard_test_forget(void);
+#endif
 
 #endif

@@ -4,7 +4,11 @@
  * forked child shares: as long as the child has the descriptor open, the parent's death would not
  * free the lock. So every held lock is on a list, and a handler of pthread_atfork closes the
  * descriptors in the child. It runs for every fork() of libc, also where Python's own fork hooks do
- * not, as under uWSGI.
+ * not, as under uWSGI. From the opening of such a descriptor until it is on the list no thread can
+ * fork.
+ *
+ * held_mutex is the only mutex of the library, and nobody locks it before the handlers are there,
+ * so no child inherits it locked. The table of guard.c needs none.
  */
 #define _GNU_SOURCE
 #include "lock.h"
@@ -17,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "mutant.h"
 #include "os.h"
 
@@ -30,7 +35,7 @@ struct mc_lock {
 
 static pthread_mutex_t held_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct mc_lock *held; /* guarded by held_mutex */
-static bool handles_forks;   /* guarded by held_mutex */
+static int fork_handlers;    /* see mc_once_begin */
 
 static void before_fork(void)
 {
@@ -53,20 +58,23 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
-/* Puts the lock on the list. False, for want of memory, when a child could not be kept from holding
- * it too. */
-static bool enlist(struct mc_lock *lock)
+enum mc_status mc_lock_forks(struct mc_error *err)
 {
-    (void)pthread_mutex_lock(&held_mutex);
-    handles_forks = handles_forks ||
-                    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
-    bool holds = handles_forks;
-    if (holds) {
-        lock->next = held;
-        held = lock;
+    if (mc_once_begin(&fork_handlers)) {
+        bool there = MC_MUTANT_IS(518) || /* 518: a child may inherit the mutex locked */
+                     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0;
+        mc_once_end(&fork_handlers, there);
+        if (!there) {
+            return mc_no_memory(err);
+        }
     }
+    (void)pthread_mutex_lock(&held_mutex);
+    return MC_OK;
+}
+
+void mc_unlock_forks(void)
+{
     (void)pthread_mutex_unlock(&held_mutex);
-    return holds;
 }
 
 /* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
@@ -88,19 +96,17 @@ static enum mc_status is_taken(const char *path, struct mc_error *err)
                    path);
 }
 
-/* Puts what is known of the lock on the list. `fd` is taken over: it is closed on failure too. */
+/* Puts the lock on the list, which no thread can fork away from now. `fd` is taken over: it is closed on failure too. */
 static enum mc_status hold(int fd, bool obstructed, struct mc_lock **out, struct mc_error *err)
 {
     struct mc_lock *lock = malloc(sizeof *lock);
-    if (lock != NULL) {
-        *lock = (struct mc_lock){.fd = fd, .obstructed = obstructed};
-    }
-    if (lock == NULL || !enlist(lock)) {
+    if (lock == NULL) {
         (void)close(fd);
         free(lock);
         return mc_no_memory(err);
     }
-    *out = lock;
+    *lock = (struct mc_lock){.fd = fd, .obstructed = obstructed, .next = held};
+    held = *out = lock;
     return MC_OK;
 }
 
@@ -157,7 +163,8 @@ static int open_lock_file(const char *path, struct mc_error *err)
     return -1;
 }
 
-enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err)
+/* Locks the lock file, which is opened for this, between mc_lock_forks and mc_unlock_forks. */
+static enum mc_status take(const char *path, struct mc_lock **out, struct mc_error *err)
 {
     enum mc_status status;
     int fd = open_lock_file(path, err);
@@ -174,6 +181,16 @@ enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_er
         return status;
     }
     return hold(fd, false, out, err);
+}
+
+enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err)
+{
+    enum mc_status status = mc_lock_forks(err);
+    if (status == MC_OK) {
+        status = take(path, out, err);
+        mc_unlock_forks();
+    }
+    return status;
 }
 
 /* A write lock of the open file description, for which the file must be open for writing: workers
@@ -218,10 +235,17 @@ bool mc_lock_is_ours(const struct mc_lock *lock)
 
 void mc_lock_release(struct mc_lock *lock)
 {
+    if (lock == NULL) { /* a reader's, which has nothing to do with the mutex */
+        return;
+    }
     (void)pthread_mutex_lock(&held_mutex);
     for (struct mc_lock **link = &held; *link != NULL; link = &(*link)->next) {
         if (*link == lock) {
+            /* unlocked, not only closed: a child that has just been forked has its copy still */
+            struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
             *link = lock->next;
+            (void)fcntl(lock->fd, F_OFD_SETLK, &whole);
+            (void)flock(lock->fd, LOCK_UN);
             (void)close(lock->fd);
             break;
         }

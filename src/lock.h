@@ -17,7 +17,7 @@ struct mc_lock;
 enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_error *err);
 
 /* Locks the cache file that `fd` opened for writing, for this alone, and takes fd over: it is
- * closed on failure too. `path` is where that file has to be. Whoever may read the file can put a
+ * closed on failure too. Call between mc_lock_forks and mc_unlock_forks. `path` is where that file has to be. Whoever may read the file can put a
  * read lock on it: that keeps the lock from being taken, and is no failure, but see
  * mc_lock_is_obstructed. MC_LOCKED: another loader has it. MC_OS, MC_NOMEM. */
 enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, struct mc_error *err);
@@ -34,5 +34,11 @@ bool mc_lock_is_ours(const struct mc_lock *lock);
 
 /* NULL is harmless. */
 void mc_lock_release(struct mc_lock *lock);
+
+/* No thread can fork between the two. Whatever will carry a lock is opened and locked between them:
+ * a child would keep a descriptor that it does not know of, and the lock with it. MC_NOMEM: no
+ * child could be kept from that. */
+enum mc_status mc_lock_forks(struct mc_error *err);
+void mc_unlock_forks(void);
 
 #endif

@@ -268,9 +268,13 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     if (region->writable && !MC_MUTANT_IS(505)) { /* a child that could write could corrupt it */
         (void)madvise(base, wanted, MADV_DONTFORK);
     }
+    region->guard = mc_guard_add(base, wanted, region->writable);
+    if (region->guard == NULL) {
+        (void)munmap(base, wanted);
+        return mc_no_memory(err);
+    }
     region->base = (shm_byte *)base;
     region->map_size = wanted;
-    region->guard = mc_guard_add(base, wanted, region->writable);
     return MC_OK;
 }
 
@@ -432,11 +436,15 @@ enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct
 {
     char own[32];
     (void)snprintf(own, sizeof own, "/proc/self/fd/%d", region->fd);
-    int fd = mc_os_open(own, O_RDWR, 0); /* a file description of its own carries the lock */
-    if (fd < 0) {
-        return mc_os_error(err, "cannot reopen the cache file", own);
+    enum mc_status status = mc_lock_forks(err);
+    if (status != MC_OK) {
+        return status;
     }
-    return mc_lock_file(fd, path != NULL ? path : own, &region->lock, err);
+    int fd = mc_os_open(own, O_RDWR, 0); /* a file description of its own carries the lock */
+    status = fd < 0 ? mc_os_error(err, "cannot reopen the cache file", own)
+                    : mc_lock_file(fd, path != NULL ? path : own, &region->lock, err);
+    mc_unlock_forks();
+    return status;
 }
 
 bool mc_region_is_locked(const struct mc_region *region)

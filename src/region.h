@@ -21,10 +21,10 @@ struct mc_region {
     uint64_t map_size;  /* bytes of address space, may reach past the end of the file */
     uint64_t file_size; /* bytes that the file had when last looked at */
     uint64_t device, inode;
-    uint32_t owner;       /* uid */
-    bool overlaid;        /* on overlayfs: who opened it before a writer may have another copy */
-    int guard;            /* slot, see guard.h */
-    struct mc_lock *lock; /* a writer's, on the file itself; NULL: none */
+    uint32_t owner; /* uid */
+    bool overlaid;  /* on overlayfs: who opened it before a writer may have another copy */
+    struct mc_guarded *guard; /* see guard.h; there while it is mapped */
+    struct mc_lock *lock;     /* a writer's, on the file itself; NULL: none */
 };
 
 /* Opens `path` without following a link and checks that it is a regular file, not writable for

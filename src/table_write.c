@@ -81,19 +81,24 @@ static unsigned page_insert(struct page *page, uint64_t slot)
     }
 }
 
-/* The used slots of a page in the map, in no order. Returns how many. */
-static unsigned page_gather(const struct mc_table_writer *writer, uint64_t ref,
-                            uint64_t slots[PAGE_SLOTS_MAX])
+/* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
+ * what the reference says, as in a file that was truncated. */
+static enum mc_status page_gather(const struct mc_table_writer *writer, uint64_t ref,
+                                  uint64_t slots[PAGE_SLOTS_MAX], unsigned *gathered)
 {
     unsigned count = 0;
     unsigned total = ref_size(ref) * MC_LINE_SLOTS;
     shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
     for (unsigned i = 0; i < total; i++) {
+        if (slots[i] == 0) {
+            return MC_CORRUPT;
+        }
         if (slots[i] != MC_UNUSED) {
             slots[count++] = slots[i];
         }
     }
-    return count;
+    *gathered = count;
+    return count == ref_used(ref) ? MC_OK : MC_CORRUPT;
 }
 
 /* Writes a private page to a new block. */
@@ -111,6 +116,9 @@ static enum mc_status page_write(struct mc_table_writer *writer, const struct pa
 static enum mc_status page_write_all(struct mc_table_writer *writer, struct page *page,
                                      const uint64_t *slots, unsigned count, uint64_t *offset)
 {
+    if (count > page->lines * MC_LINE_SLOTS) { /* split from a page that no writer makes */
+        return MC_CORRUPT;
+    }
     for (unsigned i = 0; i < count; i++) {
         (void)page_insert(page, slots[i]);
     }
@@ -339,9 +347,13 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     uint64_t slots[PAGE_SLOTS_MAX + 1];
     struct page page;
     uint64_t offset;
-    unsigned lines = path->page != 0 ? ref_size(path->page) : 0;
-    unsigned count = path->page != 0 ? page_gather(writer, path->page, slots) : 0;
+    unsigned lines = path->page != 0 ? ref_size(path->page) : 0, count = 0;
     unsigned total = path_total_depth(path);
+    enum mc_status status =
+        path->page != 0 ? page_gather(writer, path->page, slots, &count) : MC_OK;
+    if (status != MC_OK) {
+        return status;
+    }
     slots[count++] = slot;
     if (count > lines_capacity(lines)) {
         unsigned most = total < MC_TAG_BITS ? MC_PAGE_LINES : MC_PAGE_LINES_MAX;
@@ -351,32 +363,35 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
         lines = lines_grown(count, most);
     }
     page_begin(&page, lines, total);
-    enum mc_status status = page_write_all(writer, &page, slots, count, &offset);
+    status = page_write_all(writer, &page, slots, count, &offset);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, count);
     }
     return status;
 }
 
-/* Adds a slot to a young page in place; false when it has to grow first or is not young. */
-static bool page_add_in_place(struct mc_table_writer *writer, struct path *path, uint64_t slot)
+/* Adds a slot to a young page in place. MC_ABSENT: it has to grow first or is not young. */
+static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct path *path,
+                                        uint64_t slot)
 {
     if (path->page == 0 || ref_used(path->page) >= lines_capacity(ref_size(path->page)) ||
         !mc_arena_is_young(writer->arena, ref_offset(path->page))) {
-        return false;
+        return MC_ABSENT;
     }
     unsigned lines = ref_size(path->page);
     uint32_t line = first_line(slot_tag(slot), path_total_depth(path), lines);
-    for (;; line = line + 1 == lines ? 0 : line + 1) {
+    for (unsigned seen = 0; seen < lines || MC_MUTANT_IS(208); seen++) { /* 208: for ever */
         shm_byte *at = writer->space.base + ref_offset(path->page) + (uint64_t)line * MC_LINE_BYTES;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
             if (shm_load(at) == MC_UNUSED) {
                 shm_store(at, slot);
                 path_link(writer, path, path->levels, path_depth(path), path->page + REF_USED_ONE);
-                return true;
+                return MC_OK;
             }
         }
+        line = line + 1 == lines ? 0 : line + 1;
     }
+    return MC_CORRUPT; /* fewer slots are free than the reference says */
 }
 
 /* Puts another slot in the place of one, in a young page in place, else in a copy. */
@@ -460,7 +475,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
     if (found == MC_OK) {
         status = page_set(writer, &path, &place, slot);
-    } else if (!page_add_in_place(writer, &path, slot)) {
+    } else if ((status = page_add_in_place(writer, &path, slot)) == MC_ABSENT) {
         status = page_add(writer, &path, slot);
     }
     if (status != MC_OK) {
@@ -497,8 +512,11 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
 {
     uint64_t slots[PAGE_SLOTS_MAX], offset;
     struct page page;
-    unsigned count = page_gather(writer, path->page, slots);
-    unsigned lines = ref_size(path->page), kept = 0;
+    unsigned lines = ref_size(path->page), kept = 0, count = 0;
+    enum mc_status status = page_gather(writer, path->page, slots, &count);
+    if (status != MC_OK) {
+        return status;
+    }
     for (unsigned i = 0; i < count; i++) {
         if (slots[i] != slot) {
             slots[kept++] = slots[i];
@@ -514,7 +532,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
         lines = lines_for(kept);
     }
     page_begin(&page, lines, path_total_depth(path));
-    enum mc_status status = page_write_all(writer, &page, slots, kept, &offset);
+    status = page_write_all(writer, &page, slots, kept, &offset);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, kept);
     }
@@ -560,7 +578,8 @@ enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root)
         return status;
     }
     mc_walk_begin(&walk, &writer->space, *root);
-    while (mc_walk_next(&walk, &item) == MC_OK) { /* releasing changes no byte of the map */
+    /* releasing changes no byte of the map, but whoever truncates the file does */
+    while (blocks-- > 0 && mc_walk_next(&walk, &item) == MC_OK) {
         mc_arena_release(writer->arena, item.offset, item.bytes);
     }
     *root = 0;

@@ -4,6 +4,7 @@
     DOORS               the files of src/ that alone know the system's headers
     PARTS               each file of src/ is in the table below and includes only what is before it
     src/, src/writer/   the core: C without Python
+    MUTEXES             each mutex of src/ is in the table below with what makes a fork safe
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
@@ -92,6 +93,14 @@ OS_HEADERS = re.compile(
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"
 )
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
+# Each mutex, and whatever else a thread may hold or be at when another one forks, with the file
+# that registers its fork handlers: a child that inherits it locked would wait for ever.
+MUTEXES = {("src/lock.c", "held_mutex"): "src/lock.c"}
+MUTEX = re.compile(
+    r"^[ \t]*(?:static[ \t]+)?(?:pthread_(?:mutex|rwlock|spinlock|cond|once)_t"
+    r"|sem_t|mtx_t|once_flag|PyMutex|PyThread_type_lock)[ \t*]+(\w+)",
+    re.MULTILINE,
+)
 ATOMICS = re.compile(r"\b(_Atomic|__atomic_\w+|__sync_\w+|volatile)\b")
 
 MAX_FILE_LINES = 600  # exclusive
@@ -161,6 +170,20 @@ def system_has_one_door(root: Path) -> list[str]:
         for name in includes(path)
         if OS_HEADERS.fullmatch(name) and path.name not in DOORS
     ]
+
+
+def mutexes_survive_forks(root: Path) -> list[str]:
+    """Each mutex of src/ is in MUTEXES, and the file named there locks it around every fork."""
+    found = []
+    for path in files(root / "src", ".c", ".h"):
+        name, code = str(path.relative_to(root)), path.read_text()
+        for mutex in MUTEX.findall(re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)):
+            handler = MUTEXES.get((name, mutex))
+            if handler is None:
+                found.append(f"{name}: name {mutex} in MUTEXES, tools/lint_architecture.py")
+            elif "pthread_atfork(" not in (root / handler).read_text():
+                found.append(f"{handler} registers no fork handlers for {mutex}")
+    return found
 
 
 def part_of(root: Path, path: Path) -> str:
@@ -295,6 +318,7 @@ def changelog_names_the_version(root: Path) -> list[str]:
 RULES = [
     shared_memory_has_one_funnel,
     system_has_one_door,
+    mutexes_survive_forks,
     core_knows_no_python,
     includes_point_one_way,
     c_files_are_small,

@@ -175,7 +175,8 @@ static void close_writer(mc_writer_object *self)
 static PyObject *writer_close(PyObject *self_object, PyObject *Py_UNUSED(ignored))
 {
     mc_writer_object *self = (mc_writer_object *)self_object;
-    if (self->busy && mc_writer_enter(self) == NULL) {
+    /* a child may close its copy, whatever a thread of its parent was doing with the writer */
+    if (self->busy && mc_writer_is_mine(self->writer) && mc_writer_enter(self) == NULL) {
         return NULL;
     }
     close_writer(self);
@@ -215,6 +216,9 @@ static PyObject *make_reader(mc_writer_object *self, const struct mc_cache_optio
         return mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
     }
     status = mc_reader_open(self->absolute, mc_writer_fd(self->writer), -1, true, &view, &error);
+    if (status != MC_OK && !self->busy && mc_writer_is_mine(self->writer)) {
+        (void)mc_writer_whole(self->writer, &error); /* says more, if that is what is wrong */
+    }
     return status == MC_OK ? mc_cache_new(self->module, self->path, self->absolute, &view, options)
                            : mc_raise(self->module, &error);
 }
@@ -263,11 +267,16 @@ static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
     mc_writer_object *self = (mc_writer_object *)self_object;
     struct mc_view view;
     enum mc_status status;
+    PyObject *bytes;
     if (mc_writer_enter(self) == NULL) {
         return NULL;
     }
     mc_writer_view(self->writer, &view);
-    return mc_view_state_bytes(self->module, &view, &status); /* ours cannot expire */
+    bytes = mc_view_state_bytes(self->module, &view, &status);
+    if (bytes == NULL && status == MC_EXPIRED) { /* ours expires by truncation alone */
+        return mc_raise_text(self->module, MC_CORRUPT, MC_TRUNCATED_TEXT);
+    }
+    return bytes;
 }
 
 static PyObject *writer_generation(PyObject *self_object, void *Py_UNUSED(closure))

@@ -562,9 +562,10 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     if (status != MC_OK) {
         return mc_writer_explain(writer, status, err);
     }
-    if (root.catalogue == writer->root.catalogue) { /* nothing to publish */
+    if (root.catalogue == writer->root.catalogue) { /* nothing to publish, if it is still there */
+        status = mc_writer_whole(writer, err);
         mc_batch_abort(writer);
-        return MC_OK;
+        return status;
     }
     root.collections = (uint32_t)batch->collections;
     root.flags = 0;

@@ -13,6 +13,18 @@
 
 /* ---- generations ---- */
 
+/* Where the file ends within a huge page there is no fault, and only its last bytes tell. */
+enum mc_status mc_writer_whole(const struct mc_writer *writer, struct mc_error *err)
+{
+    const struct mc_space *space = &writer->table.space;
+    bool ends = shm_load(mc_tail_mark(space, mc_root_end(&writer->root))) == MC_TAIL_MARK &&
+                shm_load(mc_tail_mark(space, space->limit)) == MC_TAIL_MARK;
+    if (mc_region_is_lost(&writer->region) || (!ends && !MC_MUTANT_IS(620))) { /* 620: unseen */
+        return mc_fail(err, MC_CORRUPT, MC_TRUNCATED_TEXT);
+    }
+    return MC_OK;
+}
+
 enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
                                  struct mc_error *err)
 {
@@ -21,9 +33,9 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
         return mc_fail(err, MC_LIMIT, "the cache has had %llu generations: recreate it",
                        (unsigned long long)MC_GENERATION_MAX);
     }
-    if (mc_region_is_lost(&writer->region)) {
-        return mc_fail(err, MC_CORRUPT,
-                       "the cache file was truncated while it was in use: recreate it");
+    enum mc_status status = mc_writer_whole(writer, err);
+    if (status != MC_OK) {
+        return status;
     }
     uint64_t end = mc_root_end(&writer->root);
     if (mc_arena_prepare(&writer->arena, 1) != MC_OK) {
@@ -38,8 +50,7 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     if (mc_checkpoint(space) != 0 && !MC_MUTANT_IS(603)) { /* 603: the mark stays */
         /* from here on the disk may hold half a generation */
         mc_checkpoint_mark(space, &writer->superblock, 0);
-        enum mc_status status =
-            mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
+        status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);
         if (status != MC_OK) {
             return status;
         }
@@ -65,7 +76,10 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
 
 enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err)
 {
-    enum mc_status status = mc_region_sync(&writer->region, writer->region.file_size, err);
+    enum mc_status status = mc_writer_whole(writer, err);
+    if (status == MC_OK) {
+        status = mc_region_sync(&writer->region, writer->region.file_size, err);
+    }
     if (status == MC_OK) {
         mc_checkpoint_mark(&writer->table.space, &writer->superblock, writer->root.generation);
         status = mc_region_sync(&writer->region, writer->superblock.arena_offset, err);

@@ -9,6 +9,10 @@
 #include "store.h"
 #include "writer.h"
 
+/* MC_CORRUPT: the file was truncated under this writer. */
+#define MC_TRUNCATED_TEXT "the cache file was truncated while it was in use: recreate it"
+enum mc_status mc_writer_whole(const struct mc_writer *writer, struct mc_error *err);
+
 /* Publishes the root given, with everything that the writer knows filled in, as the next
  * generation. For the files of this folder. */
 enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,

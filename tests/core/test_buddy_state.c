@@ -259,6 +259,19 @@ static void memory_of(uint64_t granules, uint64_t step)
     mc_buddy_destroy(b);
 }
 
+/* Free to its end, on the border of a unit that has all of the words below it. */
+static void test_free_to_the_end(void)
+{
+    struct mc_buddy *b;
+    CHECK_EQ(mc_buddy_create(8192, 8192, &b), MC_OK);
+    CHECK_EQ(mc_buddy_free_blocks(b, 0), 0);
+    CHECK_EQ(mc_buddy_free_blocks(b, 13), 1);
+    CHECK_EQ(mc_buddy_reserve(b, 4095, 1), MC_OK);
+    CHECK_EQ(mc_buddy_free_blocks(b, 0), 1);
+    CHECK_EQ(mc_buddy_free_blocks(b, 12), 1);
+    mc_buddy_destroy(b);
+}
+
 int main(void)
 {
     test_begin("test_buddy_state");
@@ -269,5 +282,6 @@ int main(void)
     memory_of(1 << 17, 1 << 17);
     memory_of(1 << 22, 1 << 17);
     memory_of(1 << 25, 1 << 23);
+    test_free_to_the_end();
     return 0;
 }

@@ -1,7 +1,9 @@
 /* test_check.c - mc_check finds every damaged byte, and what no checksum can see.
  */
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "store_support.h"
 
@@ -242,12 +244,40 @@ static void test_root(void)
     CHECK_EQ(check_now(), MC_OK);
 }
 
+/* A file that claims to be as large as any, and refers to little of it: what a check costs is what
+ * the file refers to. In a child, for the most that it ever needed is measured. */
+static void test_claim(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    printf("test_check: skipped: the memory of a check, which the sanitizer's own hides\n");
+#else
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        struct mc_check_report report;
+        struct rusage before, after;
+        CHECK_EQ(getrusage(RUSAGE_SELF, &before), 0);
+        view.root.file_size = view.space.limit = MC_MAP_MAX;
+        CHECK_OK(mc_check(&view, &report, &test_error));
+        CHECK_EQ(getrusage(RUSAGE_SELF, &after), 0);
+        CHECK_EQ(report.documents, KEYS + 6);
+        CHECK(report.largest_free > MC_MAP_MAX / 2 && report.free_blocks[0] > 0);
+        printf("test_check: a claim of 1 TiB costs %ld KiB\n", after.ru_maxrss - before.ru_maxrss);
+        CHECK(after.ru_maxrss - before.ru_maxrss < 65536);
+        exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+#endif
+}
+
 int main(void)
 {
     test_begin("test_check");
     mc_buddy_test_unchecked = true; /* some thousand checks of a whole cache */
     make_cache();
     test_root();
+    test_claim();
     printf("test_check: %ld flips seen\n", flip_table(view.root.catalogue));
     CHECK_EQ(check_now(), MC_OK);
     test_record();

@@ -187,6 +187,19 @@ static void test_without_tail(void)
     mc_map_release(map);
 }
 
+/* 4 MiB: the file grows at least twice. */
+static void put_large(struct mc_writer *writer)
+{
+    static const uint8_t large[4096];
+    for (int64_t k = 0; k < 1000; k++) {
+        struct mc_key key;
+        bool changed;
+        mc_key_from_int64(k, &key);
+        CHECK_OK(
+            mc_batch_put(writer, "large", 5, &key, large, sizeof large, &changed, &test_error));
+    }
+}
+
 /* A writer that has touched nothing of what is missing finds out when it publishes. */
 static void test_writer_publishes(void)
 {
@@ -202,6 +215,32 @@ static void test_writer_publishes(void)
     remove_cache(test_path());
 }
 
+/* Nor does one whose file ends within a huge page: there is no fault, only a tail of zeros. */
+static void test_writer_without_tail(void)
+{
+    struct mc_writer *writer;
+    struct oracle oracle;
+    uint64_t generation;
+    fill(&writer, &oracle);
+    uint8_t *bytes = file_bytes();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 7));
+    bytes[MC_MAP_MIN - 1] ^= 0xFF;
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    CHECK_EQ(mc_writer_checkpoint(writer, &test_error), MC_CORRUPT);
+    mc_batch_abort(writer);
+    CHECK_OK(mc_batch_begin(writer, &test_error)); /* nor is a refresh without changes a success */
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    bytes[MC_MAP_MIN - 1] ^= 0xFF;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_large(writer); /* it grows, and only the new end is cut off */
+    CHECK_EQ(truncate(test_path(), (off_t)writer->region.file_size - 4096), 0);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    CHECK_EQ(munmap(bytes, MC_MAP_MIN), 0);
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
 /* A file that grows gets another tail, and the last generation keeps its own. */
 static void test_tail_moves(void)
 {
@@ -209,20 +248,13 @@ static void test_tail_moves(void)
     struct oracle oracle;
     struct mc_map *map;
     struct mc_view before, after;
-    uint8_t large[4096] = {0};
     uint64_t generation;
     bool equal;
     fill(&writer, &oracle);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     CHECK_OK(mc_view_open(map, &before, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int64_t k = 0; k < 1000; k++) { /* 4 MiB: it grows at least twice */
-        struct mc_key key;
-        bool changed;
-        mc_key_from_int64(k, &key);
-        CHECK_OK(
-            mc_batch_put(writer, "large", 5, &key, large, sizeof large, &changed, &test_error));
-    }
+    put_large(writer);
     CHECK(mc_view_current(&before));
     CHECK_OK(view_equals(&before, &oracle, &equal));
     CHECK(equal);
@@ -330,7 +362,7 @@ static void ignored_of_another(void)
 static void ignored_fault(void)
 {
     CHECK(signal(SIGBUS, SIG_IGN) == SIG_DFL);
-    CHECK(mc_guard_add(page_of_ours, sizeof page_of_ours, true) >= 0);
+    CHECK(mc_guard_add(page_of_ours, sizeof page_of_ours, true) != NULL);
     fake_fault(UINTPTR_MAX - 4096);
     CHECK(signal(SIGBUS, SIG_DFL) == SIG_IGN);
 }
@@ -405,26 +437,89 @@ static void test_no_page(void)
     remove_cache(test_path());
 }
 
-/* As many mappings as the table holds, and one more, which goes without a guard. */
+static uint8_t faster_page[16];
+static struct mc_guarded *faster;
+
+/* Another thread appends a chunk while this one is making its own. */
+static void be_faster(const void *old, const void *now, size_t bytes)
+{
+    (void)old;
+    (void)now;
+    (void)bytes;
+    faults_watch = NULL;
+    faster = mc_guard_add(faster_page, sizeof faster_page, false);
+}
+
+/* More mappings than a chunk of the table holds, and no limit but memory. */
 static void test_slots(void)
 {
-    static uint8_t pages[MC_GUARD_MAPS + 1][16];
-    int slots[MC_GUARD_MAPS];
-    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
-        slots[i] = mc_guard_add(pages[i], 16, false);
-        CHECK(slots[i] >= 0 && !mc_guard_is_lost(slots[i]));
+    enum { MAPS = 300 };
+    static uint8_t pages[MAPS][16];
+    struct mc_guarded *slots[MAPS];
+    faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
+    int held = 0;
+    while ((slots[held] = mc_guard_add(pages[held], 16, false)) != NULL) {
+        held++;
+        CHECK(held < MAPS);
     }
-    int none = mc_guard_add(pages[MC_GUARD_MAPS], 16, false);
-    CHECK_EQ(none, -1);
-    mc_guard_lose(none);
-    CHECK(!mc_guard_is_lost(none));
-    mc_guard_remove(none);
-    CHECK_EQ(mc_guard_add(pages[3], 32, false),
-             slots[3]); /* in the place of those that it covers */
-    CHECK_EQ(mc_guard_add(pages[4], 16, false), slots[3]); /* which were two */
-    for (int i = 0; i < (int)MC_GUARD_MAPS; i++) {
+    CHECK_EQ(faults_disarm(), 1);
+    CHECK(held > 1);
+    faults_watch = be_faster;
+    for (int i = held; i < MAPS; i++) {
+        slots[i] = mc_guard_add(pages[i], 16, false);
+        CHECK(slots[i] != NULL && !mc_guard_is_lost(slots[i]));
+    }
+    CHECK(faster != NULL && faults_watch == NULL);
+    mc_guard_remove(slots[MAPS - 1]);
+    slots[MAPS - 1] = mc_guard_add(pages[MAPS - 1], 16, true); /* a free one is used again */
+    CHECK(slots[MAPS - 1] == mc_guard_add(pages[MAPS - 1], 16, false));
+    CHECK(mc_guard_add(pages[3], 32, false) == slots[3]); /* in the place of those it covers */
+    CHECK(mc_guard_add(pages[4], 16, false) == slots[3]); /* which were two */
+    for (int i = 0; i < MAPS; i++) {
         mc_guard_remove(slots[i]);
     }
+}
+
+/* A file that is mapped again and again: the last mapping is guarded as the first one is. */
+static void test_many_maps(void)
+{
+    enum { MAPS = 1200 };
+    static struct mc_map *maps[MAPS];
+    struct mc_writer *writer;
+    struct mc_view view;
+    struct oracle oracle;
+    int count = test_rounds(MAPS), refused = 0;
+    fill(&writer, &oracle);
+    for (int i = 0; i < count; i++) {
+        faults_arm(FAULT_BIT(FAULT_MEMORY), 1, true, 0); /* enough for the map, not for a slot */
+        enum mc_status status = mc_map_open(test_path(), &maps[i], &test_error);
+        if (faults_disarm() > 0) {
+            CHECK_EQ(status, MC_NOMEM);
+            refused++;
+            status = mc_map_open(test_path(), &maps[i], &test_error);
+        }
+        CHECK_OK(status);
+    }
+    CHECK(refused > 0);
+    CHECK_OK(mc_view_open(maps[count - 1], &view, &test_error));
+    CHECK_EQ(truncate(test_path(), 0), 0);
+    CHECK_EQ(shm_load(view.space.base + 16384), 0);
+    CHECK(!mc_view_valid(&view));
+    CHECK_EQ(mc_view_open(maps[count - 1], &view, &test_error), MC_CORRUPT);
+    for (int i = 0; i < count; i++) {
+        mc_map_release(maps[i]);
+    }
+    mc_writer_close(writer);
+    remove_cache(test_path());
+}
+
+static void install_again(void)
+{
+    CHECK(signal(SIGBUS, on_counted) == SIG_DFL);
+    install_guard();
+    mc_guard_test_forget(); /* as in a child that was forked while another thread installed it */
+    install_guard();
+    CHECK(raise(SIGBUS) == 0 && seen == 1);
 }
 
 static void test_previous(void)
@@ -439,6 +534,7 @@ static void test_previous(void)
     in_child(informed_raise, 0);
     in_child(test_no_page, 0);
     in_child(test_slots, 0);
+    in_child(install_again, 0);
 }
 
 int main(void)
@@ -466,8 +562,10 @@ int main(void)
     test_without_tail();
     test_tail_moves();
     test_writer_publishes();
+    test_writer_without_tail();
     test_writer();
     test_chain();
+    test_many_maps();
     remove_cache(test_path());
     return 0;
 }

@@ -504,6 +504,33 @@ static void test_boots(void)
     remove_cache(test_path());
 }
 
+/* A loader makes a file and dies, the machine is restarted, the next loader commits: that is of
+ * this boot, also in a file that goes on from another one's generation. */
+static void test_boot_before_the_first_commit(void)
+{
+    const uint64_t boot = MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id);
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    uint64_t generation;
+    options.recreate = true;
+    remove_cache(test_path());
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        mc_writer_close(writer);
+        patch_file(boot, 0x40);
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        CHECK_OK(put_version(writer, 0, 1, 1));
+        CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+        CHECK_EQ(generation, 1 + i);
+        CHECK_EQ(view_status(), MC_OK);
+        mc_writer_close(writer);
+        /* the root is damaged: the next file goes on from this generation */
+        patch_file(MC_RING_OFFSET + sizeof(struct mc_root) + 16, 1);
+    }
+    remove_cache(test_path());
+}
+
 static void test_time(void)
 {
     uint8_t first[16], second[16] = {1}, zero[16] = {0};
@@ -535,6 +562,7 @@ int main(void)
     test_asking_for_the_boot_in_vain();
     test_child_of_writer();
     test_boots();
+    test_boot_before_the_first_commit();
     test_time();
     return 0;
 }
