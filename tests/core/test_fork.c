@@ -124,7 +124,7 @@ static void test_release_in_child(void)
     pid_t (*const fork_itself)(void) = fork;
     struct mc_lock *lock, *second;
     int status;
-    CHECK_OK(mc_lock_take(test_path(), 0600, &lock, &test_error));
+    CHECK_OK(mc_lock_take(test_path(), &lock, &test_error));
     pid_t child = fork_itself();
     CHECK(child >= 0);
     if (child == 0) {
@@ -133,7 +133,7 @@ static void test_release_in_child(void)
         exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    CHECK_EQ(mc_lock_take(test_path(), 0600, &second, &test_error), MC_LOCKED);
+    CHECK_EQ(mc_lock_take(test_path(), &second, &test_error), MC_LOCKED);
     mc_lock_release(lock);
 }
 
