@@ -5,11 +5,16 @@
  * documents are changed by the fuzzers' own mutator, from the seed that is printed.
  */
 #include <dirent.h>
+#include <string.h>
 
-#include "../fuzz/bson_run.h"
-#include "../fuzz/mutate.h"
+#include "bson_run.h"
 #include "buddy.h"
 #include "harness.h"
+#include "image.h"
+#include "memory_region.h"
+#include "mutate.h"
+#include "writer/batch.h"
+#include "writer/writer.h"
 
 static uint8_t input[IMAGE_MOST];
 
