@@ -72,6 +72,7 @@ static enum mc_status kept_prepare(struct mc_writer *writer)
  * batch. */
 static void enter_scope(struct mc_writer *writer, size_t collection)
 {
+    assert(writer->batch.open && collection < writer->collections.count);
     writer->arena.scope = is_replaced(writer, collection) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;
 }
 
@@ -270,6 +271,7 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
     struct mc_hit old;
     uint64_t root = collection->record.root;
     enter_scope(writer, index);
+    assert(collection->exists);
     enum mc_status status = mc_table_delete(&writer->table, &collection->record.root, key, &old);
     if (status == MC_OK) {
         mc_collections_change(writer, index);
@@ -469,6 +471,7 @@ enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err)
     if (batch->open) {
         return mc_fail(err, MC_USAGE, "a batch is open already: one at a time");
     }
+    assert(batch->listed == 0 && !batch->replace.open); /* commit and abort leave nothing */
     batch->open = true;
     batch->catalogue = writer->root.catalogue;
     batch->collections = writer->root.collections;
@@ -530,6 +533,7 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
         collection->committed = collection->record;
         collection->committed_exists = collection->exists;
     }
+    assert(root.generation == writer->root.generation);
     batch->open = false;
     *generation = root.generation;
     return MC_OK;
@@ -546,6 +550,7 @@ void mc_batch_abort(struct mc_writer *writer)
         collection->record = collection->committed;
         collection->exists = collection->committed_exists;
     }
+    assert(writer->batch.listed == 0);
     writer->batch.replace.open = false;
     writer->batch.open = false;
 }
