@@ -306,7 +306,6 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
                 out->tail = mc_tail_mark(&space, out->root.file_size);
             }
         }
-        assert(status != MC_OK || out->space.limit <= map->region.map_size);
         if (status == MC_OK ? mc_view_valid(out) : mc_view_kept(out)) {
             return status;
         }

@@ -82,7 +82,6 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
 
 static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
 {
-    assert(generation <= writer->root.generation); /* nothing that is current */
     if (generation == 0 || writer->arena.groups.count == 0) {
         return 0;
     }
@@ -95,6 +94,7 @@ static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t mo
 static uint64_t reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
 {
     uint64_t expired = mc_arena_expired(&writer->arena, now - writer->options.retention_ns);
+    assert(expired <= writer->root.generation); /* nothing that is current */
     uint64_t announced = mc_horizon(&writer->table.space);
     return reclaim(writer, expired > announced ? expired : announced, most);
 }
