@@ -96,6 +96,7 @@ static void find_mapped(struct watch *watch)
     while (fgets(line, sizeof line, maps) != NULL) {
         char rights[5];
         uint64_t begin, end, offset, inode;
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion): the kernel wrote it */
         CHECK(sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*s %" SCNu64, &begin, &end,
                      rights, &offset, &inode) == 5);
         for (int i = 0; i < watch->file_count && strcmp(rights, "rw-s") == 0; i++) {
