@@ -97,7 +97,6 @@ static enum mc_status kept_prepare(struct mc_writer *writer)
  * batch. */
 static void enter_scope(struct mc_writer *writer, size_t collection)
 {
-    assert(writer->batch.open && collection < writer->collections.count);
     writer->arena.scope = is_replaced(writer, collection) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;
 }
 
@@ -306,7 +305,6 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
     struct mc_hit old;
     uint64_t root = collection->record.root;
     enter_scope(writer, index);
-    assert(collection->exists);
     enum mc_status status = mc_table_delete(&writer->table, &collection->record.root, key, &old);
     if (status == MC_OK) {
         mc_collections_change(writer, index);
@@ -580,7 +578,6 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
         collection->committed = collection->record;
         collection->committed_exists = collection->exists;
     }
-    assert(root.generation == writer->root.generation);
     batch->open = false;
     *generation = root.generation;
     return MC_OK;
@@ -597,7 +594,6 @@ void mc_batch_abort(struct mc_writer *writer)
         collection->record = collection->committed;
         collection->exists = collection->committed_exists;
     }
-    assert(writer->batch.listed == 0);
     writer->batch.replace.open = false;
     writer->batch.open = false;
 }
