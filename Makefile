@@ -95,6 +95,5 @@ $(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
 
 clean:
 	-$(MAKE) -C tests/core clean
-	-$(MAKE) -C tests/singlestep clean
 	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

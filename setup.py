@@ -25,6 +25,8 @@ COMPILE = [
     "-std=c11",
     # Lookup and copy loops gain from inlining across the small functions of one file.
     "-O3",
+    # Assertions are for debug builds, whatever the interpreter itself was built with.
+    "-DNDEBUG",
     # Only PyInit__mmapcache leaves the module: two copies in one process never mix their symbols.
     "-fvisibility=hidden",
     # The map is copied as words, whatever struct these bytes belong to.

@@ -17,6 +17,7 @@
  */
 #include "bson.h"
 
+#include <assert.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -100,6 +101,7 @@ static inline void look_at_16(const uint8_t *at, uint32_t *nuls, uint32_t *high)
 /* Behind the first NUL in [at, end), or NULL when there is none. */
 static inline const uint8_t *skip_name(const uint8_t *at, const uint8_t *end)
 {
+    assert(at <= end);
     while (end - at >= 16) {
         uint32_t nuls, high;
         look_at_16(at, &nuls, &high);
@@ -162,6 +164,7 @@ enum mc_status mc_bson_open(struct mc_bson_cursor *cursor, const uint8_t *data, 
     }
     cursor->at = data + 4;
     cursor->end = data + size - 1;
+    assert(cursor->at <= cursor->end);
     return MC_OK;
 }
 
@@ -171,6 +174,7 @@ static inline const uint8_t *take_value(struct mc_bson_element *element, uint8_t
 {
     uint8_t kind = value_kind(type);
     size_t left = (size_t)(end - at), size = kind;
+    assert(at <= end);
     if (kind >= VARIABLE) {
         size = variable_size(kind, at, left);
         if (size == 0) {
@@ -199,6 +203,7 @@ enum mc_status mc_bson_next(struct mc_bson_cursor *cursor, struct mc_bson_elemen
         cursor->at = cursor->end; /* whoever goes on regardless comes to an end */
         return MC_INVALID;
     }
+    assert(value > at && cursor->at <= cursor->end);
     element->name = at;
     element->name_len = (uint32_t)(value - at - 1);
     return MC_OK;
@@ -545,6 +550,7 @@ enum mc_status mc_bson_validate(const uint8_t *data, size_t len, struct mc_error
         const uint8_t *value;
         uint8_t type, kind;
         size_t size;
+        assert(data < at && at <= end && end < data + len);
         if (at == end) {
             if (depth == 0) {
                 return MC_OK;

@@ -7,6 +7,7 @@
  */
 #include "check.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ static enum mc_status no_memory(struct check *check)
 static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
 {
     size_t len = (size_t)hit->key_len + hit->value_len;
+    assert(hit->key_len <= MC_KEY_MAX && hit->offset < check->view->space.limit);
     if (len >= check->capacity) { /* a byte for an empty one too: NULL is no place to copy to */
         uint8_t *bytes = realloc(check->bytes, len + 1);
         if (bytes == NULL) {
@@ -80,6 +82,7 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
 static enum mc_status take(struct check *check, const struct mc_item *item)
 {
     uint64_t granules = mc_granules(item->bytes);
+    assert(granules > 0);
     enum mc_status status = mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
     check->report->nodes += item->kind == MC_ITEM_NODE;
     check->report->pages += item->kind == MC_ITEM_PAGE;
@@ -92,6 +95,7 @@ static enum mc_status take(struct check *check, const struct mc_item *item)
 /* The end of a walk: MC_ABSENT is success, and MC_CORRUPT gets a sentence if it has none. */
 static enum mc_status walk_end(struct check *check, enum mc_status status, bool explained)
 {
+    assert(status != MC_OK); /* a walk ends by MC_ABSENT */
     if (status == MC_ABSENT) {
         return MC_OK;
     }
@@ -202,6 +206,7 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
 {
     struct check check = {.view = view, .report = out, .err = err};
     uint64_t granules = view->space.limit / MC_GRANULE;
+    assert(view->space.limit % MC_GRANULE == 0);
     *out = (struct mc_check_report){0};
     if (mc_buddy_create(granules, granules, &check.buddy) != MC_OK) {
         return no_memory(&check);

@@ -18,6 +18,7 @@
  */
 #include "key.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "mutant.h"
@@ -66,6 +67,7 @@ struct decimal {
 
 static void decimal_reduce(struct decimal *decimal)
 {
+    assert(decimal->coefficient != 0); /* zero could be divided for ever */
     while (decimal->coefficient % 10 == 0 && decimal->exponent < DECIMAL_EXPONENT_MAX) {
         decimal->coefficient /= 10;
         decimal->exponent++;
@@ -196,6 +198,7 @@ struct output {
 
 static void put(struct output *out, const void *bytes, size_t len)
 {
+    assert(out->len <= MC_KEY_MAX + 1);
     if (out->len <= MC_KEY_MAX && len <= MC_KEY_MAX - out->len) {
         memcpy(out->bytes + out->len, bytes, len);
         out->len += len;
@@ -215,6 +218,7 @@ static size_t put_length(struct output *out)
 static void patch_length(struct output *out, size_t at)
 {
     uint32_t len = (uint32_t)(out->len - at);
+    assert(out->len > at);
     if (out->len <= MC_KEY_MAX) {
         memcpy(out->bytes + at, &len, sizeof len);
     }
@@ -305,6 +309,7 @@ static enum mc_status rewrite(uint8_t type, const uint8_t *data, size_t len, str
                 put(out, element.value, element.value_len);
             } else {
                 depth++;
+                assert(depth < KEY_DEPTH);
                 status = open_frame(&frames[depth], out, kind, element.value, element.value_len);
             }
         }
@@ -330,6 +335,7 @@ static enum mc_status rewritten(struct mc_key *key, uint8_t type, const uint8_t 
                                 uint8_t *scratch, struct mc_error *err)
 {
     struct output out = {.bytes = scratch};
+    assert(scratch != NULL && type != MC_BSON_ARRAY);
     enum mc_status status = rewrite(type, data, len, &out, err);
     return status == MC_OK ? point(key, type, scratch, out.len, err) : status;
 }
@@ -420,6 +426,7 @@ enum mc_status mc_key_to_bson(uint8_t type, const uint8_t *data, size_t len,
     memcpy(buffer + at + before, data, len);
     memset(buffer + at + before + len, 0, after + 1);
     whole = (uint32_t)(at + before + len + after + 1);
+    assert(whole <= MC_KEY_VALUE_MAX);
     memcpy(buffer, &whole, sizeof whole);
     if (type == MC_BSON_ARRAY || mc_bson_validate(buffer, whole, NULL) != MC_OK) {
         return MC_CORRUPT;

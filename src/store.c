@@ -24,6 +24,7 @@
  */
 #include "store.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,7 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
 /* Checks and maps what is in map->region; closes everything on failure. */
 static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct mc_error *err)
 {
+    assert(map->users == 1);
     enum mc_status status =
         mc_region_peek(&map->region, &map->superblock, sizeof map->superblock, err);
     if (status == MC_OK) {
@@ -98,6 +100,7 @@ static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct
         mc_map_release(map);
         return status;
     }
+    assert(map->region.base != NULL && map->region.map_size == map->superblock.max_size);
     *out = map;
     return MC_OK;
 }
@@ -155,12 +158,14 @@ uint32_t mc_map_owner(const struct mc_map *map)
 
 struct mc_map *mc_map_retain(struct mc_map *map)
 {
+    assert(map->users > 0);
     map->users++;
     return map;
 }
 
 void mc_map_release(struct mc_map *map)
 {
+    assert(map == NULL || map->users > 0);
     if (map != NULL && --map->users == 0) {
         mc_region_close(&map->region);
         free(map);
@@ -237,6 +242,7 @@ enum mc_loader mc_map_loader(const struct mc_map *map)
 enum mc_status mc_root_read(const struct mc_space *space, const struct mc_superblock *superblock,
                             uint64_t generation, struct mc_root *out, struct mc_error *err)
 {
+    assert(superblock->ring_slots > 0);
     uint64_t slot = generation % superblock->ring_slots;
     shm_read(out, space->base + MC_RING_OFFSET + slot * sizeof *out, sizeof *out);
     if (out->generation != generation || generation > MC_GENERATION_MAX ||
@@ -441,6 +447,7 @@ void mc_wake(const struct mc_space *space)
 
 void mc_tail_write(const struct mc_space *space, uint64_t end)
 {
+    assert(end >= MC_MAP_MIN && end % MC_GRANULE == 0);
     shm_store(mc_tail_mark(space, end), MC_TAIL_MARK);
 }
 
@@ -448,6 +455,7 @@ void mc_tail_write(const struct mc_space *space, uint64_t end)
 
 void mc_report_write(const struct mc_space *space, struct mc_report *slot)
 {
+    assert(slot->sequence < UINT64_MAX);
     shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
     slot->sequence++;
     slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));

@@ -42,6 +42,7 @@ static unsigned lines_for(unsigned count)
  * insert. */
 static unsigned lines_grown(unsigned count, unsigned most)
 {
+    assert(count > 0 && most <= MC_PAGE_LINES_MAX);
     unsigned lines = lines_for(count);
     lines += lines / 8;
     return lines < most ? lines : most;
@@ -56,6 +57,7 @@ struct page {
 
 static void page_begin(struct page *page, unsigned lines, unsigned depth)
 {
+    assert(lines > 0 && lines <= MC_PAGE_LINES_MAX && depth <= MC_TAG_BITS);
     page->lines = lines;
     page->depth = depth;
     page->count = 0;
@@ -67,6 +69,7 @@ static void page_begin(struct page *page, unsigned lines, unsigned depth)
 /* Puts a slot where a search for its tag will find it. */
 static unsigned page_insert(struct page *page, uint64_t slot)
 {
+    assert(page->count < page->lines * MC_LINE_SLOTS); /* else the search would not end */
     uint32_t line = first_line(slot_tag(slot), page->depth, page->lines);
     for (;;) {
         uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
@@ -106,8 +109,10 @@ static enum mc_status page_write(struct mc_table_writer *writer, const struct pa
                                  uint64_t *offset)
 {
     size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
+    assert(page->count > 0); /* an empty page is no page */
     enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset);
     if (status == MC_OK) {
+        assert(*offset % MC_LINE_BYTES == 0 && *offset + bytes <= writer->space.limit);
         shm_write(writer->space.base + *offset, page->slots, bytes);
     }
     return status;
@@ -168,6 +173,7 @@ static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *
         }
         bits = ref_size(ref);
         uint32_t index = node_index(hash, path->levels, bits);
+        assert(path->levels < MC_TABLE_LEVELS);
         path->steps[path->levels] = (struct step){.ref = ref, .index = index};
         const shm_byte *at = writer->space.base + ref_offset(ref) + 8 * (uint64_t)index;
         if (!ref_of_word(shm_load(at), &ref)) {
@@ -181,12 +187,15 @@ static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *
 static void path_link(const struct mc_table_writer *writer, struct path *path, unsigned level,
                       unsigned depth, uint64_t ref)
 {
+    assert(level <= path->levels);
     if (level == 0) {
         *path->root = ref;
         return;
     }
     const struct step *step = &path->steps[level - 1];
     uint32_t run = run_length(ref_size(step->ref), depth);
+    assert(depth <= ref_size(step->ref));
+    assert(mc_arena_is_young(writer->arena, ref_offset(step->ref))); /* nobody reads it yet */
     uint32_t first = step->index & ~(run - 1);
     for (uint32_t i = first; i < first + run; i++) {
         shm_store(writer->space.base + ref_offset(step->ref) + 8 * (uint64_t)i, word_of_ref(ref));
@@ -221,6 +230,7 @@ static void page_replace(struct mc_table_writer *writer, struct path *path, uint
                          unsigned lines, unsigned used)
 {
     unsigned depth = path_depth(path);
+    assert(used > 0 && used <= lines * MC_LINE_SLOTS);
     path_link(writer, path, path->levels, depth, ref_page(offset, lines, depth, used));
     if (path->page != 0) {
         mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
@@ -230,9 +240,11 @@ static void page_replace(struct mc_table_writer *writer, struct path *path, uint
 /* Replaces the innermost node by one of twice the references. */
 static enum mc_status node_double(struct mc_table_writer *writer, struct path *path)
 {
+    assert(path->levels > 0);
     struct step *step = &path->steps[path->levels - 1];
     unsigned bits = ref_size(step->ref);
     uint64_t refs[1 << MC_NODE_BITS], offset;
+    assert(bits < MC_NODE_BITS);
     enum mc_status status =
         mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
     if (status != MC_OK) {
@@ -257,6 +269,7 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
                                   const uint64_t halves[2])
 {
     uint64_t offset;
+    assert(halves[0] != 0 || halves[1] != 0);
     enum mc_status status = mc_arena_alloc_small(writer->arena, 16, MC_GRANULE, &offset);
     if (status == MC_OK) {
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
@@ -275,9 +288,14 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
 {
     uint64_t sides[2][PAGE_SLOTS_MAX + 1];
     unsigned counts[2] = {0, 0};
+    assert(count > 0 && count <= PAGE_SLOTS_MAX + 1 && total_depth < MC_TAG_BITS);
     for (unsigned i = 0; i < count; i++) {
         unsigned side = slot_tag(slots[i]) >> (MC_TAG_BITS - 1 - total_depth) & 1;
         sides[side][counts[side]++] = slots[i];
+    }
+    if ((counts[0] > PAGE_SLOTS_MAX || counts[1] > PAGE_SLOTS_MAX) &&
+        !MC_MUTANT_IS(209)) { /* 209: no end, in a page that is full and that nobody wrote */
+        return MC_CORRUPT;
     }
     for (unsigned side = 0; side < 2; side++) {
         struct page page;
@@ -308,6 +326,7 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
     bool new_node = path->levels == 0 || (depth == bits && bits == MC_NODE_BITS);
     uint64_t halves[2];
     enum mc_status status = MC_OK;
+    assert(path->page != 0);
     if (!new_node && depth == bits) {
         status = node_double(writer, path);
     }
@@ -374,6 +393,7 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
 static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct path *path,
                                         uint64_t slot)
 {
+    assert(slot > MC_UNUSED);
     if (path->page == 0 || ref_used(path->page) >= lines_capacity(ref_size(path->page)) ||
         !mc_arena_is_young(writer->arena, ref_offset(path->page))) {
         return MC_ABSENT;
@@ -399,6 +419,8 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
                                const struct mc_place *place, uint64_t slot)
 {
     uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
+    assert(slot > MC_UNUSED);
+    assert(place->slot_offset >= page && place->slot_offset < page + bytes);
     bool young =
         mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
     if (!young) {
@@ -421,6 +443,7 @@ static enum mc_status entry_write(struct mc_table_writer *writer, const struct m
                                   const void *value, size_t value_len, uint64_t *offset)
 {
     uint64_t bytes = mc_entry_bytes(key->len, value_len);
+    assert(key->len <= MC_KEY_MAX && value_len <= UINT32_MAX);
     enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, offset);
     if (status != MC_OK) {
         return status;
@@ -447,6 +470,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     struct mc_hit hit;
     struct mc_place place;
     *result = (struct mc_put_result){0};
+    assert(key->data != NULL && (value != NULL || value_len == 0));
     enum mc_status status = path_find(writer, root, key->hash, &path);
     if (status != MC_OK) {
         return status;
@@ -472,6 +496,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         (status = entry_write(writer, key, value, value_len, &result->offset)) != MC_OK) {
         return status;
     }
+    assert(result->offset % MC_GRANULE == 0 && result->offset < writer->space.limit);
     uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
     if (found == MC_OK) {
         status = page_set(writer, &path, &place, slot);
@@ -522,6 +547,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
             slots[kept++] = slots[i];
         }
     }
+    assert(kept < count); /* the slot was found there */
     if (kept == 0) {
         path_link(writer, path, path->levels, path_depth(path), 0);
         mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));

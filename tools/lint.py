@@ -32,7 +32,8 @@ def clang_tidy(source: str, analyze: bool) -> list[str]:
     """The command that checks one C file, with the flags of setup.py or of tests/core/Makefile."""
     shipped = source.startswith("src/")
     checks = [ANALYZE] if analyze else []
-    build = ["-std=c11"] if shipped else ["-std=gnu11", "-DMC_TEST", "-Itests/core"]
+    helpers = ["-Itests/core/support", "-Itests/fuzz/support"]
+    build = ["-std=c11"] if shipped else ["-std=gnu11", "-DMC_TEST", *helpers]
     python = f"-isystem{sysconfig.get_paths()['include']}"
     return ["clang-tidy", "--quiet", *checks, source, "--", "-DMC_DEBUG", "-Isrc", python, *build]
 

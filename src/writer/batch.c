@@ -516,6 +516,7 @@ enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err)
     if (batch->open) {
         return mc_fail(err, MC_USAGE, "a batch is open already: one at a time");
     }
+    assert(batch->listed == 0 && !batch->replace.open); /* commit and abort leave nothing */
     batch->open = true;
     batch->catalogue = writer->root.catalogue;
     batch->collections = writer->root.collections;

@@ -6,6 +6,7 @@
  */
 #include "collections.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,8 @@ static bool is_named(const struct mc_writer_collection *collection, const char *
 
 static void index_add(struct mc_writer *writer, size_t collection)
 {
+    assert(collection < writer->collections.count);
+    assert(writer->collections.count * 2 <= writer->collections.index_size); /* one is unused */
     const struct mc_writer_collection *added = &writer->collections.items[collection];
     size_t mask = writer->collections.index_size - 1;
     size_t at = (size_t)name_hash(writer, added->name, added->name_len) & mask;
@@ -126,6 +129,7 @@ enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, s
 
 void mc_collections_change(struct mc_writer *writer, size_t index)
 {
+    assert(writer->batch.open && index < writer->collections.count);
     struct mc_writer_collection *collection = &writer->collections.items[index];
     collection->changed = true;
     if (!collection->listed) {
@@ -154,6 +158,7 @@ enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, str
 void mc_collections_remove(struct mc_writer *writer, size_t index)
 {
     struct mc_writer_collection *collection = &writer->collections.items[index];
+    assert(collection->exists);
     mc_collections_change(writer, index);
     collection->exists = false;
     collection->record = (struct mc_collection_record){0};
@@ -162,7 +167,9 @@ void mc_collections_remove(struct mc_writer *writer, size_t index)
 
 struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
 {
+    assert(writer->batch.listed != 0 && writer->batch.listed <= writer->collections.count);
     struct mc_writer_collection *collection = &writer->collections.items[writer->batch.listed - 1];
+    assert(collection->listed);
     writer->batch.listed = collection->next_listed;
     collection->listed = collection->changed = false;
     collection->next_listed = 0;
@@ -172,6 +179,7 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
 enum mc_status mc_collections_store(struct mc_writer *writer,
                                     struct mc_writer_collection *collection, struct mc_root *root)
 {
+    assert(writer->batch.open && collection->listed && collection->changed);
     struct mc_key key = name_key(writer, collection->name, collection->name_len);
     struct mc_put_result result;
     struct mc_hit old;

@@ -7,6 +7,8 @@
  */
 #include "make_room.h"
 
+#include <assert.h>
+
 #include "mutant.h"
 #include "writer_state.h"
 
@@ -26,6 +28,7 @@ void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
     struct mc_space *space = &writer->table.space;
     struct mc_buddy *buddy = writer->arena.buddy;
     uint64_t committed = mc_root_end(&writer->root);
+    assert(end % MC_GRANULE == 0 && end <= writer->region.file_size);
     if (end == space->limit) {
         return;
     }
@@ -55,6 +58,7 @@ static enum mc_status use_all(struct mc_writer *writer)
  * just what is needed. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
 {
+    assert(bytes > 0);
     uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
     uint64_t needed = mc_whole_extents(bytes);
     uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
@@ -73,6 +77,7 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
         status = mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge,
                                 &writer->no_room);
     }
+    assert(status != MC_OK || writer->region.file_size >= size + needed);
     return status == MC_OK ? use_all(writer) : status;
 }
 
@@ -90,6 +95,7 @@ static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t mo
 static uint64_t reclaim_expired(struct mc_writer *writer, int64_t now, size_t most)
 {
     uint64_t expired = mc_arena_expired(&writer->arena, now - writer->options.retention_ns);
+    assert(expired <= writer->root.generation); /* nothing that is current */
     uint64_t announced = mc_horizon(&writer->table.space);
     return reclaim(writer, expired > announced ? expired : announced, most);
 }

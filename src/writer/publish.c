@@ -5,6 +5,7 @@
  */
 #include "publish.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "make_room.h"
@@ -38,6 +39,7 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
         return status;
     }
     uint64_t end = mc_root_end(&writer->root);
+    assert(space->limit >= end); /* a file never becomes smaller */
     if (mc_arena_prepare(&writer->arena, 1) != MC_OK) {
         return mc_no_memory(err);
     }
@@ -62,6 +64,7 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     root->used = space->limit - root->free - mc_arena_retired(&writer->arena);
     root->largest_free = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     root->huge = writer->huge;
+    assert(root->used + root->free <= root->file_size && root->file_size % MC_GRANULE == 0);
     int64_t now = mc_clock_ns();
     mc_publish(space, &writer->superblock, root);
     if (now - writer->woken_at >= MC_WAKE_QUIET_NS) { /* see mc_map_wait for those not woken */
@@ -100,6 +103,7 @@ void mc_writer_running(struct mc_writer *writer, bool running)
 /* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
 static void report_text(char *field, size_t size, const char *text)
 {
+    assert(size > 0 && text != NULL);
     size_t len = strlen(text);
     if (len >= size) {
         len = size - 1;

@@ -38,6 +38,7 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
 {
     struct mc_region *region = &writer->region;
     uint32_t ring_slots = writer->options.ring_slots;
+    assert(max_size >= MC_MAP_MIN && max_size <= MC_MAP_MAX && max_size % MC_EXTENT == 0);
     struct mc_superblock superblock = {
         .version = MC_VERSION,
         .byte_order = MC_BYTE_ORDER,
@@ -201,6 +202,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         mc_raise_horizon(space, generation);
     }
     mc_writer_end_at(writer, file_end);
+    assert(space->limit == file_end && !writer->batch.open);
     return MC_OK;
 }
 
@@ -322,7 +324,9 @@ static void supersede(struct mc_writer *old)
 static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
                                    uint64_t base_generation, struct mc_error *err)
 {
+    assert(writer->path != NULL);
     char *temporary = path_with(writer->path, TEMPORARY_SUFFIX);
+    assert(old == NULL || old->region.base != NULL);
     if (temporary == NULL) {
         return mc_no_memory(err);
     }
@@ -538,6 +542,7 @@ int mc_writer_fd(const struct mc_writer *writer)
 
 void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
 {
+    assert(writer->region.base != NULL);
     *out = (struct mc_view){
         .control =
             (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),

@@ -52,7 +52,7 @@ class Line:
 def measure(build: Path) -> dict[str, dict[int, Line]]:
     """Source name -> line number -> counts, for the files of src/."""
     lines: dict[str, dict[int, Line]] = defaultdict(lambda: defaultdict(Line))
-    data = sorted(build.glob("*.gcda"))
+    data = sorted(build.rglob("*.gcda"))
     if not data:
         raise SystemExit(f"{build} holds no .gcda files: run make coverage")
     output = subprocess.run(

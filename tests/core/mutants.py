@@ -1,7 +1,8 @@
 """Builds each deliberate fault of src/mutant.h into the core and demands that a test sees it.
 
-    CC=gcc FLAGS=... LINK=... mutants.py BUILD_DIR [NUMBER...]
+    CC=gcc FLAGS=... LINK=... OWN_test_x=... mutants.py BUILD_DIR [NUMBER...]
 
+LINK is what every test is linked with before the core, OWN_test_x what test_x has besides.
 BUILD_DIR holds the objects of the faultless build; only the faulty source is compiled anew. The
 tests named after the source come first (test_buddy for buddy.c), then all others. A test sees the
 fault when it fails or does not end: a fault may well make a loop endless.
@@ -50,8 +51,9 @@ def build(number: int, source: Path, out: Path) -> dict[str, Path]:
         if test.stem == "test_fuzz" and source.stem in {"region", "lock"}:
             continue  # it has a region and locks of its own, in memory
         programs[test.stem] = folder / test.stem
-        wrapped = os.environ["LINK"].split()
-        link = [compiler, *flags, str(test), str(faulty), *wrapped, str(out / "libcore.a")]
+        own_objects = os.environ.get(f"OWN_{test.stem}", "").split()
+        helpers = [*own_objects, *os.environ["LINK"].split()]
+        link = [compiler, *flags, str(test), str(faulty), *helpers, str(out / "libcore.a")]
         subprocess.run([*link, "-o", str(folder / test.stem), "-pthread", "-lm"], check=True)
     return programs
 

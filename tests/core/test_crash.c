@@ -439,8 +439,8 @@ int main(int argc, char **argv)
     long second = argc > 2 ? strtol(argv[2], NULL, 10) : 0;
     CHECK(stride > 0 && second >= 0);
     mc_buddy_test_unchecked = true; /* mc_check and the sums of used and free bytes do it here */
-    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
-        test_crash_points(&scenarios[i], stride, second);
+    for (size_t i = 0; i < crash_scenario_count; i++) {
+        test_crash_points(&crash_scenarios[i], stride, second);
     }
     test_snapshot_over_restart();
     test_reader_pauses(stride);

@@ -9,7 +9,12 @@
  *   - readers see the generation from before, whole; one who has had it open all the time, too;
  *   - the next try succeeds; after a full disk, a smaller batch while the disk is still full.
  */
+#include <errno.h>
+
 #include "fault_scenarios.h"
+
+static long injected[2]; /* faults: allocations and blocks, system calls */
+static long cases;
 
 /* ---- what is demanded ---- */
 
@@ -55,18 +60,18 @@ static bool is_explained(enum mc_status status)
 
 static void open_reader(void)
 {
-    reader = NULL;
-    if (mc_map_open(test_path(), &reader, &test_error) == MC_OK &&
-        mc_view_open(reader, &reader_view, &test_error) != MC_OK) {
-        mc_map_release(reader);
-        reader = NULL;
+    world.reader = NULL;
+    if (mc_map_open(test_path(), &world.reader, &test_error) == MC_OK &&
+        mc_view_open(world.reader, &world.view, &test_error) != MC_OK) {
+        mc_map_release(world.reader);
+        world.reader = NULL;
     }
 }
 
 static void close_reader(void)
 {
-    mc_map_release(reader);
-    reader = NULL;
+    mc_map_release(world.reader);
+    world.reader = NULL;
 }
 
 /* Whoever opens the cache now finds what the oracle says, and who had it open is not misled. */
@@ -75,12 +80,12 @@ static void check_content(const struct oracle *expected)
     struct mc_map *map;
     struct mc_view view;
     bool equal;
-    if (reader != NULL && view_equals(&reader_view, &before, &equal) == MC_OK) {
+    if (world.reader != NULL && view_equals(&world.view, &world.before, &equal) == MC_OK) {
         CHECK(equal);
     }
-    if (reader != NULL || expected == &after) {
+    if (world.reader != NULL || expected == &world.after) {
         enum mc_status status = mc_map_open(test_path(), &map, &test_error);
-        if (status == MC_NOT_READY && mc_writer_fd(writer) >= 0) {
+        if (status == MC_NOT_READY && mc_writer_fd(world.writer) >= 0) {
             return; /* an anonymous cache has no path */
         }
         CHECK_OK(status);
@@ -90,19 +95,21 @@ static void check_content(const struct oracle *expected)
             CHECK(equal);
             check_clean(&view);
         } else {
-            CHECK(status == MC_NOT_READY && reader == NULL); /* new, and nothing published yet */
+            CHECK(status == MC_NOT_READY &&
+                  world.reader == NULL); /* new, and nothing published yet */
         }
         mc_map_release(map);
     }
 }
 
 /* One failure. False when there was none left to fail. */
-static bool try_fault(const struct scenario *scenario, uint32_t kinds, long left, bool lasting)
+static bool try_fault(const struct fault_scenario *scenario, uint32_t kinds, long left,
+                      bool lasting)
 {
     struct resources nothing = count_resources();
-    options = small_options();
-    options.max_size = 4u << 20;
-    options.collapse = scenario->collapse;
+    world.options = small_options();
+    world.options.max_size = 4u << 20;
+    world.options.collapse = scenario->collapse;
     scenario->prepare();
     open_reader();
     struct resources start = count_resources();
@@ -110,10 +117,10 @@ static bool try_fault(const struct scenario *scenario, uint32_t kinds, long left
     enum mc_status status = scenario->run();
     bool still_full = lasting && kinds == FAULT_BIT(FAULT_ALLOCATE) && status == MC_FULL;
     if (still_full && !scenario->reopens) {
-        check_content(&before);
+        check_content(&world.before);
         CHECK_OK(run_small());
-        check_content(&after);
-        before = after; /* for the next try; the reader has the old one */
+        check_content(&world.after);
+        world.before = world.after; /* for the next try; the reader has the old one */
         close_reader();
         open_reader();
         start = count_resources();
@@ -127,15 +134,15 @@ static bool try_fault(const struct scenario *scenario, uint32_t kinds, long left
     injected[(kinds & FAULT_SYSTEM) != 0] += failed > 0;
     if (status != MC_OK) {
         if (scenario->reopens) {
-            CHECK(writer == NULL);
+            CHECK(world.writer == NULL);
             check_resources(start);
         }
         if (!still_full) {
-            check_content(&before);
+            check_content(&world.before);
         }
         CHECK_OK(scenario->run());
     }
-    check_content(&after);
+    check_content(&world.after);
     close_writer();
     close_reader();
     check_resources(nothing);
@@ -148,16 +155,16 @@ static void test_scenarios(void)
     static const uint32_t masks[] = {FAULT_BIT(FAULT_MEMORY), FAULT_BIT(FAULT_BLOCK),
                                      FAULT_BIT(FAULT_ROOM), FAULT_BIT(FAULT_ALLOCATE),
                                      FAULT_SYSTEM};
-    for (size_t s = 0; s < sizeof scenarios / sizeof scenarios[0]; s++) {
+    for (size_t s = 0; s < fault_scenario_count; s++) {
         long first = cases;
         for (size_t m = 0; m < sizeof masks / sizeof masks[0]; m++) {
-            uint32_t kinds = scenarios[s].kinds & masks[m];
+            uint32_t kinds = fault_scenarios[s].kinds & masks[m];
             for (int lasting = 0; lasting < 2 && kinds != 0; lasting++) {
-                for (long left = 0; try_fault(&scenarios[s], kinds, left, lasting); left++) {
+                for (long left = 0; try_fault(&fault_scenarios[s], kinds, left, lasting); left++) {
                 }
             }
         }
-        printf("  %-26s %4ld cases\n", scenarios[s].name, cases - first);
+        printf("  %-26s %4ld cases\n", fault_scenarios[s].name, cases - first);
     }
 }
 
@@ -167,10 +174,10 @@ static void test_scenarios(void)
 static enum mc_status run_one(int k)
 {
     bool existed;
-    enum mc_status status =
-        k % 3 == 0 ? delete_key_of(writer, 0, k, &existed) : put_version(writer, 0, k, 2);
+    enum mc_status status = k % 3 == 0 ? delete_key_of(world.writer, 0, k, &existed)
+                                       : put_version(world.writer, 0, k, 2);
     if (status == MC_OK) {
-        after.version[0][k] = k % 3 == 0 ? ABSENT : 2;
+        world.after.version[0][k] = k % 3 == 0 ? ABSENT : 2;
     }
     return status;
 }
@@ -180,10 +187,10 @@ static enum mc_status run_one(int k)
 static bool try_going_on(uint32_t kinds, long left, int first, int last, bool again)
 {
     bool done[60] = {false};
-    options = small_options();
-    options.max_size = 4u << 20;
+    world.options = small_options();
+    world.options.max_size = 4u << 20;
     open_filled();
-    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_begin(world.writer, &test_error));
     faults_arm(kinds, left, false, 0);
     for (int k = first; k < last; k++) {
         enum mc_status status = run_one(k);
@@ -196,16 +203,16 @@ static bool try_going_on(uint32_t kinds, long left, int first, int last, bool ag
             CHECK_OK(run_one(k));
         }
     }
-    CHECK_OK(put_range(1, 1, 2, 2));
+    CHECK_OK(put_keys(1, 1, 2, 2));
     CHECK_OK(commit());
-    before = after;
+    world.before = world.after;
     open_reader();
-    check_content(&after);
+    check_content(&world.after);
     for (int round = 3; round < 8; round++) { /* blocks are reused */
-        CHECK_OK(mc_batch_begin(writer, &test_error));
-        CHECK_OK(put_range(1, 0, 30, round));
+        CHECK_OK(mc_batch_begin(world.writer, &test_error));
+        CHECK_OK(put_keys(1, 0, 30, round));
         CHECK_OK(commit());
-        check_content(&after);
+        check_content(&world.after);
     }
     close_reader();
     close_writer();
@@ -247,12 +254,13 @@ static void test_numbers(void)
     for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++) {
         for (int silent = 0; silent < 2; silent++) {
             struct mc_error *err = silent ? NULL : &test_error;
-            options = small_options();
+            world.options = small_options();
             remove_cache(test_path());
             faults_arm(FAULT_BIT(meanings[i].kind), 0, meanings[i].lasting, meanings[i].number);
-            enum mc_status status = meanings[i].kind == FAULT_ALLOCATE
-                                        ? mc_writer_open(test_path(), &options, &writer, err)
-                                        : mc_writer_open_anonymous(&options, &writer, err);
+            enum mc_status status =
+                meanings[i].kind == FAULT_ALLOCATE
+                    ? mc_writer_open(test_path(), &world.options, &world.writer, err)
+                    : mc_writer_open_anonymous(&world.options, &world.writer, err);
             CHECK(faults_disarm() > 0);
             CHECK_EQ(status, meanings[i].status);
             if (status == MC_OK) {
@@ -267,15 +275,15 @@ static void test_numbers(void)
 /* A lock that a child would hold too is not taken. Once only: the handlers stay. */
 static void test_fork_handlers(void)
 {
-    options = small_options();
+    world.options = small_options();
     remove_cache(test_path());
     faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
-    CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_NOMEM);
+    CHECK_EQ(mc_writer_open(test_path(), &world.options, &world.writer, &test_error), MC_NOMEM);
     CHECK_EQ(faults_disarm(), 1);
     faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
-    CHECK_EQ(mc_writer_open_anonymous(&options, &writer, &test_error), MC_NOMEM);
+    CHECK_EQ(mc_writer_open_anonymous(&world.options, &world.writer, &test_error), MC_NOMEM);
     CHECK_EQ(faults_disarm(), 1);
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_writer_open(test_path(), &world.options, &world.writer, &test_error));
     close_writer();
 }
 

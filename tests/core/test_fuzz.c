@@ -5,11 +5,17 @@
  * documents are changed by the fuzzers' own mutator, from the seed that is printed.
  */
 #include <dirent.h>
+#include <string.h>
 
-#include "../fuzz/bson_run.h"
-#include "../fuzz/mutate.h"
+#include "bson_run.h"
 #include "buddy.h"
+#include "commit_check.h"
 #include "harness.h"
+#include "image.h"
+#include "memory_region.h"
+#include "mutate.h"
+#include "writer/batch.h"
+#include "writer/writer.h"
 
 static uint8_t input[IMAGE_MOST];
 
@@ -70,7 +76,7 @@ int main(void)
 {
     static uint8_t changed[IMAGE_MOST];
     test_begin("test_fuzz");
-    mc_buddy_test_unchecked = true;
+    mc_buddy_test_unchecked = commit_check_off = true;
     int images = replay("image", run_image), documents = replay("bson", run_bson);
     printf("test_fuzz: %d images, %d documents\n", images, documents);
     CHECK(images > 0 && documents > 0);

@@ -1,4 +1,7 @@
 /* fuzz_bson.c - libFuzzer on BSON: bson_run.h says what a run is. */
+#include <string.h>
+
+#include "bson.h"
 #include "bson_run.h"
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t len, size_t most);

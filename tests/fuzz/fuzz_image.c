@@ -1,4 +1,5 @@
 /* fuzz_image.c - libFuzzer on cache files: image.h says what a run is, mutate.h what a mutation. */
+#include "image.h"
 #include "mutate.h"
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t len, size_t most);

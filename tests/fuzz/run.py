@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fuzz the core with libFuzzer: hostile cache files and hostile BSON.
+"""tests/fuzz: the core under libFuzzer, fed with hostile cache files and hostile BSON.
 
     tests/fuzz/run.py [--seconds N] [--only image|bson] [--seed N] [--build DIR]
 
@@ -27,6 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SRC = ROOT / "src"
+SUPPORT = (HERE / "support", HERE.parent / "core" / "support")
 TARGETS = {
     "image": (
         *("store.c", "table.c", "table_write.c", "bson.c", "key.c", "check.c", "writer.c"),
@@ -34,6 +35,8 @@ TARGETS = {
     ),
     "bson": ("bson.c", "key.c"),
 }
+# What every program here is linked with; memory_region.c stands in for the core's region.c.
+SHARED = (*sorted(SUPPORT[0].glob("*.c")), SUPPORT[1] / "harness.c")
 LONGEST_BYTES = {"image": 65536, "bson": 4096}
 NEEDS = "apt-get install clang libclang-rt-14-dev llvm"
 
@@ -69,9 +72,9 @@ def instruments(stem: str) -> list[str]:
 def build(out: Path, names: list[str]) -> None:
     """Compiles the core twice, to fuzz and to measure, and links the corpus maker and the targets.
 
-    The core is a library, so that a program may bring its own operating system (memory_region.h).
+    The core is a library, so that a program may bring its own operating system (memory_region.c).
     """
-    flags = ["-O2", "-g", "-fno-strict-aliasing", f"-I{SRC}", f"-I{HERE}"]
+    flags = ["-O2", "-g", "-fno-strict-aliasing", *(f"-I{folder}" for folder in (SRC, *SUPPORT))]
     flags += ["-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-DMC_GROWTH_MAX=2097152u"]
     profile = ["-fprofile-instr-generate", "-fcoverage-mapping"]
     programs = [("make_corpus", ["-fsanitize=address,undefined"])]
@@ -92,7 +95,7 @@ def build(out: Path, names: list[str]) -> None:
         subprocess.run(["ar", "rcs", str(library), *objects], check=True)
         for program, kind in linked:
             command = ["clang", "-std=gnu11", *flags, *kind, str(HERE / f"{program}.c")]
-            command += [str(library), "-pthread", "-o", str(folder / program)]
+            command += [*map(str, SHARED), str(library), "-pthread", "-o", str(folder / program)]
             subprocess.run(command, check=True)
 
 

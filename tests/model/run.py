@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the models of the protocol: the right one must hold, every mutant must fail.
+"""tests/model: models of the protocol. The right one must hold, every mutant must fail.
 
     tests/model/run.py            all configurations and mutants, a few minutes on one core
     tests/model/run.py --quick    smaller bounds, about a minute

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails every allocation of the binding, operation by operation (docs/proof.md).
+"""tests/nomemory: every allocation of the binding fails, operation by operation (docs/proof.md).
 
     tests/nomemory/run.py [--only WORD] [--jobs N]
 

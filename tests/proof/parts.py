@@ -81,7 +81,6 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
         return (*make, f"BUILD={build / name}", *arguments)
 
     fuzz = (sys.executable, "tests/fuzz/run.py", "--build", str(build / "fuzz"))
-    singlestep = ("make", "--no-print-directory", "-C", "tests/singlestep")
     return [
         Part(
             "fuzzers, executions",
@@ -137,7 +136,7 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
         ),
         Part(
             "a loader, instruction by instruction",
-            (*singlestep, f"BUILD={build / 'singlestep'}"),
+            core("singlestep", "singlestep"),
             figures(r"singlestep: (\d+) instructions", "{} instructions"),
         ),
     ]

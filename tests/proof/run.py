@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make proof`: everything that proves the promises, one table: what, cases, violations.
+"""tests/proof: `make proof`, all that proves the promises, in one table of cases and violations.
 
     tests/proof/run.py                 all of it, under 40 minutes on two cores
     tests/proof/run.py --reduced       samples of the same, under 15 minutes

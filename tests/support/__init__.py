@@ -1,1 +1,1 @@
-"""What several test files share; whatever pytest hands out by name is in conftest.py."""
+"""tests/support: what several test files share. What pytest hands out by name is in conftest.py."""

@@ -1,62 +1,18 @@
-/* crash_scenarios.h - what test_crash.c kills and stops, and singlestep.c steps through: a world
- * that repeats itself, and scenarios.
- *
- * A scenario is a state of the file, saved as an image, and one thing that a loader does to it. In
- * children the clock, the process id and random numbers are the same each time, so that two runs of
- * a scenario make the same stores.
- */
-#ifndef MMAPCACHE_TEST_CRASH_SCENARIOS_H
-#define MMAPCACHE_TEST_CRASH_SCENARIOS_H
-
+/* crash_scenarios.c - see crash_scenarios.h. */
 #define _GNU_SOURCE
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include "crash_scenarios.h"
 
-#include "store_support.h"
+#include <fcntl.h>
+#include <sys/stat.h>
 
 /* ---- the world ---- */
 
-/* In children, what the kernel would say differently each time. These stand before libc's. */
-static bool same_world;
+struct oracle before;
+uint64_t generation_before;
+struct mc_writer_options options;
+struct image image;
 
-int clock_gettime(clockid_t clock, struct timespec *time)
-{
-    if (same_world) {
-        *time = (struct timespec){.tv_sec = 1000000000};
-        return 0;
-    }
-    return (int)syscall(SYS_clock_gettime, clock, time);
-}
-
-pid_t getpid(void)
-{
-    return same_world ? 4242 : (pid_t)syscall(SYS_getpid);
-}
-
-ssize_t getrandom(void *to, size_t len, unsigned flags)
-{
-    if (same_world) {
-        memset(to, 0x5A, len);
-        return (ssize_t)len;
-    }
-    return (ssize_t)syscall(SYS_getrandom, to, len, flags);
-}
-
-static struct oracle before; /* what the scenario starts from */
-static uint64_t generation_before;
-static struct mc_writer_options options;
-struct image {
-    uint8_t *bytes;
-    size_t len;  /* of the file; 0: no file at all */
-    size_t used; /* of bytes: the rest of the file is zeros */
-};
-static struct image image; /* the file before the scenario */
-
-static void save_image(struct image *to)
+void save_image(struct image *to)
 {
     struct stat file;
     int fd = open(test_path(), O_RDONLY);
@@ -73,14 +29,13 @@ static void save_image(struct image *to)
     }
 }
 
-static void forget_image(struct image *which)
+void forget_image(struct image *which)
 {
     free(which->bytes);
     *which = (struct image){0};
 }
 
-/* A new file with the saved content. */
-static void restore_image(const struct image *from)
+void restore_image(const struct image *from)
 {
     remove_cache(test_path());
     if (from->len > 0) {
@@ -93,14 +48,14 @@ static void restore_image(const struct image *from)
 
 /* ---- scenarios ---- */
 
-static void commit_all(struct mc_writer *writer)
+void commit_all(struct mc_writer *writer)
 {
     uint64_t generation;
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
 }
 
-static void put_range(struct mc_writer *writer, struct oracle *oracle, int c, int from, int to,
-                      int version)
+void put_range(struct mc_writer *writer, struct oracle *oracle, int c, int from, int to,
+               int version)
 {
     oracle->exists[c] = true;
     for (int k = from; k < to; k++) {
@@ -118,7 +73,7 @@ static void delete_range(struct mc_writer *writer, struct oracle *oracle, int c,
     }
 }
 
-static void do_nothing(struct mc_writer *writer, struct oracle *oracle)
+void do_nothing(struct mc_writer *writer, struct oracle *oracle)
 {
     (void)writer;
     (void)oracle;
@@ -208,7 +163,8 @@ static void do_report(struct mc_writer *writer, struct oracle *oracle)
 
 /* A document whose bytes do not matter, in a collection that nobody compares. */
 #define LARGE 20480u
-static void put_filler(struct mc_writer *writer, int k, uint32_t len)
+
+void put_filler(struct mc_writer *writer, int k, uint32_t len)
 {
     static uint8_t document[LARGE];
     uint32_t pad = len - 13; /* {p: pad bytes} */
@@ -234,6 +190,7 @@ static void do_grow(struct mc_writer *writer, struct oracle *oracle)
  * its own. Found once for each file, by whoever runs the scenario first. */
 #define DEEP_KEYS 146
 #define DEEP_KEYS_BEFORE 142
+
 static const int *deep_keys(const struct mc_writer *writer)
 {
     static int keys[DEEP_KEYS];
@@ -261,24 +218,7 @@ static void do_deepen(struct mc_writer *writer, struct oracle *oracle)
     put_range(writer, oracle, 0, 20, 22, 6);
 }
 
-struct scenario {
-    const char *name;
-    int setup_commits; /* how many generations there are before; 0: no file */
-    int commits;       /* how many the scenario makes */
-    void (*act)(struct mc_writer *writer, struct oracle *oracle);
-    int64_t retention_ns;
-    enum peculiarity {
-        PLAIN,
-        FILLED,   /* the file is full to a few KiB: the commit needs another extent */
-        RESIZED,  /* the loader asks for another max_size: a successor is built */
-        DAMAGED,  /* the last root is damaged, and the loader may recreate */
-        REBOOTED, /* the file names another boot of the machine */
-        DEEP,     /* a page is about to hang below a second node */
-        KILLED,   /* the last loader was killed in the middle of a batch */
-    } peculiarity;
-};
-
-static const struct scenario scenarios[] = {
+const struct scenario crash_scenarios[] = {
     {"creation", 0, 0, do_nothing, 0, PLAIN},
     {"first commit", 0, 1, do_update, 0, PLAIN},
     {"open and close", 3, 0, do_nothing, 0, PLAIN},
@@ -304,9 +244,10 @@ static const struct scenario scenarios[] = {
     {"first open after a reboot", 3, 1, do_update, 0, REBOOTED},
 };
 
-/* One commit of the scenario; versions differ from commit to commit. */
-static void run_commit(const struct scenario *scenario, struct mc_writer *writer,
-                       struct oracle *oracle, int number)
+const size_t crash_scenario_count = sizeof crash_scenarios / sizeof crash_scenarios[0];
+
+void run_commit(const struct scenario *scenario, struct mc_writer *writer, struct oracle *oracle,
+                int number)
 {
     CHECK_OK(mc_batch_begin(writer, &test_error));
     scenario->act(writer, oracle);
@@ -316,9 +257,7 @@ static void run_commit(const struct scenario *scenario, struct mc_writer *writer
     commit_all(writer);
 }
 
-/* What a loader does in the scenario after it has opened the file, closing included. */
-static void run_commits(const struct scenario *scenario, struct mc_writer *writer,
-                        struct oracle *oracle)
+void run_commits(const struct scenario *scenario, struct mc_writer *writer, struct oracle *oracle)
 {
     for (int i = 0; i < scenario->commits; i++) {
         run_commit(scenario, writer, oracle, i);
@@ -326,8 +265,7 @@ static void run_commits(const struct scenario *scenario, struct mc_writer *write
     mc_writer_close(writer);
 }
 
-/* What a loader does in the scenario, from open to close. */
-static void run_scenario(const struct scenario *scenario, struct oracle *oracle)
+void run_scenario(const struct scenario *scenario, struct oracle *oracle)
 {
     struct mc_writer *writer;
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
@@ -379,7 +317,7 @@ static void make_peculiar(enum peculiarity peculiarity)
     }
 }
 
-static void set_up(const struct scenario *scenario)
+void set_up(const struct scenario *scenario)
 {
     struct mc_writer *writer;
     struct mc_view view;
@@ -419,5 +357,3 @@ static void set_up(const struct scenario *scenario)
     }
     options.retention_ns = scenario->retention_ns;
 }
-
-#endif

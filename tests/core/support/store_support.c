@@ -1,51 +1,13 @@
-/* store_support.h - a small world for tests of the store: documents, an oracle, and a comparison of
- * the two.
- *
- * The oracle is a plain array: what version each of a few keys has in each of a few collections,
- * and the loader's state. Documents are made from (key, version), so a document that mixes two
- * versions is seen.
- */
-#ifndef MMAPCACHE_STORE_SUPPORT_H
-#define MMAPCACHE_STORE_SUPPORT_H
+/* store_support.c - see store_support.h. */
+#include "store_support.h"
 
 #include <signal.h>
-#include <stdbool.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "buddy.h"
-#include "check.h"
-#include "harness.h"
-#include "writer/batch.h"
-#include "writer/publish.h"
-#include "writer/writer.h"
+const char *const collection_names[COLLECTIONS] = {"sites", "limits", "flags"};
 
-#define COLLECTIONS 3
-#define KEYS 200
-#define ABSENT (-1)
+struct mc_error test_error;
 
-struct oracle {
-    bool exists[COLLECTIONS];
-    int version[COLLECTIONS][KEYS]; /* ABSENT, or the document's version */
-    int state;                      /* of the loader: ABSENT, or its version */
-};
-
-static const char *const collection_names[COLLECTIONS] = {"sites", "limits", "flags"};
-
-#define CHECK_OK(call)                                                                             \
-    do {                                                                                           \
-        enum mc_status check_status = (call);                                                      \
-        if (check_status != MC_OK) {                                                               \
-            fprintf(stderr, "%s:%d: %s: status %d: %s, SEED=%" PRIu64 "\n", __FILE__, __LINE__,    \
-                    #call, check_status, test_error.text, test_seed);                              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
-static struct mc_error test_error;
-
-/* {_id: key, v: version, pad: bytes that all equal the version}; returns its length. */
-static inline size_t make_document(uint8_t *to, int key, int version)
+size_t make_document(uint8_t *to, int key, int version)
 {
     int64_t id = key;
     uint32_t pad = 20 + (uint32_t)(key * 7 + version * 13) % 200, len;
@@ -70,9 +32,7 @@ static inline size_t make_document(uint8_t *to, int key, int version)
     return at;
 }
 
-#define DOCUMENT_MOST 300
-
-static inline void oracle_clear(struct oracle *oracle)
+void oracle_clear(struct oracle *oracle)
 {
     oracle->state = ABSENT;
     for (int c = 0; c < COLLECTIONS; c++) {
@@ -84,8 +44,8 @@ static inline void oracle_clear(struct oracle *oracle)
 }
 
 /* Whether the loader's state is what the oracle says; settled. */
-static inline enum mc_status state_equals(const struct mc_view *view, const struct oracle *oracle,
-                                          bool *equal)
+static enum mc_status state_equals(const struct mc_view *view, const struct oracle *oracle,
+                                   bool *equal)
 {
     struct mc_hit hit;
     int got = ABSENT;
@@ -99,9 +59,8 @@ static inline enum mc_status state_equals(const struct mc_view *view, const stru
     return status == MC_EXPIRED ? status : MC_OK;
 }
 
-/* Looks for document `k` and copies it, unless it is larger than any. The status is not settled. */
-static inline enum mc_status find_document(const struct mc_view *view, uint64_t root, int k,
-                                           struct mc_hit *hit, uint8_t got[DOCUMENT_MOST])
+enum mc_status find_document(const struct mc_view *view, uint64_t root, int k, struct mc_hit *hit,
+                             uint8_t got[DOCUMENT_MOST])
 {
     struct mc_key key;
     mc_key_from_int64(k, &key);
@@ -113,10 +72,7 @@ static inline enum mc_status find_document(const struct mc_view *view, uint64_t 
     return status;
 }
 
-/* Whether what the view answers is what the oracle says. Every answer is settled: MC_EXPIRED as
- * soon as one is not valid. */
-static inline enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle,
-                                         bool *equal)
+enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle, bool *equal)
 {
     if (state_equals(view, oracle, equal) == MC_EXPIRED) {
         return MC_EXPIRED;
@@ -152,13 +108,13 @@ static inline enum mc_status view_equals(const struct mc_view *view, const struc
     return MC_OK;
 }
 
-static inline void check_clean(const struct mc_view *view)
+void check_clean(const struct mc_view *view)
 {
     struct mc_check_report report;
     CHECK_OK(mc_check(view, &report, &test_error));
 }
 
-static inline enum mc_status put_version(struct mc_writer *writer, int c, int k, int version)
+enum mc_status put_version(struct mc_writer *writer, int c, int k, int version)
 {
     uint8_t document[DOCUMENT_MOST];
     struct mc_key key;
@@ -169,12 +125,12 @@ static inline enum mc_status put_version(struct mc_writer *writer, int c, int k,
                         len, &changed, &test_error);
 }
 
-static inline enum mc_status put_state(struct mc_writer *writer, int version)
+enum mc_status put_state(struct mc_writer *writer, int version)
 {
     return mc_batch_state(writer, (const uint8_t *)&version, sizeof version, &test_error);
 }
 
-static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)
+enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)
 {
     struct mc_key key;
     mc_key_from_int64(k, &key);
@@ -182,7 +138,7 @@ static inline enum mc_status delete_key_of(struct mc_writer *writer, int c, int 
                            &test_error);
 }
 
-static inline void remove_cache(const char *path)
+void remove_cache(const char *path)
 {
     char other[96];
     (void)unlink(path);
@@ -193,25 +149,24 @@ static inline void remove_cache(const char *path)
 }
 
 static char test_path_text[64];
-static pid_t test_owner;
+pid_t test_owner;
 
 /* A test that fails or is ended leaves nothing on tmpfs, which is memory. */
-static inline void test_clean_up(void)
+static void test_clean_up(void)
 {
     if (getpid() == test_owner) {
         remove_cache(test_path_text);
     }
 }
 
-static inline void on_test_end(int number)
+void on_test_end(int number)
 {
     test_clean_up();
     (void)signal(number, SIG_DFL);
     (void)raise(number);
 }
 
-/* A path for this test's cache, on tmpfs; the test's children share it. */
-static inline const char *test_path(void)
+const char *test_path(void)
 {
     if (test_owner == 0) {
         static const int ends[] = {SIGABRT, SIGTERM, SIGINT, SIGHUP, SIGALRM};
@@ -226,9 +181,7 @@ static inline const char *test_path(void)
     return test_path_text;
 }
 
-static inline struct mc_writer_options small_options(void)
+struct mc_writer_options small_options(void)
 {
     return (struct mc_writer_options){.max_size = 8u << 20, .mode = 0600, .ring_slots = 4};
 }
-
-#endif

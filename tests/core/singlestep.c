@@ -18,12 +18,12 @@
  * file are no steps at all; how private memory is zeroed is chosen in the Makefile. The lock file
  * is not copied: it is empty, and its lock dies with its holder.
  */
-#include "../core/crash_judges.h"
-
+#define _GNU_SOURCE
 #include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 
+#include "crash_judges.h"
 #include "watch.h"
 
 #define STATES_MOST 16
@@ -216,11 +216,11 @@ int main(int argc, char **argv)
     (void)signal(SIGABRT, on_end);
     (void)signal(SIGTERM, on_end);
     (void)signal(SIGINT, on_end);
-    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
-        if (argc > 1 && strstr(scenarios[i].name, argv[1]) == NULL) {
+    for (size_t i = 0; i < crash_scenario_count; i++) {
+        if (argc > 1 && strstr(crash_scenarios[i].name, argv[1]) == NULL) {
             continue;
         }
-        struct figures figures = run(&scenarios[i]);
+        struct figures figures = run(&crash_scenarios[i]);
         sum.steps += figures.steps;
         sum.changes += figures.changes;
         sum.bytes += figures.bytes;

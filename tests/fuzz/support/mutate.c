@@ -1,13 +1,12 @@
-/* mutate.h - changes images so that most of them get past the checksums.
- *
- * The mutator changes bytes anywhere, or a word that something refers to, or what the tables look
- * like, and then makes checksums, and now and then counts, tags and the header, right again: most
- * of the code lies behind them.
- */
-#ifndef MMAPCACHE_FUZZ_MUTATE_H
-#define MMAPCACHE_FUZZ_MUTATE_H
+/* mutate.c - see mutate.h. */
+#include "mutate.h"
 
+#include <string.h>
+
+#include "harness.h"
+#include "hash.h"
 #include "image.h"
+#include "store.h"
 #include "table_ref.h"
 
 /* What is made right again. */
@@ -29,11 +28,14 @@ static uint64_t draw(uint64_t bound)
 
 /* The words that something refers to, and those of them that are references to tables. */
 #define PLACES_MOST 4096u
+
 struct places {
     uint32_t at[PLACES_MOST];
     unsigned count;
 };
+
 static struct places words, references;
+
 static uint64_t used_end;   /* nothing that was found ends behind it */
 static uint64_t last_entry; /* where the hindmost is; 0: there is none */
 
@@ -259,6 +261,7 @@ static void change_reference(uint8_t *image)
 }
 
 #define EMPTY_BINARY 13u /* bytes of {v: binary} without any */
+
 /* Makes {v: binary} of the hindmost entry's value, `len` bytes from its place or up to `end`. */
 static void replace_last(uint8_t *image, uint64_t len, uint64_t end)
 {
@@ -313,13 +316,12 @@ static void change_choices(uint8_t *image)
     memcpy(image + offsetof(struct mc_superblock, created_at), &chosen, sizeof chosen);
 }
 
-/* A mutation of the image in data, of which `most` bytes may be used; its new length. */
-static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed)
+size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed)
 {
     static uint8_t *image; /* always zero behind IMAGE_MOST */
     if (image == NULL) {
         image = aligned_alloc(4096, IMAGE_BYTES);
-        DEMAND(image != NULL);
+        CHECK(image != NULL);
         memset(image, 0, IMAGE_BYTES);
     }
     len = len < IMAGE_MOST ? len : IMAGE_MOST;
@@ -359,5 +361,3 @@ static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed
     memcpy(data, image, len);
     return len;
 }
-
-#endif

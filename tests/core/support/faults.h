@@ -57,6 +57,9 @@ void faults_arm(uint32_t kinds, long left, bool lasting, int number);
 /* Everything succeeds again. Returns how many calls failed. */
 long faults_disarm(void);
 
+/* While it is paused, calls of this thread neither fail nor count: for checks between two steps. */
+void faults_pause(bool pause);
+
 /* A bit for each kind that has failed since the plan was armed; how many of a kind have ever. */
 uint32_t faults_kinds(void);
 long faults_failed(enum fault kind);

@@ -1,21 +1,8 @@
-/* watch.h - the files of a stepped process: did the last instruction change one of them, or a name?
- *
- *   the cache's path, its successor's  ---->  files, each watched from its first name to the end
- *   file                               ---->  mapped here, and `last`: how it was before
- *
- * Comparing whole files after each instruction would be nearly all of the time. A process stores to
- * a page of a mapping only when the page is in its page table; a page comes into it by a fault; and
- * wait4 says how many faults there were. So only the pages that /proc/PID/pagemap has shown are
- * compared, and everything is when there was a fault, when a name or a size changed, and every 1024
- * instructions, when a change elsewhere is a failure: something would write by another way.
- */
-#ifndef MMAPCACHE_TEST_WATCH_H
-#define MMAPCACHE_TEST_WATCH_H
-
+/* watch.c - see watch.h. */
 #define _GNU_SOURCE
+#include "watch.h"
+
 #include <fcntl.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,34 +10,7 @@
 
 #include "harness.h"
 
-#define WATCH_NAMES 2
-#define WATCH_FILES 4
-#define WATCH_BYTES (16u << 20) /* of the largest file */
-#define WATCH_PAGE 4096u        /* what is compared and copied at once */
-#define WATCH_PAGES (WATCH_BYTES / WATCH_PAGE)
 #define WATCH_ALL_EACH 1024 /* instructions */
-
-struct watched_file {
-    ino_t inode;
-    int fd; /* keeps the inode from being given to another file */
-    size_t size;
-    const uint8_t *now; /* the file */
-    uint8_t *last;      /* how it was */
-    bool mapped[WATCH_PAGES];
-    struct page_run {
-        size_t from, to;     /* bytes */
-    } runs[WATCH_PAGES / 2]; /* of mapped pages */
-    size_t run_count;
-};
-
-struct watch {
-    pid_t pid;
-    const char *names[WATCH_NAMES];
-    int named[WATCH_NAMES]; /* which file has the name; -1: there is none */
-    struct watched_file files[WATCH_FILES];
-    int file_count;
-    long faults, bytes; /* page faults so far, bytes changed */
-};
 
 static int watch_file(struct watch *watch, const char *name, const struct stat *info)
 {
@@ -136,6 +96,7 @@ static void find_mapped(struct watch *watch)
     while (fgets(line, sizeof line, maps) != NULL) {
         char rights[5];
         uint64_t begin, end, offset, inode;
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion): the kernel wrote it */
         CHECK(sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*s %" SCNu64, &begin, &end,
                      rights, &offset, &inode) == 5);
         for (int i = 0; i < watch->file_count && strcmp(rights, "rw-s") == 0; i++) {
@@ -182,9 +143,7 @@ static bool take_over(struct watch *watch, struct watched_file *file)
     return changed;
 }
 
-/* After the n-th instruction, with the number of page faults as wait4 has it: whether it changed
- * what a kill would leave now. */
-static bool watch_step(struct watch *watch, long n, long faults)
+bool watch_step(struct watch *watch, long n, long faults)
 {
     bool changed = watch_names(watch), all = changed || n % WATCH_ALL_EACH == 0;
     if (faults != watch->faults) {
@@ -201,8 +160,7 @@ static bool watch_step(struct watch *watch, long n, long faults)
     return changed;
 }
 
-/* Begins with what is there: the process has not run yet. */
-static void watch_begin(struct watch *watch, pid_t pid, const char *const names[WATCH_NAMES])
+void watch_begin(struct watch *watch, pid_t pid, const char *const names[WATCH_NAMES])
 {
     watch->pid = pid;
     watch->file_count = 0;
@@ -215,8 +173,7 @@ static void watch_begin(struct watch *watch, pid_t pid, const char *const names[
     }
 }
 
-/* What a kill would leave now, under other names. */
-static void watch_copy(const struct watch *watch, const char *const names[WATCH_NAMES])
+void watch_copy(const struct watch *watch, const char *const names[WATCH_NAMES])
 {
     for (int i = 0; i < WATCH_NAMES; i++) {
         (void)unlink(names[i]);
@@ -233,7 +190,7 @@ static void watch_copy(const struct watch *watch, const char *const names[WATCH_
     }
 }
 
-static void watch_end(struct watch *watch)
+void watch_end(struct watch *watch)
 {
     for (int i = 0; i < watch->file_count; i++) {
         struct watched_file *file = &watch->files[i];
@@ -241,5 +198,3 @@ static void watch_end(struct watch *watch)
         CHECK(munmap(file->last, WATCH_BYTES) == 0 && close(file->fd) == 0);
     }
 }
-
-#endif

@@ -1,29 +1,7 @@
-/* naive_buddy.h - what the buddy allocator must do, written the slow way: one byte per granule.
- *
- * Every answer of src/buddy.h is derived here from the bytes alone, the place of each allocation
- * included, so that the tests compare and do not merely plausibilise.
- *
- *     used:   1 1 1 0 0 0 0 1 | 1 0 0 0 ...       leaves of 64 granules
- *                   ^ a run of 4 starts here
- */
-#ifndef MMAPCACHE_NAIVE_BUDDY_H
-#define MMAPCACHE_NAIVE_BUDDY_H
+/* naive_buddy.c - see naive_buddy.h. */
+#include "naive_buddy.h"
 
-#include <stdbool.h>
-#include <string.h>
-
-#include "buddy.h"
-#include "harness.h"
-
-#define NAIVE_MAX 400000u
-#define NOWHERE UINT64_MAX
-
-struct naive {
-    uint64_t granules;
-    uint8_t used[NAIVE_MAX];
-};
-
-static inline void naive_init(struct naive *n, uint64_t granules)
+void naive_init(struct naive *n, uint64_t granules)
 {
     CHECK(granules <= NAIVE_MAX);
     n->granules = granules;
@@ -31,13 +9,13 @@ static inline void naive_init(struct naive *n, uint64_t granules)
 }
 
 /* The length of the run of free granules that begins with `from`. */
-static inline uint64_t naive_run(const struct naive *n, uint64_t from)
+static uint64_t naive_run(const struct naive *n, uint64_t from)
 {
     const uint8_t *end = from < n->granules ? memchr(n->used + from, 1, n->granules - from) : NULL;
     return end != NULL ? (uint64_t)(end - n->used) - from : n->granules - from;
 }
 
-static inline uint64_t naive_free(const struct naive *n)
+static uint64_t naive_free(const struct naive *n)
 {
     uint64_t count = 0;
     for (uint64_t i = 0; i < n->granules; i++)
@@ -45,15 +23,13 @@ static inline uint64_t naive_free(const struct naive *n)
     return count;
 }
 
-static inline bool naive_is_free(const struct naive *n, uint64_t offset, uint64_t granules)
+bool naive_is_free(const struct naive *n, uint64_t offset, uint64_t granules)
 {
     return offset < n->granules && granules <= n->granules - offset &&
            memchr(n->used + offset, 1, granules) == NULL;
 }
 
-/* The smallest run length of the size class that a run of this length is in: exact below 64, then
- * quarters of octaves. */
-static inline uint64_t naive_class(uint64_t length)
+uint64_t naive_class(uint64_t length)
 {
     uint64_t octave = 64;
     if (length < 64)
@@ -64,7 +40,7 @@ static inline uint64_t naive_class(uint64_t length)
 }
 
 /* The first of the longest runs that start in the leaf; one that leaves the leaf wins a tie. */
-static inline uint64_t naive_longest(const struct naive *n, uint64_t leaf, uint64_t *start)
+static uint64_t naive_longest(const struct naive *n, uint64_t leaf, uint64_t *start)
 {
     uint64_t longest = 0, from = leaf * 64;
     for (uint64_t at = from; at < from + 64 && at < n->granules; at++) {
@@ -80,7 +56,7 @@ static inline uint64_t naive_longest(const struct naive *n, uint64_t leaf, uint6
 
 /* The lowest leaf of the smallest class that is at least `class`; returns that class, or NOWHERE.
  */
-static inline uint64_t naive_leaf(const struct naive *n, uint64_t class, uint64_t *leaf)
+static uint64_t naive_leaf(const struct naive *n, uint64_t class, uint64_t *leaf)
 {
     uint64_t best = NOWHERE, start;
     for (uint64_t i = 0; i * 64 < n->granules; i++) {
@@ -94,7 +70,7 @@ static inline uint64_t naive_leaf(const struct naive *n, uint64_t class, uint64_
 }
 
 /* Where the allocator must place the request, or NOWHERE. */
-static inline uint64_t naive_place(const struct naive *n, uint64_t granules)
+static uint64_t naive_place(const struct naive *n, uint64_t granules)
 {
     uint64_t leaf, start = NOWHERE, class = naive_leaf(n, naive_class(granules), &leaf);
     if (class == NOWHERE)
@@ -112,7 +88,7 @@ static inline uint64_t naive_place(const struct naive *n, uint64_t granules)
 }
 
 /* The longest run of the lowest leaf of the largest class. */
-static inline uint64_t naive_largest(const struct naive *n)
+static uint64_t naive_largest(const struct naive *n)
 {
     uint64_t largest = 0, class = 0, start;
     for (uint64_t leaf = 0; leaf * 64 < n->granules; leaf++) {
@@ -126,7 +102,7 @@ static inline uint64_t naive_largest(const struct naive *n)
 }
 
 /* Aligned free runs of 2^order whose buddy is not wholly free. */
-static inline uint64_t naive_blocks(const struct naive *n, unsigned order)
+static uint64_t naive_blocks(const struct naive *n, unsigned order)
 {
     uint64_t size = UINT64_C(1) << order, count = 0;
     for (uint64_t at = 0; at + size <= n->granules; at += size)
@@ -134,8 +110,7 @@ static inline uint64_t naive_blocks(const struct naive *n, unsigned order)
     return count;
 }
 
-/* Everything that can be asked, asked of both. */
-static inline void naive_compare(const struct naive *n, struct mc_buddy *b)
+void naive_compare(const struct naive *n, struct mc_buddy *b)
 {
     CHECK_EQ(mc_buddy_check(b), MC_OK);
     CHECK_EQ(mc_buddy_granules(b), n->granules);
@@ -148,8 +123,7 @@ static inline void naive_compare(const struct naive *n, struct mc_buddy *b)
             CHECK_EQ(mc_buddy_free_blocks(b, order), 0);
 }
 
-/* One allocation in both; the offset, or NOWHERE when neither has room. */
-static inline uint64_t naive_alloc(struct naive *n, struct mc_buddy *b, uint64_t granules)
+uint64_t naive_alloc(struct naive *n, struct mc_buddy *b, uint64_t granules)
 {
     uint64_t expected = naive_place(n, granules), offset = NOWHERE;
     bool fits = granules <= mc_buddy_largest(b);
@@ -163,7 +137,7 @@ static inline uint64_t naive_alloc(struct naive *n, struct mc_buddy *b, uint64_t
     return offset;
 }
 
-static inline void naive_give(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granules)
+void naive_give(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granules)
 {
     for (uint64_t i = at; i < at + granules; i++)
         CHECK(n->used[i]);
@@ -171,9 +145,7 @@ static inline void naive_give(struct naive *n, struct mc_buddy *b, uint64_t at, 
     mc_buddy_free(b, at, granules);
 }
 
-/* Reserves in both, or refuses in both. */
-static inline void naive_reserve(struct naive *n, struct mc_buddy *b, uint64_t at,
-                                 uint64_t granules)
+void naive_reserve(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granules)
 {
     bool right = granules > 0 && naive_is_free(n, at, granules);
     if (granules > 0)
@@ -182,5 +154,3 @@ static inline void naive_reserve(struct naive *n, struct mc_buddy *b, uint64_t a
     if (right)
         memset(n->used + at, 1, granules);
 }
-
-#endif

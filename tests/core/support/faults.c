@@ -35,6 +35,7 @@ static struct {
     long failed;
     uint32_t failed_kinds;
 } plan;
+static _Thread_local bool paused;
 static long failed_of[FAULTS];
 static atomic_long blocks;
 
@@ -56,6 +57,11 @@ void faults_arm(uint32_t kinds, long left, bool lasting, int number)
     plan.number = number;
     plan.failed = 0;
     plan.failed_kinds = 0;
+}
+
+void faults_pause(bool pause)
+{
+    paused = pause;
 }
 
 long faults_disarm(void)
@@ -82,6 +88,9 @@ long faults_blocks(void)
 /* Whether this call is one that fails; then errno is set. */
 static bool fails(enum fault kind)
 {
+    if (paused) {
+        return false;
+    }
     if (faults_before != NULL) {
         faults_before(kind);
     }

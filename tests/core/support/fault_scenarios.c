@@ -1,30 +1,15 @@
-/* fault_scenarios.h - states of a cache and what is done to them, for test_faults.c. */
-#ifndef MMAPCACHE_TEST_FAULT_SCENARIOS_H
-#define MMAPCACHE_TEST_FAULT_SCENARIOS_H
-
+/* fault_scenarios.c - see fault_scenarios.h. */
 #define _GNU_SOURCE
+#include "fault_scenarios.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 
-#include "faults.h"
-#include "store_support.h"
-
-static struct mc_writer *writer; /* NULL: none is open */
-static struct mc_map *reader;    /* opened before the fault; NULL: there was nothing to read */
-static struct mc_view reader_view;
-static struct oracle before, after;
-static struct mc_writer_options options;
-static long injected[2]; /* faults: allocations and blocks, system calls */
-static long cases;
+struct fault_world world;
 
 /* ---- what must not be left behind ---- */
 
-struct resources {
-    long blocks, descriptors, mappings;
-};
-
-static struct resources count_resources(void)
+struct resources count_resources(void)
 {
     struct resources now = {.blocks = faults_blocks()};
     char line[512];
@@ -41,7 +26,7 @@ static struct resources count_resources(void)
     return now;
 }
 
-static void check_resources(struct resources expected)
+void check_resources(struct resources expected)
 {
     struct resources now = count_resources();
     CHECK_EQ(now.blocks, expected.blocks);
@@ -51,41 +36,40 @@ static void check_resources(struct resources expected)
 
 /* ---- the world ---- */
 
-static void close_writer(void)
+void close_writer(void)
 {
-    if (writer != NULL) {
-        mc_writer_close(writer);
-        writer = NULL;
+    if (world.writer != NULL) {
+        mc_writer_close(world.writer);
+        world.writer = NULL;
     }
 }
 
-static void must(enum mc_status status)
+void must(enum mc_status status)
 {
     CHECK_OK(status);
 }
 
-static enum mc_status commit(void)
+enum mc_status commit(void)
 {
     uint64_t generation;
-    return mc_batch_commit(writer, &generation, &test_error);
+    return mc_batch_commit(world.writer, &generation, &test_error);
 }
 
-/* Some documents in two of the collections, committed; the writer stays open. */
-static void open_filled(void)
+void open_filled(void)
 {
     remove_cache(test_path());
-    oracle_clear(&before);
-    must(mc_writer_open(test_path(), &options, &writer, &test_error));
-    must(mc_batch_begin(writer, &test_error));
+    oracle_clear(&world.before);
+    must(mc_writer_open(test_path(), &world.options, &world.writer, &test_error));
+    must(mc_batch_begin(world.writer, &test_error));
     for (int c = 0; c < 2; c++) { /* the first has nodes, the second only a page */
-        before.exists[c] = true;
+        world.before.exists[c] = true;
         for (int k = 0; k < (c == 0 ? 60 : 8); k++) {
-            must(put_version(writer, c, k, 1));
-            before.version[c][k] = 1;
+            must(put_version(world.writer, c, k, 1));
+            world.before.version[c][k] = 1;
         }
     }
     must(commit());
-    after = before;
+    world.after = world.before;
 }
 
 static void file_filled(void)
@@ -97,11 +81,11 @@ static void file_filled(void)
 static void file_none(void)
 {
     remove_cache(test_path());
-    oracle_clear(&before);
-    after = before;
+    oracle_clear(&world.before);
+    world.after = world.before;
 }
 
-static void patch_file(uint64_t offset)
+void patch_file(uint64_t offset)
 {
     uint8_t byte;
     int fd = open(test_path(), O_RDWR);
@@ -120,14 +104,14 @@ static void file_damaged(void)
 {
     file_filled();
     patch_file(offsetof(struct mc_superblock, created_at));
-    oracle_clear(&after); /* it is recreated, empty */
-    options.recreate = true;
+    oracle_clear(&world.after); /* it is recreated, empty */
+    world.options.recreate = true;
 }
 
 static void file_to_resize(void)
 {
     file_filled();
-    options.max_size *= 2;
+    world.options.max_size *= 2;
 }
 
 /* A killed loader has left half a successor. */
@@ -143,47 +127,47 @@ static void file_to_resize_again(void)
 static void open_checkpointed(void)
 {
     open_filled();
-    must(mc_writer_checkpoint(writer, &test_error));
+    must(mc_writer_checkpoint(world.writer, &test_error));
 }
 
 static void open_anonymous(void)
 {
     uint64_t generation;
     file_none();
-    must(mc_writer_open_anonymous(&options, &writer, &test_error));
-    must(mc_batch_begin(writer, &test_error));
-    must(put_version(writer, 0, 1, 1));
-    must(mc_batch_commit(writer, &generation, &test_error));
-    before.exists[0] = true;
-    before.version[0][1] = 1;
-    after = before;
+    must(mc_writer_open_anonymous(&world.options, &world.writer, &test_error));
+    must(mc_batch_begin(world.writer, &test_error));
+    must(put_version(world.writer, 0, 1, 1));
+    must(mc_batch_commit(world.writer, &generation, &test_error));
+    world.before.exists[0] = true;
+    world.before.version[0][1] = 1;
+    world.after = world.before;
 }
 
 /* ---- what is done ---- */
 
 static enum mc_status run_open(void)
 {
-    return mc_writer_open(test_path(), &options, &writer, &test_error);
+    return mc_writer_open(test_path(), &world.options, &world.writer, &test_error);
 }
 
 static enum mc_status run_open_anonymous(void)
 {
-    return mc_writer_open_anonymous(&options, &writer, &test_error);
+    return mc_writer_open_anonymous(&world.options, &world.writer, &test_error);
 }
 
 static enum mc_status run_checkpoint(void)
 {
-    return mc_writer_checkpoint(writer, &test_error);
+    return mc_writer_checkpoint(world.writer, &test_error);
 }
 
-static enum mc_status put_range(int c, int from, int to, int version)
+enum mc_status put_keys(int c, int from, int to, int version)
 {
     enum mc_status status = MC_OK;
     for (int k = from; k < to && status == MC_OK; k++) {
-        status = put_version(writer, c, k, version);
-        after.version[c][k] = version;
+        status = put_version(world.writer, c, k, version);
+        world.after.version[c][k] = version;
     }
-    after.exists[c] = true;
+    world.after.exists[c] = true;
     return status;
 }
 
@@ -194,7 +178,7 @@ static enum mc_status end_batch(enum mc_status status)
         status = commit();
     }
     if (status != MC_OK) {
-        mc_batch_abort(writer);
+        mc_batch_abort(world.writer);
     }
     return status;
 }
@@ -203,39 +187,39 @@ static enum mc_status end_batch(enum mc_status status)
 static enum mc_status run_batch(void)
 {
     bool existed;
-    after = before;
-    enum mc_status status = mc_batch_begin(writer, &test_error);
+    world.after = world.before;
+    enum mc_status status = mc_batch_begin(world.writer, &test_error);
     if (status == MC_OK) {
-        status = put_range(0, 40, 90, 2);
+        status = put_keys(0, 40, 90, 2);
     }
     for (int k = 0; k < 20 && status == MC_OK; k++) {
-        status = delete_key_of(writer, 0, k, &existed);
-        after.version[0][k] = ABSENT;
+        status = delete_key_of(world.writer, 0, k, &existed);
+        world.after.version[0][k] = ABSENT;
     }
     if (status == MC_OK) {
-        status = put_state(writer, 2);
-        after.state = 2;
+        status = put_state(world.writer, 2);
+        world.after.state = 2;
     }
     if (status == MC_OK) {
-        status = put_range(2, 0, 3, 2);
+        status = put_keys(2, 0, 3, 2);
     }
     if (status == MC_OK) {
-        status = mc_replace_begin(writer, "sites", 5, &test_error);
+        status = mc_replace_begin(world.writer, "sites", 5, &test_error);
     }
     for (int k = 0; k < KEYS; k++) {
-        after.version[0][k] = ABSENT;
+        world.after.version[0][k] = ABSENT;
     }
     if (status == MC_OK) {
-        status = put_range(0, 30, 50, 3);
+        status = put_keys(0, 30, 50, 3);
     }
     if (status == MC_OK) {
-        status = mc_replace_end(writer, &test_error);
+        status = mc_replace_end(world.writer, &test_error);
     }
     if (status == MC_OK) {
-        status = mc_batch_drop(writer, "limits", 6, &existed, &test_error);
-        after.exists[1] = false;
+        status = mc_batch_drop(world.writer, "limits", 6, &existed, &test_error);
+        world.after.exists[1] = false;
         for (int k = 0; k < KEYS; k++) {
-            after.version[1][k] = ABSENT;
+            world.after.version[1][k] = ABSENT;
         }
     }
     return end_batch(status);
@@ -244,18 +228,18 @@ static enum mc_status run_batch(void)
 /* A replace that is cancelled, and a smaller one. */
 static enum mc_status run_cancelled(void)
 {
-    after = before;
-    enum mc_status status = mc_batch_begin(writer, &test_error);
+    world.after = world.before;
+    enum mc_status status = mc_batch_begin(world.writer, &test_error);
     if (status == MC_OK) {
-        status = mc_replace_begin(writer, "flags", 5, &test_error);
+        status = mc_replace_begin(world.writer, "flags", 5, &test_error);
     }
     if (status == MC_OK) {
-        status = put_range(2, 0, 60, 4);
-        mc_replace_cancel(writer);
-        after = before;
+        status = put_keys(2, 0, 60, 4);
+        mc_replace_cancel(world.writer);
+        world.after = world.before;
     }
     if (status == MC_OK) {
-        status = put_range(0, 0, 2, 4);
+        status = put_keys(0, 0, 2, 4);
     }
     return end_batch(status);
 }
@@ -275,7 +259,7 @@ static enum mc_status put_big(int version)
         struct mc_key key;
         bool changed;
         mc_key_from_int64(k, &key);
-        status = mc_batch_put(writer, "big", 3, &key, big, len, &changed, &test_error);
+        status = mc_batch_put(world.writer, "big", 3, &key, big, len, &changed, &test_error);
     }
     return status;
 }
@@ -283,10 +267,10 @@ static enum mc_status put_big(int version)
 /* More than the file has room for, so that it grows. The big ones are not the oracle's. */
 static enum mc_status run_growth(void)
 {
-    after = before;
-    enum mc_status status = mc_batch_begin(writer, &test_error);
+    world.after = world.before;
+    enum mc_status status = mc_batch_begin(world.writer, &test_error);
     if (status == MC_OK) {
-        status = put_range(1, 0, 5, 5);
+        status = put_keys(1, 0, 5, 5);
     }
     if (status == MC_OK) {
         status = put_big(5);
@@ -294,12 +278,12 @@ static enum mc_status run_growth(void)
     return end_batch(status);
 }
 
-static enum mc_status run_small(void)
+enum mc_status run_small(void)
 {
-    after = before;
-    enum mc_status status = mc_batch_begin(writer, &test_error);
+    world.after = world.before;
+    enum mc_status status = mc_batch_begin(world.writer, &test_error);
     if (status == MC_OK) {
-        status = put_range(1, 7, 8, 6);
+        status = put_keys(1, 7, 8, 6);
     }
     return end_batch(status);
 }
@@ -310,8 +294,9 @@ static enum mc_status run_reader(void)
     struct mc_map *map;
     struct mc_view view;
     struct mc_check_report report;
-    enum mc_status status = writer != NULL ? mc_map_open_fd(mc_writer_fd(writer), &map, &test_error)
-                                           : mc_map_open(test_path(), &map, &test_error);
+    enum mc_status status = world.writer != NULL
+                                ? mc_map_open_fd(mc_writer_fd(world.writer), &map, &test_error)
+                                : mc_map_open(test_path(), &map, &test_error);
     if (status != MC_OK) {
         return status;
     }
@@ -329,20 +314,12 @@ static enum mc_status run_reader(void)
 
 /* ---- scenarios ---- */
 
-struct scenario {
-    const char *name;
-    void (*prepare)(void);
-    enum mc_status (*run)(void);
-    uint32_t kinds; /* what fails */
-    bool reopens;   /* `run` opens the writer */
-    bool collapse;
-};
-
 #define SYSTEM FAULT_SYSTEM
+
 #define ALL                                                                                        \
     (FAULT_SYSTEM | FAULT_BIT(FAULT_MEMORY) | FAULT_BIT(FAULT_BLOCK) | FAULT_BIT(FAULT_ROOM))
 
-static const struct scenario scenarios[] = {
+const struct fault_scenario fault_scenarios[] = {
     {"creation", file_none, run_open, ALL, true, true},
     {"open", file_filled, run_open, ALL, true, true},
     {"open after a reboot", file_of_another_boot, run_open, ALL, true, false},
@@ -360,4 +337,4 @@ static const struct scenario scenarios[] = {
     {"reader, anonymous", open_anonymous, run_reader, ALL, false, false},
 };
 
-#endif
+const size_t fault_scenario_count = sizeof fault_scenarios / sizeof fault_scenarios[0];

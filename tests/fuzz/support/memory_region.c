@@ -1,42 +1,17 @@
-/* memory_region.h - region.h without an operating system: files are stretches of this process's
- * memory.
- *
- * What a hostile file does to the core depends on its bytes alone, and making, mapping and freeing
- * a real one costs ten times what all of the reading does. So the fuzzers have the core's system in
- * here, and everything above it is the core as it is. A program that includes this file links none
- * of region.c, lock.c, os.c and guard.c.
- *
- * Nothing past a file's end can be accessed: where a real reader would get the guard's zeros, this
- * one dies. Time, random bytes and the boot are always the same, so that an input is all that a run
- * depends on.
- */
-#ifndef MMAPCACHE_FUZZ_MEMORY_REGION_H
-#define MMAPCACHE_FUZZ_MEMORY_REGION_H
+/* memory_region.c - see memory_region.h. */
+#include "memory_region.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
-#include "demand.h"
-#include "format.h"
-#include "region.h"
+#include "harness.h"
 
-#define MEMORY_FILES 2u             /* a cache and its successor */
-#define MEMORY_MOST (4 * MC_EXTENT) /* bytes of a file: the file system is full then */
-#define MEMORY_SPACE (4ull << 30)   /* bytes of address space around each */
-
-struct mc_lock {
-    bool held;
-};
-
-struct memory_file {
-    char name[32]; /* empty: removed */
-    uint8_t *base;
-    uint64_t size, identity;
-    uint64_t reach; /* bytes that can be accessed: less than its size when less is mapped */
-    struct mc_lock lock;
-};
+#define MEMORY_FILES 2u           /* a cache and its successor */
+#define MEMORY_SPACE (4ull << 30) /* bytes of address space around each */
 static struct memory_file memory_files[MEMORY_FILES];
+
 static uint64_t memory_ticks, memory_identities;
+
 static struct mc_lock memory_lock; /* at the lock file */
 
 /* Makes the file's first `reach` bytes accessible, and no others. */
@@ -45,24 +20,22 @@ static void memory_reach(struct memory_file *file, uint64_t reach)
     uint64_t low = reach < file->reach ? reach : file->reach;
     uint64_t high = reach < file->reach ? file->reach : reach;
     int protection = reach < file->reach ? PROT_NONE : PROT_READ | PROT_WRITE;
-    DEMAND(low == high || mprotect(file->base + low, high - low, protection) == 0);
+    CHECK(low == high || mprotect(file->base + low, high - low, protection) == 0);
     file->reach = reach;
 }
 
-/* A file of `size` bytes, all of them zero but for the first `dirty`, which stay as they were. */
-static struct memory_file *memory_make(unsigned index, const char *name, uint64_t size,
-                                       uint64_t dirty)
+struct memory_file *memory_make(unsigned index, const char *name, uint64_t size, uint64_t dirty)
 {
     struct memory_file *file = &memory_files[index];
     if (file->base == NULL) {
         uint8_t *space =
             mmap(NULL, MEMORY_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        DEMAND(space != MAP_FAILED);
+        CHECK(space != MAP_FAILED);
         file->base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
         (void)madvise(file->base, MEMORY_MOST, MADV_NOHUGEPAGE); /* little of it is written to */
     }
     if (file->reach > dirty) { /* only pages that were written to are there to be dropped */
-        DEMAND(madvise(file->base + dirty, file->reach - dirty, MADV_DONTNEED) == 0);
+        CHECK(madvise(file->base + dirty, file->reach - dirty, MADV_DONTNEED) == 0);
     }
     memory_reach(file, size);
     (void)snprintf(file->name, sizeof file->name, "%s", name);
@@ -71,17 +44,16 @@ static struct memory_file *memory_make(unsigned index, const char *name, uint64_
     return file;
 }
 
-/* Removes every file, and begins time anew. */
-static void memory_reset(void)
+void memory_reset(void)
 {
     for (unsigned i = 0; i < MEMORY_FILES; i++) {
         memory_files[i].name[0] = '\0';
     }
     memory_ticks = memory_identities = 0;
-    DEMAND(!memory_lock.held);
+    CHECK(!memory_lock.held);
 }
 
-static struct memory_file *memory_find(const char *name)
+struct memory_file *memory_find(const char *name)
 {
     for (unsigned i = 0; i < MEMORY_FILES; i++) {
         if (strcmp(memory_files[i].name, name) == 0) {
@@ -189,7 +161,7 @@ enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64
     if (size > MEMORY_MOST) {
         return mc_fail(err, MC_FULL, "the file system has no room");
     }
-    DEMAND(size >= file->size && size <= region->map_size);
+    CHECK(size >= file->size && size <= region->map_size);
     memory_reach(file, size);
     region->file_size = file->size = size;
     return MC_OK;
@@ -229,7 +201,7 @@ enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err
 enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_error *err)
 {
     (void)err;
-    DEMAND(len <= memory_files[region->fd].size);
+    CHECK(len <= memory_files[region->fd].size);
     return MC_OK;
 }
 
@@ -353,5 +325,3 @@ enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
     memset(id, 0xB0, 16);
     return MC_OK;
 }
-
-#endif

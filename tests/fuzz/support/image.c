@@ -1,39 +1,18 @@
-/* image.h - one run of the image fuzzer: everything that a reader and a loader do, over one file of
- * any bytes.
- *
- * An image is the beginning of a cache file; zeros follow up to 2 MiB. Any answer is right, but for
- * these: a crash, a loop that does not end, an access past the end of the file, a file that `check`
- * calls clean and a loader cannot use or leaves unclean, and a snapshot that is called valid and
- * reads differently after the commits of a loader that had opened the file.
- */
-#ifndef MMAPCACHE_FUZZ_IMAGE_H
-#define MMAPCACHE_FUZZ_IMAGE_H
+/* image.c - see image.h. */
+#include "image.h"
 
-#include "memory_region.h"
+#include <string.h>
 
 #include "bson.h"
 #include "check.h"
+#include "harness.h"
+#include "memory_region.h"
 #include "writer/batch.h"
 #include "writer/publish.h"
 #include "writer/writer.h"
 
-#define IMAGE_BYTES MC_MAP_MIN
-#define IMAGE_MOST (64u << 10)      /* bytes of an input */
 #define IMAGE_STAYS (96u << 10)     /* bytes: zeroed for each run, where the rest is given back */
-#define IMAGE_PATH "image"          /* names a file of memory_region.h */
 #define IMAGE_RETENTION 1000000000L /* nanoseconds */
-
-/* How the loader goes about it, chosen by the image: its time of creation means nothing else. */
-enum {
-    CHOOSE_RETENTION = 1,  /* superseded blocks wait, so that old views stay valid */
-    CHOOSE_RESIZE = 2,     /* another maximum size: a successor is made */
-    CHOOSE_RECREATE = 4,   /* what cannot be opened is replaced */
-    CHOOSE_CHECKPOINT = 8, /* before the commits */
-    CHOOSE_ABORT = 16,     /* the first batch is given up */
-    CHOOSE_SHORT = 32,     /* half of the file is missing */
-    CHOOSE_LONG = 64,      /* a killed loader had begun to make it grow */
-    CHOOSE_LARGE = 0x3F00, /* all of these: documents that make the file grow, which takes long */
-};
 
 static uint16_t choices;
 
@@ -60,8 +39,7 @@ static void image_write(const uint8_t *data, size_t len)
     }
 }
 
-/* The file as it is now, without the zeros after it. */
-static size_t image_take(uint8_t to[IMAGE_MOST])
+size_t image_take(uint8_t to[IMAGE_MOST])
 {
     size_t len = IMAGE_MOST;
     memcpy(to, memory_find(IMAGE_PATH)->base, len);
@@ -74,12 +52,14 @@ static size_t image_take(uint8_t to[IMAGE_MOST])
 /* ---- a reader ---- */
 
 #define FOUND_MOST 8u
+
 /* Keys that are in the image, for the loader. */
 static struct found {
     uint8_t name[MC_KEY_MAX], bytes[MC_KEY_MAX];
     size_t name_len;
     struct mc_key key;
 } found[FOUND_MOST];
+
 static unsigned found_count;
 
 static void remember_key(const struct mc_hit *name, const struct mc_hit *hit)
@@ -102,8 +82,8 @@ static void walk_document(const uint8_t *data, size_t len, int depth)
         return;
     }
     while (mc_bson_next(&cursor, &element) == MC_OK) {
-        DEMAND(element.name >= data && element.value >= data &&
-               element.value + element.value_len <= data + len);
+        CHECK(element.name >= data && element.value >= data &&
+              element.value + element.value_len <= data + len);
         (void)mc_bson_find(data, len, (const char *)element.name, element.name_len, &same);
         if ((element.type == MC_BSON_DOCUMENT || element.type == MC_BSON_ARRAY) && depth < 4) {
             walk_document(element.value, element.value_len, depth + 1);
@@ -129,7 +109,7 @@ static void read_hit(const struct mc_view *view, uint64_t root, const struct mc_
         return;
     }
     uint8_t *value = malloc(hit->value_len + 1u);
-    DEMAND(value != NULL);
+    CHECK(value != NULL);
     mc_copy(value, hit->value, hit->value_len);
     (void)mc_bson_validate(value, hit->value_len, NULL);
     walk_document(value, hit->value_len, 0);
@@ -145,7 +125,7 @@ static void read_table(const struct mc_view *view, const struct mc_hit *name, ui
     uint64_t entries = 0;
     mc_walk_begin(&walk, &view->space, root);
     while (mc_walk_entry(&walk, &hit) == MC_OK) {
-        DEMAND(++entries <= MEMORY_MOST / MC_GRANULE); /* blocks are disjoint */
+        CHECK(++entries <= MEMORY_MOST / MC_GRANULE); /* blocks are disjoint */
         if (entries < 24 || entries % 64 == 0) {
             read_hit(view, root, &hit);
         }
@@ -192,10 +172,10 @@ static bool read_image(void)
         return false;
     }
     mc_map_report(map, &loader);
-    DEMAND(memchr(loader.state, 0, sizeof loader.state) != NULL &&
-           memchr(loader.source, 0, sizeof loader.source) != NULL &&
-           memchr(loader.error, 0, sizeof loader.error) != NULL);
-    DEMAND(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
+    CHECK(memchr(loader.state, 0, sizeof loader.state) != NULL &&
+          memchr(loader.source, 0, sizeof loader.source) != NULL &&
+          memchr(loader.error, 0, sizeof loader.error) != NULL);
+    CHECK(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
         clean = read_view(&view);
     }
@@ -205,7 +185,7 @@ static bool read_image(void)
 
 /* ---- a loader ---- */
 
-static size_t small_document(uint8_t to[64], int64_t id)
+size_t small_document(uint8_t to[64], int64_t id)
 {
     static const uint8_t start[] = "\x17\0\0\0\x12_id"; /* {_id: int64} */
     memset(to, 0, 64);
@@ -216,6 +196,7 @@ static size_t small_document(uint8_t to[64], int64_t id)
 }
 
 #define LARGE (1u << 20)
+
 /* {_id: 1, v: binary} of LARGE bytes. */
 static const uint8_t *large_document(void)
 {
@@ -360,17 +341,17 @@ static void load_image(bool clean)
     bool seen = mc_map_open(IMAGE_PATH, &map, &error) == MC_OK &&
                 mc_view_open(map, &snapshot, &error) == MC_OK;
     enum mc_status status = mc_writer_open(IMAGE_PATH, &options, &writer, &error);
-    DEMAND(!clean || status == MC_OK || is_refusal(status));
+    CHECK(!clean || status == MC_OK || is_refusal(status));
     if (status == MC_OK) {
         bool kept = seen && mc_map_is_at(map, IMAGE_PATH);
         uint64_t before = kept ? digest_view(&snapshot) : 0;
         mc_writer_report(writer, "idle", "none", "an image", 1);
         if (choices & CHOOSE_CHECKPOINT) {
-            DEMAND(mc_writer_checkpoint(writer, &error) == MC_OK);
+            CHECK(mc_writer_checkpoint(writer, &error) == MC_OK);
         }
         status = use_batches(writer, &error);
-        DEMAND(!clean || status == MC_OK || is_refusal(status));
-        DEMAND(!kept || !mc_view_valid(&snapshot) || digest_view(&snapshot) == before);
+        CHECK(!clean || status == MC_OK || is_refusal(status));
+        CHECK(!kept || !mc_view_valid(&snapshot) || digest_view(&snapshot) == before);
         if (seen) {
             (void)mc_map_wait(map, snapshot.root.generation, 1);
             (void)mc_view_open(map, &again, &error);
@@ -380,16 +361,14 @@ static void load_image(bool clean)
     mc_map_release(map);
 }
 
-static int run_image(const uint8_t *data, size_t len)
+int run_image(const uint8_t *data, size_t len)
 {
     if (len <= IMAGE_MOST) {
         image_write(data, len);
         found_count = 0;
         bool clean = read_image();
         load_image(clean);
-        DEMAND(!clean || read_image());
+        CHECK(!clean || read_image());
     }
     return 0;
 }
-
-#endif

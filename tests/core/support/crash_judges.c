@@ -1,10 +1,5 @@
-/* crash_judges.h - what must hold of a file that a killed loader left, for the scenarios of
- * crash_scenarios.h: as readers see it, and the next loader.
- */
-#ifndef MMAPCACHE_TEST_CRASH_JUDGES_H
-#define MMAPCACHE_TEST_CRASH_JUDGES_H
-
-#include "crash_scenarios.h"
+/* crash_judges.c - see crash_judges.h. */
+#include "crash_judges.h"
 
 /* Whether the view shows one of the states that the scenario goes through: 0 the first, -1 none. */
 static int which_state(const struct mc_view *view, const struct oracle *states, int count)
@@ -28,8 +23,7 @@ static uint64_t count_nodes(const struct mc_writer *writer)
     return report.nodes;
 }
 
-/* The states after each commit of the scenario. */
-static int list_states(const struct scenario *scenario, struct oracle *states)
+int list_states(const struct scenario *scenario, struct oracle *states)
 {
     struct mc_writer *writer;
     struct mc_view view;
@@ -65,9 +59,8 @@ static void judge_status(const struct scenario *scenario, struct mc_map *map)
     CHECK(confirmed != 0 || (status.state[0] == '\0' && !same_file));
 }
 
-/* A reader that has the file mapped looks at the current generation: returns it, 0 for none. */
-static uint64_t judge_reader(const struct scenario *scenario, const struct oracle *states,
-                             int count, struct mc_map *map)
+uint64_t judge_reader(const struct scenario *scenario, const struct oracle *states, int count,
+                      struct mc_map *map)
 {
     struct mc_view view;
     bool may_wait = image.len == 0 || scenario->peculiarity == DAMAGED;
@@ -84,9 +77,8 @@ static uint64_t judge_reader(const struct scenario *scenario, const struct oracl
     return 0;
 }
 
-/* A reader that comes after the kill: returns the generation that it sees, 0 for none. */
-static uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *states,
-                                 int count, const char *path)
+uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *states, int count,
+                          const char *path)
 {
     struct mc_map *map;
     enum mc_status status = mc_map_open(path, &map, &test_error);
@@ -100,8 +92,7 @@ static uint64_t judge_new_reader(const struct scenario *scenario, const struct o
     return generation;
 }
 
-/* The next loader: opens, finds nothing lost or leaked, and commits. Returns what it found. */
-static int judge_next_loader(const struct oracle *states, int count, const char *path)
+int judge_next_loader(const struct oracle *states, int count, const char *path)
 {
     struct mc_writer *writer;
     struct mc_view view;
@@ -134,12 +125,9 @@ static int judge_next_loader(const struct oracle *states, int count, const char 
     return state;
 }
 
-/* A view that was open before the kill. */
-static void judge_old_view(const struct mc_view *view)
+void judge_old_view(const struct mc_view *view)
 {
     bool equal;
     enum mc_status status = view_equals(view, &before, &equal);
     CHECK(status == MC_EXPIRED || (status == MC_OK && equal));
 }
-
-#endif
