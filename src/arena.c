@@ -266,8 +266,8 @@ static bool give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
     return false;
 }
 
-/* Asks for the lines of a block that will be written soon. */
-static void ask_for(const struct mc_arena *arena, uint64_t offset, uint64_t granules)
+/* Prefetches the lines of a block that will be written soon. */
+static void block_prefetch(const struct mc_arena *arena, uint64_t offset, uint64_t granules)
 {
     uint64_t end = offset + granules;
     for (uint64_t line = offset / LINE_GRANULES; line * LINE_GRANULES < end; line++) {
@@ -377,8 +377,8 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
     return hand_out(arena, found, granules, offset);
 }
 
-/* Cuts granules from the stretch that is set aside, or from a new one: UINT64_MAX when there is
- * none. */
+/* Cuts granules from the stretch that is set aside, or from a new one:
+ * UINT64_MAX when there is none. */
 static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t align)
 {
     uint64_t pad = (align - arena->small_at % align) % align;
@@ -577,7 +577,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
             uint64_t extent = arena->queue.items[arena->queue.head + i];
             uint64_t offset = extent >> EXTENT_SHIFT, granules = extent & EXTENT_MASK;
             if (give(arena, offset, granules) && few) {
-                ask_for(arena, offset, granules);
+                block_prefetch(arena, offset, granules);
             }
             freed += granules * MC_GRANULE;
             group[3] -= granules * MC_GRANULE;

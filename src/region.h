@@ -1,6 +1,5 @@
 /* region.h - the operating system: files, mappings, locks, futexes, clocks. Nothing else includes
- * its headers, nothing here knows what the bytes mean.
- */
+ * its headers, nothing here knows what the bytes mean. */
 #ifndef MMAPCACHE_REGION_H
 #define MMAPCACHE_REGION_H
 
@@ -51,8 +50,8 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
 
 /* Makes the mapped file `size` bytes long, a multiple of MC_EXTENT, with every block really there:
  * MC_FULL when the file system has no room. *huge is told to try huge pages and becomes false where
- * the kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes.
- */
+ * the kernel or the file system cannot (Linux >= 6.1 and tmpfs can);
+ * *collapsed counts their bytes. */
 enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err);
 
@@ -92,8 +91,8 @@ void mc_file_remove(const char *path);
  * on the file itself holds where somebody removed the other's, and tells readers who is alive. */
 struct mc_lock;
 
-/* Takes the lock at `path`, creating the file if needed; never waits. MC_LOCKED, MC_OS, MC_NOMEM.
- */
+/* Takes the lock at `path`, creating the file if needed; never waits.
+ * MC_LOCKED, MC_OS, MC_NOMEM. */
 enum mc_status mc_lock_take(const char *path, uint32_t mode, struct mc_lock **out,
                             struct mc_error *err);
 

@@ -167,8 +167,8 @@ int mc_collection_name(struct mc_module *state, PyObject *object, const char **n
     return 0;
 }
 
-/* True for objects that say they are BSON already, as RawBSONDocument does; -1 with an exception.
- */
+/* True for objects that say they are BSON already, as RawBSONDocument does;
+ * -1 with an exception. */
 static int is_raw(struct mc_module *state, PyObject *object)
 {
     long marker;
@@ -193,14 +193,14 @@ static PyObject *encode_options(struct mc_module *state)
 {
     if (state->encode_options == NULL) {
         PyObject *module = PyImport_ImportModule("bson.codec_options");
-        PyObject *class = module == NULL ? NULL : PyObject_GetAttrString(module, "CodecOptions");
+        PyObject *cls = module == NULL ? NULL : PyObject_GetAttrString(module, "CodecOptions");
         PyObject *args = PyTuple_New(0);
         PyObject *kwargs = Py_BuildValue("{s:i}", "uuid_representation", 4);
-        if (class != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(class, args, kwargs);
+        if (cls != NULL && args != NULL && kwargs != NULL) {
+            state->encode_options = PyObject_Call(cls, args, kwargs);
         }
         Py_XDECREF(module);
-        Py_XDECREF(class);
+        Py_XDECREF(cls);
         Py_XDECREF(args);
         Py_XDECREF(kwargs);
     }

@@ -153,8 +153,8 @@ static int add_collection(PyObject *dict, const struct mc_view *view, const stru
     return result;
 }
 
-/* {name: {documents, bytes}} of a generation that was checked; NULL with *expired or an exception.
- */
+/* {name: {documents, bytes}} of a generation that was checked;
+ * NULL with *expired or an exception. */
 static PyObject *collections_of(const struct mc_view *view, bool *expired)
 {
     struct mc_walk walk;

@@ -279,8 +279,8 @@ static void remember_all(mc_collection_object *self, const struct mc_reading *re
     }
 }
 
-/* All keys of one generation into `result`. MC_OK, MC_EXPIRED, MC_CORRUPT, or MC_NOMEM with an
- * exception. */
+/* All keys of one generation into `result`. MC_OK, MC_EXPIRED, MC_CORRUPT,
+ * or MC_NOMEM with an exception. */
 static enum mc_status gather(mc_collection_object *self, const struct mc_reading *reading,
                              uint64_t root, PyObject *keys, struct stage *stage, PyObject *result)
 {

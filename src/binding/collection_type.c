@@ -1,5 +1,5 @@
-/* collection_type.c - Collection: get, [], in, len, and the steps that every read through one
- * shares.
+/* collection_type.c - Collection: get, [], in, len,
+ * and the steps that every read through one shares.
  *
  *      key object --alias--> front entry                             hit: no hash, no comparison
  *      canonical key, hash --> front entry                           hit

@@ -75,9 +75,8 @@ enum mc_form { MC_FORM_DOCUMENT, MC_FORM_RAW /* bytes */ };
 PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
                              const struct mc_hit *hit);
 
-/* Tells the front cache what was found (NULL: nothing); a no-op when the reading is of another
- * file.
- */
+/* Tells the front cache what was found (NULL: nothing);
+ * a no-op when the reading is of another file. */
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
                             enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
                             PyObject *found);

@@ -99,8 +99,8 @@ int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view)
 bool mc_arguments(const char *method, const char *const *names, Py_ssize_t required,
                   PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
-/* `path` (bytes in the file system's encoding) made absolute, in memory of PyMem_Malloc; or NULL.
- */
+/* `path` (bytes in the file system's encoding) made absolute,
+ * in memory of PyMem_Malloc; or NULL. */
 char *mc_absolute_path(PyObject *path);
 
 /* Sleeps without the GIL; signal handlers run before it returns: 0, or -1 with an exception. */

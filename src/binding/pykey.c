@@ -265,16 +265,16 @@ static enum mc_pykey_result uuid_key(struct mc_options *options, PyObject *objec
 static PyObject *options_to_encode(struct mc_options *options)
 {
     struct mc_document_state *state = options->state;
-    PyObject *class, *args, *kwargs;
+    PyObject *cls, *args, *kwargs;
     if (options->source != NULL) {
         return options->source;
     }
     if (state->encode_options == NULL) {
-        class = mc_document_class(state, MC_CLASS_CODEC_OPTIONS);
+        cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS);
         args = PyTuple_New(0);
         kwargs = Py_BuildValue("{s:i}", "uuid_representation", UUID_STANDARD);
-        if (class != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(class, args, kwargs);
+        if (cls != NULL && args != NULL && kwargs != NULL) {
+            state->encode_options = PyObject_Call(cls, args, kwargs);
         }
         Py_XDECREF(args);
         Py_XDECREF(kwargs);

@@ -1,5 +1,5 @@
-/* reader.c - refreshing the current reading and moving over to another file (reader.h has the
- * picture).
+/* reader.c - refreshing the current reading and moving over to another file
+ * (reader.h has the picture).
  *
  * When does a reader look where?
  *

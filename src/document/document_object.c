@@ -12,15 +12,15 @@
 int mc_document_look_for_pymongo(struct mc_document_state *state)
 {
     Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
-    PyObject *module, *class, *done = NULL;
+    PyObject *module, *cls, *done = NULL;
     if (count == state->modules_seen) {
         return 0;
     }
     module = mc_imported("bson.raw_bson");
-    class = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
-    if (class != NULL) { /* absent while bson is just being imported: next time */
-        done = PyObject_CallMethod(class, "register", "O", state->document_type);
-        Py_DECREF(class);
+    cls = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
+    if (cls != NULL) { /* absent while bson is just being imported: next time */
+        done = PyObject_CallMethod(cls, "register", "O", state->document_type);
+        Py_DECREF(cls);
     }
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;

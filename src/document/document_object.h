@@ -142,8 +142,8 @@ void mc_object_dealloc(PyObject *object);
 /* What Document(...) and Array(...) do: one validated copy of the bytes given. */
 PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* Copies (the object itself: it cannot change), pickling by bytes, size: the same for both types.
- */
+/* Copies (the object itself: it cannot change), pickling by bytes, size:
+ * the same for both types. */
 PyObject *mc_object_self(PyObject *self, PyObject *ignored);
 PyObject *mc_object_reduce(PyObject *object, PyObject *ignored);
 PyObject *mc_object_sizeof(PyObject *object, PyObject *ignored);
@@ -201,8 +201,8 @@ void mc_fields_forget(struct mc_document *self);
 
 /* ---- decode.c: BSON to Python ---- */
 
-/* Sets CorruptError: bytes that were validated when they came in are not valid now. Returns NULL.
- */
+/* Sets CorruptError: bytes that were validated when they came in are not
+ * valid now. Returns NULL. */
 PyObject *mc_value_corrupt(struct mc_document_state *state);
 
 /* The value of an element; nested ones are views on the block. New reference. */
@@ -222,8 +222,8 @@ PyObject *mc_text(struct mc_document_state *state, const uint8_t *text, size_t l
 /* A field's name as str, from the cache of names where it can be. New reference. */
 PyObject *mc_name(struct mc_document_state *state, const uint8_t *name, size_t len);
 
-/* Puts a name object that code uses into the cache, so that names made from BSON are that object.
- */
+/* Puts a name object that code uses into the cache,
+ * so that names made from BSON are that object. */
 void mc_name_offer(struct mc_document_state *state, PyObject *name, const uint8_t *text,
                    size_t len);
 
@@ -234,8 +234,8 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
                     unsigned depth);
 
 /* The 16 bytes of a UUID in the order of a representation (PyMongo's number), or back: each of them
- * is its own inverse. JAVA_LEGACY turns both halves round, CSHARP_LEGACY has little-endian fields.
- */
+ * is its own inverse. JAVA_LEGACY turns both halves round,
+ * CSHARP_LEGACY has little-endian fields. */
 void mc_uuid_order(uint8_t representation, const uint8_t from[16], uint8_t to[16]);
 
 /* A DBRef from the plain dict of a subdocument (consumed), as PyMongo makes it; the dict itself

@@ -42,15 +42,15 @@ static int register_types(struct mc_document_state *state)
     PyObject *module = PyImport_ImportModule("collections.abc");
     bool done = module != NULL;
     for (size_t i = 0; i < sizeof abstract / sizeof abstract[0] && done; i++) {
-        PyObject *class = mc_attribute(module, abstract[i].name), *result = NULL;
-        if (class != NULL) {
-            result = mc_call_method(class, "register", (PyObject *)abstract[i].type);
+        PyObject *cls = mc_attribute(module, abstract[i].name), *result = NULL;
+        if (cls != NULL) {
+            result = mc_call_method(cls, "register", (PyObject *)abstract[i].type);
         }
         if (i == 0) {
-            state->mapping_abc = Py_XNewRef(class);
+            state->mapping_abc = Py_XNewRef(cls);
         }
         done = result != NULL;
-        Py_XDECREF(class);
+        Py_XDECREF(cls);
         Py_XDECREF(result);
     }
     Py_XDECREF(module);

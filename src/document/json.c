@@ -1,5 +1,5 @@
-/* json.c - json_default: what json.dumps(value, default=mmapcache.json_default) makes of our
- * values.
+/* json.c - json_default: what json.dumps(value, default=mmapcache.json_default)
+ * makes of our values.
  *
  * Plain JSON for people and browsers, which does not come back as what it was; PyMongo's
  * bson.json_util.dumps writes Extended JSON, which does, and takes a Document as it is.

@@ -68,8 +68,8 @@ static enum mc_status kept_prepare(struct mc_writer *writer)
 
 /* ---- put, delete, drop ---- */
 
-/* Operations on the collection that is being replaced belong to the replace, all others to the
- * batch. */
+/* Operations on the collection that is being replaced belong to the replace,
+ * all others to the batch. */
 static void enter_scope(struct mc_writer *writer, size_t collection)
 {
     writer->arena.scope = is_replaced(writer, collection) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;

@@ -1,6 +1,5 @@
 /* crash_judges.h - what must hold of a file that a killed loader left, for the scenarios of
- * crash_scenarios.h: as readers see it, and the next loader.
- */
+ * crash_scenarios.h: as readers see it, and the next loader. */
 #ifndef MMAPCACHE_TEST_CRASH_JUDGES_H
 #define MMAPCACHE_TEST_CRASH_JUDGES_H
 
@@ -50,8 +49,8 @@ static int list_states(const struct scenario *scenario, struct oracle *states)
     return count;
 }
 
-/* The status is one of the reports that somebody made, whole; a file that had one never loses it.
- */
+/* The status is one of the reports that somebody made, whole; a file that had one never loses
+ * it. */
 static void judge_status(const struct scenario *scenario, struct mc_map *map)
 {
     bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&

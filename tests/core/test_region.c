@@ -1,6 +1,5 @@
 /* test_region.c - what may be opened, what locks do at the death of a process, what a full file
- * system and another boot of the machine do.
- */
+ * system and another boot of the machine do. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
