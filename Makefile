@@ -54,7 +54,7 @@ pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest $(ARGS)
 
 sanitize: $(VENV)/test/.installed
-	$(VENV)/test/bin/python tests/sanitize/run.py $(ARGS)
+	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)
 
 debug-leaks: $(VENV)/debug/.installed
 	$(VENV)/debug/bin/python -m pytest tests/test_leaks.py -k reference_counts $(ARGS)
@@ -68,7 +68,7 @@ fuzz:
 
 # Real processes, killed and stopped at random.
 soak: $(VENV)/test/.installed
-	$(VENV)/test/bin/python tests/soak/soak.py $(ARGS)
+	$(VENV)/test/bin/python tests/proof/soak.py $(ARGS)
 
 bench: $(VENV)/bench/.installed
 	$(VENV)/bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

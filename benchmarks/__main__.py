@@ -23,6 +23,7 @@ from types import FrameType
 
 from benchmarks import harness
 from benchmarks.harness import Context, Row
+from benchmarks.report import dumps
 
 GROUPS = (
     "reads",
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         "failed": failures,
     }
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(dumps(report), encoding="utf-8")
     if options.plots:
         from benchmarks import plots
 

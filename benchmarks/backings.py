@@ -246,6 +246,9 @@ def _drop_pages(path: Path) -> None:
     os.close(descriptor)
 
 
+Watched = tuple[float, float, float]  # seconds, the file's size, the slowest batch in ns
+
+
 def _grower(path: str, start: int, step: int, steps: int, ready: Any) -> None:
     """In a process of its own: add documents until the file is several times as large."""
     with mmapcache.Writer(path) as writer:
@@ -253,6 +256,13 @@ def _grower(path: str, start: int, step: int, steps: int, ready: Any) -> None:
         for number in range(steps):
             peers.put_all(writer, data.documents(step, start + number * step))
             time.sleep(0.02)
+
+
+def _thinned(points: list[Watched]) -> list[Watched]:
+    """At most 150 points, enough for a plot: the last of each bin, with the slowest batch of it."""
+    width = len(points) // 150 + 1
+    bins = [points[start : start + width] for start in range(0, len(points), width)]
+    return [(*some[-1][:2], max(point[2] for point in some)) for some in bins]
 
 
 def growing(context: Context) -> Iterator[Row]:
@@ -265,7 +275,7 @@ def growing(context: Context) -> Iterator[Row]:
     ready = fork.Event()
     process = fork.Process(target=_grower, args=(path, first, step, steps, ready))
     process.start()
-    points: list[tuple[float, float, float, int]] = []
+    points: list[Watched] = []
     source = random.Random(9)
     keys = [data.key(source.randrange(first)) for _ in range(100)]
     with mmapcache.open(path) as cache, no_gc():
@@ -282,7 +292,7 @@ def growing(context: Context) -> Iterator[Row]:
                     get(key)
                 slowest = max(slowest, time.perf_counter_ns() - start)
             size = cache.stats()["file_size"]
-            points.append((time.perf_counter() - begin, float(size), float(slowest), len(settings)))
+            points.append((time.perf_counter() - begin, float(size), float(slowest)))
         after, seen = cache.stats()["file_size"], len(settings)
     process.join()
     assert seen == first + step * steps, "the reader did not see every document"
@@ -295,7 +305,7 @@ def growing(context: Context) -> Iterator[Row]:
         peer_name="before",
         ratio=after / before,
         note=f"slowest batch of 100 gets {max(p[2] for p in points) / 1e6:.2g} ms, no remap",
-        details={"points": points},
+        details={"points": _thinned(points)},
     )
 
 

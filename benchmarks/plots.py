@@ -97,12 +97,7 @@ def growing(rows: Rows, directory: Path) -> None:
     """A file that grows under its reader."""
     if "growing_map" not in rows:
         return
-    every = rows["growing_map"]["details"]["points"]
-    bins = [
-        every[start : start + len(every) // 150 + 1]
-        for start in range(0, len(every), len(every) // 150 + 1)
-    ]
-    points = [(*some[-1][:2], max(point[2] for point in some)) for some in bins]
+    points = rows["growing_map"]["details"]["points"]
     figure, axes = pyplot.subplots(figsize=(6, 3))
     del figure
     times = [point[0] for point in points]

@@ -1,4 +1,4 @@
-"""Writes the figures of a run into docs/performance.md, between two markers.
+"""The figures of a run: its JSON file, and the table of docs/performance.md between two markers.
 
 python -m benchmarks --json FILE, and then python -m benchmarks.report FILE docs/performance.md
 """
@@ -13,6 +13,14 @@ from typing import Any
 from benchmarks.harness import Row, quantity
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def dumps(report: dict[str, Any]) -> str:
+    """The JSON text of a run, a line for each row: short, and two runs can be compared by line."""
+    rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in report["rows"])
+    rest = {name: value for name, value in report.items() if name != "rows"}
+    head = json.dumps(rest, indent=1, ensure_ascii=False).removesuffix("\n}")
+    return f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'
 
 
 def _row(row: Row) -> str:

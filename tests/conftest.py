@@ -1,4 +1,4 @@
-"""Fixtures: a MongoDB server, a database of one's own on it, and cache files in memory."""
+"""Fixtures: a MongoDB server, a database of one's own on it, cache files in memory, a writer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mongodb import Server
+from support.mongodb_server import Server
+
+import mmapcache
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -52,3 +54,10 @@ def cache_path() -> Iterator[Path]:
     directory = tempfile.mkdtemp(prefix="mmapcache-test-", dir=memory if memory.is_dir() else None)
     yield Path(directory) / "cache"
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
+    """A loader that is alive in this process; what it has published is each file's own."""
+    with mmapcache.Writer(cache_path, max_size="32MiB") as writer:
+        yield writer

@@ -17,7 +17,7 @@ import pytest
 bson = pytest.importorskip("bson")
 
 from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: E402
-from documents import same  # noqa: E402
+from support.comparison import same  # noqa: E402
 
 import mmapcache  # noqa: E402
 

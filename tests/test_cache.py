@@ -7,30 +7,15 @@ import datetime
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.caches import fill
 
 import mmapcache
 
 bson = pytest.importorskip("bson")
-
-
-@pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
-    with mmapcache.Writer(cache_path, max_size="32MiB") as writer:
-        yield writer
-
-
-def fill(writer: mmapcache.Writer, name: str, *documents: dict[str, Any]) -> int:
-    """Publishes documents under their _id; the generation."""
-    with writer.batch() as batch:
-        for document in documents:
-            batch.put(name, document["_id"], document)
-    assert batch.generation is not None
-    return batch.generation
 
 
 # ---- opening ----

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
+from support.raw_bson import nested
 
 from mmapcache import CorruptError
 from mmapcache.cli import extjson
@@ -80,12 +81,8 @@ def test_truncated_and_flipped_bytes_are_corrupt_or_read() -> None:
 
 
 def test_depth_is_bounded() -> None:
-    raw = bson.encode({})
-    for _ in range(300):
-        size = len(raw) + 8
-        raw = size.to_bytes(4, "little") + b"\x03a\0" + raw + b"\0"
     with pytest.raises(CorruptError):
-        extjson.to_extended(raw)
+        extjson.to_extended(nested(301))
 
 
 @pytest.mark.parametrize(

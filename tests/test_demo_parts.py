@@ -16,6 +16,8 @@ from demo import documents, memory
 from demo.load import Load
 from demo.page import Page, replace_page
 
+pytestmark = pytest.mark.once
+
 
 async def _serve(behaviour: list[str], seconds: float) -> dict[str, Any]:
     """Load on a server that does one thing per connection, the last one for ever."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("tornado")
 pytest.importorskip("pymongo")
 

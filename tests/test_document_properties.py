@@ -12,9 +12,9 @@ import pytest
 bson = pytest.importorskip("bson")
 
 from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: E402
-from documents import same  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from support.comparison import same  # noqa: E402
 
 import mmapcache  # noqa: E402
 from mmapcache import Array, Document  # noqa: E402

@@ -9,7 +9,6 @@ import gc
 import json
 import pickle
 import pprint
-import subprocess
 import sys
 import textwrap
 import threading
@@ -25,7 +24,9 @@ from bson import json_util  # noqa: E402
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeRegistry  # noqa: E402
 from bson.raw_bson import RawBSONDocument  # noqa: E402
 from bson.son import SON  # noqa: E402
-from documents import same  # noqa: E402
+from support.comparison import same  # noqa: E402
+from support.processes import run_script  # noqa: E402
+from support.raw_bson import bson_of, nested  # noqa: E402
 
 import mmapcache  # noqa: E402
 from mmapcache import Array, Document  # noqa: E402
@@ -325,8 +326,7 @@ def test_some_fields_then_index() -> None:
 
 def test_duplicate_names() -> None:
     """Of fields with one name the first counts, as MongoDB's server reads them."""
-    raw = b"\x1c\0\0\0\x10a\0\1\0\0\0\x10b\0\2\0\0\0\x10a\0\3\0\0\0\0"
-    raw = len(raw).to_bytes(4, "little") + raw[4:]
+    raw = bson_of(b"\x10a\0\1\0\0\0", b"\x10b\0\2\0\0\0", b"\x10a\0\3\0\0\0")
     document = Document(raw)
     assert len(document) == 2
     assert document["a"] == 1
@@ -339,23 +339,14 @@ def test_duplicate_names() -> None:
 
 def test_array_names_do_not_count() -> None:
     """Members are by position, whatever their names are; wrong UTF-8 in them is as good as any."""
-    array = b"\x10x\0\1\0\0\0\x10\xff\0\2\0\0\0"
-    array = (len(array) + 5).to_bytes(4, "little") + array + b"\0"
-    raw = b"\x04a\0" + array
-    document = Document((len(raw) + 5).to_bytes(4, "little") + raw + b"\0")
+    array = bson_of(b"\x10x\0\1\0\0\0", b"\x10\xff\0\2\0\0\0")
+    document = Document(bson_of(b"\x04a\0" + array))
     assert document["a"] == [1, 2]
     assert document.pluck("a.1") == 2
     assert document.to_dict() == {"a": [1, 2]}
 
 
 def test_depth() -> None:
-    def nested(depth: int) -> bytes:
-        raw = b"\5\0\0\0\0"
-        for _ in range(depth - 1):
-            raw = b"\3a\0" + raw
-            raw = (len(raw) + 5).to_bytes(4, "little") + raw + b"\0"
-        return raw
-
     document = Document(nested(mmapcache.MAX_DEPTH))
     assert mmapcache.MAX_DEPTH == 200
     assert same(document.to_dict(), bson.decode(nested(200)))
@@ -552,15 +543,6 @@ def test_pydantic(site: Document) -> None:
 # ---- without PyMongo, in threads, without leaks ----
 
 
-def run(code: str) -> str:
-    """Runs code in an interpreter of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_no_pymongo_needed() -> None:
     """Common types do not import bson; the others say what is missing when there is none."""
     raw = bson.encode({**SITE, "regex": bson.Regex("a")}, codec_options=STANDARD)
@@ -581,7 +563,7 @@ def test_no_pymongo_needed() -> None:
             except ImportError as error:
                 print(error)
         """
-    lines = run(code).splitlines()
+    lines = run_script(textwrap.dedent(code)).splitlines()
     assert len(lines) == 3
     assert all("pip install pymongo" in line for line in lines)
 

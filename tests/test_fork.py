@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from children import in_child, run_script
+from support.caches import fill
+from support.processes import in_child, run_script
 
 import mmapcache
 
@@ -19,16 +19,9 @@ bson = pytest.importorskip("bson")
 
 
 @pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
-    with mmapcache.Writer(cache_path, max_size="8MiB") as writer:
-        put(writer, {"_id": 1, "n": 1})
-        yield writer
-
-
-def put(writer: mmapcache.Writer, *documents: dict[str, Any]) -> None:
-    with writer.batch() as batch:
-        for document in documents:
-            batch.put("sites", document["_id"], document)
+def writer(writer: mmapcache.Writer) -> mmapcache.Writer:
+    fill(writer, "sites", {"_id": 1, "n": 1})
+    return writer
 
 
 def test_opened_before_the_fork(writer: mmapcache.Writer) -> None:
@@ -52,7 +45,7 @@ def test_opened_before_the_fork(writer: mmapcache.Writer) -> None:
 
     def commit() -> None:
         os.read(ready[0], 1)
-        put(writer, {"_id": 1, "n": 2}, {"_id": 2})
+        fill(writer, "sites", {"_id": 1, "n": 2}, {"_id": 2})
         os.write(go[1], b"x")
 
     thread = threading.Thread(target=commit)
@@ -89,7 +82,7 @@ def test_a_child_of_a_child(writer: mmapcache.Writer) -> None:
 def test_a_snapshot_crosses_a_fork(writer: mmapcache.Writer) -> None:
     cache = writer.reader()
     with cache.snapshot() as snap:
-        put(writer, {"_id": 1, "n": 2})
+        fill(writer, "sites", {"_id": 1, "n": 2})
 
         def child() -> None:
             assert snap["sites"][1]["n"] == 1
@@ -128,7 +121,7 @@ def test_a_writer_is_closed_in_the_child(writer: mmapcache.Writer) -> None:
         in_child(child)
         batch.put("sites", 7, {"_id": 7})
         raise ZeroDivisionError
-    put(writer, {"_id": 8})
+    fill(writer, "sites", {"_id": 8})
     with writer.reader() as cache:
         assert set(cache["sites"]) == {1, 8}
         cache.check()
@@ -154,7 +147,7 @@ os._exit(0)
     child = int(run_script(script, str(cache_path)))
     try:
         with mmapcache.Writer(cache_path, timeout=2) as writer:
-            put(writer, {"_id": 2})
+            fill(writer, "sites", {"_id": 2})
             assert writer.generation == 2
     finally:
         os.kill(child, signal.SIGKILL)
@@ -162,7 +155,7 @@ os._exit(0)
 
 def test_a_child_may_become_the_loader(cache_path: Path) -> None:
     with mmapcache.Writer(cache_path, max_size="4MiB") as writer:
-        put(writer, {"_id": 1})
+        fill(writer, "sites", {"_id": 1})
 
         def child() -> None:
             with pytest.raises(mmapcache.LockTimeout):
@@ -173,7 +166,7 @@ def test_a_child_may_become_the_loader(cache_path: Path) -> None:
 
     def loader() -> None:
         with mmapcache.Writer(cache_path) as mine:
-            put(mine, {"_id": 2})
+            fill(mine, "sites", {"_id": 2})
 
     in_child(loader)
     assert set(cache["sites"]) == {1, 2}
@@ -182,7 +175,7 @@ def test_a_child_may_become_the_loader(cache_path: Path) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_anonymous_caches_are_for_children(when: str) -> None:
     writer = mmapcache.Writer.anonymous(max_size="4MiB")
-    put(writer, {"_id": 1})
+    fill(writer, "sites", {"_id": 1})
     cache = writer.reader()
 
     def child() -> None:
@@ -203,7 +196,7 @@ def test_anonymous_caches_are_for_children(when: str) -> None:
 
     def commit() -> None:
         os.read(ready[0], 1)
-        put(writer, {"_id": 2})
+        fill(writer, "sites", {"_id": 2})
 
     thread = threading.Thread(target=commit)
     thread.start()
@@ -220,7 +213,7 @@ def test_dead_loader_is_seen_and_harmless(cache_path: Path) -> None:
     if child == 0:
         try:
             writer = mmapcache.Writer(cache_path, max_size="4MiB")
-            put(writer, {"_id": 1})
+            fill(writer, "sites", {"_id": 1})
             with writer.batch() as batch:
                 batch.put("sites", 2, {"_id": 2})
                 os.write(write, b"x")
@@ -236,7 +229,7 @@ def test_dead_loader_is_seen_and_harmless(cache_path: Path) -> None:
     assert dict(cache["sites"]) == {1: {"_id": 1}}
     with mmapcache.Writer(cache_path) as writer:
         assert writer.generation == 1
-        put(writer, {"_id": 3})
+        fill(writer, "sites", {"_id": 3})
     assert set(cache["sites"]) == {1, 3}
     cache.check()
     os.close(read)
@@ -255,7 +248,7 @@ def test_a_killed_reader_harms_nobody(writer: mmapcache.Writer) -> None:
     time.sleep(0.1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    put(writer, {"_id": 2})
+    fill(writer, "sites", {"_id": 2})
     assert len(cache["sites"]) == 2
 
 
@@ -265,7 +258,7 @@ def test_a_reader_under_another_user(cache_path: Path) -> None:
     os.chown(cache_path.parent, 0, group)
     cache_path.parent.chmod(0o2755)  # files in it get its group
     writer = mmapcache.Writer(cache_path, max_size="4MiB")
-    put(writer, {"_id": 1, "n": 1})
+    fill(writer, "sites", {"_id": 1, "n": 1})
     assert cache_path.stat().st_gid == group
     assert cache_path.stat().st_mode & 0o777 == 0o640
 
@@ -288,5 +281,5 @@ def test_a_reader_under_another_user(cache_path: Path) -> None:
 
     in_child(member)
     in_child(stranger)
-    put(writer, {"_id": 2})
+    fill(writer, "sites", {"_id": 2})
     writer.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from children import in_child
+from support.caches import fill
+from support.processes import in_child
 
 import mmapcache
 
@@ -18,12 +18,9 @@ bson = pytest.importorskip("bson")
 
 
 @pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
-    with mmapcache.Writer(cache_path, max_size="64MiB") as writer:
-        with writer.batch() as batch:
-            for n in range(2000):
-                batch.put("sites", f"key {n}", {"_id": f"key {n}", "n": n})
-        yield writer
+def writer(writer: mmapcache.Writer) -> mmapcache.Writer:
+    fill(writer, "sites", *({"_id": f"key {n}", "n": n} for n in range(2000)))
+    return writer
 
 
 def change(writer: mmapcache.Writer, **documents: Any) -> None:

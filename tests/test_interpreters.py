@@ -7,9 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from children import run_script
-
-import mmapcache
+from support.caches import make_cache
+from support.processes import run_script
 
 pytest.importorskip("bson")
 
@@ -62,8 +61,7 @@ SINCE = datetime(2024, 1, 1, microsecond=5000)
 
 @pytest.fixture
 def path(cache_path: Path) -> str:
-    with mmapcache.Writer(cache_path, max_size="4MiB") as writer, writer.batch() as batch:
-        batch.put("sites", "a", {"_id": "a", "limits": {"qps": 5}, "since": SINCE})
+    make_cache(cache_path, {"_id": "a", "limits": {"qps": 5}, "since": SINCE})
     return str(cache_path)
 
 

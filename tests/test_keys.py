@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.processes import run_script
 
 bson = pytest.importorskip("bson")
 
@@ -238,7 +237,6 @@ with mmapcache.Writer.anonymous(max_size="4MiB") as writer:
     except TypeError:
         print("TypeError")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "pip install pymongo" in done.stdout
-    assert "TypeError" in done.stdout
+    said = run_script(code)
+    assert "pip install pymongo" in said
+    assert "TypeError" in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from children import run_script
+from support.processes import run_script
 
 pytest.importorskip("bson")
 

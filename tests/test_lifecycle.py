@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import run_script
+from support.caches import fill, make_cache
+from support.processes import run_script
 
 import mmapcache
 
@@ -18,8 +19,7 @@ bson = pytest.importorskip("bson")
 
 def load(path: Path) -> mmapcache.Writer:
     writer = mmapcache.Writer(path, max_size="4MiB")
-    with writer.batch() as batch:
-        batch.put("sites", 1, {"_id": 1, "limits": {"qps": 5}})
+    fill(writer, "sites", {"_id": 1, "limits": {"qps": 5}})
     return writer
 
 
@@ -229,8 +229,7 @@ print("ready")
 
 
 def test_readers_do_not_need_pymongo(cache_path: Path) -> None:
-    with mmapcache.Writer(cache_path, max_size="4MiB") as writer, writer.batch() as batch:
-        batch.put("sites", "a", {"_id": "a", "limits": {"qps": 5}, "list": [1.5, True, None]})
+    make_cache(cache_path, {"_id": "a", "limits": {"qps": 5}, "list": [1.5, True, None]})
     script = """
 import sys
 

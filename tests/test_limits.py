@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.raw_bson import nested
 
 import mmapcache
 
@@ -121,15 +122,6 @@ def test_state_size(writer: mmapcache.Writer) -> None:
         with pytest.raises(mmapcache.LimitError):
             batch.state = b"s" * (mmapcache.MAX_STATE_BYTES + 1)
     assert writer.state == b"s" * mmapcache.MAX_STATE_BYTES
-
-
-def nested(depth: int) -> bytes:
-    """A document that is `depth` documents deep, itself included."""
-    document = b"\x05\0\0\0\0"
-    for _ in range(depth - 1):
-        document = b"\x03a\0" + document + b"\0"
-        document = (len(document) + 4).to_bytes(4, "little") + document
-    return document
 
 
 def test_nesting(writer: mmapcache.Writer) -> None:

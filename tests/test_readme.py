@@ -19,6 +19,8 @@ import pytest
 
 import mmapcache
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("pymongo")
 
 if TYPE_CHECKING:

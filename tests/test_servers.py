@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.caches import fill
+from support.processes import free_port
 
 import mmapcache
 
@@ -117,26 +118,20 @@ class Server:
 
 
 @pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
-    with mmapcache.Writer(cache_path, max_size="8MiB") as writer:
-        publish(writer, 1)
-        yield writer
+def writer(writer: mmapcache.Writer) -> mmapcache.Writer:
+    publish(writer, 1)
+    return writer
 
 
 def publish(writer: mmapcache.Writer, value: int) -> None:
-    with writer.batch() as batch:
-        for key in ("a", "b"):
-            batch.put("sites", key, {"_id": key, "n": value})
-    assert batch.generation == value
+    assert fill(writer, "sites", *({"_id": key, "n": value} for key in "ab")) == value
 
 
 @contextmanager
 def serving(cache: Path, directory: Path, *command: str) -> Iterator[Server]:
     """Starts a server, whose command may name {port}, and stops it with all its workers."""
     (directory / "application.py").write_text(APPLICATION)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = directory / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -107,14 +107,13 @@ def serving(*arguments: str) -> Iterator[Service]:
 
 
 @pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
+def writer(writer: mmapcache.Writer) -> mmapcache.Writer:
     """A loader that is alive in this process, with the service's settings."""
-    with mmapcache.Writer(str(cache_path), max_size="16MiB") as writer:
-        with writer.batch() as batch:
-            for name, documents in DOCUMENTS.items():
-                for document in documents:
-                    batch.put(name, document["_id"], document)
-        yield writer
+    with writer.batch() as batch:
+        for name, documents in DOCUMENTS.items():
+            for document in documents:
+                batch.put(name, document["_id"], document)
+    return writer
 
 
 @pytest.mark.parametrize("variant", ["before the fork", "after the fork"])

@@ -12,6 +12,8 @@ import pytest
 
 import mmapcache
 
+pytestmark = pytest.mark.once
+
 STUB = Path(mmapcache.__file__).parent / "_mmapcache.pyi"
 
 pytest.importorskip("mypy", reason="the lint extra is not installed")

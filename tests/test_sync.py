@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loading import PATIENCE, Loader, confirmed_at, load_once, wait_for
+from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
 
 import mmapcache
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import (
-    CLOSE,
-    HALF,
-    HANG,
-    PATIENCE,
-    Loader,
-    ScriptedServer,
-    confirmed_at,
-    load_once,
-    wait_for,
-)
-from mongodb import Server
+from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
+from support.mongodb_server import Server
+from support.processes import free_port
+from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer
 
 import mmapcache
+
+pytestmark = pytest.mark.once
 
 pymongo = pytest.importorskip("pymongo")
 
@@ -319,13 +312,6 @@ def test_wrong_credentials_fail_at_once_and_rotation_does_not(
 def test_a_uri_that_is_wrong_is_not_shown(cache_path: Path, uri: str) -> None:
     output = refused(cache_path, uri, "--collection=shop.sites", "--log-level=debug")
     assert "sesame" not in output.replace("authMechanism must be", "")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_once_keeps_trying_until_its_time_is_over(cache_path: Path) -> None:

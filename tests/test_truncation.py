@@ -25,12 +25,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
 
 import mmapcache
+
+pytestmark = pytest.mark.once
 
 bson = pytest.importorskip("bson")
 
@@ -148,12 +149,7 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.process.kill()
         self.process.communicate()
 

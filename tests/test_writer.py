@@ -18,12 +18,7 @@ import mmapcache
 
 bson = pytest.importorskip("bson")
 from bson.raw_bson import RawBSONDocument  # noqa: E402
-
-
-@pytest.fixture
-def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
-    with mmapcache.Writer(cache_path, max_size="32MiB") as writer:
-        yield writer
+from support.caches import make_cache  # noqa: E402
 
 
 def content(writer: mmapcache.Writer, name: str) -> dict[Any, Any]:
@@ -452,8 +447,7 @@ def test_another_size_carries_the_content_over(cache_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["foreign", "empty", "corrupt", "version"])
 def test_a_file_that_is_not_ours_is_untouched(cache_path: Path, kind: str) -> None:
     if kind in ("corrupt", "version"):
-        with mmapcache.Writer(cache_path, max_size="4MiB") as writer, writer.batch() as batch:
-            batch.put("sites", 1, {"_id": 1})
+        make_cache(cache_path, {"_id": 1})
         with cache_path.open("r+b") as file:
             file.seek(20 if kind == "corrupt" else 8)
             file.write(b"\xff" * 8 if kind == "corrupt" else b"\x01")
@@ -477,8 +471,7 @@ def test_a_file_that_is_not_ours_is_untouched(cache_path: Path, kind: str) -> No
 
 def test_unsafe_kinds_of_files_are_refused(cache_path: Path) -> None:
     real = cache_path.with_name("real")
-    with mmapcache.Writer(real, max_size="4MiB") as writer, writer.batch() as batch:
-        batch.put("sites", 1, {"_id": 1})
+    make_cache(real, {"_id": 1})
     cache_path.symlink_to(real)
     for use in (mmapcache.open, mmapcache.Writer):
         with pytest.raises(mmapcache.FormatError, match="link"):

@@ -58,9 +58,7 @@ PARTS = {
     ),
     "src/writer": Part(
         ("src",),
-        (
-            "writer batch publish make_room collections writer_state",
-        ),
+        ("writer batch publish make_room collections writer_state",),
     ),
     "src/document": Part(
         ("src",),
@@ -168,7 +166,7 @@ def part_of(root: Path, path: Path) -> str:
 
 
 def core_sources(root: Path) -> list[Path]:
-    """The sources that build without Python: those of setup.py, of the tests in C and the fuzzers."""
+    """The sources of the core, which build without Python."""
     sources = (path for part in CORE for path in (root / part).glob("*.c"))
     return sorted(path for path in sources if part_of(root, path) in CORE)
 
@@ -192,9 +190,7 @@ def includes_point_one_way(root: Path) -> list[str]:
         for number, unit in enumerate(table.units)
         for stem in unit.split()
     }
-    headers = {
-        str(path.relative_to(root / "src")): path for path in files(root / "src", ".h")
-    }
+    headers = {str(path.relative_to(root / "src")): path for path in files(root / "src", ".h")}
     for path in files(root / "src", ".c", ".h"):
         part, name = part_of(root, path), path.relative_to(root)
         if (part, path.stem) not in units:

@@ -26,6 +26,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
+from support.raw_bson import bson_of
 
 import mmapcache
 from mmapcache import _mmapcache
@@ -164,8 +165,7 @@ RAW_VALUES = {
     "binary of the old subtype": (5, b"\x09\x00\x00\x00\x02\x05\x00\x00\x00bytes"),
 }
 RAW_VALUE_DOCUMENTS = {
-    name: (len(value) + 8).to_bytes(4, "little") + bytes([kind]) + b"v\0" + value + b"\0"
-    for name, (kind, value) in RAW_VALUES.items()
+    name: bson_of(bytes([kind]) + b"v\0" + value) for name, (kind, value) in RAW_VALUES.items()
 }
 KEYS: dict[str, Any] = {
     "text": "key of some text",

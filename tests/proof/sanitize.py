@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """`make sanitize`: the tests of the binding under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-    tests/sanitize/run.py                       all test files but those of LEFT_OUT
-    tests/sanitize/run.py tests/test_keys.py -x any arguments of pytest instead
+    tests/proof/sanitize.py                       all test files but those of LEFT_OUT
+    tests/proof/sanitize.py tests/test_keys.py -x any arguments of pytest instead
 
 Builds the package into build/sanitize, with assertions and the core's structure checks, and runs
 pytest from there, so that neither the working tree's own build nor any other is found first. The
@@ -26,6 +26,7 @@ LIB = BUILD / "lib"
 
 # Not the extension's business, or not what a sanitizer can watch.
 LEFT_OUT = {
+    "test_benchmarks.py": "the table of figures, in Python",
     "test_cli.py": "the commands are Python; each run starts an interpreter",
     "test_cli_extjson.py": "the same",
     "test_demo_parts.py": "the demo's own programs",

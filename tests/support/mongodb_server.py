@@ -1,7 +1,7 @@
 """A SecantusDB server, on the WiredTiger engine, in a process of its own.
 
     with Server(directory) as server:        the tests' side: server.uri, server.kill(), …
-    python tests/mongodb.py DIRECTORY PORT [--auth] [--replica-set]      the process itself
+    python tests/support/mongodb_server.py DIRECTORY PORT [--auth] [--replica-set]   the process
 
 SecantusDB is GPL: only that process ever imports it.
 """
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
 
 class Server:
@@ -86,12 +85,7 @@ class Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.kill()
 
 

@@ -14,7 +14,7 @@ that was attempted; all processes must agree on what a generation is.
 
 Everything that the processes report lives in a shared anonymous map, so a SIGKILL loses no count.
 
-    python tests/soak/soak.py --seconds 150 [--kills 10000] [--seed N]
+    python tests/proof/soak.py --seconds 150 [--kills 10000] [--seed N]
 
 It ends when the time is over, and with --kills not before that many SIGKILLs. Exit 1: a violation.
 """

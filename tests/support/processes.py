@@ -1,8 +1,9 @@
-"""Running a part of a test in a forked child, or a script in a process of its own."""
+"""A part of a test in a forked child, a script in a process of its own, a port for a server."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import traceback
@@ -41,3 +42,11 @@ def run_script(script: str, *arguments: str, timeout: float = 60.0) -> str:
     )
     assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,4 +1,4 @@
-"""What the tests of documents share: a strict comparison."""
+"""A strict comparison of what a Document gives with what bson gives."""
 
 from __future__ import annotations
 
