@@ -11,7 +11,10 @@
  *      and all other types
  */
 #include "pykey.h"
-#include "document/document_object.h"
+
+#include "document/classes.h"
+#include "document/decode.h"
+#include "document/decode_classes.h"
 
 enum { UUID_UNSPECIFIED = 0, UUID_STANDARD = 4 };
 

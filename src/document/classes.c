@@ -7,7 +7,7 @@
  * them: in an interpreter with a lock of its own Python 3.12 has no such API, and its datetime is
  * the one written in Python (python/cpython#117398).
  */
-#include "document_object.h"
+#include "classes.h"
 
 static const struct {
     const char *module, *name;

@@ -5,7 +5,10 @@
  * frequent and slow to make by calling the class, which checks what we know: ObjectId and UUID are
  * filled through their slots instead, once a trial has shown that the class still works that way.
  */
-#include "document_object.h"
+#include "decode_classes.h"
+
+#include "classes.h"
+#include "decode.h"
 
 enum { UUID_STANDARD = 4, UUID_JAVA_LEGACY = 5, UUID_CSHARP_LEGACY = 6 };
 enum { DATETIME = 1, DATETIME_CLAMP = 2, DATETIME_MS = 3 };

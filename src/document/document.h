@@ -1,4 +1,5 @@
-/* document.h - what the binding needs of Document and Array, which read BSON lazily.
+/* document.h - what the binding needs of Document and Array, which read BSON lazily. What the files
+ * of this folder need of each other is in headers named like them.
  *
  * How the binding gets a document out of the map, with one allocation and one copy:
  *

@@ -1,5 +1,11 @@
 /* document_state.c - what the document types keep per interpreter: made, visited, cleared. */
+#include "array.h"
+#include "classes.h"
 #include "document_object.h"
+#include "document_type.h"
+#include "document_views.h"
+#include "json.h"
+#include "options.h"
 
 static int make_types(PyObject *module, struct mc_document_state *state)
 {

@@ -10,7 +10,10 @@
  *      Decimal128              text: a JSON number would lose digits
  *      bytes                   base64
  */
-#include "document_object.h"
+#include "json.h"
+
+#include "classes.h"
+#include "decode.h"
 
 enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
 

@@ -2,7 +2,9 @@
  *
  * They are read by their attribute names only, so that PyMongo's CodecOptions need not be known.
  */
-#include "document_object.h"
+#include "options.h"
+
+#include "classes.h"
 
 void mc_options_release(struct mc_options *options)
 {
