@@ -6,7 +6,14 @@
  */
 #include "binding/module.h"
 
+#include "binding/batch_type.h"
 #include "binding/cache_type.h"
+#include "binding/collection_type.h"
+#include "binding/collection_views.h"
+#include "binding/errors.h"
+#include "binding/replace_type.h"
+#include "binding/snapshot_type.h"
+#include "binding/writer_type.h"
 #include "format.h"
 
 static int add_constants(PyObject *module)

@@ -8,11 +8,12 @@
  *      RawBSONDocument             .raw, known by _type_marker 101 as PyMongo's encoder does
  *      any other Mapping           bson.encode
  */
-#include "module.h"
+#include "arguments.h"
 
 #include <errno.h>
 #include <math.h>
 
+#include "errors.h"
 #include "format.h"
 #include "region.h"
 

@@ -3,9 +3,11 @@
  * All of a report comes from one reading: the root record carries the counts, so stats() costs no
  * walk. check() is the one long call here and runs without the GIL.
  */
-#include "cache_type.h"
+#include "cache_report.h"
 
+#include "cache.h"
 #include "check.h"
+#include "errors.h"
 #include "region.h"
 
 /* Adds a new reference (or NULL with an exception) to a dict: 0, or -1. */

@@ -1,12 +1,12 @@
-/* cache_type.c - mmapcache.open() and Cache: a mapping from name to Collection.
- *
- * cache["sites"] gives the same Collection each time, so that what it has learned (where its table
- * is, its share of the front cache) is learned once. A handle that was made with codec options of
- * its own is kept under their identity; it owns them, so the identity stays theirs.
- */
+/* cache_type.c - mmapcache.open() and the type Cache: a mapping from name to Collection. */
 #include "cache_type.h"
 
+#include "arguments.h"
+#include "cache.h"
+#include "cache_report.h"
+#include "errors.h"
 #include "region.h"
+#include "snapshot_type.h"
 
 #define OPEN_RETRY 10000000ll /* nanoseconds between two tries to open a file that is not there */
 #define WAIT_SLICE 50000000ll /* nanoseconds between two looks at signals and at the path */
@@ -162,60 +162,6 @@ static void cache_dealloc(PyObject *self_object)
 }
 
 /* ---- collections ---- */
-
-struct mc_reader *mc_cache_reader(PyObject *cache)
-{
-    return ((mc_cache_object *)cache)->reader;
-}
-
-/* The key of a handle in the dict: a new reference, or NULL. */
-static PyObject *handle_key(PyObject *name, PyObject *codec_options)
-{
-    return codec_options == NULL ? Py_NewRef(name)
-                                 : Py_BuildValue("(On)", name, (Py_ssize_t)codec_options);
-}
-
-static PyObject *make_handle(mc_cache_object *self, PyObject *key, PyObject *name,
-                             PyObject *codec_options)
-{
-    PyObject *handle;
-    struct mc_options *options =
-        codec_options == NULL ? mc_options_retain(self->options)
-                              : mc_options_from(&self->reader->module->documents, codec_options);
-    if (options == NULL) {
-        return NULL;
-    }
-    handle = mc_collection_new(self->reader, options, name, codec_options);
-    mc_options_release(options);
-    if (handle != NULL) {
-        /* names that come and go must not pile up; a dropped handle is simply made again */
-        if (PyDict_GET_SIZE(self->handles) >= (Py_ssize_t)MC_COLLECTIONS_MAX) {
-            PyDict_Clear(self->handles);
-        }
-        if (PyDict_SetItem(self->handles, key, handle) < 0) {
-            Py_CLEAR(handle);
-        }
-    }
-    return handle;
-}
-
-PyObject *mc_cache_collection(PyObject *cache, PyObject *name, PyObject *codec_options)
-{
-    mc_cache_object *self = (mc_cache_object *)cache;
-    PyObject *key = handle_key(name, codec_options);
-    PyObject *handle;
-    if (key == NULL) {
-        return NULL;
-    }
-    handle = PyDict_GetItemWithError(self->handles, key);
-    if (handle != NULL) {
-        Py_INCREF(handle);
-    } else if (!PyErr_Occurred()) {
-        handle = make_handle(self, key, name, codec_options);
-    }
-    Py_DECREF(key);
-    return handle;
-}
 
 /* Makes the handle's table right: 1 when the collection is there, 0, or -1 with an exception. */
 static int is_there(mc_collection_object *handle)

@@ -9,8 +9,9 @@
  * Converting and the dict may run Python code (exotic keys); the stages between do not. The reading
  * is held from the first stage to the last: all answers are of one generation.
  */
-#include "collection_type.h"
+#include "collection_get_many.h"
 
+#include "arguments.h"
 #include "pykey.h"
 
 /* ---- pluck ---- */

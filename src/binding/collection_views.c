@@ -9,7 +9,7 @@
  * The iterator looks AHEAD entries ahead and prefetches their memory, so that a walk waits for the
  * memory's bandwidth and not for each entry in turn.
  */
-#include "collection_type.h"
+#include "collection_views.h"
 
 #include "pykey.h"
 

@@ -13,7 +13,7 @@
  * What the system refuses is an OSError with its errno, and no memory is MemoryError: these two are
  * Python's own. A lookup that finds nothing is no error here; KeyError is for the types to raise.
  */
-#include "module.h"
+#include "errors.h"
 
 struct exception {
     const char *name;

@@ -13,6 +13,7 @@
  */
 #include "reader.h"
 
+#include "errors.h"
 #include "region.h"
 
 #define SECOND 1000000000ll

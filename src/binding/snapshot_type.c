@@ -4,7 +4,11 @@
  * takes no lock, and it pins nothing either. The loader does not know of it, so a snapshot kept for
  * longer than the writer's retention may expire; every answer is validated, so it never mixes.
  */
-#include "collection_type.h"
+#include "snapshot_type.h"
+
+#include "arguments.h"
+#include "cache.h"
+#include "errors.h"
 
 PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
 {
