@@ -308,11 +308,10 @@ def help_names_every_target(root: Path) -> list[str]:
     """`make help` has a line for each public target of the Makefile."""
     text = (root / "Makefile").read_text()
     public = re.findall(r"^(\w[\w-]*):", text, re.MULTILINE)
-    parts = {"help", "core-test", "pytest"}
     return [
         f"make help does not name {target}"
         for target in public
-        if target not in parts and f'"make {target} ' not in text
+        if target != "help" and f'"make {target} ' not in text
     ]
 
 
