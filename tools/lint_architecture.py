@@ -238,10 +238,8 @@ def includes_point_one_way(root: Path) -> list[str]:
             if header is None:
                 continue
             its = part_of(root, header)
-            if its != part:
-                allowed = its in PARTS[part].uses
-            else:
-                allowed = (unit_of(header) or 0) <= unit
+            below = (unit_of(header) or 0) <= unit
+            allowed = below if its == part else its in PARTS[part].uses
             if not allowed:
                 found.append(f"{name} includes {include}, which stands above it in PARTS")
     return found
