@@ -104,7 +104,6 @@ static int module_exec(PyObject *module)
         DO((state)->text_pluck);                                                                   \
         DO((state)->text_raw);                                                                     \
         DO((state)->text_marker);                                                                  \
-        DO((state)->encode_options);                                                               \
     } while (0)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -81,19 +81,17 @@ static uint64_t bits(unsigned first, unsigned count)
     return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
 }
 
-/* Makes sure that `granules` have young bits. */
-static enum mc_status young_room(struct mc_arena_scope *scope, uint64_t granules)
+enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed)
 {
-    size_t needed = (size_t)(granules / 64) + 1;
-    if (needed > scope->words) {
-        size_t words = scope->words * 2 > needed ? scope->words * 2 : needed;
-        uint64_t *young = realloc(scope->young, words * sizeof *young);
-        if (young == NULL) {
+    if (needed > *words) {
+        size_t grown = *words * 2 > needed ? *words * 2 : needed;
+        uint64_t *larger = realloc(*bits, grown * sizeof *larger);
+        if (larger == NULL) {
             return MC_NOMEM;
         }
-        memset(young + scope->words, 0, (words - scope->words) * sizeof *young);
-        scope->young = young;
-        scope->words = words;
+        memset(larger + *words, 0, (grown - *words) * sizeof *larger);
+        *bits = larger;
+        *words = grown;
     }
     return MC_OK;
 }
@@ -134,7 +132,8 @@ static size_t words_touched(uint64_t granules)
 static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_granules,
                                   size_t more)
 {
-    enum mc_status status = young_room(scope, arena_granules);
+    enum mc_status status =
+        mc_bits_grow(&scope->young, &scope->words, (size_t)(arena_granules / 64) + 1);
     for (unsigned i = 0; i < scope->few_count; i++) {
         more += words_touched(scope->few[i].granules);
     }

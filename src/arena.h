@@ -93,6 +93,9 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset);
 
+/* Makes a bitmap at least `needed` words long, new ones zero: MC_NOMEM, and it is as it was. */
+enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed);
+
 /* Bytes that nothing refers to: free in the allocator, or set aside. */
 uint64_t mc_arena_free(const struct mc_arena *arena);
 

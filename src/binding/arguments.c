@@ -189,25 +189,6 @@ static int is_raw(struct mc_module *state, PyObject *object)
     return marker == 101;
 }
 
-/* CodecOptions with UUIDs as MongoDB's standard has them, made on first need; borrowed. */
-static PyObject *encode_options(struct mc_module *state)
-{
-    if (state->encode_options == NULL) {
-        PyObject *module = PyImport_ImportModule("bson.codec_options");
-        PyObject *cls = module == NULL ? NULL : PyObject_GetAttrString(module, "CodecOptions");
-        PyObject *args = PyTuple_New(0);
-        PyObject *kwargs = Py_BuildValue("{s:i}", "uuid_representation", 4);
-        if (cls != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(cls, args, kwargs);
-        }
-        Py_XDECREF(module);
-        Py_XDECREF(cls);
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
-    }
-    return state->encode_options;
-}
-
 /* The BSON of a Mapping or a RawBSONDocument as a new object with a buffer. */
 static PyObject *encoded(struct mc_module *state, PyObject *object)
 {
@@ -231,7 +212,7 @@ static PyObject *encoded(struct mc_module *state, PyObject *object)
         }
     }
     encode = mc_document_class(&state->documents, MC_CLASS_ENCODE);
-    options = encode == NULL ? NULL : encode_options(state);
+    options = encode == NULL ? NULL : mc_encode_options(&state->documents);
     return options == NULL ? NULL
                            : PyObject_CallFunctionObjArgs(encode, object, Py_False, options, NULL);
 }

@@ -21,8 +21,7 @@
 /* A Document (new reference), or NULL: with *absent set, or with an exception. */
 static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bool *absent)
 {
-    entry->state = MC_FRONT_VISITED;
-    front->hits++;
+    mc_front_hit(front, entry);
     if (entry->document == NULL) {
         *absent = true;
         return NULL;
@@ -51,11 +50,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
         if (*status != MC_OK) {
             return NULL;
         }
-        if (entry->seen < reading->view.root.generation) {
-            entry->seen = reading->view.root.generation;
-        }
-        entry->state = MC_FRONT_VISITED;
-        front->revalidations++;
+        mc_front_revalidated(front, entry, reading->view.root.generation);
         return Py_NewRef(entry->document);
     }
     *status = mc_find(&reading->view, self->table.root, key, &hit);
@@ -73,7 +68,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
     if (*status == MC_EXPIRED) {
         Py_CLEAR(found);
     } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
-        front->misses++;
+        mc_front_missed(front, 1);
         if (mc_collection_fronted(self, reading)) {
             mc_collection_remember(self, reading, manner.form, key, &hit, found);
         }
@@ -214,11 +209,11 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_front *front = &self->reader->front;
     struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
-    uint64_t before = front->hits + front->revalidations;
+    uint64_t before = mc_front_answered(front);
     bool absent;
     PyObject *bytes = lookup(self, manner, key, &absent);
     if (manner.asks) {
-        mc_front_asked(front, front->hits + front->revalidations != before);
+        mc_front_asked(front, mc_front_answered(front) != before);
     }
     return bytes == NULL && absent ? Py_NewRef(Py_None) : bytes;
 }
@@ -270,8 +265,7 @@ static int collection_contains(PyObject *self_object, PyObject *object)
         struct mc_front_entry *entry = mc_front_by_object(&self->reader->front, self->channel,
                                                           object, reading->view.root.generation);
         if (entry != NULL) {
-            entry->state = MC_FRONT_VISITED;
-            self->reader->front.hits++;
+            mc_front_hit(&self->reader->front, entry);
             return entry->document != NULL;
         }
     }

@@ -59,7 +59,6 @@ struct mc_module {
     PyTypeObject *cache, *collection, *snapshot, *views[MC_MAPPING_VIEWS], *iterator;
     PyTypeObject *writer, *batch, *replace;
     PyObject *text_pluck, *text_raw, *text_marker;
-    PyObject *encode_options; /* for bson.encode; NULL until it is needed */
 };
 
 static inline struct mc_module *mc_module_of(PyObject *self)

@@ -267,22 +267,7 @@ static enum mc_pykey_result uuid_key(struct mc_options *options, PyObject *objec
 /* CodecOptions to encode a key with: the user's, or such that UUIDs can be written. Borrowed. */
 static PyObject *options_to_encode(struct mc_options *options)
 {
-    struct mc_document_state *state = options->state;
-    PyObject *cls, *args, *kwargs;
-    if (options->source != NULL) {
-        return options->source;
-    }
-    if (state->encode_options == NULL) {
-        cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS);
-        args = PyTuple_New(0);
-        kwargs = Py_BuildValue("{s:i}", "uuid_representation", UUID_STANDARD);
-        if (cls != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(cls, args, kwargs);
-        }
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
-    }
-    return state->encode_options;
+    return options->source != NULL ? options->source : mc_encode_options(options->state);
 }
 
 /* The canonical key of the only element; moved to scratch where it points into the document. */

@@ -114,7 +114,7 @@ struct mc_document_state {
     PyObject *mapping_abc;                      /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
     PyObject *texts[MC_TEXTS];
-    PyObject *encode_options;   /* CodecOptions that write UUIDs, for keys that bson encodes */
+    PyObject *encode_options;   /* see mc_encode_options */
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
     bool registered;            /* Document is known to PyMongo */
@@ -138,6 +138,10 @@ int mc_document_state_clear(struct mc_document_state *state);
  * cannot be honoured (document_class, type registry). Release with mc_options_release(). */
 struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *codec_options);
 void mc_options_release(struct mc_options *options);
+
+/* A CodecOptions that writes UUIDs as MongoDB's standard has them, for bson.encode; made on first
+ * need. Borrowed, or NULL with an exception. */
+PyObject *mc_encode_options(struct mc_document_state *state);
 
 static inline struct mc_options *mc_options_retain(struct mc_options *options)
 {

@@ -186,3 +186,21 @@ struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *co
     }
     return options;
 }
+
+PyObject *mc_encode_options(struct mc_document_state *state)
+{
+    if (state->encode_options == NULL) {
+        PyObject *cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS), *args = NULL;
+        PyObject *kwargs = NULL;
+        if (cls != NULL) {
+            args = PyTuple_New(0);
+            kwargs = args == NULL ? NULL : Py_BuildValue("{s:i}", "uuid_representation", 4);
+        }
+        if (kwargs != NULL) {
+            state->encode_options = PyObject_Call(cls, args, kwargs);
+        }
+        Py_XDECREF(args);
+        Py_XDECREF(kwargs);
+    }
+    return state->encode_options;
+}

@@ -1,8 +1,8 @@
 /* harness.h - what every core test shares: checks that print both values, and a seeded generator.
  *
- * CHECK stays on in every build (NDEBUG does not touch it). A failed check prints the place, the
- * values and the seed, so that `SEED=n ./test_x` repeats the run exactly. `SAMPLE=n ./test_x` makes
- * one in n of the rounds of its long loops, for where an instruction costs twenty times as much.
+ * A failed check (checks.h) prints the place, the values and the seed, so that `SEED=n ./test_x`
+ * repeats the run exactly. `SAMPLE=n ./test_x` makes one in n of the rounds of its long loops, for
+ * where an instruction costs twenty times as much.
  */
 #ifndef MMAPCACHE_TEST_HARNESS_H
 #define MMAPCACHE_TEST_HARNESS_H
@@ -13,18 +13,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-static uint64_t test_seed;
+#include "checks.h"
+
 static uint64_t test_state;
 static int test_sample = 1;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: CHECK(%s) failed, SEED=%" PRIu64 "\n", __FILE__, __LINE__,     \
-                    #condition, test_seed);                                                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 #define CHECK_EQ(left, right)                                                                      \
     do {                                                                                           \

@@ -8,8 +8,8 @@
 
 #include <string.h>
 
+#include "../core/checks.h"
 #include "bson.h"
-#include "demand.h"
 #include "key.h"
 
 static void check_key(const struct mc_bson_element *element)
@@ -19,11 +19,11 @@ static void check_key(const struct mc_bson_element *element)
     struct mc_key key, again;
     struct mc_bson_element back;
     if (mc_key_from_bson(element, &key, scratch, NULL) == MC_OK) {
-        DEMAND(key.len <= MC_KEY_MAX && key.type < MC_KEY_TYPES);
-        DEMAND(mc_key_to_bson(key.type, key.data, key.len, buffer, &back) == MC_OK);
-        DEMAND(mc_key_from_bson(&back, &again, again_scratch, NULL) == MC_OK);
-        DEMAND(again.type == key.type && again.len == key.len &&
-               memcmp(again.data, key.data, key.len) == 0);
+        CHECK(key.len <= MC_KEY_MAX && key.type < MC_KEY_TYPES);
+        CHECK(mc_key_to_bson(key.type, key.data, key.len, buffer, &back) == MC_OK);
+        CHECK(mc_key_from_bson(&back, &again, again_scratch, NULL) == MC_OK);
+        CHECK(again.type == key.type && again.len == key.len &&
+              memcmp(again.data, key.data, key.len) == 0);
     }
 }
 
@@ -36,27 +36,27 @@ static void walk_bson(const uint8_t *data, size_t len, bool valid, bool array, i
     const uint8_t *text;
     uint32_t text_len;
     enum mc_status status = mc_bson_open(&cursor, data, len);
-    DEMAND(!valid || status == MC_OK);
+    CHECK(!valid || status == MC_OK);
     while (status == MC_OK && (status = mc_bson_next(&cursor, &element)) == MC_OK) {
-        DEMAND(element.name > data && element.value >= element.name + element.name_len + 1);
-        DEMAND(element.value + element.value_len <= data + len);
-        DEMAND(element.name[element.name_len] == 0);
+        CHECK(element.name > data && element.value >= element.name + element.name_len + 1);
+        CHECK(element.value + element.value_len <= data + len);
+        CHECK(element.name[element.name_len] == 0);
         if (valid) {
-            DEMAND(array || mc_utf8_valid(element.name, element.name_len));
-            DEMAND(mc_bson_find(data, len, (const char *)element.name, element.name_len, &found) ==
-                   MC_OK);
+            CHECK(array || mc_utf8_valid(element.name, element.name_len));
+            CHECK(mc_bson_find(data, len, (const char *)element.name, element.name_len, &found) ==
+                  MC_OK);
             check_key(&element);
         }
         if (element.type == MC_BSON_STRING) {
             enum mc_status is_text = mc_bson_text(&element, &text, &text_len);
-            DEMAND(!valid || (is_text == MC_OK && mc_utf8_valid(text, text_len)));
+            CHECK(!valid || (is_text == MC_OK && mc_utf8_valid(text, text_len)));
         }
         if ((element.type == MC_BSON_DOCUMENT || element.type == MC_BSON_ARRAY) && depth < 8) {
             walk_bson(element.value, element.value_len, valid, element.type == MC_BSON_ARRAY,
                       depth + 1);
         }
     }
-    DEMAND(!valid || status == MC_ABSENT);
+    CHECK(!valid || status == MC_ABSENT);
 }
 
 static int run_bson(const uint8_t *data, size_t len)

@@ -102,8 +102,8 @@ static void walk_document(const uint8_t *data, size_t len, int depth)
         return;
     }
     while (mc_bson_next(&cursor, &element) == MC_OK) {
-        DEMAND(element.name >= data && element.value >= data &&
-               element.value + element.value_len <= data + len);
+        CHECK(element.name >= data && element.value >= data &&
+              element.value + element.value_len <= data + len);
         (void)mc_bson_find(data, len, (const char *)element.name, element.name_len, &same);
         if ((element.type == MC_BSON_DOCUMENT || element.type == MC_BSON_ARRAY) && depth < 4) {
             walk_document(element.value, element.value_len, depth + 1);
@@ -129,7 +129,7 @@ static void read_hit(const struct mc_view *view, uint64_t root, const struct mc_
         return;
     }
     uint8_t *value = malloc(hit->value_len + 1u);
-    DEMAND(value != NULL);
+    CHECK(value != NULL);
     mc_copy(value, hit->value, hit->value_len);
     (void)mc_bson_validate(value, hit->value_len, NULL);
     walk_document(value, hit->value_len, 0);
@@ -145,7 +145,7 @@ static void read_table(const struct mc_view *view, const struct mc_hit *name, ui
     uint64_t entries = 0;
     mc_walk_begin(&walk, &view->space, root);
     while (mc_walk_entry(&walk, &hit) == MC_OK) {
-        DEMAND(++entries <= MEMORY_MOST / MC_GRANULE); /* blocks are disjoint */
+        CHECK(++entries <= MEMORY_MOST / MC_GRANULE); /* blocks are disjoint */
         if (entries < 24 || entries % 64 == 0) {
             read_hit(view, root, &hit);
         }
@@ -192,10 +192,10 @@ static bool read_image(void)
         return false;
     }
     mc_map_report(map, &loader);
-    DEMAND(memchr(loader.state, 0, sizeof loader.state) != NULL &&
-           memchr(loader.source, 0, sizeof loader.source) != NULL &&
-           memchr(loader.error, 0, sizeof loader.error) != NULL);
-    DEMAND(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
+    CHECK(memchr(loader.state, 0, sizeof loader.state) != NULL &&
+          memchr(loader.source, 0, sizeof loader.source) != NULL &&
+          memchr(loader.error, 0, sizeof loader.error) != NULL);
+    CHECK(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
         clean = read_view(&view);
     }
@@ -360,17 +360,17 @@ static void load_image(bool clean)
     bool seen = mc_map_open(IMAGE_PATH, &map, &error) == MC_OK &&
                 mc_view_open(map, &snapshot, &error) == MC_OK;
     enum mc_status status = mc_writer_open(IMAGE_PATH, &options, &writer, &error);
-    DEMAND(!clean || status == MC_OK || is_refusal(status));
+    CHECK(!clean || status == MC_OK || is_refusal(status));
     if (status == MC_OK) {
         bool kept = seen && mc_map_is_at(map, IMAGE_PATH);
         uint64_t before = kept ? digest_view(&snapshot) : 0;
         mc_writer_report(writer, "idle", "none", "an image", 1);
         if (choices & CHOOSE_CHECKPOINT) {
-            DEMAND(mc_writer_checkpoint(writer, &error) == MC_OK);
+            CHECK(mc_writer_checkpoint(writer, &error) == MC_OK);
         }
         status = use_batches(writer, &error);
-        DEMAND(!clean || status == MC_OK || is_refusal(status));
-        DEMAND(!kept || !mc_view_valid(&snapshot) || digest_view(&snapshot) == before);
+        CHECK(!clean || status == MC_OK || is_refusal(status));
+        CHECK(!kept || !mc_view_valid(&snapshot) || digest_view(&snapshot) == before);
         if (seen) {
             (void)mc_map_wait(map, snapshot.root.generation, 1);
             (void)mc_view_open(map, &again, &error);
@@ -387,7 +387,7 @@ static int run_image(const uint8_t *data, size_t len)
         found_count = 0;
         bool clean = read_image();
         load_image(clean);
-        DEMAND(!clean || read_image());
+        CHECK(!clean || read_image());
     }
     return 0;
 }

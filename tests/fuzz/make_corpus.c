@@ -51,7 +51,7 @@ static void save(const char *directory, const char *name)
     size_t len = image_take(bytes);
     (void)snprintf(target, sizeof target, "%s/%s", directory, name);
     FILE *file = fopen(target, "wb");
-    DEMAND(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
+    CHECK(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
 
 int main(int argc, char **argv)
@@ -68,7 +68,7 @@ int main(int argc, char **argv)
     static const char *const names[] = {"sites", "limits", "flags", "big", "e", "f",
                                         "g",     "h",      "i",     "j",   "k", "l"};
     static uint8_t bytes[4096];
-    DEMAND(argc == 2);
+    CHECK(argc == 2);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct mc_writer_options options = {
             .max_size = 4 * MC_EXTENT, .mode = 0600, .ring_slots = 4};

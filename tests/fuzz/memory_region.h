@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "demand.h"
+#include "../core/checks.h"
 #include "format.h"
 #include "region.h"
 
@@ -45,7 +45,7 @@ static void memory_reach(struct memory_file *file, uint64_t reach)
     uint64_t low = reach < file->reach ? reach : file->reach;
     uint64_t high = reach < file->reach ? file->reach : reach;
     int protection = reach < file->reach ? PROT_NONE : PROT_READ | PROT_WRITE;
-    DEMAND(low == high || mprotect(file->base + low, high - low, protection) == 0);
+    CHECK(low == high || mprotect(file->base + low, high - low, protection) == 0);
     file->reach = reach;
 }
 
@@ -57,12 +57,12 @@ static struct memory_file *memory_make(unsigned index, const char *name, uint64_
     if (file->base == NULL) {
         uint8_t *space =
             mmap(NULL, MEMORY_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        DEMAND(space != MAP_FAILED);
+        CHECK(space != MAP_FAILED);
         file->base = (uint8_t *)(((uintptr_t)space + MC_EXTENT - 1) & ~(uintptr_t)(MC_EXTENT - 1));
         (void)madvise(file->base, MEMORY_MOST, MADV_NOHUGEPAGE); /* little of it is written to */
     }
     if (file->reach > dirty) { /* only pages that were written to are there to be dropped */
-        DEMAND(madvise(file->base + dirty, file->reach - dirty, MADV_DONTNEED) == 0);
+        CHECK(madvise(file->base + dirty, file->reach - dirty, MADV_DONTNEED) == 0);
     }
     memory_reach(file, size);
     (void)snprintf(file->name, sizeof file->name, "%s", name);
@@ -78,7 +78,7 @@ static void memory_reset(void)
         memory_files[i].name[0] = '\0';
     }
     memory_ticks = memory_identities = 0;
-    DEMAND(!memory_lock.held);
+    CHECK(!memory_lock.held);
 }
 
 static struct memory_file *memory_find(const char *name)
@@ -180,7 +180,7 @@ enum mc_status mc_region_grow(struct mc_region *region, uint64_t size, bool *hug
     if (size > MEMORY_MOST) {
         return mc_fail(err, MC_FULL, "the file system has no room");
     }
-    DEMAND(size >= file->size && size <= region->map_size);
+    CHECK(size >= file->size && size <= region->map_size);
     memory_reach(file, size);
     region->file_size = file->size = size;
     return MC_OK;
@@ -219,7 +219,7 @@ enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err
 enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_error *err)
 {
     (void)err;
-    DEMAND(len <= memory_files[region->fd].size);
+    CHECK(len <= memory_files[region->fd].size);
     return MC_OK;
 }
 

@@ -319,7 +319,7 @@ static size_t change_image(uint8_t *data, size_t len, size_t most, uint64_t seed
     static uint8_t *image; /* always zero behind IMAGE_MOST */
     if (image == NULL) {
         image = aligned_alloc(4096, IMAGE_BYTES);
-        DEMAND(image != NULL);
+        CHECK(image != NULL);
         memset(image, 0, IMAGE_BYTES);
     }
     len = len < IMAGE_MOST ? len : IMAGE_MOST;
