@@ -96,6 +96,7 @@ PARTS = {
             "pykey",
             "front_cache",
             "reader",
+            "mapping",
             "collection",
             "collection_get_many",
             "collection_views",

@@ -3,9 +3,10 @@
 #define MMAPCACHE_CACHE_H
 
 #include "collection.h"
+#include "mapping.h"
 
 typedef struct {
-    PyObject_HEAD
+    mc_mapping_object head;
     struct mc_reader *reader;   /* counted */
     struct mc_options *options; /* counted: what collections have unless they are given their own */
     PyObject *path;             /* owned str, as it was given; empty: anonymous */

@@ -13,6 +13,10 @@
 
 /* ---- making ---- */
 
+static PyObject *names_of(PyObject *self);
+
+static const struct mc_mapping mapping = {names_of, mc_cache_collection};
+
 int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObject *front_entries,
                           bool populate, struct mc_cache_options *out)
 {
@@ -63,6 +67,7 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
         mc_reader_release(reader);
         return NULL;
     }
+    self->head.mapping = &mapping;
     self->reader = reader;
     self->path = Py_NewRef(path);
     self->options = NULL;
@@ -250,82 +255,6 @@ static PyObject *names_of(PyObject *self)
     }
 }
 
-static PyObject *cache_iter(PyObject *self)
-{
-    PyObject *names = names_of(self);
-    PyObject *iterator = names == NULL ? NULL : PyObject_GetIter(names);
-    Py_XDECREF(names);
-    return iterator;
-}
-
-/* keys(), values() or items() of a dict of all collections there are now. */
-static PyObject *side(PyObject *self, const char *method)
-{
-    PyObject *names = names_of(self);
-    PyObject *dict = names == NULL ? NULL : PyDict_New();
-    PyObject *view;
-    for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
-        PyObject *name = PyList_GET_ITEM(names, i);
-        PyObject *handle = mc_cache_collection(self, name, NULL);
-        if (handle == NULL || PyDict_SetItem(dict, name, handle) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(handle);
-    }
-    view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
-    Py_XDECREF(names);
-    Py_XDECREF(dict);
-    return view;
-}
-
-static PyObject *cache_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "keys");
-}
-
-static PyObject *cache_values(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "values");
-}
-
-static PyObject *cache_items(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "items");
-}
-
-static PyObject *cache_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                           PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "default"};
-    PyObject *values[2];
-    PyObject *handle;
-    if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    handle = cache_subscript(self, values[0]);
-    if (handle == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();
-        return Py_NewRef(values[1]);
-    }
-    return handle;
-}
-
-static PyObject *cache_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                  PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "codec_options"};
-    PyObject *values[2];
-    if (!mc_arguments("collection", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    if (!PyUnicode_Check(values[0])) {
-        PyErr_Format(PyExc_TypeError, "a collection's name is a str, not %.100s",
-                     Py_TYPE(values[0])->tp_name);
-        return NULL;
-    }
-    return mc_cache_collection(self, values[0], values[1] == Py_None ? NULL : values[1]);
-}
-
 /* ---- generations ---- */
 
 static PyObject *cache_generation(PyObject *self, void *Py_UNUSED(closure))
@@ -448,15 +377,17 @@ static PyObject *cache_repr(PyObject *self)
 }
 
 static PyMethodDef methods[] = {
-    {"get", (PyCFunction)(void (*)(void))cache_get, METH_FASTCALL | METH_KEYWORDS,
+    {"get", (PyCFunction)(void (*)(void))mc_mapping_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
-    {"collection", (PyCFunction)(void (*)(void))cache_collection, METH_FASTCALL | METH_KEYWORDS,
+    {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
+     METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
      "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
      "codec_options: PyMongo's CodecOptions for this collection's values and keys."},
-    {"keys", cache_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
-    {"values", cache_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
-    {"items", cache_items, METH_NOARGS, "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
+    {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
+    {"items", mc_mapping_items, METH_NOARGS,
+     "items($self, /)\n--\n\nPairs of name and Collection."},
     {"snapshot", cache_snapshot, METH_NOARGS,
      "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`."},
     {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
@@ -495,7 +426,7 @@ PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache f
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},    {Py_tp_dealloc, cache_dealloc},
-    {Py_tp_repr, cache_repr},         {Py_tp_iter, cache_iter},
+    {Py_tp_repr, cache_repr},         {Py_tp_iter, mc_mapping_iter},
     {Py_tp_methods, methods},         {Py_tp_getset, getset},
     {Py_mp_length, cache_length},     {Py_mp_subscript, cache_subscript},
     {Py_sq_contains, cache_contains}, {0, NULL},

@@ -9,10 +9,11 @@
 #define MMAPCACHE_COLLECTION_H
 
 #include "errors.h"
+#include "mapping.h"
 #include "reader.h"
 
 typedef struct {
-    PyObject_HEAD
+    mc_mapping_object head;
     struct mc_reading *reading; /* NULL: closed */
     PyObject *cache;            /* owned */
 } mc_snapshot_object;
