@@ -207,6 +207,7 @@ class Writer:
         recreate: bool = False,
         retention: float | None = 1.0,
         collapse: bool = True,
+        discard: bool = False,
     ) -> Self: ...
     @classmethod
     def anonymous(
@@ -264,6 +265,8 @@ class Batch:
     def deletes(self) -> int: ...
     @property
     def unchanged(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
     # Write only at run time.
     state: bytes
     def put(self, name: str, key: _Key, document: Mapping[str, Any] | Buffer, /) -> bool: ...

@@ -101,6 +101,12 @@ static inline bool mc_hit_stands(const struct mc_hit *hit)
 
 /* ---- reading: any process ---- */
 
+/* Whether its value is these bytes. */
+static inline bool mc_hit_equals(const struct mc_hit *hit, const void *value, size_t len)
+{
+    return hit->value_len == len && shm_equal(hit->value, value, len);
+}
+
 /* MC_OK, MC_ABSENT or MC_CORRUPT; needs key->hash. */
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
                              struct mc_hit *hit);
@@ -156,6 +162,10 @@ struct mc_table_writer {
     struct mc_space space;  /* limit follows the file as it grows */
     struct mc_arena *arena; /* arena.h, for table_write.c */
     uint64_t birth;         /* the generation being written */
+    /* Asked before a put replaces an entry by another value; false: the entry stays. NULL: yes. */
+    bool (*replaces)(void *context, const struct mc_key *key, const struct mc_hit *old,
+                     const uint8_t *value, size_t value_len);
+    void *replaces_context;
 };
 
 struct mc_put_result {

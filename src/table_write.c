@@ -443,7 +443,12 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     if (found == MC_CORRUPT) {
         return found;
     }
-    if (found == MC_OK && hit.value_len == value_len && shm_equal(hit.value, value, value_len)) {
+    if (found == MC_OK && mc_hit_equals(&hit, value, value_len)) {
+        result->offset = hit.offset;
+        return MC_OK;
+    }
+    if (found == MC_OK && writer->replaces != NULL &&
+        !writer->replaces(writer->replaces_context, key, &hit, value, value_len)) {
         result->offset = hit.offset;
         return MC_OK;
     }

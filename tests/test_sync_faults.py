@@ -14,7 +14,7 @@ import pytest
 from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
 from support.mongodb_server import Server
 from support.processes import free_port
-from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer
+from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer, failing
 
 import mmapcache
 
@@ -45,10 +45,6 @@ def content(cache: mmapcache.Cache) -> dict[str, list[dict[str, Any]]]:
             "shop." + name: [d.to_dict() for d in snapshot[name].values()] for name in snapshot
         }
     return {name: sorted(items, key=lambda d: d["_id"]) for name, items in documents.items()}
-
-
-def failing(code: int, name: str) -> dict[str, Any]:
-    return {"ok": 0.0, "code": code, "codeName": name, "errmsg": f"scripted {name}"}
 
 
 FAULTS = {

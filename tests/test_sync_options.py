@@ -229,8 +229,7 @@ def test_redaction_covers_tracebacks() -> None:
 
 
 def test_backoff_doubles_up_to_a_limit_with_jitter() -> None:
-    random.seed(1)
-    backoff = Backoff(first=1.0, last=10.0)
+    backoff = Backoff(first=1.0, last=10.0, dice=random.Random(1))
     delays = [backoff.next() for _ in range(100)]
     for delay, ceiling in zip(delays, [1, 2, 4, 8] + [10] * 96, strict=True):
         assert ceiling / 2 <= delay <= ceiling

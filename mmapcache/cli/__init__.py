@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from mmapcache.cli import streams
 from mmapcache.cli.output import (
     DONE,
     FAILED,
@@ -23,9 +25,13 @@ from mmapcache.cli.output import (
     CommandError,
     UsageError,
     complain,
+    complain_unexpected,
     emit,
     naming,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _COMMANDS: Final = {
     "get": ("mmapcache.cli.get", "print one document"),
@@ -42,6 +48,26 @@ _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(":/" in word for word in arguments):
+        from mmapcache.sync.redaction import register_typed
+
+        register_typed(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown whatever the locale
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _main(arguments)
+        streams.flush()
+        return status
+    except BrokenPipeError:
+        streams.abandon(sys.stdout)
+        return DONE
+    except streams.StdoutError as error:
+        streams.abandon(sys.stdout)
+        complain(_named(arguments) or "", str(error))
+        return FAILED
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser(_named(arguments))
     args = parser.parse_args(arguments)
     if args.version:
@@ -62,9 +88,16 @@ class _Parser(argparse.ArgumentParser):
     """Complains without a URI's password: a mistyped command line is still printed somewhere."""
 
     def error(self, message: str) -> NoReturn:
-        from mmapcache.sync.redaction import redact
+        from mmapcache.sync.redaction import public_text
 
-        super().error(redact(message))
+        super().error(public_text(message))
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout:
+            streams.show(message)
+            streams.flush()
+        elif message:
+            streams.say(message)
 
 
 def _parser(named: str | None) -> argparse.ArgumentParser:
@@ -90,17 +123,19 @@ def _run(args: argparse.Namespace) -> int:
     import mmapcache
 
     try:
-        status = int(args.run(args))
-        sys.stdout.flush()
-        return status
+        return int(args.run(args))
     except BrokenPipeError:
-        _discard_stdout()
-        return DONE
+        raise
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
         complain(args.command, _sentence(error, getattr(args, "path", None)))
         return USAGE if isinstance(error, UsageError) else FAILED
+    except Exception:
+        if sys.excepthook is not sys.__excepthook__:  # the loader's, which writes to its log
+            raise
+        complain_unexpected()
+        return FAILED
 
 
 def _sentence(error: Exception, path: str | None) -> str:
@@ -108,8 +143,3 @@ def _sentence(error: Exception, path: str | None) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return naming(path, str(error) or type(error).__name__)
-
-
-def _discard_stdout() -> None:
-    """The reader of our output has gone: let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

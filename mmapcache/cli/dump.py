@@ -7,13 +7,13 @@ collection and key for all; or files, one per collection, with ``--out``.
 from __future__ import annotations
 
 import argparse
-import sys
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps, key_to_extended, to_extended
-from mmapcache.cli.output import DONE, UsageError, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, UsageError, emit, emit_json, open_cache, refuse_uri
 from mmapcache.cli.reading import Gathered, gather
 
 _Documents = list[tuple[object, bytes]]
@@ -46,28 +46,31 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json and --format bson exclude each other")
     if args.format == "bson" and args.out is None and args.collection is None:
         raise UsageError("BSON of all collections needs --out DIR, or name one collection")
+    if args.out is not None:
+        refuse_uri(args.out, "--out")
     with open_cache(args.path, args.timeout) as cache:
         gathered = gather(cache, None if args.collection is None else [args.collection])
     if args.out is not None:
         return _write_files(args, gathered)
     for name, documents in gathered.collections.items():
         if args.format == "bson":
-            sys.stdout.buffer.writelines(raw for _, raw in documents)
+            for _, raw in documents:
+                streams.show_bytes(raw)
         else:
             named = args.json or args.collection is None
-            for line in _lines(name, documents, args.format == "canonical", named):
-                emit(line)
+            for value in _values(name, documents, args.format == "canonical", named):
+                emit_json(value)
     return DONE
 
 
-def _lines(name: str, documents: _Documents, canonical: bool, named: bool) -> Iterator[str]:
+def _values(name: str, documents: _Documents, canonical: bool, named: bool) -> Iterator[object]:
     for key, raw in documents:
         document = to_extended(raw, canonical=canonical)
         if named:
             key_value = key_to_extended(key)
-            yield dumps({"collection": name, "key": key_value, "document": document})
+            yield {"collection": name, "key": key_value, "document": document}
         else:
-            yield dumps(document)
+            yield document
 
 
 def _write_files(args: argparse.Namespace, gathered: Gathered) -> int:
@@ -82,8 +85,8 @@ def _write_files(args: argparse.Namespace, gathered: Gathered) -> int:
         else:
             with target.open("w", encoding="utf-8") as file:
                 canonical = args.format == "canonical"
-                for line in _lines(name, documents, canonical, args.json):
-                    file.write(line + "\n")
+                for value in _values(name, documents, canonical, args.json):
+                    file.write(dumps(value) + "\n")
         if args.json:
             emit_json({"collection": name, "documents": len(documents), "file": str(target)})
         else:

@@ -24,6 +24,7 @@ from decimal import Decimal
 from typing import Any, Final, cast
 
 from mmapcache import CorruptError
+from mmapcache.printing import json_text
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _YEAR_10000_MS: Final = 253_402_300_800_000
@@ -254,8 +255,8 @@ def key_text(key: object) -> str:
 
 
 def dumps(value: object) -> str:
-    """Compact JSON on one line, characters beyond ASCII as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON on one line, with an escape for what a terminal would obey."""
+    return json_text(value)
 
 
 def parse_plain(text: str) -> Any:

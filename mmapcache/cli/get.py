@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 import mmapcache
+from mmapcache.cli import streams
 from mmapcache.cli.extjson import KeyTextError, dumps, key_text, parse_key, to_extended
-from mmapcache.cli.output import DONE, CommandError, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, CommandError, emit_json, open_cache
 from mmapcache.cli.reading import require_collection
 
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if raw is None:
             raise CommandError(_missing(cache, args.collection, key, args.key))
     if args.bson:
-        sys.stdout.buffer.write(raw)
+        streams.show_bytes(raw)
         return DONE
     value: object = to_extended(raw, canonical=args.canonical)
     if args.pluck is not None:
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(value)
     else:
-        emit(json.dumps(value, ensure_ascii=False, indent=2))
+        emit_json(value, indent=2)
     return DONE
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 
 import mmapcache
-from mmapcache.cli.extjson import dumps
+from mmapcache.cli import streams
+from mmapcache.printing import json_text, printable
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -25,23 +27,44 @@ class UsageError(CommandError):
 
 def open_cache(path: str, timeout: float) -> mmapcache.Cache:
     """The cache at `path`, waiting up to `timeout` seconds for its first generation."""
+    refuse_uri(path, "PATH")
     return mmapcache.open(path, timeout=timeout)
 
 
 def emit(line: str = "") -> None:
-    """One line to stdout."""
-    sys.stdout.write(line + "\n")
+    """One line of text to stdout: whatever names and errors are in it, a line and no more."""
+    streams.show(printable(line) + "\n")
 
 
-def emit_json(value: object) -> None:
-    """One JSON value on one line to stdout."""
-    emit(dumps(value))
+def emit_json(value: object, *, indent: int | None = None) -> None:
+    """One JSON value to stdout, on one line unless `indent` is given."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    streams.show(json_text(value, indent=indent, ascii_only=not unicode) + "\n")
 
 
 def complain(command: str, message: str) -> None:
     """One sentence to stderr, with the command that says it in front."""
+    from mmapcache.sync.redaction import public_text
+
     first = message.strip() or "failed without saying why"
-    sys.stderr.write(f"mmapcache {command}: {first}\n")
+    streams.say(public_text(f"mmapcache {command}: {first}") + "\n")
+
+
+def complain_unexpected() -> None:
+    """The traceback of the exception being handled, which nobody expected, to stderr."""
+    from mmapcache.sync.redaction import redact
+
+    for line in redact(traceback.format_exc()).splitlines():
+        streams.say(printable(line) + "\n")
+
+
+def refuse_uri(path: str, what: str) -> None:
+    """Raises UsageError for a connection string in the place of a path: it holds a password."""
+    if ":/" in path:
+        from mmapcache.sync.redaction import is_uri
+
+        if is_uri(path):
+            raise UsageError(f"{what} is a MongoDB URI; it must be the path of a file")
 
 
 def naming(path: str | None, message: str) -> str:
@@ -83,7 +106,7 @@ def moment_text(unix: float | None) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a plain table: first column to the left, all others to the right."""
-    grid = [list(head), *(list(row) for row in rows)]
+    grid = [list(head), *(list(map(printable, row)) for row in rows)]
     widths = [max(len(row[i]) for row in grid) for i in range(len(head))]
     lines = []
     for row in grid:

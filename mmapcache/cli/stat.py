@@ -68,6 +68,9 @@ def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
 def _lines(facts: dict[str, Any]) -> list[str]:
     status, stats = facts["status"], facts["stats"]
     confirmed = status["confirmed_at"]
+    loader = _LOADER.get(status["loader"], str(status["loader"]))
+    if status["loader"] == "none" and status["error"]:
+        loader = "none: the last one has ended; see its error"
     pairs = [
         ("file", f"{status['path']} ({status['file_id']})"),
         (
@@ -76,7 +79,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ),
         ("age", f"{seconds_text(status['age'])} since the data was last known to be current"),
         ("confirmed", _confirmed_text(confirmed)),
-        ("loader", _LOADER.get(status["loader"], str(status["loader"]))),
+        ("loader", loader),
         ("state", status["state"] or "none reported"),
         ("error", status["error"] or "none"),
         ("source", status["source"] or "none reported"),

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import mmapcache
+from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps, key_text, key_to_extended
 from mmapcache.cli.output import DONE, emit, emit_json, open_cache
 
@@ -149,7 +150,7 @@ def _print_start(generation: int, digests: _Digests | None, loader: str, as_json
     else:
         held = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing yet"
         emit(f"generation {generation}: {held}; loader {loader}")
-    sys.stdout.flush()
+    streams.flush()
 
 
 def _print_loader(loader: str, as_json: bool) -> None:
@@ -157,7 +158,7 @@ def _print_loader(loader: str, as_json: bool) -> None:
         emit_json({"event": "loader", "loader": loader})
     else:
         emit(f"loader {loader}")
-    sys.stdout.flush()
+    streams.flush()
 
 
 def _print_step(
@@ -179,7 +180,7 @@ def _print_step(
         emit(f"generation {new}{steps}{'' if changes else _nothing(changes)}")
         for name, change in (changes or {}).items():
             emit(f"  {name}: {_text_change(change, args.keys)}")
-    sys.stdout.flush()
+    streams.flush()
 
 
 def _nothing(changes: dict[str, _Change] | None) -> str:

@@ -5,6 +5,8 @@
                                ├─────> pump     the source's thread and the buffers in flight
                                │         └────> source: mongo | files
                                └─────> inbox, backoff, progress, logs, redaction
+                                         │                         └────> outlet: standard error
+                                         └────> early: signals before there is an inbox
 
 Each module knows those to its right only. Nothing here is imported by a worker that merely reads,
 and pymongo is imported by the sources alone, when one of them needs it.

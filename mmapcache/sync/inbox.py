@@ -3,17 +3,24 @@
 A signal handler runs in the main thread between two bytecodes, perhaps while that thread holds the
 lock of an Event or a Queue; only `queue.SimpleQueue.put` is documented as safe there. Hence one
 SimpleQueue for everything, and no other primitive between a handler and the loop.
+
+The main thread may be stuck where no handler runs (a disk that hangs). A second SIGTERM or SIGINT
+must end the process even then, so a thread of its own counts them: the interpreter writes the
+number of each signal into a pipe, whatever the main thread does.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from mmapcache.sync import early
 from mmapcache.sync.errors import StopError
 
 
@@ -22,7 +29,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._stop = False
+        self._stop: signal.Signals | None = None
         self._refresh = False
 
     def post(self, message: object) -> None:
@@ -34,8 +41,7 @@ class Inbox:
 
         :raises StopError: SIGTERM or SIGINT has arrived
         """
-        if self._stop:
-            raise StopError("stopped")
+        self._raise_if_stopped()
         try:
             message = self._queue.get(timeout=timeout)
         except queue.Empty:
@@ -45,8 +51,21 @@ class Inbox:
         if message is signal.SIGHUP:
             self._refresh = True
             return None
-        self._stop = True
+        self._stop = message
         raise StopError(f"stopped by {message.name}")
+
+    def clear(self) -> None:
+        """Forgets what cancelled loads have left; between two loads.
+
+        :raises StopError: SIGTERM or SIGINT has arrived
+        """
+        self._raise_if_stopped()
+        while not self._queue.empty():
+            self.receive(0)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop is not None:
+            raise StopError(f"stopped by {self._stop.name}")
 
     def sleep(self, seconds: float) -> None:
         """Waits, but not past a SIGHUP (even one that came before) nor past a stop.
@@ -60,15 +79,46 @@ class Inbox:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """While open, SIGTERM, SIGINT and SIGHUP are messages; main thread only."""
+        """While open, SIGTERM, SIGINT and SIGHUP are messages, and a second one that is to stop
+        ends the process at once; main thread only."""
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.post(signal.Signals(number))
 
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = [(number, signal.signal(number, handler)) for number in caught]
+        before = [(number, signal.signal(number, handler)) for number in early.CAUGHT]
+        self._stop = early.stop()
         try:
-            yield
+            with _second_stop_ends(stops=int(self._stop is not None)):
+                yield
         finally:
             for number, previous in before:
                 signal.signal(number, previous)
+
+
+@contextmanager
+def _second_stop_ends(stops: int) -> Iterator[None]:
+    """While open, a thread counts SIGTERM and SIGINT.
+
+    :param stops: how many came before
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def count() -> None:
+        seen = stops
+        while (number := os.read(read, 1)[0]) != 0:
+            seen += number in early.STOPS
+            if seen > 1 and number in early.STOPS:
+                early.end(number)
+
+    counter = threading.Thread(target=count, name="mmapcache-signals", daemon=True)
+    counter.start()
+    previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.write(write, b"\0")
+        counter.join()
+        os.close(read)
+        os.close(write)

@@ -5,13 +5,15 @@
                     └─ away: back off       └──> degraded ──┘
 
 A round that fails, whatever the reason, publishes nothing: the batch is abandoned by the exception
-that ends it, and the generation before stays as it was.
+that ends it, and the generation before stays as it was. What ends the loader itself, other than a
+signal, is written into the file's status before the file is closed.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
 from mmapcache.sync.progress import Progress
 from mmapcache.sync.pump import Pump
-from mmapcache.sync.redaction import redact
+from mmapcache.sync.redaction import public_text
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 
@@ -34,7 +36,11 @@ _NAMED = 5  # collections that a status text names before it counts the rest
 
 @dataclass(slots=True)
 class Round:
-    """What one round did. `kept`: collections that came back empty and keep their last content."""
+    """What one round did.
+
+    `kept`: collections that came back empty and keep their last content. `duplicates`: how many
+    documents of a collection had an _id that another one had, too.
+    """
 
     generation: int | None = None
     documents: int = 0
@@ -42,6 +48,7 @@ class Round:
     deletes: int = 0
     kept: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    duplicates: dict[str, int] = field(default_factory=dict)
 
 
 class Loader:
@@ -51,24 +58,35 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param dice: see `Backoff`
     """
 
-    def __init__(self, options: Options, source: Source, inbox: Inbox, *, bar: bool) -> None:
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        inbox: Inbox,
+        *,
+        bar: bool,
+        dice: random.Random | None = None,
+    ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
         self._target = Target(options, inbox)
-        self._backoff = Backoff()
+        self._backoff = Backoff(dice=dice)
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a round has succeeded in this process
         self._told = ""  # the trouble that was logged last
+        self._noted = ""  # and what was odd, but no trouble
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
         log.info("%s -> %s", self._source.label, self._options.path)
         try:
             while True:
+                self._inbox.clear()
                 delay = self._attempt()
                 if delay is None:
                     return DONE
@@ -77,8 +95,13 @@ class Loader:
             log.info("%s", stop)
             return FAILED if self._options.once else DONE
         except _FatalError as error:
+            self._target.report(state="degraded", error=public_text(str(error)))
             log.error("%s", error)
             return FAILED
+        except BaseException as error:
+            text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
+            self._target.report(state="degraded", error=public_text(text))
+            raise
         finally:
             self._source.close()
             self._target.close()
@@ -92,19 +115,20 @@ class Loader:
         try:
             outcome = self._round()
         except SourceAwayError as error:
+            if error.__cause__ is not None:
+                log.debug("what the source raised", exc_info=error.__cause__)
             return self._failed(error, self._backoff.next(), retry=True)
         except SourceRefusedError as error:
             if not self._loaded:
-                self._target.report(state="degraded", error=redact(str(error)))
                 raise _FatalError(str(error)) from None
-            return self._failed(error, max(self._options.interval, self._backoff.next()))
+            return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
             self._target.discard(error)
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
-            return self._failed(SyncError(_full(error)), self._options.interval)
+            return self._failed(SyncError(_full(error)), self._interval())
         except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
-            return self._failed(error, self._options.interval)
+            return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
                 raise _FatalError(str(error)) from None
@@ -140,12 +164,16 @@ class Loader:
                 extra={"fields": fields},
             )
         if outcome.kept:
-            return self._failed(SyncError(_kept(outcome.kept)), self._options.interval)
+            return self._failed(SyncError(_kept(outcome.kept)), self._interval())
         if self._told:
             log.info("recovered")
         self._told = ""
-        self._target.report(state="polling", error="", confirmed=began)
-        return None if self._options.once else self._options.interval
+        noted = public_text(_duplicates(outcome.duplicates))
+        if noted and noted != self._noted:
+            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
+        self._noted = noted
+        self._target.report(state="polling", error=noted, confirmed=began)
+        return None if self._options.once else self._interval()
 
     def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
         """Says what is wrong, in the log and in the status.
@@ -154,7 +182,7 @@ class Loader:
         :param retry: whether `--once` tries again too, until its time is over
         :raises _FatalError: `--once` ends here
         """
-        text = redact(str(error) or type(error).__name__)
+        text = public_text(str(error) or type(error).__name__)
         self._target.report(state="degraded", error=text)
         if self._options.once:
             left = self._deadline - time.monotonic()
@@ -166,14 +194,17 @@ class Loader:
         self._told = text
         return delay
 
+    def _interval(self) -> float:
+        return self._backoff.interval(self._options.interval)
+
     # --- the round itself -------------------------------------------------------------------------
 
     def _round(self) -> Round:
         writer = self._target.writer()
         state = "degraded" if self._told else "polling" if self._loaded else "loading"
         # What the loader before complained of is no longer news; our own trouble is.
-        error = None if self._told else ""
-        writer.report(state=state, error=error, source=self._source.label)
+        error = None if self._told or self._noted else ""
+        writer.report(state=state, error=error, source=public_text(self._source.label))
         outcome = Round()
         with writer.reader() as cache:
             known = frozenset(name for name in cache if len(cache.collection(name)))
@@ -214,6 +245,7 @@ class Loader:
                 pass
             return
         shown = not self._loaded
+        duplicates = batch.duplicates
         progress = Progress(feed.name, feed.expected, shown=shown, bar=self._bar)
         try:
             with batch.replace(feed.name) as full:
@@ -226,6 +258,8 @@ class Loader:
         finally:
             progress.close()
         outcome.documents += progress.count
+        if batch.duplicates > duplicates:
+            outcome.duplicates[feed.name] = batch.duplicates - duplicates
 
     def _absent(
         self,
@@ -243,8 +277,9 @@ class Loader:
         if before is None:
             return
         vanished = self._source.discovers and before == self._source.scope
+        own = {c.name: c.allow_empty for c in self._options.collections}
         for name in sorted(names):
-            if vanished and name in known and not self._options.allow_empty:
+            if vanished and name in known and not own.get(name, self._options.allow_empty):
                 outcome.kept.append(name)
             else:
                 batch.drop(name)
@@ -267,6 +302,16 @@ def _kept(names: list[str]) -> str:
     return (
         f"came back empty, kept with its last content: {_names(names)} "
         "(--allow-empty publishes an empty collection)"
+    )
+
+
+def _duplicates(found: dict[str, int]) -> str:
+    if not found:
+        return ""
+    some = _names([f"{name} ({count:,})" for name, count in sorted(found.items())])
+    return (
+        f"documents whose _id another one has: {some}; of those with one _id the smallest, by its "
+        "bytes, is in the cache"
     )
 
 

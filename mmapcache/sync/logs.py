@@ -2,6 +2,8 @@
 
 2026-01-01T12:00:00.000Z info    generation 7: 3 put, 1 deleted in 0.1 s
 {"time": "2026-01-01T12:00:00.000Z", "level": "info", "message": "...", "generation": 7}
+
+Logging never waits for standard error: see outlet.
 """
 
 from __future__ import annotations
@@ -10,15 +12,19 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
-from mmapcache.sync.progress import lines_above
-from mmapcache.sync.redaction import redact
+from mmapcache.printing import escape_json, printable
+from mmapcache.sync.outlet import BarFile, Outlet
+from mmapcache.sync.progress import Progress, lines_above
+from mmapcache.sync.redaction import public_text, redact
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+STANDARD_ERROR = 2
 log = logging.getLogger("mmapcache.sync")
 
 
@@ -31,10 +37,12 @@ class TextFormatter(logging.Formatter):
     """`time level message`, a traceback below it when there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_timestamp(record)} {record.levelname.lower():<7} {record.getMessage()}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return redact(line)
+        message = public_text(record.getMessage())
+        lines = [f"{_timestamp(record)} {record.levelname.lower():<7} {message}"]
+        if record.exc_info:  # indented: no line of it can pass for one of the log
+            traceback = redact(self.formatException(record.exc_info))
+            lines += ["  " + printable(line) for line in traceback.splitlines()]
+        return "\n".join(lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,24 +58,28 @@ class JsonFormatter(logging.Formatter):
         entry.update((k, redact(v) if isinstance(v, str) else v) for k, v in fields.items())
         if record.exc_info:
             entry["traceback"] = redact(self.formatException(record.exc_info))
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return escape_json(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 class _Handler(logging.Handler):
-    """Writes whole lines to the stream, above a progress bar when one is shown."""
+    """Hands whole lines to an outlet, above a progress bar when one is shown."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._stream = stream
+        self.outlet = Outlet(descriptor, self._notice)
+        self.bar = BarFile(self.outlet, descriptor)
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record) + "\n"
-            with lines_above(self._stream):
-                self._stream.write(line)
-                self._stream.flush()
-        except (OSError, ValueError):
-            pass  # a closed standard error must not end the loader
+        with lines_above(self.bar):
+            self.outlet.write(self.format(record) + "\n")
+
+    def _notice(self, dropped: int) -> str:
+        text = "%s log lines were dropped: nobody took them, or writing them failed"
+        record = log.makeRecord(
+            log.name, logging.WARNING, "", 0, text, (f"{dropped:,}",), None, extra=None
+        )
+        record.fields = {"dropped": dropped}
+        return self.format(record) + "\n"
 
 
 def _uncaught(
@@ -81,14 +93,15 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
         _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-def configure(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Sends the loader's log, Python's warnings and uncaught exceptions to one redacting handler.
+def configure(level: str, style: str) -> Callable[[], None]:
+    """Sends the loader's log, Python's warnings, uncaught exceptions and progress bars to standard
+    error, through one outlet.
 
     :param level: one of `LEVELS`
     :param style: one of `FORMATS`
-    :param stream: standard error unless given
+    :return: what gives the last lines a little time to be written
     """
-    handler = _Handler(sys.stderr if stream is None else stream)
+    handler = _Handler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.captureWarnings(True)
     for logger in (log, logging.getLogger("py.warnings")):
@@ -97,3 +110,5 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     log.setLevel(level.upper())
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+    Progress.file = handler.bar
+    return handler.outlet.close

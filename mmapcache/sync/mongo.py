@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
+from mmapcache.sync.logs import log
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.redaction import public_uri, register_uri, split_uri
 from mmapcache.sync.source import Feed
@@ -36,11 +37,15 @@ _TIMEOUTS = {
     "socketTimeoutMS": 180_000,
 }
 _GOODBYE = 1.0  # seconds
+_ASKED_BY_NAME = 1000  # collections; of more than these all of the database are asked for
+_GONE = object()
 _CREDENTIALS = frozenset({11, 13, 18, 334, 8000})  # user not found, unauthorized, …, Atlas's own
 _BAD_NAMES = frozenset({26, 73, 166})
 _BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
     range(31249, 31256)  # what is wrong with a projection
 )
+_NATURAL = [("$natural", 1)]  # the hint for a collection's own order
+_BAD_HINTS = _BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
 
 
 class MongoSource:
@@ -60,6 +65,9 @@ class MongoSource:
         self._reached = False  # a server has answered in this process's life
         self._queries = {c.name: _query(c) for c in options.collections}
         self._read: dict[str, CollectionOptions] = {}
+        self._hintless: set[str] = set()  # namespaces that the server reads by an index alone
+        self._identities: _Identities = {}
+        self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
         self._label = public_uri(_read_uri(options))
 
@@ -93,12 +101,18 @@ class MongoSource:
                         "name, or nothing in it yet (--allow-empty accepts that)"
                     )
             self._reached = True
+            self._identities = _identities(client, chosen, lenient=True)
+        from pymongo.read_concern import ReadConcern
+
         self._read = {c.name: c for c in chosen}
         for collection in chosen:
             expected = None
             if estimate and collection.filter is None:
-                with _translated(self):
-                    expected = self._collection(client, collection).estimated_document_count()
+                with contextlib.suppress(Exception):
+                    counted = self._collection(client, collection)
+                    # `count` knows no snapshot, which the URI may ask for.
+                    counted = counted.with_options(read_concern=ReadConcern())
+                    expected = counted.estimated_document_count()
             yield Feed(
                 collection.name,
                 collection.origin,
@@ -109,12 +123,95 @@ class MongoSource:
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         options = self._read[feed.name]
         query = self._queries.get(options.name, {})
-        with _translated(self):
+        size = self._batch_sizes.get(options.name, options.batch_size)
+        with _translated(self), self._smaller_after_a_long_reply(options, size):
             collection = self._collection(self._connected(), options)
-            with collection.find_raw_batches(batch_size=options.batch_size, **query) as cursor:
-                for buffer in cast("Iterator[bytes]", cursor):  # mistyped in PyMongo
-                    if buffer:
-                        yield buffer
+            several = None
+            for buffer, more in self._batches(collection, options, query, size):
+                several = more if several is None else True
+                if buffer:
+                    yield buffer
+            if several:
+                self._refuse_another(options)
+
+    def _batches(
+        self,
+        collection: Collection[RawBSONDocument],
+        options: CollectionOptions,
+        query: dict[str, Any],
+        size: int,
+    ) -> Iterator[tuple[bytes, bool]]:
+        """What a cursor gives, in the collection's own order where an index could lead it astray,
+        and whether the server has more to give.
+
+        A filter makes the server follow an index, and a document whose indexed field changes
+        meanwhile moves in it: from ahead of the cursor to behind it, and then it looks deleted. The
+        collection's own order does not change with a document's content.
+        """
+        from pymongo.errors import OperationFailure
+
+        hint = None
+        level = collection.read_concern.level
+        if options.origin not in self._hintless and level != "snapshot":
+            hint = None if options.follow_index or _is_by_id(query) else _NATURAL
+        cursor = collection.find_raw_batches(batch_size=size, hint=hint, **query)
+        with cursor:
+            batches = cast("Iterator[bytes]", cursor)  # mistyped in PyMongo
+            try:
+                first = next(batches, b"")
+            except OperationFailure as error:
+                if hint is None or error.code not in _BAD_HINTS:
+                    raise
+            else:
+                yield first, cursor.alive
+                for buffer in batches:
+                    yield buffer, cursor.alive
+                return
+        # A view's pipeline or another vendor's server may take no such hint; or else the query
+        # itself is wrong, and the second answer says so.
+        with collection.find_raw_batches(batch_size=size, **query) as plain:
+            batches = cast("Iterator[bytes]", plain)
+            first = next(batches, b"")
+            self._hintless.add(options.origin)
+            log.warning(
+                "the server does not read %s in its own order, as a filter needs: a document whose "
+                "filtered fields change during a load may be missing until the next",
+                options.origin,
+            )
+            yield first, plain.alive
+            for buffer in batches:
+                yield buffer, plain.alive
+
+    def _refuse_another(self, options: CollectionOptions) -> None:
+        """A collection that was dropped while it was read: some servers end its cursor early and
+        without an error, so that half of it looks like the whole. One reply alone is whole."""
+        origin = (options.database, options.collection)
+        if origin in self._identities:
+            now = _identities(self._connected(), [options], lenient=False)
+            if now.get(origin, _GONE) != self._identities[origin]:
+                raise SourceAwayError(
+                    f"{options.origin} was dropped or made anew while it was read, so perhaps not "
+                    "read whole"
+                )
+
+    @contextlib.contextmanager
+    def _smaller_after_a_long_reply(self, options: CollectionOptions, size: int) -> Iterator[None]:
+        """MongoDB sends at most 16 MiB a batch. Other servers send as many documents as they are
+        asked for, and PyMongo refuses a reply of more than 48 MB: the same again would never do."""
+        from pymongo.errors import ProtocolError
+
+        try:
+            yield
+        except ProtocolError as error:
+            if "max message size" not in str(error):
+                raise
+            smaller = max(1, size // 4)
+            self._batch_sizes[options.name] = smaller
+            raise SourceAwayError(
+                f"{options.origin}: the server's reply to a batch of {size:,} documents is longer "
+                f"than any client takes: the next try asks for {smaller:,} (--batch-size "
+                f"{smaller} or less avoids this)"
+            ) from None
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -196,8 +293,40 @@ class MongoSource:
                     )
 
 
+def _is_by_id(query: Mapping[str, Any]) -> bool:
+    """Whether no index but that of `_id`, in which nothing moves, can be of use to the query."""
+    return all(field == "_id" for field in query.get("filter", ()))
+
+
+_Identities = dict[tuple[str, str], Any]  # (database, collection) -> uuid, None if unknown
+
+
+def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: bool) -> _Identities:
+    """Which of the collections there are, with their UUIDs where the server tells them."""
+    from pymongo.errors import OperationFailure
+
+    found: _Identities = {}
+    for database in sorted({c.database for c in chosen}):
+        names = {c.collection for c in chosen if c.database == database}
+        only = {"name": {"$in": sorted(names)}} if len(names) <= _ASKED_BY_NAME else {}
+        try:
+            entries = list(client[database].list_collections(filter=only))
+        except OperationFailure as error:
+            if not lenient or error.code in _CREDENTIALS - {13}:
+                raise
+            continue  # it may be read, but not be asked for: nothing to compare
+        for entry in entries:
+            if entry["name"] in names:
+                info = entry.get("info") or {}
+                found[database, entry["name"]] = info.get("uuid")
+    return found
+
+
 def _query(options: CollectionOptions) -> dict[str, Any]:
     """find's filter and projection, in BSON's types."""
+    import bson
+    from bson.errors import BSONError
+
     query: dict[str, Any] = {}
     for key in ("filter", "projection"):
         value = getattr(options, key)
@@ -205,7 +334,8 @@ def _query(options: CollectionOptions) -> dict[str, Any]:
             continue
         try:
             query[key] = _from_extended_json(value)
-        except (ValueError, TypeError, ArithmeticError) as error:
+            bson.encode(query[key])  # what has no BSON is told now, not at each load
+        except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise UsageError(f"{key} of {options.name}: {error}") from None
     if "_id" in query.get("projection", {}) and not query["projection"]["_id"]:
         raise UsageError(f"projection of {options.name}: _id is the key and cannot be left out")

@@ -8,17 +8,18 @@ through the same parser, so that a wrong one is refused in the same words, with 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmapcache.sync import logs
 from mmapcache.sync.errors import UsageError
-from mmapcache.sync.redaction import register_uri
+from mmapcache.sync.redaction import is_uri, redact, register_typed, register_uri
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +42,8 @@ DEFAULT_BATCH_SIZE = 5000  # documents; 1.5 MB of 300-byte ones: see docs/operat
 class CollectionOptions:
     """One MongoDB collection and how it is read.
 
-    `filter` and `projection` are Extended JSON text or what TOML made of a table.
+    `filter` and `projection` are Extended JSON text or what TOML made of a table. `follow_index`:
+    the server may follow an index for the filter, and miss a document that moves in it meanwhile.
     """
 
     database: str
@@ -52,6 +54,7 @@ class CollectionOptions:
     batch_size: int = DEFAULT_BATCH_SIZE
     filter: Mapping[str, Any] | str | None = None
     projection: Mapping[str, Any] | str | None = None
+    follow_index: bool = False
 
     @property
     def origin(self) -> str:
@@ -169,11 +172,11 @@ def _count(value: object) -> int:
 
 
 def _texts(value: object) -> list[str]:
-    """A list, or (in a variable) names separated by commas."""
-    items = value.split(",") if isinstance(value, str) else value
+    """A list of names as they are, or (in a variable) names separated by commas and spaces."""
+    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
         raise ValueError("one or more names")
-    return [_text(item.strip() if isinstance(item, str) else item) for item in items]
+    return [_text(item) for item in items]
 
 
 def _document(value: object) -> Mapping[str, Any] | str:
@@ -183,7 +186,7 @@ def _document(value: object) -> Mapping[str, Any] | str:
     try:
         if isinstance(value, str) and isinstance(json.loads(value), dict):
             return value
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ValueError('a JSON object such as {"active": true}')
 
@@ -218,6 +221,7 @@ _PER_COLLECTION: dict[str, Callable[[object], Any]] = {
     "batch_size": _count,
     "filter": _document,
     "projection": _document,
+    "follow_index": _flag,
 }
 
 
@@ -263,10 +267,13 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None
     :raises UsageError: a value is wrong, two contradict each other, or one is missing
     """
     environment = os.environ if environment is None else environment
+    register_typed(v for k, v in environment.items() if k.startswith("MMAPCACHE_"))
     config = getattr(arguments, "config", None) or environment.get("MMAPCACHE_CONFIG")
     tables: list[Mapping[str, Any]] = []
     layers: list[_Layer] = [_flag_layer(arguments), _environment_layer(environment)]
     if config:
+        if is_uri(config):
+            raise UsageError(f"--config (or MMAPCACHE_CONFIG) {_NO_PATH}")
         layer, tables = _file_layer(config)
         layers.append(layer)
     values = _merge(layers)
@@ -282,9 +289,9 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None
         database=values.get("database"),
         **{key: values[key] for key in _PLAIN if key in values},
     )
-    tables = [*_flag_tables(arguments), *tables]
+    named = _flag_tables(arguments)
     options = replace(options, defaults=_with_settings(options.defaults, values, "defaults"))
-    options = _with_collections(options, values.get("collection"), tables)
+    options = _with_collections(options, values.get("collection"), named, tables)
     _check(options)
     return options
 
@@ -293,6 +300,10 @@ _PLAIN = frozenset(_SETTINGS).difference(
     ("path", "uri", "uri_file", "source", "collection", "database", "read_preference", "batch_size")
 )  # those that become a field of Options as they are
 _EXCLUSIVE = (("uri", "uri_file", "source"), ("collection", "database"))
+_NO_PATH = (
+    "is a MongoDB URI; it must be the path of a file, and the URI belongs to --uri-file's file, "
+    "MMAPCACHE_URI or --uri"
+)
 
 
 def _flag_layer(arguments: argparse.Namespace) -> _Layer:
@@ -317,6 +328,7 @@ def _file_layer(path: str) -> tuple[_Layer, list[Mapping[str, Any]]]:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration {path} is not TOML: {error}") from None
+    register_typed(_texts_in(content))
     tables: list[Mapping[str, Any]] = []
     if isinstance(content.get("collection"), list):
         items = content["collection"]
@@ -328,6 +340,19 @@ def _file_layer(path: str) -> tuple[_Layer, list[Mapping[str, Any]]]:
     if unknown:
         raise UsageError(f"{path} has an unknown setting: {', '.join(unknown)}")
     return {key: (value, f"{key} in {path}") for key, value in content.items()}, tables
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Every text in a value of TOML, the names of settings included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _texts_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts_in(item)
 
 
 def _merge(layers: Iterable[_Layer]) -> dict[str, Any]:
@@ -346,6 +371,8 @@ def _merge(layers: Iterable[_Layer]) -> dict[str, Any]:
                 values[key] = _SETTINGS[key](value)
             except ValueError as error:
                 raise UsageError(f"{where} must be {error}") from None
+            if key in ("path", "uri_file") and is_uri(values[key]):
+                raise UsageError(f"{where} {_NO_PATH}")
     return values
 
 
@@ -353,7 +380,7 @@ def _source_path(value: str | None) -> str | None:
     if value is None:
         return None
     scheme, separator, path = value.partition(":")
-    if scheme.startswith("mongodb"):
+    if is_uri(value):
         raise UsageError("a MongoDB URI belongs to --uri or --uri-file, not to --source")
     if scheme != "file" or not separator or not path:
         raise UsageError("--source must be file: and a path, such as file:settings.json")
@@ -380,12 +407,12 @@ def parse_namespace(text: str) -> tuple[str, str, str]:
     :raises UsageError: it is not one, or breaks MongoDB's or the cache's rules for names
     """
     namespace, equals, name = text.partition("=")
-    database, dot, collection = namespace.partition(".")
-    if not dot or not database or not collection:
-        raise UsageError(f"{text!r} is not DB.COLL or DB.COLL=NAME")
-    check_database(database)
-    if "$" in collection or collection[0] == "." or collection[-1] == "." or ".." in collection:
-        raise UsageError(f"{collection!r} cannot be the name of a MongoDB collection")
+    if "=" in name:
+        raise UsageError(
+            f"{text!r} has more than one =, so that the collection's name and NAME cannot be told "
+            "apart: write a [[collection]] table with from and name into the --config file"
+        )
+    database, collection = split_namespace(namespace, "DB.COLL or DB.COLL=NAME")
     if equals and not name:
         raise UsageError(f"{text!r} has no NAME after the =")
     name = name or collection
@@ -393,37 +420,83 @@ def parse_namespace(text: str) -> tuple[str, str, str]:
     return database, collection, name
 
 
+def split_namespace(namespace: str, form: str) -> tuple[str, str]:
+    """The database and the collection of `DB.COLL`, whose first dot is the one between them.
+
+    :param form: what was asked for, to be named in the message
+    :raises UsageError: it is no namespace, or breaks MongoDB's rules for names
+    """
+    if is_uri(namespace):
+        raise UsageError(f"a MongoDB URI is not {form}: it belongs to --uri-file or MMAPCACHE_URI")
+    database, dot, collection = namespace.partition(".")
+    if not dot or not database or not collection:
+        raise UsageError(f"{namespace!r} is not {form}")
+    check_database(database)
+    if not _is_text(collection) or (
+        "$" in collection or collection[0] == "." or collection[-1] == "." or ".." in collection
+    ):
+        raise UsageError(f"{collection!r} cannot be the name of a MongoDB collection")
+    return database, collection
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be encoded: what stands for bytes that are not UTF-8 cannot."""
+    return "\0" not in name and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def check_database(database: str) -> None:
     """:raises UsageError: MongoDB allows no database of this name"""
-    if len(database.encode()) > DATABASE_BYTES or set(database) & set('/\\. "$*<>:|?\0'):
+    if (
+        not _is_text(database)
+        or len(database.encode()) > DATABASE_BYTES
+        or set(database) & set('/\\. "$*<>:|?')
+    ):
         raise UsageError(f"{database!r} cannot be the name of a MongoDB database")
 
 
 def check_name(name: str) -> None:
     """:raises UsageError: the cache allows no collection of this name"""
-    if not name or "\0" in name or len(name.encode("utf-8", "replace")) > NAME_BYTES:
-        raise UsageError(f"{name[:40]!r} cannot be a collection's name: 1 to {NAME_BYTES} bytes")
+    if not name or not _is_text(name) or len(name.encode()) > NAME_BYTES:
+        raise UsageError(
+            f"{redact(name)[:40]!r} cannot be a collection's name: 1 to {NAME_BYTES} bytes of UTF-8"
+        )
 
 
-def _flag_tables(arguments: argparse.Namespace) -> list[Mapping[str, Any]]:
-    """--filter and --projection as if they were tables of the TOML file."""
-    tables: list[Mapping[str, Any]] = []
+def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, Any]]]:
+    """--filter and --projection as tables of the TOML file, each with its flag."""
+    tables: list[tuple[str, Mapping[str, Any]]] = []
     for key in ("filter", "projection"):
         for text in getattr(arguments, key, None) or ():
-            name, equals, document = text.partition("=")
-            if not name or not equals:
+            name, document = _split_document(text)
+            if not name or "=" not in text:
                 raise UsageError(f"--{key} must be NAME=JSON")
-            tables.append({"name": name, key: document, "where": f"--{key}"})
+            tables.append((f"--{key}", {"name": name, key: document}))
     return tables
 
 
+def _split_document(text: str) -> tuple[str, str]:
+    """NAME and JSON of `NAME=JSON`: at the first = that JSON follows, for a name may have one."""
+    name, _, document = text.partition("=")
+    shorter, rest = name, document
+    while rest:
+        with contextlib.suppress(ValueError):
+            _document(rest)
+            return shorter, rest
+        more, _, rest = rest.partition("=")
+        shorter += "=" + more
+    return name, document
+
+
 def _with_collections(
-    options: Options, names: list[str] | None, tables: list[Mapping[str, Any]]
+    options: Options,
+    names: list[str] | None,
+    flags: list[tuple[str, Mapping[str, Any]]],
+    tables: list[Mapping[str, Any]],
 ) -> Options:
     """Settles which collections are read (the names' part) and how (the tables' part).
 
-    Tables say which only when no name and no database was given. Flags come first in `tables` and
-    are applied last.
+    Tables say which only when no name and no database was given. The flags' tables are applied
+    last, so that they win.
     """
     base = options.defaults
     chosen: list[CollectionOptions] = []
@@ -432,14 +505,14 @@ def _with_collections(
         chosen.append(
             replace(base, database=database, collection=collection, name=name)
         )  # fmt: skip
-    for table in reversed(tables):
-        where = str(table.get("where") or table.get("from") or table.get("name"))
-        extra = sorted(set(table) - set(_PER_COLLECTION) - {"from", "name", "where"})
+    for flag, table in [*((None, table) for table in reversed(tables)), *reversed(flags)]:
+        where = flag or str(table.get("from") or table.get("name"))
+        extra = sorted(set(table) - set(_PER_COLLECTION) - {"from", "name"})
         if extra:
             raise UsageError(f"[[collection]] {where} has an unknown setting: {', '.join(extra)}")
         matches = [c for c in chosen if _matches(table, c)]
         if not matches:
-            if "where" in table and options.database is None:
+            if flag is not None and options.database is None:
                 raise UsageError(f"{where} names {table['name']!r}, which is not loaded")
             if names is not None:
                 continue  # a table for a collection that the flags left out
@@ -466,12 +539,15 @@ def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions
         origin = f"{options.database}.{name}"
     if not isinstance(origin, str) or not (name is None or isinstance(name, str)):
         raise UsageError('a [[collection]] needs from = "DB.COLL", and name as a text if at all')
-    database, collection, default = parse_namespace(origin)
+    database, collection = split_namespace(origin, 'from = "DB.COLL"')
     if options.database not in (None, database):
         raise UsageError(f"[[collection]] {origin} is not in the database {options.database}")
     return replace(
-        options.defaults, database=database, collection=collection, name=name or default
-    )  # fmt: skip
+        options.defaults,
+        database=database,
+        collection=collection,
+        name=collection if name is None else name,
+    )
 
 
 def _check(options: Options) -> None:

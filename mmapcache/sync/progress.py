@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, ClassVar
+
+from mmapcache.printing import printable
 
 LINE_EVERY = 5.0  # seconds between two plain lines
 
@@ -24,6 +25,8 @@ class Progress:
     :param shown: whether to show it at all: a refresh is not worth it
     :param bar: whether to draw a bar; without tqdm it falls back to lines
     """
+
+    file: ClassVar[Any] = None  # where bars are drawn; None: sys.stderr, which may block
 
     def __init__(self, name: str, expected: int | None, *, shown: bool, bar: bool) -> None:
         self._name = name
@@ -61,15 +64,20 @@ def _make_bar(name: str, expected: int | None) -> Any:
         return None
     _bar_class = tqdm
     return tqdm(
-        total=expected, desc=name, unit=" documents", unit_scale=True, leave=False, file=sys.stderr
+        total=expected,
+        desc=printable(name),
+        unit=" documents",
+        unit_scale=True,
+        leave=False,
+        file=Progress.file,
     )
 
 
 @contextlib.contextmanager
-def lines_above(stream: TextIO) -> Iterator[None]:
-    """While open, a bar on the stream is out of the way of other lines."""
+def lines_above(file: Any) -> Iterator[None]:
+    """While open, a bar on the file is out of the way of other lines."""
     if _bar_class is None:
         yield
     else:
-        with _bar_class.external_write_mode(file=stream):
+        with _bar_class.external_write_mode(file=file):
             yield

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mmapcache.sync.errors import SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.source import Feed, Source
 
@@ -70,8 +71,18 @@ class Pump:
                         return
                     self._inbox.post(_Message(self, buffer=buffer))
             self._inbox.post(_Message(self))
-        except BaseException as error:
+        except SyncError as error:
             self._inbox.post(_Message(self, failure=error))
+        except BaseException as error:
+            self._inbox.post(_Message(self, failure=self._unexpected(error)))
+
+    def _unexpected(self, error: BaseException) -> SourceAwayError:
+        """A server's reply without the field that every reply has is a KeyError in PyMongo, and
+        so on: whatever it is, the next try may find the source in its right mind."""
+        detail = f"{type(error).__name__}: {error}".removesuffix(": ")
+        away = SourceAwayError(f"{self._source.label}: an answer that makes no sense ({detail})")
+        away.__cause__ = error
+        return away
 
     def _next(self) -> _Message:
         while True:
@@ -85,7 +96,7 @@ class Pump:
         """The feeds in turn; each must be drained with `buffers` before the next.
 
         :raises StopError: a signal ended the loader
-        :raises SyncError: and whatever else the source raised
+        :raises SyncError: the source failed; as SourceAwayError whatever it did not expect
         """
         message = self._next()
         while message.feed is not None:

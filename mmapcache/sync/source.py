@@ -27,7 +27,7 @@ class Source(Protocol):
     """A source is read by one thread at a time; `close` may come from another.
 
     Whatever a source can expect to go wrong it raises as `SourceAwayError` or
-    `SourceRefusedError`.
+    `SourceRefusedError`; anything else counts as the former.
     """
 
     @property

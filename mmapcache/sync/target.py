@@ -34,6 +34,7 @@ class Target:
         self._writer: mmapcache.Writer | None = None
         self._inode: tuple[int, int] | None = None
         self._recreate = options.recreate
+        self._discard = False  # the file opens, but reading it has found it corrupt
         self.recreated = 0
 
     def writer(self) -> mmapcache.Writer:
@@ -49,14 +50,15 @@ class Target:
         if self._writer is None:
             self._writer = self._opened()
             self._inode = _inode(self._options.path)
-            self.recreated = max(self.recreated, int(self.state().get("recreated", 0)))
+            before = self.state().get("recreated", 0)
+            self.recreated = max(self.recreated, before if isinstance(before, int) else 0)
         return self._writer
 
     def state(self) -> dict[str, Any]:
         """What the loader before left in the file; empty when there was none."""
         writer = self._writer
         if writer is not None and writer.state:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 state = json.loads(writer.state)
                 if isinstance(state, dict) and state.get("version") == 1:
                     return state
@@ -70,6 +72,7 @@ class Target:
         """The open file turned out to be corrupt: the next `writer()` begins a new one."""
         self.close()
         self._note_corrupt(error)
+        self._discard = True
 
     def report(self, **values: Any) -> None:
         """`Writer.report`, if there is a writer."""
@@ -124,13 +127,14 @@ class Target:
         arguments: dict[str, Any] = {
             "mode": options.mode,
             "recreate": self._recreate,
+            "discard": self._discard,
             "retention": options.retention,
             "collapse": options.collapse,
         }
         if options.max_size is not None:
             arguments["max_size"] = options.max_size
         writer = mmapcache.Writer(options.path, **arguments)
-        self._recreate = False  # once: a later foreign file is somebody else's
+        self._recreate = self._discard = False  # once: a later file is somebody else's
         return writer
 
 

@@ -372,19 +372,12 @@ static struct mc_batch_counts counts_of(const mc_batch_object *self)
                : self->counts;
 }
 
-static PyObject *batch_puts(PyObject *self, void *Py_UNUSED(closure))
+/* One of the counts; closure: its offset. */
+static PyObject *batch_count(PyObject *self, void *closure)
 {
-    return PyLong_FromUnsignedLongLong(counts_of((mc_batch_object *)self).puts);
-}
-
-static PyObject *batch_deletes(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(counts_of((mc_batch_object *)self).deletes);
-}
-
-static PyObject *batch_unchanged(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(counts_of((mc_batch_object *)self).unchanged);
+    struct mc_batch_counts counts = counts_of((mc_batch_object *)self);
+    const uint64_t *count = (const void *)((const char *)&counts + (size_t)closure);
+    return PyLong_FromUnsignedLongLong(*count);
 }
 
 static PyObject *batch_generation(PyObject *self_object, void *Py_UNUSED(closure))
@@ -416,14 +409,18 @@ static PyMethodDef batch_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+#define COUNT(field) ((void *)offsetof(struct mc_batch_counts, field))
 static PyGetSetDef batch_getset[] = {
     {"state", NULL, batch_set_state,
      "The loader's own bytes (write only), published with the batch: at most 64 KiB.", NULL},
     {"generation", batch_generation, NULL,
      "The generation that was published; None when nothing was, or not yet.", NULL},
-    {"puts", batch_puts, NULL, "Documents that were new or different.", NULL},
-    {"deletes", batch_deletes, NULL, "Documents removed, by a replace too.", NULL},
-    {"unchanged", batch_unchanged, NULL, "Documents that were there already, byte for byte.", NULL},
+    {"puts", batch_count, NULL, "Documents that were new or different.", COUNT(puts)},
+    {"deletes", batch_count, NULL, "Documents removed, by a replace too.", COUNT(deletes)},
+    {"unchanged", batch_count, NULL, "Documents that were there already, byte for byte.",
+     COUNT(unchanged)},
+    {"duplicates", batch_count, NULL, "Documents whose key a replace had been given already.",
+     COUNT(duplicates)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -134,8 +134,8 @@ PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- check ---- */
 
-static int add_collection(PyObject *dict, const struct mc_view *view, const struct mc_hit *hit,
-                          const struct mc_collection *collection)
+static int add_collection(struct mc_reader *reader, PyObject *dict, const struct mc_view *view,
+                          const struct mc_hit *hit, const struct mc_collection *collection)
 {
     char name[MC_NAME_MAX];
     PyObject *key, *value;
@@ -144,7 +144,11 @@ static int add_collection(PyObject *dict, const struct mc_view *view, const stru
     if (!mc_view_valid(view)) { /* the caller finds out, too */
         return 0;
     }
-    key = PyUnicode_DecodeUTF8(name, hit->key_len, "replace");
+    key = mc_name_text(name, hit->key_len);
+    if (key == NULL && !PyErr_Occurred()) {
+        mc_reader_corrupt(reader, "the name of a collection");
+        return -1;
+    }
     value = Py_BuildValue("{s:K,s:K}", "documents", (unsigned long long)collection->count, "bytes",
                           (unsigned long long)collection->content);
     if (key != NULL && value != NULL) {
@@ -157,7 +161,7 @@ static int add_collection(PyObject *dict, const struct mc_view *view, const stru
 
 /* {name: {documents, bytes}} of a generation that was checked;
  * NULL with *expired or an exception. */
-static PyObject *collections_of(const struct mc_view *view, bool *expired)
+static PyObject *collections_of(struct mc_reader *reader, const struct mc_view *view, bool *expired)
 {
     struct mc_walk walk;
     struct mc_hit hit;
@@ -167,7 +171,7 @@ static PyObject *collections_of(const struct mc_view *view, bool *expired)
     mc_walk_begin(&walk, &view->space, view->root.catalogue);
     while (dict != NULL && mc_walk_entry(&walk, &hit) == MC_OK) {
         if (hit.key_len <= MC_NAME_MAX && mc_hit_collection(&hit, &collection) == MC_OK &&
-            add_collection(dict, view, &hit, &collection) < 0) {
+            add_collection(reader, dict, view, &hit, &collection) < 0) {
             Py_CLEAR(dict);
         }
     }
@@ -233,7 +237,7 @@ PyObject *mc_cache_check(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_END_ALLOW_THREADS
         expired = status == MC_EXPIRED;
         if (status == MC_OK) {
-            collections = collections_of(&reading->view, &expired);
+            collections = collections_of(reader, &reading->view, &expired);
             result = collections == NULL ? NULL : check_report(reading, collections, &report);
             Py_XDECREF(collections);
         }

@@ -263,6 +263,15 @@ PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what)
                          reader->path != NULL ? reader->path : "(anonymous)", what);
 }
 
+PyObject *mc_name_text(const char *name, size_t len)
+{
+    PyObject *text = PyUnicode_DecodeUTF8(name, (Py_ssize_t)len, NULL);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear();
+    }
+    return text;
+}
+
 PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
                            enum mc_status *status)
 {
@@ -286,7 +295,18 @@ PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
         if (!mc_view_valid(&reading->view)) {
             break;
         }
-        text = PyUnicode_DecodeUTF8(name, hit.key_len, NULL);
+        /* A changed name is under another hash: who asked for it would be told that it is
+         * absent. */
+        *status = mc_view_collection(&reading->view, name, hit.key_len, &ignored);
+        if (*status != MC_OK) {
+            *status = *status == MC_ABSENT ? MC_CORRUPT : *status;
+            break;
+        }
+        text = mc_name_text(name, hit.key_len);
+        if (text == NULL && !PyErr_Occurred()) {
+            *status = MC_CORRUPT;
+            break;
+        }
         if (text == NULL || PyList_Append(names, text) < 0) {
             Py_CLEAR(names);
         }

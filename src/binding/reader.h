@@ -128,6 +128,10 @@ bool mc_reader_again(struct mc_reader *reader, unsigned *tries);
 /* Sets CorruptError and makes the reader look whether its file was replaced. Always NULL. */
 PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what);
 
+/* A collection's name as str; NULL without an exception when it is not UTF-8: the file is
+ * corrupt. */
+PyObject *mc_name_text(const char *name, size_t len);
+
 /* The names in a generation's catalogue as a list of str, or NULL with an exception; MC_EXPIRED in
  * *status, without an exception, when it was reclaimed meanwhile. */
 PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,

@@ -127,7 +127,7 @@ static PyMethodDef replace_methods[] = {
     {"put_raw", replace_put_raw, METH_O,
      "put_raw($self, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
-     "were."},
+     "were. The smallest of several with one _id stays."},
     {"__enter__", replace_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe replace, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))replace_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\n"

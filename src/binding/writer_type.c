@@ -86,18 +86,18 @@ static int options_from(PyObject *max_size, PyObject *retention, int collapse,
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path",     "max_size",  "mode",     "timeout",
-                            "recreate", "retention", "collapse", NULL};
+    static char *names[] = {"path",      "max_size", "mode",    "timeout", "recreate",
+                            "retention", "collapse", "discard", NULL};
     struct mc_module *module = PyType_GetModuleState(type);
     PyObject *given, *max_size = NULL, *timeout = NULL, *retention = NULL;
     PyObject *encoded = NULL, *text = NULL;
     struct mc_writer_options options;
     struct mc_writer *writer;
     int64_t nanoseconds = 0;
-    int mode = 0640, recreate = 0, collapse = 1;
+    int mode = 0640, recreate = 0, collapse = 1, discard = 0;
     char *absolute;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OiOpOp:Writer", names, &given, &max_size,
-                                     &mode, &timeout, &recreate, &retention, &collapse) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OiOpOpp:Writer", names, &given, &max_size,
+                                     &mode, &timeout, &recreate, &retention, &collapse, &discard) ||
         options_from(max_size, retention, collapse, &options) < 0 ||
         (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0)) {
         return NULL;
@@ -110,6 +110,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     }
     options.mode = (uint32_t)mode;
     options.recreate = recreate != 0;
+    options.discard = discard != 0;
     if (!PyUnicode_FSConverter(given, &encoded)) {
         return NULL;
     }
@@ -425,7 +426,7 @@ static PyGetSetDef getset[] = {
 PyDoc_STRVAR(
     type_doc,
     "Writer(path, *, max_size=None, mode=416, timeout=0.0, recreate=False, retention=1.0,\n"
-    "       collapse=True)\n--\n\n"
+    "       collapse=True, discard=False)\n--\n\n"
     "The one loader of a cache file, which is created when there is none.\n\n"
     "max_size: bytes, an int or text like \"512MiB\"; without it an existing file keeps its own "
     "and a\n"
@@ -433,7 +434,9 @@ PyDoc_STRVAR(
     "mode: permission bits of a new file. timeout: seconds to wait while another loader holds\n"
     "it, None for ever. recreate: replace a file that is foreign, corrupt or of another version.\n"
     "retention: seconds that what was superseded is kept for snapshots while memory lasts.\n"
-    "collapse: use huge pages where the kernel can.\n\n"
+    "collapse: use huge pages where the kernel can. discard: begin an empty file in the place of "
+    "a\n"
+    "sound one, too, as after a CorruptError while it was read; generations go on.\n\n"
     "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError.");
 
 static PyType_Slot slots[] = {

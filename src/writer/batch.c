@@ -46,6 +46,31 @@ static void kept_set(struct mc_replace *replace, uint64_t offset, bool keep)
     }
 }
 
+/* See mc_table_writer: a put into the collection that is being replaced meets another value. */
+static bool replaces(void *context, const struct mc_key *key, const struct mc_hit *old,
+                     const uint8_t *value, size_t len)
+{
+    struct mc_writer *writer = context;
+    struct mc_replace *replace = &writer->batch.replace;
+    struct mc_hit before;
+    const uint8_t *old_value = shm_expose(old->value);
+    size_t common = len < old->value_len ? len : old->value_len; /* at least: their lengths */
+    if (!kept_test(replace, old->offset)) {
+        return true; /* the first one of this key */
+    }
+    if (replace->smallest && memcmp(value, old_value, common) > 0 &&
+        !MC_MUTANT_IS(640)) { /* 640: the last one stays, whatever the order */
+        return false;
+    }
+    replace->change = 0;
+    if (replace->before.exists &&
+        mc_table_find(&writer->table.space, replace->before.record.root, key, &before) == MC_OK) {
+        replace->change =
+            mc_hit_equals(&before, old_value, old->value_len) - mc_hit_equals(&before, value, len);
+    }
+    return true;
+}
+
 /* Makes sure that every entry has its bit, in the file as the next put may make it: setting a bit
  * after the put must not fail. */
 static enum mc_status kept_prepare(struct mc_writer *writer)
@@ -92,10 +117,14 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     enter_scope(writer, index);
     if (replaced) {
         status = kept_prepare(writer);
+        replace->change = 1; /* unless `replaces` knows better */
     }
     if (status == MC_OK) {
+        writer->table.replaces = replaced ? replaces : NULL;
+        writer->table.replaces_context = writer;
         status =
             mc_table_put(&writer->table, &collection->record.root, key, value, value_len, &result);
+        writer->table.replaces = NULL;
     }
     if (status != MC_OK) {
         note_copies(writer, index, root);
@@ -105,6 +134,9 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
         return mc_writer_explain(writer, status, err);
     }
     *changed = result.changed;
+    uint64_t there = result.replaced ? result.old_offset : result.offset;
+    bool again = replaced && kept_test(replace, there);
+    writer->batch.counts.duplicates += again;
     if (result.changed) {
         mc_collections_change(writer, index);
         collection->record.content += key->len + value_len - result.old_content;
@@ -114,9 +146,10 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
             kept_set(replace, result.old_offset, false);
         }
     } else {
-        writer->batch.counts.unchanged++;
+        writer->batch.counts.unchanged += !again;
     }
     if (replaced) {
+        replace->differing += result.changed ? (uint64_t)replace->change : 0;
         kept_set(replace, result.offset, true);
     }
     return MC_OK;
@@ -166,6 +199,7 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
         return status;
     }
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
+    writer->batch.replace.smallest = false;
     hashed.hash = mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len);
     return put(writer, index, &hashed, value, value_len, changed, err);
 }
@@ -228,6 +262,7 @@ enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size
     size_t index, offset = 0;
     *documents = 0;
     enum mc_status status = op_begin(writer, name, name_len, &index, err);
+    writer->batch.replace.smallest = true;
     while (status == MC_OK && offset < len) {
         enum mc_status added = MC_OK;
         group.count = 0;
@@ -360,6 +395,7 @@ enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size
         replace->before = before;
         replace->counts_before = counts;
         replace->kept_count = 0;
+        replace->differing = 0;
     }
     return status;
 }
@@ -422,7 +458,18 @@ enum mc_status mc_replace_end(struct mc_writer *writer, struct mc_error *err)
     if (!replace->open) {
         return mc_fail(err, MC_USAGE, "no replace is open");
     }
-    if (replace->kept_count != writer->collections.items[replace->collection].record.count) {
+    const struct mc_collection_record *now = &writer->collections.items[replace->collection].record;
+    const struct mc_collection_record *before = &replace->before.record;
+    uint64_t count = now->count, duplicates = writer->batch.counts.duplicates;
+    if (replace->differing == 0 && replace->before.exists && before->count == count &&
+        before->root != now->root &&
+        (replace->kept_count == count || MC_MUTANT_IS(641))) { /* 641: forgets what to delete */
+        mc_replace_cancel(writer);                             /* every change was taken back */
+        writer->batch.counts.unchanged += count;
+        writer->batch.counts.duplicates = duplicates;
+        return MC_OK;
+    }
+    if (replace->kept_count != count) {
         status = delete_unkept(writer, replace->collection);
     }
     if (status == MC_OK) {

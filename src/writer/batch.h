@@ -19,6 +19,7 @@
 
 struct mc_batch_counts {
     uint64_t puts, deletes, unchanged; /* deletes: single ones and what a replace removed */
+    uint64_t duplicates;               /* puts of a key that the replace had been given already */
 };
 
 /* MC_USAGE: one is open. */
@@ -36,7 +37,9 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
                             bool *changed, struct mc_error *err);
 
 /* Validates and puts each of the concatenated documents in the buffer under its _id. *documents:
- * how many. MC_INVALID says which document; what came before it stays put. May take long. */
+ * how many. MC_INVALID says which document; what came before it stays put. May take long. In a
+ * replace the smallest of several documents with one _id stays, by memcmp: then the same documents
+ * in another order are the same content. */
 enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size_t name_len,
                                 const uint8_t *buffer, size_t len, uint64_t *documents,
                                 struct mc_error *err);
@@ -52,7 +55,8 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
 
 /* From here to end or cancel, what is put into `name` replaces its whole content; other operations
  * go on as before, and a cancelled replace takes back exactly what was done to `name` in between.
- * One at a time: MC_USAGE. */
+ * One that ends with the content that it began with has changed nothing. One at a time:
+ * MC_USAGE. */
 enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size_t name_len,
                                 struct mc_error *err);
 enum mc_status mc_replace_end(struct mc_writer *writer, struct mc_error *err);

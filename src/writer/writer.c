@@ -386,11 +386,14 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
 {
     enum mc_status status = attach(writer, writer->path, err);
     bool unusable = status == MC_FORMAT || status == MC_VERSION_DIFFERS || status == MC_CORRUPT;
-    if (status == MC_NOT_READY || (unusable && writer->options.recreate)) {
+    bool unwanted = status == MC_OK && writer->options.discard;
+    unwanted = unwanted && !MC_MUTANT_IS(614); /* 614: a file that opens is never discarded */
+    if (status == MC_NOT_READY || (unusable && writer->options.recreate) || unwanted) {
         uint64_t base = last_generation(writer);
         struct mc_region replaced = writer->region; /* keeps its lock until the new one is there */
         mc_arena_destroy(&writer->arena);
         writer->region = (struct mc_region){.fd = -1};
+        writer->huge = 0;
         status = replace_file(writer, NULL, base, err);
         mc_region_close(&replaced);
         return status;

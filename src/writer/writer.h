@@ -23,6 +23,7 @@ struct mc_writer_options {
     uint64_t max_size;    /* bytes; 0: keep the file's own, or the default for a new one */
     uint32_t mode;        /* permission bits of a new file */
     bool recreate;        /* replace a file that is foreign, corrupt or of another version */
+    bool discard;         /* replace a sound cache, too, by an empty one whose generations go on */
     bool collapse;        /* make extents of huge pages, as far as the system can */
     int64_t retention_ns; /* how long retired blocks are kept for snapshots unless room is short */
     uint32_t ring_slots;  /* 0: MC_RING_SLOTS; tests use small rings */

@@ -43,6 +43,9 @@ struct mc_replace {
     uint64_t *kept; /* a bit per granule: entries put since the replace began */
     size_t kept_words;
     uint64_t kept_count;
+    bool smallest;      /* of documents with one key the smallest stays, not the last */
+    int change;         /* what the put under way adds to `differing` */
+    uint64_t differing; /* puts to take back before the content is the one before, or more */
 };
 
 struct mc_batch {

@@ -394,6 +394,127 @@ static void test_wrong_count(void)
     mc_writer_close(writer);
 }
 
+/* ---- several documents with one key ---- */
+
+/* {_id: key, v: version} */
+static size_t versioned(uint8_t *to, uint8_t key, uint8_t version)
+{
+    static const uint8_t pattern[] = "\x15\0\0\0\x10_id\0\0\0\0\0\x10v\0\0\0\0\0";
+    memcpy(to, pattern, sizeof pattern); /* with the NUL at its end */
+    to[9] = key;
+    to[16] = version;
+    return sizeof pattern;
+}
+
+/* Replaces the content by documents { key, version }; the generation. */
+static uint64_t load(const uint8_t pairs[][2], size_t count, uint64_t duplicates)
+{
+    uint64_t documents;
+    size_t len = 0;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    for (size_t i = 0; i < count; i++) {
+        len += versioned(buffer + len, pairs[i][0], pairs[i][1]);
+    }
+    CHECK_OK(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, &test_error));
+    CHECK_EQ(documents, count);
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(mc_batch_counts(writer).duplicates, duplicates);
+    return commit();
+}
+
+static uint8_t version_of(uint8_t k)
+{
+    struct mc_view view;
+    struct mc_collection collection;
+    struct mc_hit hit;
+    uint8_t bytes[DOCUMENT_MOST];
+    mc_writer_view(writer, &view);
+    CHECK_OK(mc_view_collection(&view, "sites", 5, &collection));
+    CHECK_OK(find_document(&view, collection.root, k, &hit, bytes));
+    return bytes[16];
+}
+
+/* Every order of the same documents is the same content, and only the first is a generation. */
+static void test_duplicates(void)
+{
+    static const uint8_t orders[][5][2] = {
+        {{1, 7}, {1, 3}, {1, 5}, {2, 9}, {1, 3}}, {{1, 3}, {1, 3}, {2, 9}, {1, 5}, {1, 7}},
+        {{1, 7}, {1, 5}, {2, 9}, {1, 3}, {1, 3}}, {{2, 9}, {1, 5}, {1, 3}, {1, 7}, {1, 3}},
+        {{1, 5}, {1, 7}, {1, 3}, {1, 3}, {2, 9}},
+    };
+    for (size_t first = 0; first < 5; first++) {
+        open_new();
+        for (size_t i = 0; i < 5; i++) {
+            CHECK_EQ(load(orders[(first + i) % 5], 5, 3), i == 0);
+            CHECK(version_of(1) == 3 && version_of(2) == 9);
+            CHECK_EQ(count_of("sites"), 2);
+        }
+        /* What is new beside them, or gone, or different, is a generation still. */
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 3}, {2, 9}, {3, 1}}, 4, 1), 2);
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 3}, {2, 9}}, 3, 1), 3);
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 3}, {4, 9}}, 3, 1), 4);
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 2}, {4, 9}}, 3, 1), 5);
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 4}, {4, 9}}, 3, 1), 6);
+        CHECK_EQ(version_of(1), 4);
+        CHECK_EQ(load((const uint8_t[][2]){{1, 7}, {1, 4}}, 2, 1), 7);
+        CHECK_EQ(count_of("sites"), 1);
+        mc_writer_close(writer);
+    }
+}
+
+/* Puts by key: the last one stays, as ever; back to the content before is no change, whatever the
+ * batch did earlier. */
+static void test_taken_back(void)
+{
+    bool existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_EQ(commit(), 1);
+    static const int versions[][4] = {{1, 2, 1, 1}, {2, 1, 3, 1}, {2, 3, 1, 2}, {1, 1, 1, 3}};
+    for (size_t i = 0; i < 4; i++) {
+        uint64_t expected = i < 2 ? 0 : i;
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+        for (size_t n = 0; n < 4; n++) {
+            CHECK_OK(put_version(writer, 0, 1, versions[i][n]));
+        }
+        CHECK_OK(mc_replace_end(writer, &test_error));
+        CHECK_EQ(mc_batch_counts(writer).duplicates, 3);
+        CHECK_EQ(commit(), expected);
+    }
+    /* within a batch that has changed the collection before */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 2, 5));
+    CHECK_OK(delete_key_of(writer, 0, 1, &existed));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_OK(put_version(writer, 0, 2, 6));
+    CHECK_OK(put_version(writer, 0, 2, 5));
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(mc_batch_counts(writer).puts, 1);
+    CHECK_EQ(commit(), 4);
+    CHECK_EQ(count_of("sites"), 1);
+    /* deleted within the replace: as many as before are not the same ones */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_OK(put_version(writer, 0, 2, 6));
+    CHECK_OK(put_version(writer, 0, 2, 5));
+    CHECK_OK(delete_key_of(writer, 0, 2, &existed));
+    CHECK_OK(put_version(writer, 0, 3, 5));
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 5);
+    /* a collection that was not there, given and taken: it exists, and is empty */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "flags", 5, &test_error));
+    CHECK_OK(put_version(writer, 2, 2, 6));
+    CHECK_OK(delete_key_of(writer, 2, 2, &existed));
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 6);
+    CHECK_EQ(count_of("flags"), 0);
+    mc_writer_close(writer);
+}
+
 int main(void)
 {
     test_begin("test_batch");
@@ -409,6 +530,8 @@ int main(void)
     test_drop_without_memory();
     test_damaged_replace();
     test_wrong_count();
+    test_duplicates();
+    test_taken_back();
     remove_cache(test_path());
     return 0;
 }

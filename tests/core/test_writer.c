@@ -186,6 +186,28 @@ static void test_recreated_generation(void)
     }
 }
 
+/* A sound file is discarded when that is asked for: nothing is carried over, generations go on, and
+ * the next opening finds an ordinary file. */
+static void test_discard(void)
+{
+    struct mc_writer_options options = small_options();
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_EQ(commit_one(1), 1);
+    CHECK_EQ(commit_one(2), 2);
+    mc_writer_close(writer);
+    for (uint64_t i = 0; i < 2; i++) {
+        struct mc_view view;
+        options.discard = i == 0;
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        mc_writer_view(writer, &view);
+        CHECK_EQ(view.root.generation, 2 + i);
+        CHECK_EQ(view.root.collections, i); /* the one that was committed after the discarding */
+        CHECK_EQ(commit_one((int)i + 3), 3 + i);
+        mc_writer_close(writer);
+    }
+}
+
 /* The child lets go of everything, and the parent notices nothing. */
 static void test_close_in_child(void)
 {
@@ -266,6 +288,7 @@ int main(void)
     test_report_without_characters();
     test_last_generation();
     test_recreated_generation();
+    test_discard();
     test_close_in_child();
     test_removed_lock();
     test_replaced_while_opening();

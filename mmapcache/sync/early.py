@@ -1,0 +1,40 @@
+"""Signals in the loader's first moments, while its modules are still being imported.
+
+The defaults would be wrong: SIGHUP ends a process, SIGINT prints a traceback. From `hold` on they
+are noted, until the inbox takes them over. Imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+CAUGHT = (*STOPS, signal.SIGHUP)
+_stop: signal.Signals | None = None
+
+
+def hold() -> None:
+    """Notes SIGTERM, SIGINT and SIGHUP from now on; the second that is to stop ends the process."""
+    for number in CAUGHT:
+        signal.signal(number, _note)
+
+
+def stop() -> signal.Signals | None:
+    """The signal that came to stop the loader, if one did. A SIGHUP needs nothing: the first
+    refresh is still to come."""
+    return _stop
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _stop
+    if number in STOPS:
+        if _stop is not None:
+            end(number)
+        _stop = signal.Signals(number)
+
+
+def end(number: int) -> None:
+    """Ends the process at once, with the status that shells give to one that a signal ended."""
+    os._exit(128 + number)
