@@ -15,6 +15,8 @@ SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
+	@echo "make core-test the core's C tests alone; make -C tests/core has more (its Makefile says what)"
+	@echo "make pytest  the Python tests alone (ARGS='tests/test_cache.py -x')"
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -22,7 +24,7 @@ help:
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
-	@echo "make proof   everything that proves the promises, one table (REDUCED=1: under 15 minutes)"
+	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
 	@echo "make clean   removes everything that these made"
 	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"

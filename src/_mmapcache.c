@@ -1,12 +1,19 @@
-/* _mmapcache.c - the module: what it is made of, and its life in an interpreter (module.h has the
- * map).
+/* _mmapcache.c - the module: what it is made of,
+ * and its life in an interpreter (module.h has the map).
  *
  * Multi-phase initialisation, all state in struct mc_module, heap types only: each interpreter,
  * with a lock of its own or not, has a module of its own.
  */
 #include "binding/module.h"
 
+#include "binding/batch_type.h"
 #include "binding/cache_type.h"
+#include "binding/collection_type.h"
+#include "binding/collection_views.h"
+#include "binding/errors.h"
+#include "binding/replace_type.h"
+#include "binding/snapshot_type.h"
+#include "binding/writer_type.h"
 #include "format.h"
 
 static int add_constants(PyObject *module)
@@ -47,11 +54,11 @@ static int register_types(struct mc_module *state)
     PyObject *abc = PyImport_ImportModule("collections.abc");
     int result = abc == NULL ? -1 : 0;
     for (size_t i = 0; result == 0 && i < sizeof pairs / sizeof pairs[0]; i++) {
-        PyObject *class = PyObject_GetAttrString(abc, pairs[i].abc);
+        PyObject *cls = PyObject_GetAttrString(abc, pairs[i].abc);
         PyObject *done =
-            class == NULL ? NULL : PyObject_CallMethod(class, "register", "O", pairs[i].type);
+            cls == NULL ? NULL : PyObject_CallMethod(cls, "register", "O", pairs[i].type);
         result = done == NULL ? -1 : 0;
-        Py_XDECREF(class);
+        Py_XDECREF(cls);
         Py_XDECREF(done);
     }
     Py_XDECREF(abc);
@@ -97,7 +104,6 @@ static int module_exec(PyObject *module)
         DO((state)->text_pluck);                                                                   \
         DO((state)->text_raw);                                                                     \
         DO((state)->text_marker);                                                                  \
-        DO((state)->encode_options);                                                               \
     } while (0)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -81,19 +81,17 @@ static uint64_t bits(unsigned first, unsigned count)
     return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
 }
 
-/* Makes sure that `granules` have young bits. */
-static enum mc_status young_room(struct mc_arena_scope *scope, uint64_t granules)
+enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed)
 {
-    size_t needed = (size_t)(granules / 64) + 1;
-    if (needed > scope->words) {
-        size_t words = scope->words * 2 > needed ? scope->words * 2 : needed;
-        uint64_t *young = realloc(scope->young, words * sizeof *young);
-        if (young == NULL) {
+    if (needed > *words) {
+        size_t grown = *words * 2 > needed ? *words * 2 : needed;
+        uint64_t *larger = realloc(*bits, grown * sizeof *larger);
+        if (larger == NULL) {
             return MC_NOMEM;
         }
-        memset(young + scope->words, 0, (words - scope->words) * sizeof *young);
-        scope->young = young;
-        scope->words = words;
+        memset(larger + *words, 0, (grown - *words) * sizeof *larger);
+        *bits = larger;
+        *words = grown;
     }
     return MC_OK;
 }
@@ -134,7 +132,8 @@ static size_t words_touched(uint64_t granules)
 static enum mc_status young_spill(struct mc_arena_scope *scope, uint64_t arena_granules,
                                   size_t more)
 {
-    enum mc_status status = young_room(scope, arena_granules);
+    enum mc_status status =
+        mc_bits_grow(&scope->young, &scope->words, (size_t)(arena_granules / 64) + 1);
     for (unsigned i = 0; i < scope->few_count; i++) {
         more += words_touched(scope->few[i].granules);
     }
@@ -266,8 +265,8 @@ static bool give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
     return false;
 }
 
-/* Asks for the lines of a block that will be written soon. */
-static void ask_for(const struct mc_arena *arena, uint64_t offset, uint64_t granules)
+/* Prefetches the lines of a block that will be written soon. */
+static void block_prefetch(const struct mc_arena *arena, uint64_t offset, uint64_t granules)
 {
     uint64_t end = offset + granules;
     for (uint64_t line = offset / LINE_GRANULES; line * LINE_GRANULES < end; line++) {
@@ -377,8 +376,8 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
     return hand_out(arena, found, granules, offset);
 }
 
-/* Cuts granules from the stretch that is set aside, or from a new one: UINT64_MAX when there is
- * none. */
+/* Cuts granules from the stretch that is set aside, or from a new one:
+ * UINT64_MAX when there is none. */
 static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t align)
 {
     uint64_t pad = (align - arena->small_at % align) % align;
@@ -577,7 +576,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
             uint64_t extent = arena->queue.items[arena->queue.head + i];
             uint64_t offset = extent >> EXTENT_SHIFT, granules = extent & EXTENT_MASK;
             if (give(arena, offset, granules) && few) {
-                ask_for(arena, offset, granules);
+                block_prefetch(arena, offset, granules);
             }
             freed += granules * MC_GRANULE;
             group[3] -= granules * MC_GRANULE;

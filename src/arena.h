@@ -14,7 +14,7 @@
  * There are two scopes, a batch and a replace within it, each with its own young bits and its own
  * retired list; cancelling the inner one takes back what was done in it and nothing else.
  *
- * Private memory, no I/O, no atomics; of the map it only asks for lines. Offsets and sizes are in
+ * Private memory, no I/O, no atomics; of the map it only prefetches lines. Offsets and sizes are in
  * bytes and multiples of MC_GRANULE (sizes are rounded up). The loader only.
  */
 #ifndef MMAPCACHE_ARENA_H
@@ -62,7 +62,7 @@ struct mc_arena_scope {
 typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes);
 
 struct mc_arena {
-    const shm_byte *base; /* of the map: only to ask for lines */
+    const shm_byte *base; /* of the map: only to prefetch lines */
     struct mc_buddy *buddy;
     struct mc_arena_scope scopes[MC_SCOPES];
     enum mc_scope scope;           /* what alloc and release work in */
@@ -93,6 +93,9 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset);
 
+/* Makes a bitmap at least `needed` words long, new ones zero: MC_NOMEM, and it is as it was. */
+enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed);
+
 /* Bytes that nothing refers to: free in the allocator, or set aside. */
 uint64_t mc_arena_free(const struct mc_arena *arena);
 
@@ -118,8 +121,8 @@ static inline bool mc_arena_is_young(const struct mc_arena *arena, uint64_t offs
     return granule / 64 < scope->words && (scope->young[granule / 64] >> (granule % 64) & 1) != 0;
 }
 
-/* The inner scope: keep what was done in it, or take it back. Keeping needs room for lists:
- * MC_NOMEM. */
+/* The inner scope: keep what was done in it, or take it back.
+ * Keeping needs room for lists: MC_NOMEM. */
 enum mc_status mc_arena_replace_end(struct mc_arena *arena);
 void mc_arena_replace_cancel(struct mc_arena *arena);
 
@@ -140,8 +143,8 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
 uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep);
 
 /* Frees queued extents of groups up to `generation`, oldest first, about `most` of them; the writer
- * has announced it. What a small batch gave up is asked for: the next one writes there. Returns the
- * bytes freed. */
+ * has announced it. What a small batch gave up is prefetched: the next one writes there. Returns
+ * the bytes freed. */
 uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most);
 
 #endif

@@ -12,8 +12,8 @@
  * ever touched.
  *
  * The validator keeps the ends of the open documents in an array instead of recursing. Invariants
- * of its loop: data < at <= end < data + len, and *end is the closing NUL of the innermost
- * document.
+ * of its loop: data < at <= end < data + len,
+ * and *end is the closing NUL of the innermost document.
  */
 #include "bson.h"
 
@@ -25,7 +25,7 @@
 #include "mutant.h"
 
 /* A walk over many fields waits for each line, as the next address comes from the last length; so
- * lines are asked for this far ahead. */
+ * lines are prefetched this far ahead. */
 #define AHEAD_BYTES 768
 
 #define WORD_LOW 0x0101010101010101u
@@ -125,8 +125,8 @@ static inline const uint8_t *skip_name(const uint8_t *at, const uint8_t *end)
     return NULL;
 }
 
-/* The size of the variable part at `at`, of which `left` bytes are there; 0 when it does not fit.
- */
+/* The size of the variable part at `at`, of which `left` bytes are there;
+ * 0 when it does not fit. */
 static inline size_t variable_size(uint8_t kind, const uint8_t *at, size_t left)
 {
     size_t size;
@@ -304,8 +304,8 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
             __builtin_prefetch(at + AHEAD_BYTES);
         }
         /* Names often have the length of the one before. To check that guess instead of computing
-         * the length lets the processor go on with the guess at once, before it has even loaded the
-         * name. */
+         * the length lets the processor go on with the guess at once,
+         * before it has even loaded the name. */
         if (!name_ends_at(at + 1, expected, end)) {
             const uint8_t *after = skip_name(at + 1, end);
             if (after == NULL) {
@@ -490,8 +490,8 @@ static inline bool valid_text(const uint8_t *at, size_t size, const uint8_t *end
     return at[size - 1] == 0 && text_valid(at, size - 1, end);
 }
 
-/* Whether the content of a value is right whose size is. Documents and arrays are not looked into.
- */
+/* Whether the content of a value is right whose size is.
+ * Documents and arrays are not looked into. */
 static inline bool valid_content(uint8_t type, const uint8_t *at, size_t size, const uint8_t *end)
 {
     switch (type) {

@@ -92,8 +92,9 @@ static inline uint64_t mc_bson_u64(const uint8_t *at)
 static inline size_t mc_bson_size(const uint8_t *data, size_t len)
 {
     uint32_t size;
-    if (len < MC_BSON_SIZE_MIN)
+    if (len < MC_BSON_SIZE_MIN) {
         return 0;
+    }
     size = mc_bson_u32(data);
     return size >= MC_BSON_SIZE_MIN && size <= len && size <= INT32_MAX ? size : 0;
 }

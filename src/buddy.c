@@ -77,8 +77,9 @@ static uint64_t run_end(const struct mc_buddy *b, uint64_t from)
 {
     while (from < b->granules) {
         unsigned level = free_level(b, from);
-        if (level > b->root)
+        if (level > b->root) {
             break;
+        }
         uint64_t unit = from >> (RADIX * level);
         uint64_t used = ~b->level[level].words[unit / 64] >> (unit % 64);
         unit += used == 0 ? 64 - unit % 64 : lowest(used);
@@ -95,8 +96,9 @@ static uint64_t run_start(const struct mc_buddy *b, uint64_t to)
     assert(to <= b->granules);
     while (to > 0) {
         unsigned level = free_level(b, to - 1);
-        if (level > b->root)
+        if (level > b->root) {
             break;
+        }
         uint64_t unit = (to - 1) >> (RADIX * level);
         uint64_t used = ~b->level[level].words[unit / 64] << (63 - unit % 64);
         unit -= used == 0 ? unit % 64 : 62 - highest(used);
@@ -105,15 +107,16 @@ static uint64_t run_start(const struct mc_buddy *b, uint64_t to)
     return to;
 }
 
-/* Sets bits; true when that made the word whole, so that its one bit in the parent stands for it.
- */
+/* Sets bits; true when that made the word whole,
+ * so that its one bit in the parent stands for it. */
 static inline bool fill_bits(struct mc_buddy *b, unsigned level, uint64_t node, uint64_t bits)
 {
     uint64_t *word = &b->level[level].words[node];
     assert(node < b->level[level].nodes && (*word & bits) == 0);
     *word |= bits;
-    if (*word != FULL_WORD || MC_MUTANT_IS(100)) /* no merging into the parent */
+    if (*word != FULL_WORD || MC_MUTANT_IS(100)) { /* no merging into the parent */
         return false;
+    }
     *word = 0;
     return true;
 }
@@ -129,18 +132,20 @@ static void give(struct mc_buddy *b, uint64_t from, uint64_t to)
         if (first == last) {
             last += fill_bits(b, level, first, span(from % 64, to % 64));
         } else {
-            if (from % 64 != 0)
+            if (from % 64 != 0) {
                 first += !fill_bits(b, level, first, span(from % 64, 64));
-            if (to % 64 != 0)
+            }
+            if (to % 64 != 0) {
                 last += fill_bits(b, level, last, span(0, to % 64));
+            }
         }
         from = MC_MUTANT_IS(101) ? first ^ 1 : first; /* merges with the wrong buddy */
         to = last;
     }
 }
 
-/* Takes [from, to), all free: the blocks over it go, what they had beyond it on either side stays.
- */
+/* Takes [from, to), all free: the blocks over it go,
+ * what they had beyond it on either side stays. */
 static void take(struct mc_buddy *b, uint64_t from, uint64_t to)
 {
     assert(from < to && to <= b->granules);
@@ -159,11 +164,13 @@ static void take(struct mc_buddy *b, uint64_t from, uint64_t to)
         uint64_t stop = unit + (used == 0 ? 64 - unit % 64 : lowest(used));
         stop = stop < end ? stop : end;
         *word &= ~span(unit % 64, (stop - 1) % 64 + 1);
-        if (unit << shift < from && !MC_MUTANT_IS(102)) /* what lies before is lost */
+        if (unit << shift < from && !MC_MUTANT_IS(102)) { /* what lies before is lost */
             give(b, unit << shift, from);
+        }
         from = stop << shift;
-        if (to < from && !MC_MUTANT_IS(103)) /* the unused tail is lost */
+        if (to < from && !MC_MUTANT_IS(103)) { /* the unused tail is lost */
             give(b, to, from);
+        }
     }
 }
 
@@ -176,8 +183,9 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
     if (word == 0) {
         /* Wholly used, or wholly free and then part of one run. */
         *start = base;
-        if (base >= b->granules || (base > 0 && free_level(b, base - 1) <= b->root))
+        if (base >= b->granules || (base > 0 && free_level(b, base - 1) <= b->root)) {
             return 0;
+        }
         return run_end(b, base) - base;
     }
     uint64_t open = 0; /* the run that goes on into the next leaf */
@@ -188,56 +196,62 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
         word &= ~span(at, 64);
     }
     bool continued = (word & 1) != 0 && base > 0 && free_level(b, base - 1) <= b->root;
-    if (continued && !MC_MUTANT_IS(104)) /* a run starts in each leaf it crosses */
+    if (continued && !MC_MUTANT_IS(104)) { /* a run starts in each leaf it crosses */
         word &= word + 1;
-    if (word == 0)
+    }
+    if (word == 0) {
         return open;
+    }
     unsigned at, inner = longest_run(word, &at);
-    if (inner <= open)
+    if (inner <= open) {
         return open;
+    }
     *start = base + at;
     return inner;
 }
 
 /* The first class at or above this one that is not empty; CLASSES when there is none. */
-static inline unsigned class_from(const struct mc_buddy *b, unsigned class)
+static inline unsigned class_from(const struct mc_buddy *b, unsigned size_class)
 {
-    assert(class < CLASSES);
-    uint64_t mask = b->nonempty[class / 64] >> (class % 64) << (class % 64);
-    unsigned word = class / 64;
+    assert(size_class < CLASSES);
+    uint64_t mask = b->nonempty[size_class / 64] >> (size_class % 64) << (size_class % 64);
+    unsigned word = size_class / 64;
     while (mask == 0) {
-        if (++word == MASKS)
+        if (++word == MASKS) {
             return CLASSES;
+        }
         mask = b->nonempty[word];
     }
     return word * 64 + lowest(mask);
 }
 
 /* The lowest leaf of a class that is not empty. */
-static inline uint64_t class_leaf(const struct mc_buddy *b, unsigned class)
+static inline uint64_t class_leaf(const struct mc_buddy *b, unsigned size_class)
 {
     uint64_t node = 0;
-    for (unsigned level = b->root; level >= INDEX_LEVEL; level--)
-        node = node * 64 + lowest(b->level[level].has[node * CLASSES + class]);
-    const uint8_t *found = memchr(&b->classes[node * 64], (int)class, 64);
+    for (unsigned level = b->root; level >= INDEX_LEVEL; level--) {
+        node = node * 64 + lowest(b->level[level].has[node * CLASSES + size_class]);
+    }
+    const uint8_t *found = memchr(&b->classes[node * 64], (int)size_class, 64);
     assert(found != NULL);
     return (uint64_t)(found - b->classes);
 }
 
 /* Group `node` now has, or no longer has, leaves of this class: tell the levels above. */
-static void announce(struct mc_buddy *b, uint64_t node, unsigned class, bool has)
+static void announce(struct mc_buddy *b, uint64_t node, unsigned size_class, bool has)
 {
-    assert(class > 0 && class < CLASSES);
+    assert(size_class > 0 && size_class < CLASSES);
     for (unsigned level = INDEX_LEVEL; level <= b->root; level++) {
-        uint64_t *summary = &b->level[level].has[node / 64 * CLASSES + class];
+        uint64_t *summary = &b->level[level].has[node / 64 * CLASSES + size_class];
         uint64_t before = *summary, bit = UINT64_C(1) << (node % 64);
         *summary = has ? before | bit : before & ~bit;
         /* Only a summary that was or became empty changes what its parent should say. */
-        if ((has ? before : *summary) != 0 || MC_MUTANT_IS(105)) /* the root is not told */
+        if ((has ? before : *summary) != 0 || MC_MUTANT_IS(105)) { /* the root is not told */
             return;
+        }
         node /= 64;
     }
-    b->nonempty[class / 64] ^= UINT64_C(1) << (class % 64);
+    b->nonempty[size_class / 64] ^= UINT64_C(1) << (size_class % 64);
 }
 
 /* Makes the leaf's class byte true again after a run that starts in it changed. */
@@ -245,15 +259,18 @@ static inline void refresh(struct mc_buddy *b, uint64_t leaf)
 {
     uint64_t start, length = mc_buddy_longest_start(b, leaf, &start), group = leaf / 64;
     unsigned before = b->classes[leaf], after = length == 0 ? 0 : run_class(length);
-    if (before == after)
+    if (before == after) {
         return;
+    }
     if (after != 0 && !MC_MUTANT_IS(106) && /* new classes are not announced */
-        memchr(&b->classes[group * 64], (int)after, 64) == NULL)
+        memchr(&b->classes[group * 64], (int)after, 64) == NULL) {
         announce(b, group, after, true);
+    }
     b->classes[leaf] = (uint8_t)after;
     if (before != 0 && !MC_MUTANT_IS(107) && /* emptied classes stay announced */
-        memchr(&b->classes[group * 64], (int)before, 64) == NULL)
+        memchr(&b->classes[group * 64], (int)before, 64) == NULL) {
         announce(b, group, before, false);
+    }
 }
 
 /* [from, to) was given or taken. Runs that start elsewhere are as they were: leaves wholly inside
@@ -268,14 +285,18 @@ static inline void reindex(struct mc_buddy *b, uint64_t from, uint64_t to)
     uint64_t word = b->level[0].words[first], below = ~(FULL_WORD << (from % 64));
     if (word == 0 || (word & below) == below) {
         uint64_t before = run_start(b, first * 64) / 64;
-        if (before < first && !MC_MUTANT_IS(108)) /* the run that comes from before is forgotten */
+        if (before < first &&
+            !MC_MUTANT_IS(108)) { /* the run that comes from before is forgotten */
             refresh(b, before);
+        }
     }
     refresh(b, first);
-    if (last != first && !MC_MUTANT_IS(109)) /* the last leaf is forgotten */
+    if (last != first && !MC_MUTANT_IS(109)) { /* the last leaf is forgotten */
         refresh(b, last);
-    if (next != last && to < b->granules && !MC_MUTANT_IS(110)) /* so is the run behind */
+    }
+    if (next != last && to < b->granules && !MC_MUTANT_IS(110)) { /* so is the run behind */
         refresh(b, next);
+    }
 }
 
 /* -- the interface -- */
@@ -285,8 +306,9 @@ static inline void after_operation(struct mc_buddy *b)
     b->largest = MC_MUTANT_IS(116) ? b->largest : UNKNOWN; /* remembers what is no longer true */
 #ifdef MC_DEBUG
 #ifdef MC_TEST
-    if (mc_buddy_test_unchecked)
+    if (mc_buddy_test_unchecked) {
         return;
+    }
 #endif
     if (b->operations++ % (b->granules / CHECK_EVERY_GRANULES + 1) == 0) {
         enum mc_status status = mc_buddy_check(b);
@@ -302,34 +324,40 @@ static inline void after_operation(struct mc_buddy *b)
 static uint64_t place(const struct mc_buddy *b, uint64_t granules)
 {
     assert(granules > 0 && granules <= b->granules);
-    unsigned class = class_from(b, run_class(granules));
-    if (class == CLASSES)
+    unsigned size_class = class_from(b, run_class(granules));
+    if (size_class == CLASSES) {
         return UINT64_MAX;
-    uint64_t start, leaf = class_leaf(b, class);
+    }
+    uint64_t start, leaf = class_leaf(b, size_class);
     if (granules < EXACT) {
         uint64_t fitting = starts_of(b->level[0].words[leaf], granules);
-        if (fitting != 0)
+        if (fitting != 0) {
             return leaf * 64 + lowest(fitting);
+        }
     }
-    if (mc_buddy_longest_start(b, leaf, &start) >= granules || MC_MUTANT_IS(111)) /* too short */
+    if (mc_buddy_longest_start(b, leaf, &start) >= granules || MC_MUTANT_IS(111)) { /* too short */
         return start;
+    }
     /* The class of the request itself holds runs that are a little too short: from the next one on
      * all fit. */
-    class = class_from(b, class + 1);
-    if (class == CLASSES)
+    size_class = class_from(b, size_class + 1);
+    if (size_class == CLASSES) {
         return UINT64_MAX;
-    (void)mc_buddy_longest_start(b, class_leaf(b, class), &start);
+    }
+    (void)mc_buddy_longest_start(b, class_leaf(b, size_class), &start);
     return start;
 }
 
 enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *offset)
 {
     assert(granules > 0 && offset != NULL);
-    if (granules > b->free_granules)
+    if (granules > b->free_granules) {
         return MC_FULL;
+    }
     uint64_t start = place(b, granules);
-    if (start == UINT64_MAX)
+    if (start == UINT64_MAX) {
         return MC_FULL;
+    }
     take(b, start, start + granules);
     reindex(b, start, start + granules);
     b->free_granules -= granules;
@@ -351,16 +379,18 @@ void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules)
 bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granules)
 {
     assert(granules > 0);
-    if (granules > b->granules || offset > b->granules - granules)
+    if (granules > b->granules || offset > b->granules - granules) {
         return false;
+    }
     return run_end(b, offset) >= offset + granules;
 }
 
 enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules)
 {
     bool right = granules > 0 && mc_buddy_is_free(b, offset, granules);
-    if (!right && !MC_MUTANT_IS(112)) /* takes what is not free */
+    if (!right && !MC_MUTANT_IS(112)) { /* takes what is not free */
         return MC_CORRUPT;
+    }
     take(b, offset, offset + granules);
     reindex(b, offset, offset + granules);
     b->free_granules -= granules;
@@ -381,10 +411,12 @@ uint64_t mc_buddy_free_granules(const struct mc_buddy *b)
 static uint64_t find_largest(const struct mc_buddy *b)
 {
     uint64_t start;
-    for (unsigned word = MASKS; word-- > 0;)
-        if (b->nonempty[word] != 0)
+    for (unsigned word = MASKS; word-- > 0;) {
+        if (b->nonempty[word] != 0) {
             return mc_buddy_longest_start(b, class_leaf(b, word * 64 + highest(b->nonempty[word])),
                                           &start);
+        }
+    }
     return 0;
 }
 
@@ -392,8 +424,9 @@ static uint64_t find_largest(const struct mc_buddy *b)
  * its loader's caches would have to fetch cold lines for the same answer. */
 uint64_t mc_buddy_largest(struct mc_buddy *b)
 {
-    if (b->largest == UNKNOWN)
+    if (b->largest == UNKNOWN) {
         b->largest = find_largest(b);
+    }
     return b->largest;
 }
 
@@ -413,15 +446,18 @@ static uint64_t nodes_for(unsigned level, uint64_t granules)
 static enum mc_status make_room(void **array, uint64_t *room, uint64_t wanted, size_t item)
 {
     assert(item > 0 && wanted > 0);
-    if (wanted <= *room)
+    if (wanted <= *room) {
         return MC_OK;
+    }
     uint64_t bigger = *room + *room / 32;
     bigger = bigger < wanted ? wanted : bigger;
     void *moved = *array == NULL ? calloc(bigger, item) : realloc(*array, bigger * item);
-    if (moved == NULL)
+    if (moved == NULL) {
         return MC_MUTANT_IS(114) ? MC_OK : MC_NOMEM; /* no memory, and nobody hears of it */
-    if (*array != NULL || MC_MUTANT_IS(119))         /* each page is touched */
+    }
+    if (*array != NULL || MC_MUTANT_IS(119)) { /* each page is touched */
         memset((uint8_t *)moved + *room * item, 0, (bigger - *room) * item);
+    }
     *array = moved;
     *room = bigger;
     return MC_OK;
@@ -438,8 +474,9 @@ static enum mc_status level_room(struct mc_buddy *b, unsigned index, uint64_t no
         level->has = has;
         room = level->capacity;
     }
-    if (status == MC_OK)
+    if (status == MC_OK) {
         status = make_room(&words, &room, nodes, sizeof(uint64_t));
+    }
     level->words = words;
     level->capacity = room;
     return status;
@@ -450,8 +487,9 @@ static void raise_root(struct mc_buddy *b)
 {
     assert(b->root + 1 < LEVELS);
     b->root++;
-    for (unsigned class = 0; class < CLASSES; class ++)
-        b->level[b->root].has[class] = b->nonempty[class / 64] >> (class % 64) & 1;
+    for (unsigned size_class = 0; size_class < CLASSES; size_class++) {
+        b->level[b->root].has[size_class] = b->nonempty[size_class / 64] >> (size_class % 64) & 1;
+    }
 }
 
 /* Puts nodes into use; memory for them is there, and is zero. */
@@ -459,26 +497,32 @@ static void extend(struct mc_buddy *b, unsigned root, uint64_t granules)
 {
     assert(root >= b->root && root < LEVELS);
     b->groups = nodes_for(1, granules);
-    for (unsigned index = 0; index <= root; index++)
+    for (unsigned index = 0; index <= root; index++) {
         b->level[index].nodes = nodes_for(index, granules);
-    while (b->root < root && !MC_MUTANT_IS(113)) /* the tree stays too low */
+    }
+    while (b->root < root && !MC_MUTANT_IS(113)) { /* the tree stays too low */
         raise_root(b);
+    }
 }
 
 enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules)
 {
-    if (granules < b->granules || granules > b->max_granules)
+    if (granules < b->granules || granules > b->max_granules) {
         return MC_LIMIT;
+    }
     unsigned root = b->root;
-    while (granules >> (RADIX * (root + 1)) != 0)
+    while (granules >> (RADIX * (root + 1)) != 0) {
         root++;
+    }
     void *classes = b->classes;
     enum mc_status status = make_room(&classes, &b->class_room, nodes_for(1, granules), 64);
     b->classes = classes;
-    for (unsigned level = 0; level <= root && status == MC_OK; level++)
+    for (unsigned level = 0; level <= root && status == MC_OK; level++) {
         status = level_room(b, level, nodes_for(level, granules));
-    if (status != MC_OK)
+    }
+    if (status != MC_OK) {
         return status;
+    }
     extend(b, root, granules);
     uint64_t before = b->granules;
     b->granules = granules;
@@ -494,11 +538,13 @@ enum mc_status mc_buddy_grow(struct mc_buddy *b, uint64_t granules)
 enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct mc_buddy **out)
 {
     assert(out != NULL);
-    if (granules > max_granules || max_granules > MC_BUDDY_MAX_GRANULES)
+    if (granules > max_granules || max_granules > MC_BUDDY_MAX_GRANULES) {
         return MC_LIMIT;
+    }
     struct mc_buddy *b = malloc(sizeof *b);
-    if (b == NULL)
+    if (b == NULL) {
         return MC_NOMEM;
+    }
     *b = (struct mc_buddy){.max_granules = max_granules, .root = INDEX_LEVEL};
     enum mc_status status = mc_buddy_grow(b, granules);
     if (status != MC_OK) {
@@ -511,8 +557,9 @@ enum mc_status mc_buddy_create(uint64_t granules, uint64_t max_granules, struct 
 
 void mc_buddy_destroy(struct mc_buddy *b)
 {
-    if (b == NULL)
+    if (b == NULL) {
         return;
+    }
     for (unsigned level = 0; level < LEVELS; level++) {
         free(b->level[level].words);
         free(b->level[level].has);

@@ -49,8 +49,8 @@ enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t gr
 uint64_t mc_buddy_granules(const struct mc_buddy *b);
 uint64_t mc_buddy_free_granules(const struct mc_buddy *b);
 
-/* The largest single request that would succeed now; 0 when full. Remembered until the next
- * operation. */
+/* The largest single request that would succeed now; 0 when full.
+ * Remembered until the next operation. */
 uint64_t mc_buddy_largest(struct mc_buddy *b);
 
 /* Free blocks of one order, for statistics. Linear in the arena. */

@@ -13,15 +13,17 @@ static const uint64_t aligned[RADIX] = {
     UINT64_C(0x0101010101010101), UINT64_C(0x0001000100010001), UINT64_C(0x0000000100000001),
 };
 
-/* The starts of the word's blocks of 2^r bits: aligned runs that are no half of a longer aligned
- * run. */
+/* The starts of the word's blocks of 2^r bits:
+ * aligned runs that are no half of a longer aligned run. */
 static uint64_t blocks(uint64_t word, unsigned r)
 {
     assert(r < RADIX && word != FULL_WORD);
-    for (unsigned i = 0; i < r; i++)
+    for (unsigned i = 0; i < r; i++) {
         word &= word >> (1u << i) & aligned[i + 1];
-    if (r == RADIX - 1)
+    }
+    if (r == RADIX - 1) {
         return word;
+    }
     uint64_t longer = word & word >> (1u << r) & aligned[r + 1];
     return word & ~(longer | longer << (1u << r));
 }
@@ -43,14 +45,17 @@ uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order)
 {
     unsigned level = order / RADIX;
     uint64_t count = 0;
-    if (level > b->root)
+    if (level > b->root) {
         return 0;
+    }
     for (uint64_t node = 0; node < b->level[level].nodes; node++) {
-        if (node % 64 == 0)
+        if (node % 64 == 0) {
             node = skip_free(b, level, node);
+        }
         uint64_t word = node < b->level[level].nodes ? b->level[level].words[node] : 0;
-        if (word != 0) /* nearly all are */
+        if (word != 0) { /* nearly all are */
             count += (uint64_t)__builtin_popcountll(blocks(word, order % RADIX));
+        }
     }
     return count;
 }
@@ -74,13 +79,16 @@ static bool tree_is_right(const struct mc_buddy *b)
         uint64_t units = b->granules >> (RADIX * level);
         for (uint64_t node = 0; node < b->level[level].nodes; node++) {
             uint64_t word = b->level[level].words[node], inside = units - node * 64;
-            if (word == FULL_WORD || (inside < 64 && word >> inside != 0))
+            if (word == FULL_WORD || (inside < 64 && word >> inside != 0)) {
                 return false;
+            }
             /* A free unit around this node would make its granules free twice. */
             uint64_t unit = node;
-            for (unsigned above = level + 1; word != 0 && above <= b->root; above++, unit /= 64)
-                if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0)
+            for (unsigned above = level + 1; word != 0 && above <= b->root; above++, unit /= 64) {
+                if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0) {
                     return false;
+                }
+            }
             sum += (uint64_t)__builtin_popcountll(word) << (RADIX * level);
         }
     }
@@ -96,12 +104,15 @@ static void summarise(const struct mc_buddy *b, unsigned level, uint64_t node,
     for (uint64_t child = node * 64; child < node * 64 + 64 && child < children; child++) {
         uint64_t bit = UINT64_C(1) << (child % 64);
         if (level == INDEX_LEVEL) {
-            for (unsigned i = 0; i < 64; i++)
+            for (unsigned i = 0; i < 64; i++) {
                 has[b->classes[child * 64 + i]] |= bit;
+            }
             has[0] = 0; /* class 0: no run starts there */
         } else {
-            for (unsigned class = 0; class < CLASSES; class ++)
-                has[class] |= b->level[level - 1].has[child * CLASSES + class] != 0 ? bit : 0;
+            for (unsigned size_class = 0; size_class < CLASSES; size_class++) {
+                has[size_class] |=
+                    b->level[level - 1].has[child * CLASSES + size_class] != 0 ? bit : 0;
+            }
         }
     }
 }
@@ -112,19 +123,23 @@ static bool index_is_right(const struct mc_buddy *b)
     uint64_t has[CLASSES] = {0}, start;
     for (uint64_t leaf = 0; leaf < b->groups * 64; leaf++) {
         uint64_t length = leaf < b->level[0].nodes ? mc_buddy_longest_start(b, leaf, &start) : 0;
-        if (b->classes[leaf] != (length == 0 ? 0 : run_class(length)))
+        if (b->classes[leaf] != (length == 0 ? 0 : run_class(length))) {
             return false;
+        }
     }
     for (unsigned level = INDEX_LEVEL; level <= b->root; level++) {
         for (uint64_t node = 0; node < b->level[level].nodes; node++) {
             summarise(b, level, node, has);
-            if (memcmp(has, b->level[level].has + node * CLASSES, sizeof has) != 0)
+            if (memcmp(has, b->level[level].has + node * CLASSES, sizeof has) != 0) {
                 return false;
+            }
         }
     }
-    for (unsigned class = 0; class < CLASSES; class ++)
-        if ((b->nonempty[class / 64] >> (class % 64) & 1) != (has[class] != 0))
+    for (unsigned size_class = 0; size_class < CLASSES; size_class++) {
+        if ((b->nonempty[size_class / 64] >> (size_class % 64) & 1) != (has[size_class] != 0)) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -147,8 +162,9 @@ uint64_t *mc_buddy_test_words(struct mc_buddy *b, unsigned which, uint64_t *word
     }
     struct level *level = &b->level[which % LEVELS];
     *words = level->nodes * (which < LEVELS ? 1 : CLASSES);
-    if (which % LEVELS > b->root || (which >= LEVELS && which % LEVELS < INDEX_LEVEL))
+    if (which % LEVELS > b->root || (which >= LEVELS && which % LEVELS < INDEX_LEVEL)) {
         *words = 0;
+    }
     return which < LEVELS ? level->words : level->has;
 }
 #endif

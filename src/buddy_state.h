@@ -1,5 +1,5 @@
-/* buddy_state.h - the allocator's state, for buddy.c (which says what it means) and buddy_check.c.
- */
+/* buddy_state.h - the allocator's state,
+ * for buddy.c (which says what it means) and buddy_check.c. */
 #ifndef MMAPCACHE_BUDDY_STATE_H
 #define MMAPCACHE_BUDDY_STATE_H
 
@@ -39,14 +39,15 @@ struct mc_buddy {
 static inline unsigned run_class(uint64_t length)
 {
     assert(length > 0 && length <= MC_BUDDY_MAX_GRANULES);
-    if (length < EXACT)
+    if (length < EXACT) {
         return (unsigned)length;
+    }
     unsigned octave = highest(length);
     return EXACT + 4 * (octave - RADIX) + (unsigned)(length >> (octave - 2) & 3);
 }
 
-/* The longest run that starts in the leaf: its length (0: none starts here) and its first granule.
- */
+/* The longest run that starts in the leaf: its length (0: none starts here)
+ * and its first granule. */
 uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start);
 
 #endif

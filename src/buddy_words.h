@@ -52,8 +52,9 @@ static inline unsigned longest_run(uint64_t word, unsigned *at)
 {
     assert(word != 0 && word != FULL_WORD);
     uint64_t runs[6] = {word};
-    for (unsigned r = 0; r < 5; r++)
+    for (unsigned r = 0; r < 5; r++) {
         runs[r + 1] = runs[r] & runs[r] >> (1u << r);
+    }
     uint64_t starts = FULL_WORD;
     unsigned length = 0;
     for (unsigned r = 6; r-- > 0;) {

@@ -1,7 +1,8 @@
 /* format.h - every byte of a cache file. docs/format.md says the same in prose.
  *
  *   0        superblock   written once, checksummed
- *   4096     control      what moves without a generation: commit, horizon, boot, loader status
+ *   4096     control      what moves without a generation: commit, horizon, boot, checkpoint
+ *   5120     reports      what the loader says of itself, in two slots
  *   8192     root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
  *   the end  tail         one word, the last of the file: a truncated file has it no more
@@ -89,8 +90,10 @@ struct mc_control {
 _Static_assert(sizeof(struct mc_control) == 128, "control");
 _Static_assert(offsetof(struct mc_control, boot_id) == 64, "control");
 
+/* ---- reports ---- */
+
 /* What the loader says of itself. Two slots, written in turn: a reader takes the valid one with the
- * higher sequence, so that a loader killed between two stores costs one report, not the status. */
+ * higher sequence, so that a loader killed between two stores costs one report, not both. */
 #define MC_REPORT_OFFSET (MC_CONTROL_OFFSET + 1024u)
 #define MC_REPORT_SLOTS 2u
 struct mc_report {
@@ -104,7 +107,7 @@ struct mc_report {
     uint8_t reserved[228];
     uint32_t checksum; /* of the 1020 bytes before it */
 };
-_Static_assert(sizeof(struct mc_report) == 1024, "status slot");
+_Static_assert(sizeof(struct mc_report) == 1024, "report");
 
 /* ---- root ring ---- */
 #define MC_RING_OFFSET 8192u

@@ -1,5 +1,5 @@
-/* guard.h - mappings whose file may be truncated by accident: a SIGBUS in them becomes a lost map.
- */
+/* guard.h - mappings whose file may be truncated by accident:
+ * a SIGBUS in them becomes a lost map. */
 #ifndef MMAPCACHE_GUARD_H
 #define MMAPCACHE_GUARD_H
 

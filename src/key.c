@@ -1,14 +1,14 @@
 /* key.c - canonical keys (see key.h).
  *
- * Numbers are the delicate part. Every number takes the first form of these that holds its value
- * exactly:
+ * Numbers are the delicate part.
+ * Every number takes the first form of these that holds its value exactly:
  *
  *      int64    whole, -2**63 <= x < 2**63          0, 0.0, -0.0 and 0E+3 end here
  *      double   x is a double                       NaN and the infinities end here
  *      decimal  coefficient * 10**exponent          no trailing zeros that the exponent could take
  *
- * Subdocuments are rewritten into the scratch buffer by a loop with its own stack of open
- * documents:
+ * Subdocuments are rewritten into the scratch buffer by a loop with its own
+ * stack of open documents:
  *
  *      source   frames[depth].cursor  -> next element
  *      out      ... | int32 length | elements ... | 00       length is patched when it closes

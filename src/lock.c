@@ -96,7 +96,7 @@ static enum mc_status is_taken(const char *path, struct mc_error *err)
                    path);
 }
 
-/* Puts the lock on the list, which no thread can fork away from now. `fd` is taken over: it is closed on failure too. */
+/* Puts the lock on the list. `fd` is taken over: it is closed on failure too. */
 static enum mc_status hold(int fd, bool obstructed, struct mc_lock **out, struct mc_error *err)
 {
     struct mc_lock *lock = malloc(sizeof *lock);

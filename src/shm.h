@@ -1,17 +1,21 @@
 /* shm.h - the funnel: the only loads and stores on the map, each named by its memory order.
  *
- *   loader                                     any process
- *   shm_write, shm_store      (plain)          shm_read, shm_load, shm_equal   (relaxed)
- *   shm_store_release         ------------->   shm_load_acquire                commit
- *   shm_fence_release         ------------->   shm_fence_acquire               horizon
+ *                 the loader                           any process
+ *   content       shm_store, shm_write, shm_copy       shm_load, shm_read, shm_equal, shm_expose
+ *   commit        shm_store_release  ------------->    shm_load_acquire
+ *   horizon       shm_store, shm_fence_release  -->    shm_fence_acquire, shm_load
+ *
+ * An arrow: whoever sees the new word on the right has all that was stored before it on the left
+ * (commit), and whoever sees content stored after the fence sees the horizon stored before it.
  *
  * The map is an array of shm_byte, a type of its own, so that the compiler refuses to hand a map
- * address to code that expects private bytes. What a reader copies may be overwritten while it
- * copies; that is a data race by the letter of C11, so copies go word by word through relaxed
- * atomics where a sanitizer watches (MC_TSAN) and through memcpy elsewhere; the validation that
- * follows (store.h) decides whether the copy counts.
+ * address to code that expects private bytes. Single words are atomic, and relaxed where the table
+ * names no order. Longer content is copied and compared with memcpy and memcmp; as the loader may
+ * overwrite it meanwhile, that is a data race by the letter of C11. So under ThreadSanitizer
+ * (MC_TSAN) it goes byte by byte through atomics; and the validation that follows (store.h) decides
+ * whether a copy counts.
  *
- * Under MC_TEST every store calls mc_shm_hook first: crash tests count the stores of a commit and
+ * Under MC_TEST every access calls mc_shm_hook first: crash tests count the stores of a commit and
  * take the image between any two of them, reader tests stop a reader before each of its loads.
  */
 #ifndef MMAPCACHE_SHM_H
@@ -41,8 +45,8 @@ extern _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *add
 #define SHM_WATCH(access, address, len) ((void)0)
 #endif
 
-/* ThreadSanitizer does not model stand-alone fences: there, every access carries the order itself.
- */
+/* ThreadSanitizer does not model stand-alone fences: there,
+ * every access carries the order itself. */
 #ifdef MC_TSAN
 #define SHM_LOAD_ORDER memory_order_acquire
 #define SHM_STORE_ORDER memory_order_release
@@ -60,15 +64,15 @@ static inline uint64_t shm_load(const void *address)
     return atomic_load_explicit((const _Atomic uint64_t *)address, SHM_LOAD_ORDER);
 }
 
-/* One aligned word; everything stored before the release store that wrote it is visible after it.
- */
+/* One aligned word; everything stored before the release store that wrote it
+ * is visible after it. */
 static inline uint64_t shm_load_acquire(const void *address)
 {
     SHM_WATCH(SHM_LOAD, address, 8);
     return atomic_load_explicit((const _Atomic uint64_t *)address, memory_order_acquire);
 }
 
-/* Loads before it are not moved behind loads after it. */
+/* Loads before the fence are not moved behind loads and stores after it. */
 static inline void shm_fence_acquire(void)
 {
 #ifndef MC_TSAN
@@ -107,7 +111,7 @@ static inline bool shm_equal(const shm_byte *map, const void *bytes, size_t len)
 #endif
 }
 
-/* Asks for a cache line; any address is harmless. */
+/* Prefetches a cache line; any address is harmless. */
 static inline void shm_prefetch(const shm_byte *address)
 {
     __builtin_prefetch(address, 0, 3);
@@ -123,7 +127,7 @@ static inline const uint8_t *shm_expose(const shm_byte *map)
 
 /* ---- the loader ---- */
 
-/* Asks for a cache line that will be stored to; any address is harmless. */
+/* The same for a cache line that will be stored to. */
 static inline void shm_prefetch_store(const shm_byte *address)
 {
     __builtin_prefetch(address, 1, 3);
@@ -143,7 +147,7 @@ static inline void shm_store_release(void *address, uint64_t value)
     atomic_store_explicit((_Atomic uint64_t *)address, value, memory_order_release);
 }
 
-/* Stores after it are not moved before stores in front of it. */
+/* Stores after the fence are not moved before loads and stores before it. */
 static inline void shm_fence_release(void)
 {
 #ifndef MC_TSAN

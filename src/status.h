@@ -38,8 +38,8 @@ struct mc_error {
 };
 
 /* Fills *err (may be NULL) with a status and a printf-formatted sentence; the value is the status.
- * A macro around the function, so that a reader of the caller, the compiler too, sees what it is.
- */
+ * A macro around the function, so that a reader of the caller, the compiler too,
+ * sees what it is. */
 #define mc_fail(err, status, ...) (mc_error_fill((err), (status), __VA_ARGS__), (status))
 
 __attribute__((format(printf, 3, 4))) static inline void

@@ -39,8 +39,8 @@ struct mc_map {
     unsigned users;
 };
 
-/* A view that is overwritten while it is opened is a reader that slept through a whole ring of
- * commits. */
+/* A view that is overwritten while it is opened is a reader that slept through a
+ * whole ring of commits. */
 #define VIEW_ATTEMPTS 64
 #define REPORT_ATTEMPTS 16
 

@@ -2,16 +2,20 @@
  *
  * A read is always the same four steps, and the caller writes them out:
  *
- *   mc_view_open(map, &view)                     the current generation's root, copied and
- * validated mc_view_collection(&view, name, &collection) validated mc_find(&view, collection.root,
- * key, &hit)   NOT validated: hit points into the map mc_copy(buffer, hit.value, hit.value_len)
- * into private memory mc_view_settle(&view, status)                MC_EXPIRED when what was read
- * may have been overwritten
+ *   1. mc_view_open(map, &view, &error)                   the current generation's root: a copy
+ *      mc_view_collection(&view, name, len, &collection)  where its table is: a copy
+ *   2. mc_find(&view, collection.root, &key, &hit)        NOT validated: hit points into the map
+ *   3. mc_copy(buffer, hit.value, hit.value_len)          NOT validated: into private memory
+ *   4. mc_view_settle_value(&view, &hit, status)          validates 2 and 3: status or MC_EXPIRED
+ *      mc_view_settle(&view, status)                      the same where no value was copied
  *
- * "Absent" and "corrupt" need the last step as much as a value does: a block that the loader reuses
- * may look like anything. After MC_EXPIRED a reader of the current generation opens a new view and
- * starts again; a snapshot has expired. A view and a collection stay good for as long as
- * mc_view_current() says so, which is one load and one comparison.
+ * What step 1 gives is validated already and serves any number of reads, of that generation.
+ * mc_view_current() says, for one load and one comparison, whether it is still the current one.
+ *
+ * Nothing that steps 2 and 3 gave may be believed, returned or followed further before step 4, and
+ * "absent" and "corrupt" are no exceptions: a block that the loader reuses may look like anything.
+ * After MC_EXPIRED a reader of the current generation starts again at step 1; a reader of an older
+ * one (a snapshot) cannot, and says that it has expired.
  *
  * Any process may call all of this; nothing here writes to the map, takes a lock or, but for
  * opening and mc_map_loader, enters the kernel. Many threads may read through one map; its
@@ -58,8 +62,8 @@ void mc_map_release(struct mc_map *map);
 /* True while `path` still names the file that is mapped here: one stat. */
 bool mc_map_is_at(const struct mc_map *map, const char *path);
 
-/* Faults all pages of the file in now (madvise MADV_POPULATE_READ); MC_OS where the kernel cannot.
- */
+/* Faults all pages of the file in now (madvise MADV_POPULATE_READ);
+ * MC_OS where the kernel cannot. */
 enum mc_status mc_map_populate(struct mc_map *map, struct mc_error *err);
 
 /* Sleeps until `commit` differs from `generation`, at most `nanoseconds`. True when it differs. */
@@ -71,8 +75,7 @@ struct mc_loader_report {
     int64_t confirmed_at; /* microseconds since 1970; 0: never */
     bool running;         /* opened and not closed: alive or killed, see mc_map_loader */
     uint32_t pid;
-    char state[32], source[256],
-        error[480]; /* NUL-terminated; UTF-8 as far as the writer wrote it */
+    char state[32], source[256], error[480]; /* NUL-terminated; UTF-8 if the loader wrote UTF-8 */
 };
 
 /* The loader's last complete report; all zero when there was none. */
@@ -89,9 +92,8 @@ enum mc_loader mc_map_loader(const struct mc_map *map);
 struct mc_view {
     struct mc_map *map; /* borrowed: the caller keeps it retained */
     const struct mc_control *control;
-    const shm_byte *tail; /* where MC_TAIL_MARK stands as long as the file is whole */
-    struct mc_space
-        space; /* the mapping, and the bytes that may be referred to: <= the file's size */
+    const shm_byte *tail;  /* where MC_TAIL_MARK stands as long as the file is whole */
+    struct mc_space space; /* the mapping; its limit is at most the file's size */
     uint64_t hash_seed[2];
     uint32_t ring_slots;
     struct mc_root root; /* a private copy; all zero for generation 0 */
@@ -119,8 +121,8 @@ static inline bool mc_view_kept(const struct mc_view *view)
     return shm_load(&view->control->horizon) <= view->root.generation;
 }
 
-/* The file lost its end, with a huge page the kernel may then show zeros where there was data, and
- * no fault: makes every view of the map invalid for good. */
+/* Makes every view of the map invalid for good: the file lost its end. Where that end was in a huge
+ * page, the kernel may show zeros in the place of data, without a fault. */
 void mc_view_lose(const struct mc_view *view);
 
 /* True when nothing that this view refers to has been overwritten or truncated so far. */
@@ -148,8 +150,8 @@ struct mc_collection {
     uint64_t created; /* generation in which the name appeared */
 };
 
-/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty), MC_EXPIRED,
- * MC_CORRUPT. */
+/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty),
+ * MC_EXPIRED, MC_CORRUPT. */
 enum mc_status mc_view_collection(const struct mc_view *view, const char *name, size_t len,
                                   struct mc_collection *out);
 
@@ -161,8 +163,8 @@ static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_
     return mc_hash(view->hash_seed, key->type, key->data, key->len);
 }
 
-/* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK, MC_ABSENT,
- * MC_CORRUPT. */
+/* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK,
+ * MC_ABSENT, MC_CORRUPT. */
 static inline enum mc_status mc_find(const struct mc_view *view, uint64_t root,
                                      const struct mc_key *key, struct mc_hit *out)
 {
@@ -184,9 +186,9 @@ static inline void mc_copy(void *to, const shm_byte *from, size_t len)
     shm_read(to, from, len);
 }
 
-/* The same as mc_view_settle for a value that was read, which needs one look more. While the kernel
- * zeroes what a truncation cut off a huge page, from its low end to its high one, the tail is the
- * last to go; but zeros in a value then come behind zeros in the header before it. */
+/* The same as mc_view_settle for a value that was read, which needs one look more. A truncation
+ * within a huge page makes the kernel zero what was cut off, from its low end to its high one. So
+ * the tail, which mc_view_valid looks at, goes last; but a value's header goes before the value. */
 static inline enum mc_status mc_view_settle_value(const struct mc_view *view,
                                                   const struct mc_hit *hit, enum mc_status status)
 {
@@ -208,7 +210,7 @@ enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
-/* ---- the loader's half of the protocol, for writer.c ---- */
+/* ---- the loader's half of the protocol, for src/writer/ ---- */
 
 /* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours), MC_VERSION_DIFFERS, MC_CORRUPT. */
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
@@ -241,6 +243,7 @@ uint64_t mc_horizon(const struct mc_space *space);
  * commit word. Everything that it refers to was stored before. */
 void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
                 struct mc_root *root);
+
 /* Wakes everybody in mc_map_wait. A wake-up is a system call, a quarter of a small commit, so a
  * loader may leave it out for commits within MC_WAKE_QUIET_NS of the last one. */
 #define MC_WAKE_QUIET_NS 1000000
@@ -259,8 +262,8 @@ bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock
                         const uint8_t boot_id[16], uint64_t generation);
 void mc_boot_confirm(const struct mc_space *space, const uint8_t boot_id[16]);
 
-/* Marks `generation` as wholly on disk; 0 takes the mark away. The caller syncs before and after.
- */
+/* Marks `generation` as wholly on disk; 0 takes the mark away.
+ * The caller syncs before and after. */
 void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock *superblock,
                         uint64_t generation);
 uint64_t mc_checkpoint(const struct mc_space *space);

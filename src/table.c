@@ -6,8 +6,8 @@
 
 #define STAMP_BIRTH_MASK ((UINT64_C(1) << MC_STAMP_TYPE_SHIFT) - 1)
 
-/* Lines of an entry asked for as soon as its tag matched: header, key and 300 bytes of value. Loads
- * of neighbouring lines overlap; without this a cold document costs a miss per line. */
+/* Lines of an entry that are prefetched as soon as its tag matched: header, key and 300 bytes of
+ * value. Neighbouring loads overlap; without this a cold document costs a miss per line. */
 #define ENTRY_PREFETCH 5u
 #define WALK_AHEAD 8u /* slots */
 
@@ -157,7 +157,7 @@ void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash)
     }
 }
 
-/* Two passes that only ask for lines, so that the misses of all keys are under way together: first
+/* Two passes that only prefetch lines, so that the misses of all keys are under way together: first
  * the pages, then the entries that their tags name. */
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                    size_t count)
@@ -257,7 +257,7 @@ static enum mc_status walk_refs(struct mc_walk *walk)
     return MC_ABSENT;
 }
 
-/* Asks for the entry of a slot some places ahead: entries lie anywhere, so a walk would otherwise
+/* Prefetches the entry of a slot some places ahead: entries lie anywhere, so a walk would otherwise
  * wait for each of them in turn. */
 static void walk_prefetch(const struct mc_walk *walk, const shm_byte *page, uint32_t index,
                           uint32_t slots)

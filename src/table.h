@@ -1,36 +1,60 @@
 /* table.h - a copy-on-write hash table in the map: an extendible-hashing trie.
  *
- *              reference (one word)
- *              offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | zero :
- * 6
- *
  *   root ---> node of 2^b references, 1 <= b <= 6, picked by the next b bits of the hash
  *              |   |
- *              |   +---> page of `size` cache lines, 8 slots each
- *              |           slot: tag : 28 (the hash's upper bits) | entry's offset in granules : 36
- *              |                    |
- *              +---> node ...       +---> entry { checksum, lengths, birth, key, value }
+ *              |   +---> page of 1 to 8 cache lines, 8 slots each
+ *              |           |
+ *              |           +---> entry { checksum, lengths, birth, key, value }
+ *              +---> node ...
+ *
+ *   reference   offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | 0 : 6
+ *   slot        entry's offset in granules : 36 | tag, the hash's upper bits : 28
+ *               (both drawn from the lowest bit; size: lines of a page, b of a node)
+ *
+ * An unused reference of a node and an unused slot of a page are the word 1 (MC_UNUSED): a word 0
+ * is never right there. Only as the root of a table the reference 0 stands for one without keys.
  *
  * Extendible hashing (Fagin, Nievergelt, Pippenger, Strong: Extendible Hashing, 1979) doubles its
- * directory when a page can split no more. Here a directory never grows past 2^6 references: a page
- * that is full there gets a small directory of its own, so that the largest single step is a copy
- * of half a KiB, whatever the table's size. A page of local depth d fills 2^(b-d) adjacent
- * references of its node, all equal; reference 0 is an empty page.
+ * directory when a page can split no more. Here a directory is a node and never grows past 2^6
+ * references: a page that is full there gets a small node of its own, so that the largest single
+ * step is a copy of half a KiB, whatever the table's size. A page of local depth d fills 2^(b-d)
+ * adjacent references of its node, all equal. A split, of page P with the hashes that begin with 0
+ * (each number is a reference's index, the bits of the hash that pick it):
+ *
+ *      before              1. P, of local depth 1, is full: it has two references, each of its
+ *                          halves takes one, the node stays as large as it is
+ *      00 -+-> P  (1)      00 ---> P0 (2)   hashes 00...
+ *      01 -+               01 ---> P1 (2)   hashes 01...
+ *      10 ---> Q  (2)      10 ---> Q  (2)
+ *      11 ---> R  (2)      11 ---> R  (2)
+ *
+ *      before              2. Q, of local depth 2, is full: it has one reference, so that first the
+ *                          node doubles, and with it every other page's run of references
+ *      00 -+-> P  (1)      000 to 011 ---> P  (1)
+ *      01 -+               100 ---> Q0 (3)
+ *      10 ---> Q  (2)      101 ---> Q1 (3)
+ *      11 ---> R  (2)      110, 111 -> R  (2)
+ *
+ *      before              3. S, of local depth 6 in a node that cannot double (b = 6), is full: a
+ *                          node of one bit takes its place, with the halves below it
+ *      101110 ---> S (6)   101110 ---> node   0 ---> S0 (1)
+ *                                             1 ---> S1 (1)
  *
  * Pages start on a cache line. Pages and nodes have no header. Everything needed to use one is in
  * the reference to it (its size, its depth, how many slots of a page are used), so a lookup touches
  * two cold lines, one of the page and one of the entry; and whatever a check could want to know
  * follows from the keys of the entries below.
  *
- * A page is exactly as large as its entries need at a load of about 0.8, 1 to 8 lines, and is
- * searched a line at a time from the line that the tag names. Lines fill from their first slot, so
- * an empty slot ends a search. All decisions, splits included, need the tag only: growing never
- * reads an entry. The tag holds 28 bits, of which a page D levels down shares D, so a table of a
- * million keys compares a wrong key in one lookup of some thousand.
+ * A page is exactly as large as its entries need at a load of about 0.8, 1 to 8 lines (more only
+ * where all 28 bits are shared and nothing can be split), and is searched a line at a time from the
+ * line that the tag names. Lines fill from their first slot, so an unused slot ends a search. All
+ * decisions, splits included, need the tag only: growing never reads an entry. The keys of a page
+ * share the D bits of the hash that led to it and differ in the other 28 - D of the tag, so a
+ * lookup among a million keys compares a wrong key once in some thousand times.
  *
- * References with a set zero field, sizes out of range and offsets past the end are MC_CORRUPT; a
- * walk is bounded by the file's size. While a writer may be overwriting what a reader looks at, the
- * reader's answer means nothing until its view is found valid (store.h).
+ * A reference whose upper six bits are not zero, a size out of range and an offset past the end are
+ * MC_CORRUPT; a walk is bounded by the file's size. While a writer may be overwriting what a reader
+ * looks at, the reader's answer means nothing until its view is found valid (store.h).
  */
 #ifndef MMAPCACHE_TABLE_H
 #define MMAPCACHE_TABLE_H
@@ -88,26 +112,26 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
                              struct mc_hit *hit);
 
 /* Whether the entry of this hash at `offset`, found once, is still there and still the one born in
- * `birth`: then it has the same key and value. Asks for one line of it where a search asks for
- * five. */
+ * `birth`: then it has the same key and value.
+ * Touches one line of it, where a search prefetches five. */
 bool mc_table_still(const struct mc_space *space, uint64_t root, uint64_t hash, uint64_t offset,
                     uint64_t birth);
 
-/* Asks for the page's line where a search for this hash will begin. */
+/* Prefetches the page's line where a search for this hash will begin. */
 void mc_table_touch(const struct mc_space *space, uint64_t root, uint64_t hash);
 
 #define MC_FIND_MANY 64u
-/* Asks for the cache lines that searches for these keys, at most MC_FIND_MANY, will touch. */
+/* Prefetches the cache lines that searches for these keys, at most MC_FIND_MANY, will touch. */
 void mc_table_warm(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                    size_t count);
 
-/* The same as mc_table_find for up to MC_FIND_MANY keys, the cold loads of different keys
- * overlapped. */
+/* The same as mc_table_find for up to MC_FIND_MANY keys,
+ * the cold loads of different keys overlapped. */
 void mc_table_find_many(const struct mc_space *space, uint64_t root, const struct mc_key *keys,
                         size_t count, struct mc_hit *hits, enum mc_status *statuses);
 
-/* Reads the header of the entry at `offset` into a hit: MC_OK, or MC_CORRUPT when it does not fit.
- */
+/* Reads the header of the entry at `offset` into a hit: MC_OK,
+ * or MC_CORRUPT when it does not fit. */
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
 
 /* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
@@ -125,8 +149,7 @@ struct mc_walk {
         uint32_t used;  /* slots of the page seen so far */
     } levels[MC_TABLE_LEVELS + 1];
     int depth;       /* of the innermost level; -1: at the end */
-    uint64_t budget; /* bytes it may still visit: blocks are disjoint, so a sound table never uses
-                        it up */
+    uint64_t budget; /* bytes it may still visit: blocks are disjoint, a sound table needs less */
 };
 void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root);
 
@@ -154,19 +177,19 @@ struct mc_put_result {
 };
 
 /* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every
- * failure (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT) leaves the same
- * content. */
+ * failure (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT)
+ * leaves the same content. */
 enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
                             const struct mc_key *key, const void *value, size_t value_len,
                             struct mc_put_result *result);
 
-/* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there (its bytes
- * may already be somebody else's). */
+/* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there, whose
+ * bytes may already be reused: only its numbers count. */
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
                                const struct mc_key *key, struct mc_hit *old);
 
-/* Releases everything below the root and makes it empty. MC_NOMEM and MC_CORRUPT leave it
- * untouched. */
+/* Releases everything below the root and makes it empty.
+ * MC_NOMEM and MC_CORRUPT leave it untouched. */
 enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root);
 
 /* Bytes of the entry of a key and value of these lengths. */

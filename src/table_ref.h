@@ -1,5 +1,5 @@
-/* table_ref.h - references and slots of the table, taken apart; shared by table.c and
- * table_write.c. */
+/* table_ref.h - references and slots of the table, taken apart;
+ * shared by table.c and table_write.c. */
 #ifndef MMAPCACHE_TABLE_REF_H
 #define MMAPCACHE_TABLE_REF_H
 
@@ -74,8 +74,8 @@ static inline unsigned level_bits(unsigned level)
     return level + 1 < MC_TABLE_LEVELS ? MC_NODE_BITS : MC_TAG_BITS - level * MC_NODE_BITS;
 }
 
-/* Whether a reference that hangs below `level` nodes, the last of which has parent_bits, can be
- * followed. */
+/* Whether a reference that hangs below `level` nodes,
+ * the last of which has parent_bits, can be followed. */
 static inline bool ref_is_sound(uint64_t ref, unsigned level, unsigned parent_bits, uint64_t limit)
 {
     unsigned size = ref_size(ref), depth = ref_depth(ref);

@@ -9,8 +9,8 @@
  *   4. link them by storing references in the young node above: this cannot fail;
  *   5. release what they replaced: prepared for, so this cannot fail either.
  *
- * A page is rebuilt in private memory and written at once, except where one slot of a young page
- * changes.
+ * A page is rebuilt in private memory and written at once,
+ * except where one slot of a young page changes.
  */
 #include <assert.h>
 #include <string.h>
@@ -38,8 +38,8 @@ static unsigned lines_for(unsigned count)
     return (count * 2 + 12) / 13;
 }
 
-/* Lines for a page that grows to hold `count`: an eighth more, so that it does not grow at every
- * insert. */
+/* Lines for a page that grows to hold `count`: an eighth more,
+ * so that it does not grow at every insert. */
 static unsigned lines_grown(unsigned count, unsigned most)
 {
     assert(count > 0 && most <= MC_PAGE_LINES_MAX);
@@ -280,8 +280,8 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
     return status;
 }
 
-/* Writes the two halves of a full page: slots by the next bit of their tags. A half may be empty.
- */
+/* Writes the two halves of a full page: slots by the next bit of their tags.
+ * A half may be empty. */
 static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_t *slots,
                                    unsigned count, unsigned total_depth, unsigned depth,
                                    uint64_t halves[2])

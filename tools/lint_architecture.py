@@ -27,8 +27,9 @@ class Part(NamedTuple):
     """A folder of src/: its units in order, and the parts whose headers they may include.
 
     A unit is a file's name without suffix, or several that may include each other's headers (an
-    inner header, or functions that call each other by nature). A file may include the headers of
-    its own unit, of the units before it, and of all units of the parts named in `uses`.
+    inner header, or functions that call each other by nature). A header that stands lower than the
+    file that keeps its word is a unit of its own, `writer.h`. A file may include the headers of its
+    own unit, of the units before it, and of all units of the parts named in `uses`.
     """
 
     uses: tuple[str, ...]
@@ -61,25 +62,56 @@ PARTS = {
     ),
     "src/writer": Part(
         ("src",),
-        ("writer batch publish make_room collections writer_state",),
+        (
+            "writer.h",  # both say what writer.c and batch.c do, by means of all that is between
+            "batch.h",
+            "writer_state",
+            "make_room",
+            "publish",
+            "collections",
+            "batch",
+            "writer",
+        ),
     ),
     "src/document": Part(
         ("src",),
         (
-            "document document_object options classes document_state array compare decode "
-            "decode_classes document_views fields json",
+            "document",  # the header that the binding includes; document_type has the type
+            "classes",
+            "options",
+            "document_object",
+            "decode decode_classes",  # a DBRef or code with scope holds a document, which holds ...
+            "fields",
+            "compare",
+            "document_views",
+            "json",
+            "array",
+            "document_type",
+            "document_state",
         ),
     ),
     "src/binding": Part(
         ("src", "src/document", "src/writer"),
         (
-            "module errors arguments",
+            "module",
+            "errors",
+            "arguments",
             "pykey",
             "front_cache",
             "reader",
-            "collection_type collection_get_many collection_views snapshot_type",
-            "cache_type cache_report",
-            "writer_type batch_type replace_type",
+            "mapping",
+            "collection",
+            "collection_get_many",
+            "collection_views",
+            "collection_type",
+            "cache",
+            "cache_report",
+            "snapshot_type",
+            "cache_type",
+            "writer_object",
+            "batch_type",
+            "replace_type",
+            "writer_type",
         ),
     ),
     "src/_mmapcache.c": Part(("src/binding", "src/document", "src"), ("_mmapcache",)),
@@ -218,9 +250,14 @@ def includes_point_one_way(root: Path) -> list[str]:
         for stem in unit.split()
     }
     headers = {str(path.relative_to(root / "src")): path for path in files(root / "src", ".h")}
+
+    def unit_of(path: Path) -> int | None:
+        part = part_of(root, path)
+        return units.get((part, path.name), units.get((part, path.stem)))
+
     for path in files(root / "src", ".c", ".h"):
-        part, name = part_of(root, path), path.relative_to(root)
-        if (part, path.stem) not in units:
+        part, name, unit = part_of(root, path), path.relative_to(root), unit_of(path)
+        if unit is None:
             found.append(f"{name}: name it in PARTS, tools/lint_architecture.py")
             continue
         for include in includes(path):
@@ -229,10 +266,8 @@ def includes_point_one_way(root: Path) -> list[str]:
             if header is None:
                 continue
             its = part_of(root, header)
-            if its != part:
-                allowed = its in PARTS[part].uses
-            else:
-                allowed = units.get((its, header.stem), 0) <= units[part, path.stem]
+            below = (unit_of(header) or 0) <= unit
+            allowed = below if its == part else its in PARTS[part].uses
             if not allowed:
                 found.append(f"{name} includes {include}, which stands above it in PARTS")
     return found
@@ -299,11 +334,10 @@ def help_names_every_target(root: Path) -> list[str]:
     """`make help` has a line for each public target of the Makefile."""
     text = (root / "Makefile").read_text()
     public = re.findall(r"^(\w[\w-]*):", text, re.MULTILINE)
-    parts = {"help", "core-test", "pytest"}
     return [
         f"make help does not name {target}"
         for target in public
-        if target not in parts and f'"make {target} ' not in text
+        if target != "help" and f'"make {target} ' not in text
     ]
 
 

@@ -8,11 +8,12 @@
  *      RawBSONDocument             .raw, known by _type_marker 101 as PyMongo's encoder does
  *      any other Mapping           bson.encode
  */
-#include "module.h"
+#include "arguments.h"
 
 #include <errno.h>
 #include <math.h>
 
+#include "errors.h"
 #include "format.h"
 #include "region.h"
 
@@ -204,8 +205,8 @@ int mc_collection_name(struct mc_module *state, PyObject *object, const char **n
     return 0;
 }
 
-/* True for objects that say they are BSON already, as RawBSONDocument does; -1 with an exception.
- */
+/* True for objects that say they are BSON already, as RawBSONDocument does;
+ * -1 with an exception. */
 static int is_raw(struct mc_module *state, PyObject *object)
 {
     long marker;
@@ -223,25 +224,6 @@ static int is_raw(struct mc_module *state, PyObject *object)
         PyErr_Clear();
     }
     return marker == 101;
-}
-
-/* CodecOptions with UUIDs as MongoDB's standard has them, made on first need; borrowed. */
-static PyObject *encode_options(struct mc_module *state)
-{
-    if (state->encode_options == NULL) {
-        PyObject *module = PyImport_ImportModule("bson.codec_options");
-        PyObject *class = module == NULL ? NULL : PyObject_GetAttrString(module, "CodecOptions");
-        PyObject *args = PyTuple_New(0);
-        PyObject *kwargs = Py_BuildValue("{s:i}", "uuid_representation", 4);
-        if (class != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(class, args, kwargs);
-        }
-        Py_XDECREF(module);
-        Py_XDECREF(class);
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
-    }
-    return state->encode_options;
 }
 
 /* The BSON of a Mapping or a RawBSONDocument as a new object with a buffer. */
@@ -267,7 +249,7 @@ static PyObject *encoded(struct mc_module *state, PyObject *object)
         }
     }
     encode = mc_document_class(&state->documents, MC_CLASS_ENCODE);
-    options = encode == NULL ? NULL : encode_options(state);
+    options = encode == NULL ? NULL : mc_encode_options(&state->documents);
     return options == NULL ? NULL
                            : PyObject_CallFunctionObjArgs(encode, object, Py_False, options, NULL);
 }

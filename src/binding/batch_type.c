@@ -9,8 +9,10 @@
  * Long calls - a large buffer, the end of a replace, the commit of more than a few changes, abort -
  * run without the GIL and with the writer marked busy.
  */
-#include "writer_type.h"
+#include "batch_type.h"
 
+#include "arguments.h"
+#include "errors.h"
 #include "pykey.h"
 
 #define LONG_BUFFER 65536 /* bytes from which on a buffer is worth giving up the GIL */

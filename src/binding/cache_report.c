@@ -3,9 +3,11 @@
  * All of a report comes from one reading: the root record carries the counts, so stats() costs no
  * walk. check() is the one long call here and runs without the GIL.
  */
-#include "cache_type.h"
+#include "cache_report.h"
 
+#include "cache.h"
 #include "check.h"
+#include "errors.h"
 #include "region.h"
 
 /* Adds a new reference (or NULL with an exception) to a dict: 0, or -1. */
@@ -157,8 +159,8 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
     return result;
 }
 
-/* {name: {documents, bytes}} of a generation that was checked; NULL with *expired or an exception.
- */
+/* {name: {documents, bytes}} of a generation that was checked;
+ * NULL with *expired or an exception. */
 static PyObject *collections_of(struct mc_reader *reader, const struct mc_view *view, bool *expired)
 {
     struct mc_walk walk;

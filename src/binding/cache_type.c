@@ -1,17 +1,21 @@
-/* cache_type.c - mmapcache.open() and Cache: a mapping from name to Collection.
- *
- * cache["sites"] gives the same Collection each time, so that what it has learned (where its table
- * is, its share of the front cache) is learned once. A handle that was made with codec options of
- * its own is kept under their identity; it owns them, so the identity stays theirs.
- */
+/* cache_type.c - mmapcache.open() and the type Cache: a mapping from name to Collection. */
 #include "cache_type.h"
 
+#include "arguments.h"
+#include "cache.h"
+#include "cache_report.h"
+#include "errors.h"
 #include "region.h"
+#include "snapshot_type.h"
 
 #define OPEN_RETRY 10000000ll /* nanoseconds between two tries to open a file that is not there */
 #define WAIT_SLICE 50000000ll /* nanoseconds between two looks at signals and at the path */
 
 /* ---- making ---- */
+
+static PyObject *names_of(PyObject *self);
+
+static const struct mc_mapping mapping = {names_of, mc_cache_collection};
 
 int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObject *front_entries,
                           bool populate, struct mc_cache_options *out)
@@ -66,6 +70,7 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
     if (options->owner > 0) {
         reader->owner = options->owner;
     }
+    self->head.mapping = &mapping;
     self->reader = reader;
     self->path = Py_NewRef(path);
     self->options = NULL;
@@ -170,60 +175,6 @@ static void cache_dealloc(PyObject *self_object)
 
 /* ---- collections ---- */
 
-struct mc_reader *mc_cache_reader(PyObject *cache)
-{
-    return ((mc_cache_object *)cache)->reader;
-}
-
-/* The key of a handle in the dict: a new reference, or NULL. */
-static PyObject *handle_key(PyObject *name, PyObject *codec_options)
-{
-    return codec_options == NULL ? Py_NewRef(name)
-                                 : Py_BuildValue("(On)", name, (Py_ssize_t)codec_options);
-}
-
-static PyObject *make_handle(mc_cache_object *self, PyObject *key, PyObject *name,
-                             PyObject *codec_options)
-{
-    PyObject *handle;
-    struct mc_options *options =
-        codec_options == NULL ? mc_options_retain(self->options)
-                              : mc_options_from(&self->reader->module->documents, codec_options);
-    if (options == NULL) {
-        return NULL;
-    }
-    handle = mc_collection_new(self->reader, options, name, codec_options);
-    mc_options_release(options);
-    if (handle != NULL) {
-        /* names that come and go must not pile up; a dropped handle is simply made again */
-        if (PyDict_GET_SIZE(self->handles) >= (Py_ssize_t)MC_COLLECTIONS_MAX) {
-            PyDict_Clear(self->handles);
-        }
-        if (PyDict_SetItem(self->handles, key, handle) < 0) {
-            Py_CLEAR(handle);
-        }
-    }
-    return handle;
-}
-
-PyObject *mc_cache_collection(PyObject *cache, PyObject *name, PyObject *codec_options)
-{
-    mc_cache_object *self = (mc_cache_object *)cache;
-    PyObject *key = handle_key(name, codec_options);
-    PyObject *handle;
-    if (key == NULL) {
-        return NULL;
-    }
-    handle = PyDict_GetItemWithError(self->handles, key);
-    if (handle != NULL) {
-        Py_INCREF(handle);
-    } else if (!PyErr_Occurred()) {
-        handle = make_handle(self, key, name, codec_options);
-    }
-    Py_DECREF(key);
-    return handle;
-}
-
 /* Makes the handle's table right: 1 when the collection is there, 0, or -1 with an exception. */
 static int is_there(mc_collection_object *handle)
 {
@@ -309,82 +260,6 @@ static PyObject *names_of(PyObject *self)
             return names;
         }
     }
-}
-
-static PyObject *cache_iter(PyObject *self)
-{
-    PyObject *names = names_of(self);
-    PyObject *iterator = names == NULL ? NULL : PyObject_GetIter(names);
-    Py_XDECREF(names);
-    return iterator;
-}
-
-/* keys(), values() or items() of a dict of all collections there are now. */
-static PyObject *side(PyObject *self, const char *method)
-{
-    PyObject *names = names_of(self);
-    PyObject *dict = names == NULL ? NULL : PyDict_New();
-    PyObject *view;
-    for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
-        PyObject *name = PyList_GET_ITEM(names, i);
-        PyObject *handle = mc_cache_collection(self, name, NULL);
-        if (handle == NULL || PyDict_SetItem(dict, name, handle) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(handle);
-    }
-    view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
-    Py_XDECREF(names);
-    Py_XDECREF(dict);
-    return view;
-}
-
-static PyObject *cache_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "keys");
-}
-
-static PyObject *cache_values(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "values");
-}
-
-static PyObject *cache_items(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "items");
-}
-
-static PyObject *cache_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                           PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "default"};
-    PyObject *values[2];
-    PyObject *handle;
-    if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    handle = cache_subscript(self, values[0]);
-    if (handle == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();
-        return Py_NewRef(values[1]);
-    }
-    return handle;
-}
-
-static PyObject *cache_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                  PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "codec_options"};
-    PyObject *values[2];
-    if (!mc_arguments("collection", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    if (!PyUnicode_Check(values[0])) {
-        PyErr_Format(PyExc_TypeError, "a collection's name is a str, not %.100s",
-                     Py_TYPE(values[0])->tp_name);
-        return NULL;
-    }
-    return mc_cache_collection(self, values[0], values[1] == Py_None ? NULL : values[1]);
 }
 
 /* ---- generations ---- */
@@ -509,15 +384,17 @@ static PyObject *cache_repr(PyObject *self)
 }
 
 static PyMethodDef methods[] = {
-    {"get", (PyCFunction)(void (*)(void))cache_get, METH_FASTCALL | METH_KEYWORDS,
+    {"get", (PyCFunction)(void (*)(void))mc_mapping_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
-    {"collection", (PyCFunction)(void (*)(void))cache_collection, METH_FASTCALL | METH_KEYWORDS,
+    {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
+     METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
      "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
      "codec_options: PyMongo's CodecOptions for this collection's values and keys."},
-    {"keys", cache_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
-    {"values", cache_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
-    {"items", cache_items, METH_NOARGS, "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
+    {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
+    {"items", mc_mapping_items, METH_NOARGS,
+     "items($self, /)\n--\n\nPairs of name and Collection."},
     {"snapshot", cache_snapshot, METH_NOARGS,
      "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`."},
     {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
@@ -556,7 +433,7 @@ PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache f
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},    {Py_tp_dealloc, cache_dealloc},
-    {Py_tp_repr, cache_repr},         {Py_tp_iter, cache_iter},
+    {Py_tp_repr, cache_repr},         {Py_tp_iter, mc_mapping_iter},
     {Py_tp_methods, methods},         {Py_tp_getset, getset},
     {Py_mp_length, cache_length},     {Py_mp_subscript, cache_subscript},
     {Py_sq_contains, cache_contains}, {0, NULL},

@@ -1,16 +1,8 @@
-/* cache_type.h - what a Cache is, for the files that make, use and report on one. */
+/* cache_type.h - mmapcache.open() and the type Cache. */
 #ifndef MMAPCACHE_CACHE_TYPE_H
 #define MMAPCACHE_CACHE_TYPE_H
 
-#include "collection_type.h"
-
-typedef struct {
-    PyObject_HEAD
-    struct mc_reader *reader;   /* counted */
-    struct mc_options *options; /* counted: what collections have unless they are given their own */
-    PyObject *path;             /* owned str, as it was given; empty: anonymous */
-    PyObject *handles; /* owned dict: name, or (name, id of codec options), to Collection */
-} mc_cache_object;
+#include "reader.h"
 
 /* How a cache is to be opened: what open() and Writer.reader() have in common. */
 struct mc_cache_options {
@@ -29,9 +21,11 @@ int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObje
 PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *absolute,
                        const struct mc_view *view, const struct mc_cache_options *options);
 
-/* cache_report.c: methods of Cache. */
-PyObject *mc_cache_status(PyObject *self, PyObject *ignored);
-PyObject *mc_cache_stats(PyObject *self, PyObject *ignored);
-PyObject *mc_cache_check(PyObject *self, PyObject *ignored);
+/* mmapcache.open */
+PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs);
+extern const char mc_open_doc[];
+
+/* Adds the type to the module: 0, or -1 with an exception. */
+int mc_cache_type_init(PyObject *module, struct mc_module *state);
 
 #endif

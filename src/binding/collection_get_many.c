@@ -9,8 +9,9 @@
  * Converting and the dict may run Python code (exotic keys); the stages between do not. The reading
  * is held from the first stage to the last: all answers are of one generation.
  */
-#include "collection_type.h"
+#include "collection_get_many.h"
 
+#include "arguments.h"
 #include "pykey.h"
 
 /* ---- pluck ---- */
@@ -83,8 +84,7 @@ static struct mc_front_entry *fronted_entry(mc_collection_object *self, struct m
     if (mc_front_may_alias(object)) {
         mc_front_set_alias(front, entry, object);
     }
-    entry->state = MC_FRONT_VISITED;
-    front->hits++;
+    mc_front_hit(front, entry);
     return entry;
 }
 
@@ -219,8 +219,7 @@ static void ask_front(mc_collection_object *self, const struct mc_reading *readi
         key->hash = mc_view_hash(&reading->view, key);
         entry = fronted ? mc_front_find(front, self->channel, key) : NULL;
         if (entry != NULL && mc_front_holds(entry, generation)) {
-            entry->state = MC_FRONT_VISITED;
-            front->hits++;
+            mc_front_hit(front, entry);
             stage->documents[stage->which[i]] = Py_XNewRef(entry->document);
             continue;
         }
@@ -272,15 +271,15 @@ static void remember_all(mc_collection_object *self, const struct mc_reading *re
     if (front->max_entries == 0 || !mc_collection_fronted(self, reading)) {
         return;
     }
-    front->misses += stage->left;
+    mc_front_missed(front, stage->left);
     for (size_t i = 0; i < stage->left; i++) {
         mc_collection_remember(self, reading, MC_FORM_DOCUMENT, &stage->keys[i], &stage->hits[i],
                                stage->documents[stage->which[i]]);
     }
 }
 
-/* All keys of one generation into `result`. MC_OK, MC_EXPIRED, MC_CORRUPT, or MC_NOMEM with an
- * exception. */
+/* All keys of one generation into `result`. MC_OK, MC_EXPIRED, MC_CORRUPT,
+ * or MC_NOMEM with an exception. */
 static enum mc_status gather(mc_collection_object *self, const struct mc_reading *reading,
                              uint64_t root, PyObject *keys, struct stage *stage, PyObject *result)
 {

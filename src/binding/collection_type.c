@@ -1,5 +1,4 @@
-/* collection_type.c - Collection: get, [], in, len, and the steps that every read through one
- * shares.
+/* collection_type.c - the type Collection: get, [], in, len.
  *
  *      key object --alias--> front entry                             hit: no hash, no comparison
  *      canonical key, hash --> front entry                           hit
@@ -11,109 +10,18 @@
  */
 #include "collection_type.h"
 
+#include "arguments.h"
+#include "collection.h"
+#include "collection_get_many.h"
+#include "collection_views.h"
 #include "pykey.h"
-
-/* ---- steps ---- */
-
-enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading)
-{
-    const char *name;
-    size_t len;
-    int possible = mc_name_sought(self->name, &name, &len);
-    if (possible < 0) {
-        return MC_CLOSED;
-    }
-    if (possible == 0) {
-        self->table = (struct mc_collection){0};
-        self->serial = (*reading)->serial;
-        return MC_OK;
-    }
-    switch (mc_view_collection(&(*reading)->view, name, len, &self->table)) {
-    case MC_OK:
-    case MC_ABSENT:
-        self->serial = (*reading)->serial;
-        return MC_OK;
-    case MC_EXPIRED:
-        self->serial = 0;
-        return MC_EXPIRED;
-    default:
-        self->serial = 0;
-        mc_reader_corrupt(self->reader, "its catalogue");
-        return MC_CLOSED;
-    }
-}
-
-bool mc_collection_again(mc_collection_object *self, unsigned *tries)
-{
-    if (self->snapshot == NULL) {
-        return mc_reader_again(self->reader, tries);
-    }
-    mc_raise_text(
-        self->reader->module, MC_EXPIRED,
-        "the loader reclaimed the snapshot's generation: keep snapshots short, or give the "
-        "writer a longer retention or a larger max_size");
-    return false;
-}
-
-PyObject *mc_collection_corrupt(mc_collection_object *self)
-{
-    PyObject *where = PyUnicode_FromFormat("collection %R", self->name);
-    const char *text = where == NULL ? NULL : PyUnicode_AsUTF8(where);
-    PyErr_Clear();
-    mc_reader_corrupt(self->reader, text == NULL ? "a collection" : text);
-    Py_XDECREF(where);
-    return NULL;
-}
-
-PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
-                             const struct mc_hit *hit)
-{
-    uint8_t *bytes = NULL;
-    PyObject *copy;
-    if (form == MC_FORM_DOCUMENT) {
-        copy = mc_document_new(self->options, hit->value_len, &bytes);
-    } else {
-        copy = PyBytes_FromStringAndSize(NULL, hit->value_len);
-        bytes = copy == NULL ? NULL : (uint8_t *)PyBytes_AS_STRING(copy);
-    }
-    if (copy != NULL) {
-        mc_copy(bytes, hit->value, hit->value_len);
-    }
-    return copy;
-}
-
-/* Whose keys these are in the front cache. */
-static inline uint32_t channel_of(const mc_collection_object *self, enum mc_form form)
-{
-    return form == MC_FORM_DOCUMENT ? self->channel : self->channel | MC_FRONT_RAW;
-}
-
-void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
-                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
-                            PyObject *found)
-{
-    uint64_t generation = reading->view.root.generation;
-    struct mc_front_fact fact = {.birth = generation, .seen = generation};
-    if (found != NULL) {
-        fact.document = found;
-        fact.offset = hit->offset;
-        fact.birth = hit->birth;
-        fact.bytes = form == MC_FORM_DOCUMENT ? mc_document_memory(found)
-                                              : sizeof(PyBytesObject) + hit->value_len;
-        if (fact.birth > generation) { /* damaged, or hostile: no use asking about it later */
-            return;
-        }
-    }
-    mc_front_put(&self->reader->front, channel_of(self, form), key, &fact);
-}
 
 /* ---- get ---- */
 
 /* A Document (new reference), or NULL: with *absent set, or with an exception. */
 static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bool *absent)
 {
-    entry->state = MC_FRONT_VISITED;
-    front->hits++;
+    mc_front_hit(front, entry);
     if (entry->document == NULL) {
         *absent = true;
         return NULL;
@@ -142,11 +50,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
         if (*status != MC_OK) {
             return NULL;
         }
-        if (entry->seen < reading->view.root.generation) {
-            entry->seen = reading->view.root.generation;
-        }
-        entry->state = MC_FRONT_VISITED;
-        front->revalidations++;
+        mc_front_revalidated(front, entry, reading->view.root.generation);
         return Py_NewRef(entry->document);
     }
     *status = mc_find(&reading->view, self->table.root, key, &hit);
@@ -164,7 +68,7 @@ static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *rea
     if (*status == MC_EXPIRED) {
         Py_CLEAR(found);
     } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
-        front->misses++;
+        mc_front_missed(front, 1);
         if (mc_collection_fronted(self, reading)) {
             mc_collection_remember(self, reading, manner.form, key, &hit, found);
         }
@@ -206,7 +110,7 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
                 if (front->misses > front->hits) { /* then both will be cold: one wait for two */
                     mc_table_touch(&reading->view.space, self->table.root, key.hash);
                 }
-                entry = mc_front_find(front, channel_of(self, manner.form), &key);
+                entry = mc_front_find(front, mc_collection_channel(self, manner.form), &key);
             }
             if (entry != NULL && mc_front_may_alias(object)) {
                 mc_front_set_alias(front, entry, object);
@@ -247,7 +151,7 @@ static inline PyObject *lookup(mc_collection_object *self, struct manner manner,
         return NULL;
     }
     if (manner.asks && mc_collection_fronted(self, reading)) {
-        entry = mc_front_by_object(front, channel_of(self, manner.form), object,
+        entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object,
                                    reading->view.root.generation);
         if (entry != NULL) {
             return answer(front, entry, absent);
@@ -305,11 +209,11 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_front *front = &self->reader->front;
     struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
-    uint64_t before = front->hits + front->revalidations;
+    uint64_t before = mc_front_answered(front);
     bool absent;
     PyObject *bytes = lookup(self, manner, key, &absent);
     if (manner.asks) {
-        mc_front_asked(front, front->hits + front->revalidations != before);
+        mc_front_asked(front, mc_front_answered(front) != before);
     }
     return bytes == NULL && absent ? Py_NewRef(Py_None) : bytes;
 }
@@ -361,8 +265,7 @@ static int collection_contains(PyObject *self_object, PyObject *object)
         struct mc_front_entry *entry = mc_front_by_object(&self->reader->front, self->channel,
                                                           object, reading->view.root.generation);
         if (entry != NULL) {
-            entry->state = MC_FRONT_VISITED;
-            self->reader->front.hits++;
+            mc_front_hit(&self->reader->front, entry);
             return entry->document != NULL;
         }
     }
@@ -398,46 +301,6 @@ static Py_ssize_t collection_length(PyObject *self_object)
 }
 
 /* ---- the object ---- */
-
-static mc_collection_object *collection_alloc(struct mc_reader *reader, struct mc_options *options,
-                                              PyObject *name, PyObject *codec_options)
-{
-    mc_collection_object *self = mc_pool_new(&reader->collections, reader->module->collection);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->reader = mc_reader_retain(reader);
-    self->snapshot = NULL;
-    self->options = mc_options_retain(options);
-    self->codec_options = Py_XNewRef(codec_options);
-    self->name = Py_NewRef(name);
-    self->serial = 0;
-    self->table = (struct mc_collection){0};
-    return self;
-}
-
-PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options, PyObject *name,
-                            PyObject *codec_options)
-{
-    mc_collection_object *self = collection_alloc(reader, options, name, codec_options);
-    if (self != NULL) {
-        self->channel = ++reader->channels;
-    }
-    return (PyObject *)self;
-}
-
-PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *snapshot)
-{
-    mc_collection_object *self =
-        collection_alloc(live->reader, live->options, live->name, live->codec_options);
-    if (self != NULL) {
-        self->snapshot = (mc_snapshot_object *)Py_NewRef((PyObject *)snapshot);
-        self->channel = live->channel;
-        self->serial = live->serial;
-        self->table = live->table;
-    }
-    return (PyObject *)self;
-}
 
 static void collection_dealloc(PyObject *self_object)
 {

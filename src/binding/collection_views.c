@@ -6,10 +6,10 @@
  * reclaim it. Each step validates what it copied before anybody sees it. The order is that of the
  * keys' hashes: any, and another one in another file.
  *
- * The iterator looks AHEAD entries ahead and asks for their memory, so that a walk waits for the
+ * The iterator looks AHEAD entries ahead and prefetches their memory, so that a walk waits for the
  * memory's bandwidth and not for each entry in turn.
  */
-#include "collection_type.h"
+#include "collection_views.h"
 
 #include "pykey.h"
 
@@ -78,7 +78,7 @@ static void iterator_dealloc(PyObject *self_object)
     Py_DECREF(type);
 }
 
-/* Asks for the first lines of a value; its first one came with the key. */
+/* Prefetches the first lines of a value; its first one came with the key. */
 static void prefetch(const struct mc_hit *hit)
 {
     for (uint32_t at = LINE; at < PREFETCH && at < hit->value_len; at += LINE) {
@@ -86,7 +86,7 @@ static void prefetch(const struct mc_hit *hit)
     }
 }
 
-/* Finds the next entries and asks for their values. */
+/* Finds the next entries and prefetches their values. */
 static void fetch_ahead(iterator_object *self)
 {
     self->next = self->fetched = 0;

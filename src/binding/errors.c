@@ -13,7 +13,7 @@
  * What the system refuses is an OSError with its errno, and no memory is MemoryError: these two are
  * Python's own. A lookup that finds nothing is no error here; KeyError is for the types to raise.
  */
-#include "module.h"
+#include "errors.h"
 
 struct exception {
     const char *name;
@@ -131,9 +131,9 @@ static int set_bytes(PyObject *exception, const char *name, uint64_t bytes)
     return result;
 }
 
-static void raise_full(PyObject *class, const struct mc_error *error)
+static void raise_full(PyObject *cls, const struct mc_error *error)
 {
-    PyObject *exception = PyObject_CallFunction(class, "s", error->text);
+    PyObject *exception = PyObject_CallFunction(cls, "s", error->text);
     if (exception == NULL) {
         return;
     }
@@ -141,14 +141,14 @@ static void raise_full(PyObject *class, const struct mc_error *error)
         set_bytes(exception, "free", error->free) == 0 &&
         set_bytes(exception, "largest", error->largest) == 0 &&
         set_bytes(exception, "limit", error->limit) == 0) {
-        PyErr_SetObject(class, exception);
+        PyErr_SetObject(cls, exception);
     }
     Py_DECREF(exception);
 }
 
 PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
 {
-    PyObject *class = exception_of(state, error->status);
+    PyObject *cls = exception_of(state, error->status);
     switch (error->status) {
     case MC_NOMEM:
         return PyErr_NoMemory();
@@ -161,7 +161,7 @@ PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
         return NULL;
     }
     case MC_FULL:
-        raise_full(class, error);
+        raise_full(cls, error);
         return NULL;
     case MC_OK:
     case MC_ABSENT:
@@ -177,7 +177,7 @@ PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
     case MC_USAGE:
         break;
     }
-    PyErr_SetString(class, error->text);
+    PyErr_SetString(cls, error->text);
     return NULL;
 }
 

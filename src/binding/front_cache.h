@@ -110,6 +110,35 @@ static inline void mc_front_asked(struct mc_front *front, bool hit)
     }
 }
 
+/* What came of a question: the entry answered it; the file said that the entry's document is still
+ * right; `count` keys had to be read from the file. */
+static inline void mc_front_hit(struct mc_front *front, struct mc_front_entry *entry)
+{
+    entry->state = MC_FRONT_VISITED;
+    front->hits++;
+}
+
+static inline void mc_front_revalidated(struct mc_front *front, struct mc_front_entry *entry,
+                                        uint64_t generation)
+{
+    if (entry->seen < generation) {
+        entry->seen = generation;
+    }
+    entry->state = MC_FRONT_VISITED;
+    front->revalidations++;
+}
+
+static inline void mc_front_missed(struct mc_front *front, uint64_t count)
+{
+    front->misses += count;
+}
+
+/* Questions that an entry's document answered so far. */
+static inline uint64_t mc_front_answered(const struct mc_front *front)
+{
+    return front->hits + front->revalidations;
+}
+
 /* The 32 bits by which a key of a channel is found. */
 static inline uint32_t mc_front_hash(const struct mc_key *key, uint32_t channel)
 {

@@ -1,14 +1,24 @@
-/* module.h - what the files of the Python binding share.
+/* module.h - the state of the module: what the files of the Python binding share.
  *
  *      _mmapcache.c     module, constants, what exec, traverse and clear do
  *      errors.c         exception classes; the one function from status to exception
  *      arguments.c      seconds, sizes, names, BSON out of Python arguments
+ *      pykey.c          Python keys to canonical ones and back
+ *      front_cache.c    the map from key to Document in front of the file
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
- *      front_cache.c          the front cache
- *      cache_type.c     open(), Cache         cache_report.c   status(), stats(), check()
- *      snapshot_type.c  Snapshot              collection_type.c, collection_get_many.c   Collection
- *      collection_views.c          keys(), items(), values() and their iterators
- *      writer_type.c    Writer                batch_type.c, replace_type.c           Batch, Replace
+ *      mapping.c        what Cache and Snapshot have in common
+ *      collection.c     the object Collection, and the steps that every read through one shares
+ *      collection_get_many.c   get_many(), pluck()
+ *      collection_views.c      keys(), items(), values() and their iterators
+ *      collection_type.c       get(), [], in, len(): the type Collection
+ *      cache.c          the object Cache: its collections by name
+ *      cache_report.c   status(), stats(), check()
+ *      snapshot_type.c  the type Snapshot
+ *      cache_type.c     open(), the type Cache
+ *      writer_object.c  what Writer, Batch and Replace know of each other
+ *      batch_type.c, replace_type.c, writer_type.c      the types Batch, Replace and Writer
+ *
+ * Each file includes the headers of those before it only; a header is named like its file.
  *
  * All Python objects live in struct mc_module, one per interpreter: nothing here is static but
  * constants. No type of the binding takes part in garbage collection, on purpose: a Cache refers to
@@ -50,7 +60,6 @@ struct mc_module {
     PyTypeObject *cache, *collection, *snapshot, *views[MC_MAPPING_VIEWS], *iterator;
     PyTypeObject *writer, *batch, *replace;
     PyObject *text_pluck, *text_raw, *text_marker;
-    PyObject *encode_options; /* for bson.encode; NULL until it is needed */
 };
 
 static inline struct mc_module *mc_module_of(PyObject *self)
@@ -58,77 +67,11 @@ static inline struct mc_module *mc_module_of(PyObject *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
-/* ---- errors.c ---- */
-
-/* Makes the exception classes and adds them to the module: 0, or -1 with an exception. */
-int mc_errors_init(PyObject *module, struct mc_module *state);
-
-/* Sets the exception for a core error; always NULL. The only place that knows both. */
-PyObject *mc_raise(struct mc_module *state, const struct mc_error *error);
-
-/* The same for a status and a sentence: a PyErr_Format. */
-PyObject *mc_raise_text(struct mc_module *state, enum mc_status status, const char *format, ...);
-
-/* ---- arguments.c ---- */
-
-/* Whether a method that takes `expected` positional arguments got them: false with TypeError. */
-bool mc_arguments_are(const char *method, Py_ssize_t nargs, Py_ssize_t expected);
-
-/* Seconds as a number into nanoseconds, clamped to what 63 bits hold; None is for ever where the
- * caller allows it. 0, or -1 with TypeError or ValueError. */
-#define MC_FOREVER INT64_MAX
-int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t *nanoseconds);
-
-/* Bytes as an int or as text like "512MiB": 0, or -1 with TypeError or ValueError. */
-int mc_size(PyObject *object, const char *what, uint64_t *bytes);
-
-/* A user: None (-1), a uid, or a name that the system knows. 0, or -1 with TypeError or
- * ValueError. */
-int mc_user(PyObject *object, const char *what, int64_t *uid);
-
-/* A collection's name as UTF-8 that lives as long as the object. A bad name for a writer is an
- * exception: TypeError, ValueError or LimitError. */
-int mc_collection_name(struct mc_module *state, PyObject *object, const char **name, size_t *len);
-
-/* The same for a reader, to whom a name that no collection can have is simply absent: 1, 0 then, or
- * -1 with MemoryError. The object must be a str. */
-int mc_name_sought(PyObject *object, const char **name, size_t *len);
-
-/* One BSON document out of a Document, RawBSONDocument, bytes-like object or Mapping. Fills *view
- * and bytes that live until PyBuffer_Release(view); validated. 0, or -1 with an exception. */
-int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view);
-
-/* Arguments of a method of `required` ones and one more, None by default, each by position or by
- * name, into values (borrowed): false with TypeError. */
-bool mc_arguments(const char *method, const char *const *names, Py_ssize_t required,
-                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
-
-/* `path` (bytes in the file system's encoding) made absolute, in memory of PyMem_Malloc; or NULL.
- */
-char *mc_absolute_path(PyObject *path);
-
-/* Sleeps without the GIL; signal handlers run before it returns: 0, or -1 with an exception. */
-int mc_sleep(int64_t nanoseconds);
-
-/* ---- the types: each adds itself to the module, 0 or -1 with an exception ---- */
-
-int mc_cache_type_init(PyObject *module, struct mc_module *state);
-int mc_collection_type_init(PyObject *module, struct mc_module *state);
-int mc_snapshot_type_init(PyObject *module, struct mc_module *state);
-int mc_views_init(PyObject *module, struct mc_module *state);
-int mc_writer_type_init(PyObject *module, struct mc_module *state);
-int mc_batch_type_init(PyObject *module, struct mc_module *state);
-int mc_replace_type_init(PyObject *module, struct mc_module *state);
-
 /* Makes one type from its spec: 0, or -1 with an exception. */
 static inline int mc_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 {
     *out = mc_type_new(module, spec);
     return *out == NULL ? -1 : PyModule_AddType(module, *out);
 }
-
-/* mmapcache.open */
-PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs);
-extern const char mc_open_doc[];
 
 #endif

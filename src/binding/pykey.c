@@ -11,7 +11,10 @@
  *      and all other types
  */
 #include "pykey.h"
-#include "document/document_object.h"
+
+#include "document/classes.h"
+#include "document/decode.h"
+#include "document/decode_classes.h"
 
 enum { UUID_UNSPECIFIED = 0, UUID_STANDARD = 4 };
 
@@ -264,22 +267,7 @@ static enum mc_pykey_result uuid_key(struct mc_options *options, PyObject *objec
 /* CodecOptions to encode a key with: the user's, or such that UUIDs can be written. Borrowed. */
 static PyObject *options_to_encode(struct mc_options *options)
 {
-    struct mc_document_state *state = options->state;
-    PyObject *class, *args, *kwargs;
-    if (options->source != NULL) {
-        return options->source;
-    }
-    if (state->encode_options == NULL) {
-        class = mc_document_class(state, MC_CLASS_CODEC_OPTIONS);
-        args = PyTuple_New(0);
-        kwargs = Py_BuildValue("{s:i}", "uuid_representation", UUID_STANDARD);
-        if (class != NULL && args != NULL && kwargs != NULL) {
-            state->encode_options = PyObject_Call(class, args, kwargs);
-        }
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
-    }
-    return state->encode_options;
+    return options->source != NULL ? options->source : mc_encode_options(options->state);
 }
 
 /* The canonical key of the only element; moved to scratch where it points into the document. */

@@ -1,5 +1,5 @@
-/* reader.c - refreshing the current reading and moving over to another file (reader.h has the
- * picture).
+/* reader.c - refreshing the current reading and moving over to another file
+ * (reader.h has the picture).
  *
  * When does a reader look where?
  *
@@ -13,6 +13,7 @@
  */
 #include "reader.h"
 
+#include "errors.h"
 #include "region.h"
 
 #define SECOND 1000000000ll
@@ -295,8 +296,8 @@ PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
         if (!mc_view_valid(&reading->view)) {
             break;
         }
-        /* A changed name is under another hash: who asked for it would be told that it is absent.
-         */
+        /* A changed name is under another hash: who asked for it would be told that it is
+         * absent. */
         *status = mc_view_collection(&reading->view, name, hit.key_len, &ignored);
         if (*status != MC_OK) {
             *status = *status == MC_ABSENT ? MC_CORRUPT : *status;

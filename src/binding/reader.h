@@ -1,8 +1,7 @@
 /* reader.h - one open cache in this process: which generation is read, and from which file.
  *
  *      Cache, Collection, ... --> mc_reader --> mc_reading now  --> mc_map   the file
- *      Snapshot, iterator -------------------> mc_reading older --> mc_map   perhaps its
- * predecessor
+ *      Snapshot, iterator -------------------> mc_reading older --> mc_map   or its predecessor
  *
  * A reading is one opened generation, shared by whoever needs exactly that one. The reader replaces
  * `now` when the commit word has moved, and moves over to another file when the root says that this
@@ -62,8 +61,8 @@ struct mc_reader_limits {
 enum mc_status mc_reader_open(const char *path, int fd, int64_t owner, bool empty_will_do,
                               struct mc_view *view, struct mc_error *err);
 
-/* A reader of that view, whose map it takes over, or NULL with MemoryError (the map is released).
- */
+/* A reader of that view, whose map it takes over,
+ * or NULL with MemoryError (the map is released). */
 struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
                                 const struct mc_view *view, struct mc_reader_limits limits);
 
@@ -132,8 +131,8 @@ bool mc_reader_again(struct mc_reader *reader, unsigned *tries);
 /* Sets CorruptError and makes the reader look whether its file was replaced. Always NULL. */
 PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what);
 
-/* A collection's name as str; NULL without an exception when it is not UTF-8: the file is corrupt.
- */
+/* A collection's name as str; NULL without an exception when it is not UTF-8: the file is
+ * corrupt. */
 PyObject *mc_name_text(const char *name, size_t len);
 
 /* The names in a generation's catalogue as a list of str, or NULL with an exception; MC_EXPIRED in

@@ -1,5 +1,9 @@
 /* replace_type.c - Replace: one collection's new content, within an open batch (batch_type.c). */
-#include "writer_type.h"
+#include "replace_type.h"
+
+#include "arguments.h"
+#include "batch_type.h"
+#include "errors.h"
 
 /* The core's writer for a call within an open replace; NULL with an exception. */
 static struct mc_writer *in_replace(mc_replace_object *self)

@@ -4,12 +4,22 @@
  * takes no lock, and it pins nothing either. The loader does not know of it, so a snapshot kept for
  * longer than the writer's retention may expire; every answer is validated, so it never mixes.
  */
-#include "collection_type.h"
+#include "snapshot_type.h"
+
+#include "arguments.h"
+#include "cache.h"
+#include "errors.h"
+
+static PyObject *names_of(PyObject *self);
+static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options);
+
+static const struct mc_mapping mapping = {names_of, bound};
 
 PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
 {
     mc_snapshot_object *self = mc_pool_new(&mc_cache_reader(cache)->snapshots, module->snapshot);
     if (self != NULL) {
+        self->head.mapping = &mapping;
         self->reading = mc_reading_retain(reading);
         self->cache = Py_NewRef(cache);
     }
@@ -130,91 +140,10 @@ static PyObject *names_of(PyObject *self)
     return names;
 }
 
-static PyObject *snapshot_iter(PyObject *self)
-{
-    PyObject *names = names_of(self);
-    PyObject *iterator = names == NULL ? NULL : PyObject_GetIter(names);
-    Py_XDECREF(names);
-    return iterator;
-}
-
 static Py_ssize_t snapshot_length(PyObject *self)
 {
     struct mc_reading *reading = open_reading(self);
     return reading == NULL ? -1 : (Py_ssize_t)reading->view.root.collections;
-}
-
-/* All collections as a dict, of which keys(), values() and items() are the views. */
-static PyObject *as_dict(PyObject *self)
-{
-    PyObject *names = names_of(self);
-    PyObject *dict = names == NULL ? NULL : PyDict_New();
-    for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
-        PyObject *name = PyList_GET_ITEM(names, i);
-        PyObject *collection = bound(self, name, NULL);
-        if (collection == NULL || PyDict_SetItem(dict, name, collection) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(collection);
-    }
-    Py_XDECREF(names);
-    return dict;
-}
-
-static PyObject *side(PyObject *self, const char *method)
-{
-    PyObject *dict = as_dict(self);
-    PyObject *view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
-    Py_XDECREF(dict);
-    return view;
-}
-
-static PyObject *snapshot_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "keys");
-}
-
-static PyObject *snapshot_values(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "values");
-}
-
-static PyObject *snapshot_items(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return side(self, "items");
-}
-
-static PyObject *snapshot_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                              PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "default"};
-    PyObject *values[2];
-    PyObject *collection;
-    if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    collection = snapshot_subscript(self, values[0]);
-    if (collection == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();
-        return Py_NewRef(values[1]);
-    }
-    return collection;
-}
-
-static PyObject *snapshot_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                     PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "codec_options"};
-    PyObject *values[2];
-    if (!mc_arguments("collection", names, 1, args, nargs, kwnames, values)) {
-        return NULL;
-    }
-    if (!PyUnicode_Check(values[0])) {
-        PyErr_Format(PyExc_TypeError, "a collection's name is a str, not %.100s",
-                     Py_TYPE(values[0])->tp_name);
-        return NULL;
-    }
-    return bound(self, values[0], values[1] == Py_None ? NULL : values[1]);
 }
 
 static PyObject *snapshot_close(PyObject *self_object, PyObject *Py_UNUSED(ignored))
@@ -259,14 +188,16 @@ static PyObject *snapshot_repr(PyObject *self_object)
 }
 
 static PyMethodDef methods[] = {
-    {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_FASTCALL | METH_KEYWORDS,
+    {"get", (PyCFunction)(void (*)(void))mc_mapping_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
-    {"collection", (PyCFunction)(void (*)(void))snapshot_collection, METH_FASTCALL | METH_KEYWORDS,
+    {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
+     METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
      "The Collection of that name, there or not: an absent one is empty."},
-    {"keys", snapshot_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
-    {"values", snapshot_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
-    {"items", snapshot_items, METH_NOARGS, "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
+    {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
+    {"items", mc_mapping_items, METH_NOARGS,
+     "items($self, /)\n--\n\nPairs of name and Collection."},
     {"close", snapshot_close, METH_NOARGS,
      "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
     {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
@@ -289,7 +220,7 @@ PyDoc_STRVAR(
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},   {Py_tp_dealloc, snapshot_dealloc},
-    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, snapshot_iter},
+    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, mc_mapping_iter},
     {Py_tp_methods, methods},        {Py_tp_getset, getset},
     {Py_mp_length, snapshot_length}, {Py_mp_subscript, snapshot_subscript},
     {Py_sq_contains, contains},      {0, NULL},

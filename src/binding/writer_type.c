@@ -1,4 +1,4 @@
-/* writer_type.c - Writer: the loader's side of one cache file (writer_type.h has the picture).
+/* writer_type.c - Writer: the loader's side of one cache file (writer_object.h has the picture).
  *
  * What may take long - opening, checkpoint - runs without the GIL. After a fork the child's
  * copy of a Writer says ClosedError to everything but reader() of an anonymous cache, which is what
@@ -6,27 +6,15 @@
  */
 #include "writer_type.h"
 
+#include "arguments.h"
+#include "batch_type.h"
+#include "cache_report.h"
+#include "cache_type.h"
+#include "errors.h"
 #include "region.h"
+#include "writer/publish.h"
 
 #define LOCK_RETRY 10000000ll /* nanoseconds between two tries to get the lock */
-
-struct mc_writer *mc_writer_enter(mc_writer_object *self)
-{
-    if (self->writer == NULL) {
-        return (void *)mc_raise_text(self->module, MC_CLOSED, "this writer was closed");
-    }
-    if (!mc_writer_is_mine(self->writer)) {
-        return (void *)mc_raise_text(
-            self->module, MC_CLOSED,
-            "this writer belongs to the process that opened it: a forked child opens its own");
-    }
-    if (self->busy) {
-        return (void *)mc_raise_text(
-            self->module, MC_USAGE,
-            "another thread is using this writer: let one thread at a time use it");
-    }
-    return self->writer;
-}
 
 /* ---- opening ---- */
 

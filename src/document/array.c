@@ -3,7 +3,12 @@
  * The first touch of a member makes an index of all offsets, so that every further one is found
  * directly. Iteration alone needs no index: it walks, and remembers nested documents only.
  */
-#include "document_object.h"
+#include "array.h"
+
+#include "compare.h"
+#include "decode.h"
+#include "document_views.h"
+#include "fields.h"
 
 static Py_ssize_t array_length(PyObject *object)
 {

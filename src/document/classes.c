@@ -7,7 +7,7 @@
  * them: in an interpreter with a lock of its own Python 3.12 has no such API, and its datetime is
  * the one written in Python (python/cpython#117398).
  */
-#include "document_object.h"
+#include "classes.h"
 
 static const struct {
     const char *module, *name;
@@ -70,14 +70,14 @@ int mc_texts_init(struct mc_document_state *state)
     return 0;
 }
 
-/* Whether an ObjectId made by its slot is the one that its class makes: 1, 0, or -1 with
- * MemoryError. */
-static int objectid_works_directly(struct mc_document_state *state, PyObject *class)
+/* Whether an ObjectId made by its slot is the one that its class makes: 1, 0,
+ * or -1 with MemoryError. */
+static int objectid_works_directly(struct mc_document_state *state, PyObject *cls)
 {
     PyObject *data = PyBytes_FromStringAndSize("mmapcache_12", 12), *oid = NULL, *read = NULL;
     int works;
     if (data != NULL) {
-        oid = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+        oid = ((PyTypeObject *)cls)->tp_alloc((PyTypeObject *)cls, 0);
     }
     if (oid != NULL && PyObject_GenericSetAttr(oid, state->texts[MC_TEXT_OID], data) == 0) {
         read = PyObject_GetAttr(oid, state->texts[MC_TEXT_BINARY]);

@@ -5,7 +5,10 @@
  * itself then, as an object in a dict does. The hash goes with it: the order of fields does not
  * count, 1 and 1.0 hash alike, and what holds an unhashable value is unhashable.
  */
-#include "document_object.h"
+#include "compare.h"
+
+#include "decode.h"
+#include "fields.h"
 
 static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_element *b)
 {

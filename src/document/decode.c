@@ -6,7 +6,9 @@
  * hash them again. The cache prefers the very object that code used for a lookup, so that later
  * lookups by that code find it by its address.
  */
-#include "document_object.h"
+#include "decode.h"
+
+#include "decode_classes.h"
 #include "hash.h"
 
 enum { NAME_CACHED_MAX = 48 }; /* bytes of a name in the cache */

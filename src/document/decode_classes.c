@@ -5,7 +5,10 @@
  * frequent and slow to make by calling the class, which checks what we know: ObjectId and UUID are
  * filled through their slots instead, once a trial has shown that the class still works that way.
  */
-#include "document_object.h"
+#include "decode_classes.h"
+
+#include "classes.h"
+#include "decode.h"
 
 enum { UUID_STANDARD = 4, UUID_JAVA_LEGACY = 5, UUID_CSHARP_LEGACY = 6 };
 enum { DATETIME = 1, DATETIME_CLAMP = 2, DATETIME_MS = 3 };
@@ -27,7 +30,7 @@ static void civil_from_days(int64_t days, int *year, int *month, int *day)
 }
 
 /* class(fields[0], ..., fields[6], tzinfo), tzinfo only if it is not NULL. */
-static PyObject *call_datetime(PyObject *class, const int fields[7], PyObject *tzinfo)
+static PyObject *call_datetime(PyObject *cls, const int fields[7], PyObject *tzinfo)
 {
     PyObject *args[9] = {NULL}, *value = NULL; /* args[0] is for PY_VECTORCALL_ARGUMENTS_OFFSET */
     int made = 0;
@@ -37,7 +40,7 @@ static PyObject *call_datetime(PyObject *class, const int fields[7], PyObject *t
     args[8] = tzinfo;
     if (made == 7) {
         value = PyObject_Vectorcall(
-            class, args + 1, (tzinfo != NULL ? 8 : 7) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+            cls, args + 1, (tzinfo != NULL ? 8 : 7) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     while (made > 0) {
         Py_DECREF(args[made--]);
@@ -48,9 +51,9 @@ static PyObject *call_datetime(PyObject *class, const int fields[7], PyObject *t
 static PyObject *datetime_from_millis(struct mc_options *options, int64_t millis)
 {
     int64_t days = millis / 86400000, rest = millis % 86400000;
-    PyObject *class = mc_document_class(options->state, MC_CLASS_DATETIME), *value, *local;
+    PyObject *cls = mc_document_class(options->state, MC_CLASS_DATETIME), *value, *local;
     int fields[7], second; /* year, month, day, hour, minute, second, microsecond */
-    if (class == NULL) {
+    if (cls == NULL) {
         return NULL;
     }
     if (rest < 0) {
@@ -63,7 +66,7 @@ static PyObject *datetime_from_millis(struct mc_options *options, int64_t millis
     fields[4] = second / 60 % 60;
     fields[5] = second % 60;
     fields[6] = (int)(rest % 1000) * 1000;
-    value = call_datetime(class, fields, options->utc);
+    value = call_datetime(cls, fields, options->utc);
     if (value == NULL || options->tzinfo == NULL) {
         return value;
     }
@@ -86,8 +89,8 @@ static PyObject *date(struct mc_options *options, int64_t millis)
     if (options->datetime_conversion == DATETIME_CLAMP && outside) {
         millis = millis < options->min_millis ? options->min_millis : options->max_millis;
     } else if (options->datetime_conversion == DATETIME_MS || outside) {
-        PyObject *class = mc_document_class(options->state, MC_CLASS_DATETIME_MS);
-        return class != NULL ? PyObject_CallFunction(class, "L", (long long)millis) : NULL;
+        PyObject *cls = mc_document_class(options->state, MC_CLASS_DATETIME_MS);
+        return cls != NULL ? PyObject_CallFunction(cls, "L", (long long)millis) : NULL;
     }
     return datetime_from_millis(options, millis);
 }
@@ -104,9 +107,9 @@ static uint64_t big_endian(const uint8_t *bytes)
 /* uuid.UUID with the 128-bit number whose halves these are. */
 static PyObject *uuid_from_halves(struct mc_document_state *state, uint64_t high, uint64_t low)
 {
-    PyTypeObject *class = (PyTypeObject *)mc_document_class(state, MC_CLASS_UUID);
+    PyTypeObject *cls = (PyTypeObject *)mc_document_class(state, MC_CLASS_UUID);
     PyObject *parts[3] = {NULL, NULL, NULL}, *number = NULL, *uuid = NULL;
-    if (class == NULL) {
+    if (cls == NULL) {
         return NULL;
     }
     parts[0] = PyLong_FromUnsignedLongLong(high);
@@ -119,7 +122,7 @@ static PyObject *uuid_from_halves(struct mc_document_state *state, uint64_t high
         number = PyNumber_Or(parts[2], parts[1]);
     }
     if (number != NULL) {
-        uuid = class->tp_alloc(class, 0);
+        uuid = cls->tp_alloc(cls, 0);
     }
     /* UUID's own __setattr__ forbids this: it makes UUIDs immutable once they are there */
     if (uuid != NULL &&
@@ -160,7 +163,7 @@ static PyObject *binary(struct mc_options *options, const uint8_t *value, uint32
     bool uuid = subtype == 4
                     ? representation == UUID_STANDARD
                     : subtype == 3 && representation != 0 && representation != UUID_STANDARD;
-    PyObject *class;
+    PyObject *cls;
     if (subtype == 0) {
         return PyBytes_FromStringAndSize(data, len);
     }
@@ -171,23 +174,23 @@ static PyObject *binary(struct mc_options *options, const uint8_t *value, uint32
         data += 4;
         len -= 4;
     }
-    class = mc_document_class(options->state, MC_CLASS_BINARY);
-    return class != NULL ? PyObject_CallFunction(class, "y#i", data, len, (int)subtype) : NULL;
+    cls = mc_document_class(options->state, MC_CLASS_BINARY);
+    return cls != NULL ? PyObject_CallFunction(cls, "y#i", data, len, (int)subtype) : NULL;
 }
 
 /* ---- bson's own ---- */
 
 static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
 {
-    PyObject *class = mc_document_class(state, MC_CLASS_OBJECTID), *oid = NULL;
-    PyObject *data = class != NULL ? PyBytes_FromStringAndSize((const char *)bytes, 12) : NULL;
+    PyObject *cls = mc_document_class(state, MC_CLASS_OBJECTID), *oid = NULL;
+    PyObject *data = cls != NULL ? PyBytes_FromStringAndSize((const char *)bytes, 12) : NULL;
     if (data == NULL) {
         return NULL;
     }
     if (!state->objectid_direct) {
-        oid = PyObject_CallOneArg(class, data);
+        oid = PyObject_CallOneArg(cls, data);
     } else {
-        oid = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+        oid = ((PyTypeObject *)cls)->tp_alloc((PyTypeObject *)cls, 0);
         if (oid != NULL && PyObject_GenericSetAttr(oid, state->texts[MC_TEXT_OID], data) < 0) {
             Py_CLEAR(oid);
         }
@@ -199,15 +202,15 @@ static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
 static PyObject *regex(struct mc_document_state *state, const uint8_t *value)
 {
     static const char letters[] = "..ilmsux"; /* re's flags in the order of their bits, from 2 on */
-    PyObject *class = mc_document_class(state, MC_CLASS_REGEX);
+    PyObject *cls = mc_document_class(state, MC_CLASS_REGEX);
     const char *pattern = (const char *)value, *letter = pattern + strlen(pattern) + 1;
-    PyObject *text = class != NULL ? mc_text(state, value, strlen(pattern)) : NULL;
+    PyObject *text = cls != NULL ? mc_text(state, value, strlen(pattern)) : NULL;
     int flags = 0;
     for (; *letter != 0; letter++) {
         const char *found = strchr(letters + 2, *letter);
         flags |= found != NULL ? 1 << (found - letters - 1) : 0;
     }
-    return text != NULL ? PyObject_CallFunction(class, "Ni", text, flags) : NULL;
+    return text != NULL ? PyObject_CallFunction(cls, "Ni", text, flags) : NULL;
 }
 
 /* A text of a value that begins with its length: `left` bytes are there. */
@@ -222,8 +225,8 @@ static PyObject *sized_text(struct mc_document_state *state, const uint8_t *at, 
 
 static PyObject *dbpointer(struct mc_document_state *state, const uint8_t *value, uint32_t len)
 {
-    PyObject *class = mc_document_class(state, MC_CLASS_DBREF), *text, *oid;
-    if (class == NULL) {
+    PyObject *cls = mc_document_class(state, MC_CLASS_DBREF), *text, *oid;
+    if (cls == NULL) {
         return NULL;
     }
     text = sized_text(state, value, len - 12);
@@ -232,22 +235,22 @@ static PyObject *dbpointer(struct mc_document_state *state, const uint8_t *value
         Py_XDECREF(text);
         return NULL;
     }
-    return PyObject_CallFunction(class, "NN", text, oid);
+    return PyObject_CallFunction(cls, "NN", text, oid);
 }
 
 static PyObject *code(struct mc_options *options, const struct mc_bson_element *element,
                       unsigned depth)
 {
     struct mc_document_state *state = options->state;
-    PyObject *class = mc_document_class(state, MC_CLASS_CODE), *text, *scope;
+    PyObject *cls = mc_document_class(state, MC_CLASS_CODE), *text, *scope;
     const uint8_t *value = element->value;
     size_t len = element->value_len, size;
-    if (class == NULL) {
+    if (cls == NULL) {
         return NULL;
     }
     if (element->type == MC_BSON_CODE) {
         text = sized_text(state, value, len);
-        return text != NULL ? PyObject_CallFunction(class, "N", text) : NULL;
+        return text != NULL ? PyObject_CallFunction(cls, "N", text) : NULL;
     }
     text = sized_text(state, value + 4, len - 4);
     if (text == NULL) {
@@ -259,15 +262,15 @@ static PyObject *code(struct mc_options *options, const struct mc_bson_element *
         Py_DECREF(text);
         return NULL;
     }
-    return PyObject_CallFunction(class, "NN", text, scope);
+    return PyObject_CallFunction(cls, "NN", text, scope);
 }
 
 static PyObject *decimal128(struct mc_document_state *state, const uint8_t *value)
 {
-    PyObject *class = mc_document_class(state, MC_CLASS_DECIMAL128), *decimal = NULL;
-    PyObject *data = class != NULL ? PyBytes_FromStringAndSize((const char *)value, 16) : NULL;
+    PyObject *cls = mc_document_class(state, MC_CLASS_DECIMAL128), *decimal = NULL;
+    PyObject *data = cls != NULL ? PyBytes_FromStringAndSize((const char *)value, 16) : NULL;
     if (data != NULL) {
-        decimal = mc_call_method(class, "from_bid", data);
+        decimal = mc_call_method(cls, "from_bid", data);
         Py_DECREF(data);
     }
     return decimal;
@@ -278,7 +281,7 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
 {
     struct mc_document_state *state = options->state;
     const uint8_t *value = element->value;
-    PyObject *class;
+    PyObject *cls;
     switch (element->type) {
     case MC_BSON_OID:
         return objectid(state, value);
@@ -294,18 +297,18 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
     case MC_BSON_CODE_SCOPE:
         return code(options, element, depth);
     case MC_BSON_TIMESTAMP:
-        class = mc_document_class(state, MC_CLASS_TIMESTAMP);
-        return class == NULL
+        cls = mc_document_class(state, MC_CLASS_TIMESTAMP);
+        return cls == NULL
                    ? NULL
-                   : PyObject_CallFunction(class, "II", mc_bson_u32(value + 4), mc_bson_u32(value));
+                   : PyObject_CallFunction(cls, "II", mc_bson_u32(value + 4), mc_bson_u32(value));
     case MC_BSON_DECIMAL128:
         return decimal128(state, value);
     case MC_BSON_MINKEY:
-        class = mc_document_class(state, MC_CLASS_MINKEY);
-        return class == NULL ? NULL : PyObject_CallNoArgs(class);
+        cls = mc_document_class(state, MC_CLASS_MINKEY);
+        return cls == NULL ? NULL : PyObject_CallNoArgs(cls);
     case MC_BSON_MAXKEY:
-        class = mc_document_class(state, MC_CLASS_MAXKEY);
-        return class == NULL ? NULL : PyObject_CallNoArgs(class);
+        cls = mc_document_class(state, MC_CLASS_MAXKEY);
+        return cls == NULL ? NULL : PyObject_CallNoArgs(cls);
     default:
         return mc_value_corrupt(state);
     }
@@ -317,13 +320,13 @@ PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict)
     PyObject *ref = PyDict_GetItemWithError(dict, state->texts[MC_TEXT_DOLLAR_REF]);
     PyObject *id = PyDict_GetItemWithError(dict, state->texts[MC_TEXT_DOLLAR_ID]);
     PyObject *database = PyDict_GetItemWithError(dict, state->texts[MC_TEXT_DOLLAR_DB]);
-    PyObject *class, *result;
+    PyObject *cls, *result;
     if (ref == NULL || id == NULL || !PyUnicode_Check(ref) ||
         (database != NULL && database != Py_None && !PyUnicode_Check(database))) {
         return dict;
     }
-    class = mc_document_class(state, MC_CLASS_DBREF);
-    if (class == NULL) {
+    cls = mc_document_class(state, MC_CLASS_DBREF);
+    if (cls == NULL) {
         Py_DECREF(dict);
         return NULL;
     }
@@ -334,7 +337,7 @@ PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict)
     if (PyDict_DelItem(dict, state->texts[MC_TEXT_DOLLAR_REF]) == 0 &&
         PyDict_DelItem(dict, state->texts[MC_TEXT_DOLLAR_ID]) == 0 &&
         (database == NULL || PyDict_DelItem(dict, state->texts[MC_TEXT_DOLLAR_DB]) == 0)) {
-        result = PyObject_CallFunctionObjArgs(class, ref, id, database != NULL ? database : Py_None,
+        result = PyObject_CallFunctionObjArgs(cls, ref, id, database != NULL ? database : Py_None,
                                               dict, NULL);
     }
     Py_DECREF(ref);

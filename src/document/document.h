@@ -1,14 +1,15 @@
-/* document.h - what the binding needs of Document and Array, lazy read-only views on BSON.
+/* document.h - what the binding needs of Document and Array, which read BSON lazily. What the files
+ * of this folder need of each other is in headers named like them.
  *
  * How the binding gets a document out of the map, with one allocation and one copy:
  *
  *      uint8_t *bytes;
- *      PyObject *document = mc_document_new(state, options, len, &bytes);
- *      memcpy(bytes, map + offset, len);                    ... through the funnel
- *      if (the generation was reclaimed meanwhile)
- *          Py_DECREF(document), try again;                  or: else return document;
+ *      PyObject *document = mc_document_new(options, hit.value_len, &bytes);
+ *      mc_copy(bytes, hit.value, hit.value_len);
+ *      if (mc_view_settle_value(&view, &hit, MC_OK) != MC_OK)
+ *          Py_DECREF(document), try again;                  else return document
  *
- * Between new and the validated copy the object must not be seen by Python. A Document holds no
+ * Until the copy has been validated, no Python code may see the object. A Document holds no
  * reference that leads back to it and is not tracked by the garbage collector. Any number of
  * references to it may be kept (front cache); it is immutable but for its memo of decoded fields.
  *
@@ -113,7 +114,7 @@ struct mc_document_state {
     PyObject *mapping_abc;                      /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
     PyObject *texts[MC_TEXTS];
-    PyObject *encode_options;   /* CodecOptions that write UUIDs, for keys that bson encodes */
+    PyObject *encode_options;   /* see mc_encode_options */
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
     bool registered;            /* Document is known to PyMongo */
@@ -126,7 +127,7 @@ struct mc_document_state {
 };
 
 /* Makes the types and adds Document, Array and json_default to the module. 0, or -1 with a Python
- * exception. Call from the module's exec slot; traverse, clear and free are for its three hooks. */
+ * exception. Call from the module's exec slot; the next two from its hooks of these names. */
 int mc_document_state_init(PyObject *module, struct mc_document_state *state,
                            mc_raise_function raise);
 int mc_document_state_traverse(struct mc_document_state *state, visitproc visit, void *arg);
@@ -137,6 +138,10 @@ int mc_document_state_clear(struct mc_document_state *state);
  * cannot be honoured (document_class, type registry). Release with mc_options_release(). */
 struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *codec_options);
 void mc_options_release(struct mc_options *options);
+
+/* A CodecOptions that writes UUIDs as MongoDB's standard has them, for bson.encode; made on first
+ * need. Borrowed, or NULL with an exception. */
+PyObject *mc_encode_options(struct mc_document_state *state);
 
 static inline struct mc_options *mc_options_retain(struct mc_options *options)
 {
@@ -173,8 +178,8 @@ size_t mc_document_memory(PyObject *document);
  * their bytes. NULL with an exception. */
 PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson_element *element);
 
-/* An imported class or function (borrowed), or NULL with ImportError that says to install pymongo.
- */
+/* An imported class or function (borrowed),
+ * or NULL with ImportError that says to install pymongo. */
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which);
 
 /* A new type of the module: NULL with an exception. */

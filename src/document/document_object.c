@@ -6,21 +6,23 @@
  */
 #include "document_object.h"
 
+#include "classes.h"
+
 /* PyMongo takes documents of two kinds: MutableMapping and RawBSONDocument. The second is what we
  * are: bytes that are written as they are. It is an abstract base class, so we register with it, as
  * soon as PyMongo is there: looked for whenever the number of imported modules has changed. */
 int mc_document_look_for_pymongo(struct mc_document_state *state)
 {
     Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
-    PyObject *module, *class, *done = NULL;
+    PyObject *module, *cls, *done = NULL;
     if (count == state->modules_seen) {
         return 0;
     }
     module = mc_imported("bson.raw_bson");
-    class = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
-    if (class != NULL) { /* absent while bson is just being imported: next time */
-        done = PyObject_CallMethod(class, "register", "O", state->document_type);
-        Py_DECREF(class);
+    cls = module != NULL ? PyObject_GetAttrString(module, "RawBSONDocument") : NULL;
+    if (cls != NULL) { /* absent while bson is just being imported: next time */
+        done = PyObject_CallMethod(cls, "register", "O", state->document_type);
+        Py_DECREF(cls);
     }
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;
@@ -96,6 +98,27 @@ static void release_block(struct mc_block *block)
     }
 }
 
+/* Drops everything that the object remembers. */
+static void forget(struct mc_document *self)
+{
+    struct mc_memo *memo = self->memo;
+    struct mc_index *index = self->index;
+    self->memo = NULL;
+    self->index = NULL;
+    Py_CLEAR(self->first_name);
+    Py_CLEAR(self->first_value);
+    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
+        Py_XDECREF(memo->slots[i].name);
+        Py_XDECREF(memo->slots[i].value);
+    }
+    for (uint32_t i = 0; index != NULL && i < index->count; i++) {
+        Py_XDECREF(index->fields[i].name);
+        Py_XDECREF(index->fields[i].value);
+    }
+    PyMem_Free(memo);
+    PyMem_Free(index);
+}
+
 void mc_object_dealloc(PyObject *object)
 {
     struct mc_document *self = (struct mc_document *)object;
@@ -103,7 +126,7 @@ void mc_object_dealloc(PyObject *object)
     struct mc_block *block = self->block;
     PyTypeObject *type = Py_TYPE(object);
     bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_owner, block);
-    mc_fields_forget(self); /* may run any Python code: the object is not reachable any more */
+    forget(self); /* may run any Python code: the object is not reachable any more */
     if (!root) {
         if (state->free_nested_count < MC_FREE_NESTED) {
             self->memo = (struct mc_memo *)(void *)state->free_nested;

@@ -1,5 +1,11 @@
 /* document_state.c - what the document types keep per interpreter: made, visited, cleared. */
+#include "array.h"
+#include "classes.h"
 #include "document_object.h"
+#include "document_type.h"
+#include "document_views.h"
+#include "json.h"
+#include "options.h"
 
 static int make_types(PyObject *module, struct mc_document_state *state)
 {
@@ -42,15 +48,15 @@ static int register_types(struct mc_document_state *state)
     PyObject *module = PyImport_ImportModule("collections.abc");
     bool done = module != NULL;
     for (size_t i = 0; i < sizeof abstract / sizeof abstract[0] && done; i++) {
-        PyObject *class = mc_attribute(module, abstract[i].name), *result = NULL;
-        if (class != NULL) {
-            result = mc_call_method(class, "register", (PyObject *)abstract[i].type);
+        PyObject *cls = mc_attribute(module, abstract[i].name), *result = NULL;
+        if (cls != NULL) {
+            result = mc_call_method(cls, "register", (PyObject *)abstract[i].type);
         }
         if (i == 0) {
-            state->mapping_abc = Py_XNewRef(class);
+            state->mapping_abc = Py_XNewRef(cls);
         }
         done = result != NULL;
-        Py_XDECREF(class);
+        Py_XDECREF(cls);
         Py_XDECREF(result);
     }
     Py_XDECREF(module);

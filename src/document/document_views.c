@@ -4,7 +4,11 @@
  * they hold no state but the document, which cannot change. The iterator walks the BSON, so that a
  * pass over a document needs no memory.
  */
-#include "document_object.h"
+#include "document_views.h"
+
+#include "classes.h"
+#include "compare.h"
+#include "fields.h"
 
 struct fields {
     PyObject_HEAD

@@ -10,7 +10,9 @@
  * walk gives the offset, and an offset that is remembered gives the value. A document in which such
  * walks are long more than a few times gets an index, so that nothing is linear for ever.
  */
-#include "document_object.h"
+#include "fields.h"
+
+#include "decode.h"
 #include "hash.h"
 
 enum {
@@ -511,24 +513,4 @@ PyObject *mc_member_get(struct mc_document *self, Py_ssize_t index)
         field->value = Py_NewRef(value);
     }
     return value;
-}
-
-void mc_fields_forget(struct mc_document *self)
-{
-    struct mc_memo *memo = self->memo;
-    struct mc_index *index = self->index;
-    self->memo = NULL;
-    self->index = NULL;
-    Py_CLEAR(self->first_name);
-    Py_CLEAR(self->first_value);
-    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
-        Py_XDECREF(memo->slots[i].name);
-        Py_XDECREF(memo->slots[i].value);
-    }
-    for (uint32_t i = 0; index != NULL && i < index->count; i++) {
-        Py_XDECREF(index->fields[i].name);
-        Py_XDECREF(index->fields[i].value);
-    }
-    PyMem_Free(memo);
-    PyMem_Free(index);
 }

@@ -1,5 +1,5 @@
-/* json.c - json_default: what json.dumps(value, default=mmapcache.json_default) makes of our
- * values.
+/* json.c - json_default: what json.dumps(value, default=mmapcache.json_default)
+ * makes of our values.
  *
  * Plain JSON for people and browsers, which does not come back as what it was; PyMongo's
  * bson.json_util.dumps writes Extended JSON, which does, and takes a Document as it is.
@@ -10,7 +10,10 @@
  *      Decimal128              text: a JSON number would lose digits
  *      bytes                   base64
  */
-#include "document_object.h"
+#include "json.h"
+
+#include "classes.h"
+#include "decode.h"
 
 enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
 

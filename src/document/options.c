@@ -2,7 +2,9 @@
  *
  * They are read by their attribute names only, so that PyMongo's CodecOptions need not be known.
  */
-#include "document_object.h"
+#include "options.h"
+
+#include "classes.h"
 
 void mc_options_release(struct mc_options *options)
 {
@@ -36,8 +38,8 @@ struct mc_options *mc_options_new(struct mc_document_state *state)
 static int offset_at(struct mc_options *options, bool end, int64_t *millis)
 {
     struct mc_document_state *state = options->state;
-    PyObject *class = mc_document_class(state, MC_CLASS_DATETIME), *delta = NULL;
-    PyObject *when = class != NULL ? mc_attribute(class, end ? "max" : "min") : NULL;
+    PyObject *cls = mc_document_class(state, MC_CLASS_DATETIME), *delta = NULL;
+    PyObject *when = cls != NULL ? mc_attribute(cls, end ? "max" : "min") : NULL;
     PyObject *timedelta = when != NULL ? mc_document_class(state, MC_CLASS_TIMEDELTA) : NULL;
     int numbers[2]; /* days, seconds */
     int result = -1;
@@ -110,18 +112,18 @@ static int number_of(PyObject *source, const char *name, long least, long most, 
 /* 0 when nothing is asked for that would need other types than ours; -1 with ValueError. */
 static int refuse_unsupported(PyObject *source)
 {
-    PyObject *class = mc_attribute(source, "document_class");
-    PyObject *registry = class != NULL ? mc_attribute(source, "type_registry") : NULL;
+    PyObject *cls = mc_attribute(source, "document_class");
+    PyObject *registry = cls != NULL ? mc_attribute(source, "type_registry") : NULL;
     PyObject *codecs = registry != NULL ? mc_attribute(registry, "codecs") : NULL;
     PyObject *fallback = codecs != NULL ? mc_attribute(registry, "fallback_encoder") : NULL;
     PyObject *handler =
         fallback != NULL ? mc_attribute(source, "unicode_decode_error_handler") : NULL;
     int full = handler != NULL ? PyObject_IsTrue(codecs) : -1;
-    if (full >= 0 && class != (PyObject *)&PyDict_Type) {
+    if (full >= 0 && cls != (PyObject *)&PyDict_Type) {
         PyErr_Format(PyExc_ValueError,
                      "codec_options: document_class %R cannot be honoured, documents are always "
                      "mmapcache.Document; leave it at dict and use to_dict()",
-                     class);
+                     cls);
         full = -1;
     } else if (full > 0 || (full == 0 && fallback != Py_None)) {
         PyErr_SetString(PyExc_ValueError,
@@ -135,7 +137,7 @@ static int refuse_unsupported(PyObject *source)
                         "honoured, the cache holds valid UTF-8 only");
         full = -1;
     }
-    Py_XDECREF(class);
+    Py_XDECREF(cls);
     Py_XDECREF(registry);
     Py_XDECREF(codecs);
     Py_XDECREF(fallback);
@@ -183,4 +185,22 @@ struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *co
         return NULL;
     }
     return options;
+}
+
+PyObject *mc_encode_options(struct mc_document_state *state)
+{
+    if (state->encode_options == NULL) {
+        PyObject *cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS), *args = NULL;
+        PyObject *kwargs = NULL;
+        if (cls != NULL) {
+            args = PyTuple_New(0);
+            kwargs = args == NULL ? NULL : Py_BuildValue("{s:i}", "uuid_representation", 4);
+        }
+        if (kwargs != NULL) {
+            state->encode_options = PyObject_Call(cls, args, kwargs);
+        }
+        Py_XDECREF(args);
+        Py_XDECREF(kwargs);
+    }
+    return state->encode_options;
 }

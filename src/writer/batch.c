@@ -77,24 +77,14 @@ static enum mc_status kept_prepare(struct mc_writer *writer)
 {
     struct mc_replace *replace = &writer->batch.replace;
     uint64_t limit = writer->table.space.limit + 2 * (uint64_t)MC_GROWTH_MAX;
-    size_t needed = (size_t)(limit / MC_GRANULE / 64) + 1;
-    if (needed > replace->kept_words) {
-        size_t words = replace->kept_words * 2 > needed ? replace->kept_words * 2 : needed;
-        uint64_t *kept = realloc(replace->kept, words * sizeof *kept);
-        if (kept == NULL) {
-            return MC_NOMEM;
-        }
-        memset(kept + replace->kept_words, 0, (words - replace->kept_words) * sizeof *kept);
-        replace->kept = kept;
-        replace->kept_words = words;
-    }
-    return MC_OK;
+    return mc_bits_grow(&replace->kept, &replace->kept_words,
+                        (size_t)(limit / MC_GRANULE / 64) + 1);
 }
 
 /* ---- put, delete, drop ---- */
 
-/* Operations on the collection that is being replaced belong to the replace, all others to the
- * batch. */
+/* Operations on the collection that is being replaced belong to the replace,
+ * all others to the batch. */
 static void enter_scope(struct mc_writer *writer, size_t collection)
 {
     writer->arena.scope = is_replaced(writer, collection) ? MC_SCOPE_REPLACE : MC_SCOPE_BATCH;

@@ -1,7 +1,7 @@
 /* batch.h - what one commit consists of: puts, deletions, replaced collections, the loader's state.
  *
- * One batch of a writer is open at a time; it publishes one generation, or nothing when nothing
- * changed.
+ * One batch of a writer is open at a time; it publishes one generation,
+ * or nothing when nothing changed.
  *
  * Every failure of a batch operation leaves the batch as it was before that operation, MC_FULL and
  * MC_NOMEM included; the caller then goes on, or aborts the batch.
@@ -22,11 +22,11 @@ struct mc_batch_counts {
     uint64_t duplicates;               /* puts of a key that the replace had been given already */
 };
 
-enum mc_status mc_batch_begin(struct mc_writer *writer,
-                              struct mc_error *err); /* MC_USAGE: one is open */
+/* MC_USAGE: one is open. */
+enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err);
 
-/* Says that a put of this key comes next: what it has to wait for is asked for, while the caller
- * has its document to validate. Of no other effect. */
+/* Says that a put of this key comes next: prefetches what that will read, while the caller has its
+ * document to validate. Of no other effect. */
 void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len,
                      const struct mc_key *key);
 
@@ -55,8 +55,8 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
 
 /* From here to end or cancel, what is put into `name` replaces its whole content; other operations
  * go on as before, and a cancelled replace takes back exactly what was done to `name` in between.
- * One that ends with the content that it began with has changed nothing. One at a time: MC_USAGE.
- */
+ * One that ends with the content that it began with has changed nothing. One at a time:
+ * MC_USAGE. */
 enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size_t name_len,
                                 struct mc_error *err);
 enum mc_status mc_replace_end(struct mc_writer *writer, struct mc_error *err);

@@ -22,8 +22,8 @@ void mc_collections_remove(struct mc_writer *writer, size_t index);
 /* Takes the first collection off the batch's list, which is not empty. */
 struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer);
 
-/* Writes one changed collection into root->catalogue, or takes it out, and adds it to the root's
- * counts. */
+/* Writes one changed collection into root->catalogue, or takes it out,
+ * and adds it to the root's counts. */
 enum mc_status mc_collections_store(struct mc_writer *writer,
                                     struct mc_writer_collection *collection, struct mc_root *root);
 

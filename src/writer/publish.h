@@ -21,12 +21,12 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
 /* Writes everything to the disk and marks the generation as wholly there (no-op on tmpfs). */
 enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err);
 
-/* Says that this process has opened the cache, or that it closes it; the rest of the report stays.
- */
+/* Says that this process has opened the cache, or that it closes it;
+ * the rest of the report stays. */
 void mc_writer_running(struct mc_writer *writer, bool running);
 
-/* Reports without a commit: NULL or a negative time keeps what was there. Strings are cut to fit.
- */
+/* Reports without a commit: NULL or a negative time keeps what was there.
+ * Strings are cut to fit. */
 void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
                       const char *source, int64_t confirmed_at_us);
 

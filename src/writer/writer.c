@@ -6,8 +6,8 @@
  * are free too.
  *
  * A file of another maximum size is never changed in place: its successor is built under a
- * temporary name, renamed over the path, and then the old file gets a last generation that says
- * "superseded".
+ * temporary name, renamed over the path,
+ * and then the old file gets a last generation that says "superseded".
  */
 #include "writer.h"
 
@@ -308,8 +308,8 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
 static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
                                  struct mc_error *err);
 
-/* The old file's last word: the same content once more, with the flag that sends readers to the
- * path. */
+/* The old file's last word: the same content once more,
+ * with the flag that sends readers to the path. */
 static void supersede(struct mc_writer *old)
 {
     struct mc_root root = old->root;
@@ -319,8 +319,8 @@ static void supersede(struct mc_writer *old)
     }
 }
 
-/* Puts a new file in the place of the one that `old` has open, or of an unusable one (old is NULL).
- */
+/* Puts a new file in the place of the one that `old` has open,
+ * or of an unusable one (old is NULL). */
 static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
                                    uint64_t base_generation, struct mc_error *err)
 {

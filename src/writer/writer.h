@@ -20,14 +20,13 @@
 struct mc_writer;
 
 struct mc_writer_options {
-    uint64_t max_size; /* bytes; 0: keep the file's own, or the default for a new one */
-    uint32_t mode;     /* permission bits of a new file */
-    bool recreate;     /* replace a file that is foreign, corrupt or of another version */
-    bool discard;      /* replace a sound cache, too, by an empty one whose generations go on */
-    bool collapse;     /* make extents of huge pages, as far as the system can */
-    int64_t
-        retention_ns; /* how long a superseded block is kept for snapshots unless memory is short */
-    uint32_t ring_slots; /* 0: MC_RING_SLOTS; tests use small rings */
+    uint64_t max_size;    /* bytes; 0: keep the file's own, or the default for a new one */
+    uint32_t mode;        /* permission bits of a new file */
+    bool recreate;        /* replace a file that is foreign, corrupt or of another version */
+    bool discard;         /* replace a sound cache, too, by an empty one whose generations go on */
+    bool collapse;        /* make extents of huge pages, as far as the system can */
+    int64_t retention_ns; /* how long retired blocks are kept for snapshots unless room is short */
+    uint32_t ring_slots;  /* 0: MC_RING_SLOTS; tests use small rings */
 };
 #define MC_MAX_SIZE_DEFAULT (1ull << 30)
 
@@ -42,7 +41,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
 enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
                                         struct mc_writer **out, struct mc_error *err);
 
-/* Aborts an open batch, says goodbye in the status, releases the lock and everything else. */
+/* Aborts an open batch, reports that it closed, releases the lock and everything else. */
 void mc_writer_close(struct mc_writer *writer);
 
 /* False in a forked child of the process that opened it. */

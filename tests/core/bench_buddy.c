@@ -101,8 +101,9 @@ static uint64_t lognormal(void)
         double u = ((double)(test_random() >> 11) + 1) * 0x1p-53;
         double v = (double)(test_random() >> 11) * 0x1p-53;
         double bytes = 1500 * exp(1.3 * sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
-        if (bytes >= 100 && bytes <= 65536)
+        if (bytes >= 100 && bytes <= 65536) {
             return (uint64_t)bytes / 16 + 1;
+        }
     }
 }
 
@@ -126,8 +127,9 @@ static void occupancy(const char *what, uint64_t low, uint64_t high)
         while (!full && (live + 4096 < limit || replacements > 0)) { /* 4096: the largest size */
             struct extent e = {.size = any_size(low, high)};
             full = mc_buddy_alloc(b, e.size, &e.offset) != MC_OK;
-            if (full)
+            if (full) {
                 break;
+            }
             extents[count++] = e;
             live += e.size;
             while (live > limit) {

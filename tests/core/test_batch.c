@@ -1,6 +1,5 @@
 /* test_batch.c - batches that are used wrongly, given what cannot be stored, or met by damage: a
- * status each time, and the batch goes on as if nothing had been asked of it.
- */
+ * status each time, and the batch goes on as if nothing had been asked of it. */
 #include <fcntl.h>
 #include <sys/stat.h>
 

@@ -25,20 +25,26 @@ static void fill_and_empty(uint64_t arena, uint64_t size, unsigned how)
 {
     struct mc_buddy *b = create(arena, arena);
     uint64_t count = 0, offset;
-    while ((offset = naive_alloc(&naive, b, size)) != NOWHERE)
+    while ((offset = naive_alloc(&naive, b, size)) != NOWHERE) {
         CHECK_EQ(offset, count++ * size);
+    }
     CHECK_EQ(count, arena / size);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t which = how == 0 ? i : how == 1 ? count - 1 - i : i * 2 % (count | 1);
-        if (how < 2 || which < count)
+        if (how < 2 || which < count) {
             naive_give(&naive, b, which * size, size);
-        if (arena < 70)
+        }
+        if (arena < 70) {
             naive_compare(&naive, b);
+        }
     }
-    if (how == 2 && count % 2 == 0 && count > 0) /* i * 2 mod an odd number visits all but one */
-        for (uint64_t i = 0; i < count; i++)
-            if (naive.used[i * size])
+    if (how == 2 && count % 2 == 0 && count > 0) { /* i * 2 mod an odd number visits all but one */
+        for (uint64_t i = 0; i < count; i++) {
+            if (naive.used[i * size]) {
                 naive_give(&naive, b, i * size, size);
+            }
+        }
+    }
     CHECK_EQ(mc_buddy_free_granules(b), arena);
     CHECK_EQ(mc_buddy_largest(b), arena);
     naive_compare(&naive, b);
@@ -54,8 +60,9 @@ static void every_small_arena(void)
         CHECK_EQ(naive_alloc(&naive, b, arena + 1), NOWHERE);
         mc_buddy_destroy(b);
         uint64_t step = (arena < 80 ? 1u : 7u) * (uint64_t)test_sample;
-        for (uint64_t size = 1; size <= arena; size += step, arenas++)
+        for (uint64_t size = 1; size <= arena; size += step, arenas++) {
             fill_and_empty(arena, size, (unsigned)(size % 3));
+        }
     }
     printf("  %u pairs of arena and size\n", arenas);
 }
@@ -91,8 +98,9 @@ static bool next_sequence(unsigned made)
     }
     while (choices.used > 0) {
         unsigned last = choices.used - 1;
-        if (++choices.value[last] < choices.bound[last])
+        if (++choices.value[last] < choices.bound[last]) {
             return true;
+        }
         choices.used--;
     }
     return false;
@@ -103,13 +111,16 @@ static bool used_run(unsigned which, uint64_t *from, uint64_t *length)
 {
     *length = 0;
     for (uint64_t at = 0; at < naive.granules; at++) {
-        if (!naive.used[at] || (at > 0 && naive.used[at - 1]))
+        if (!naive.used[at] || (at > 0 && naive.used[at - 1])) {
             continue;
+        }
         *from = at;
-        for (*length = 0; at + *length < naive.granules && naive.used[at + *length];)
+        for (*length = 0; at + *length < naive.granules && naive.used[at + *length];) {
             ++*length;
-        if (which-- == 0)
+        }
+        if (which-- == 0) {
             break;
+        }
     }
     return *length > 0;
 }
@@ -124,10 +135,12 @@ static void one_operation(struct mc_buddy *b, const uint64_t sizes[4])
         naive_reserve(&naive, b, naive.granules / 2 - 2 + (uint64_t)(what - 4) * 2, sizes[1]);
     } else if (used_run(choose(2), &from, &length)) {
         /* All of it, its first half, its last granule. */
-        if (what == 9)
+        if (what == 9) {
             length = (length + 1) / 2;
-        if (what == 10)
+        }
+        if (what == 10) {
             from += length - 1, length = 1;
+        }
         naive_give(&naive, b, from, length);
     }
 }
@@ -140,10 +153,12 @@ static void every_short_sequence(uint64_t arena, uint64_t hole_at, uint64_t hole
     do {
         struct mc_buddy *b = create(arena, arena);
         naive_reserve(&naive, b, 0, hole_at);
-        if (hole_at + hole < arena)
+        if (hole_at + hole < arena) {
             naive_reserve(&naive, b, hole_at + hole, arena - hole_at - hole);
-        for (unsigned step = 0; step < STEPS; step++)
+        }
+        for (unsigned step = 0; step < STEPS; step++) {
             one_operation(b, sizes);
+        }
         naive_compare(&naive, b);
         mc_buddy_destroy(b);
         sequences++;
@@ -173,10 +188,12 @@ static uint64_t random_size(uint64_t arena)
 static void free_piece(struct mc_buddy *b, uint64_t most)
 {
     uint64_t at = test_below(naive.granules), end = at;
-    while (end < naive.granules && naive.used[end] && end - at < most)
+    while (end < naive.granules && naive.used[end] && end - at < most) {
         end++;
-    if (end > at)
+    }
+    if (end > at) {
         naive_give(&naive, b, at, end - at);
+    }
 }
 
 static void random_operations(uint64_t arena, uint64_t max_arena, unsigned operations)
@@ -198,8 +215,9 @@ static void random_operations(uint64_t arena, uint64_t max_arena, unsigned opera
         } else {
             free_piece(b, random_size(naive.granules));
         }
-        if (i % 16 == 0)
+        if (i % 16 == 0) {
             naive_compare(&naive, b);
+        }
     }
     naive_compare(&naive, b);
     mc_buddy_destroy(b);
@@ -215,8 +233,9 @@ static void same_state(struct mc_buddy *left, struct mc_buddy *right)
         uint64_t *l = mc_buddy_test_words(left, which, &left_words);
         uint64_t *r = mc_buddy_test_words(right, which, &right_words);
         CHECK_EQ(left_words, right_words);
-        for (uint64_t i = 0; i < left_words; i++)
+        for (uint64_t i = 0; i < left_words; i++) {
             CHECK_EQ(l[i], r[i]);
+        }
     }
 }
 
@@ -228,12 +247,14 @@ static struct mc_buddy *rebuild(uint64_t piece)
     for (unsigned odd = 0; odd < 2; odd++) {
         unsigned count = 0;
         for (uint64_t at = 0, end; at < naive.granules; at = end) {
-            for (end = at; end < naive.granules && naive.used[end] && end - at < piece;)
+            for (end = at; end < naive.granules && naive.used[end] && end - at < piece;) {
                 end++;
-            if (end == at)
+            }
+            if (end == at) {
                 end++;
-            else if (count++ % 2 == odd)
+            } else if (count++ % 2 == odd) {
                 CHECK_EQ(mc_buddy_reserve(b, at, end - at), MC_OK);
+            }
         }
     }
     return b;
@@ -263,12 +284,14 @@ static void grow_and_rebuild(void)
     }
     naive_compare(&naive, b);
     for (uint64_t at = 0, length; at < naive.granules; at += length) {
-        for (length = 0; naive.used[at + length] && length < 100 && at + length < naive.granules;)
+        for (length = 0; naive.used[at + length] && length < 100 && at + length < naive.granules;) {
             length++;
-        if (length > 0)
+        }
+        if (length > 0) {
             naive_give(&naive, b, at, length);
-        else
+        } else {
             length = 1;
+        }
     }
     struct mc_buddy *fresh = rebuild(1);
     same_state(b, fresh);
@@ -326,8 +349,9 @@ static void replace_until_full(void)
     enum { arena = 1 << 17, extents = arena / 21 * 97 / 100 };
     static uint64_t offsets[extents];
     struct mc_buddy *b = create(arena, arena);
-    for (unsigned i = 0; i < extents; i++)
+    for (unsigned i = 0; i < extents; i++) {
         CHECK_EQ(mc_buddy_alloc(b, 21, &offsets[i]), MC_OK);
+    }
     for (unsigned i = 0; i < (unsigned)test_rounds(200000); i++) {
         uint64_t fresh, *old = &offsets[test_below(extents)];
         CHECK_EQ(mc_buddy_alloc(b, 21, &fresh), MC_OK);
@@ -347,10 +371,12 @@ int main(void)
     every_short_sequence(20, 5, 10);
     every_short_sequence(130, 60, 9);
     every_short_sequence(200, 50, 100);
-    for (unsigned i = 0; i < (unsigned)test_rounds(150); i++)
+    for (unsigned i = 0; i < (unsigned)test_rounds(150); i++) {
         random_operations(1 + test_below(700), 1500, 400);
-    for (unsigned i = 0; i < (unsigned)test_rounds(10); i++)
+    }
+    for (unsigned i = 0; i < (unsigned)test_rounds(10); i++) {
         random_operations(1 + test_below(9000), 12000, 400);
+    }
     grow_and_rebuild();
     replace_until_full();
     return 0;

@@ -15,9 +15,11 @@
 
 static bool ones(uint64_t word, unsigned from, unsigned length)
 {
-    for (unsigned i = from; i < from + length; i++)
-        if (i >= 64 || (word >> i & 1) == 0)
+    for (unsigned i = from; i < from + length; i++) {
+        if (i >= 64 || (word >> i & 1) == 0) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -26,11 +28,13 @@ static void check_word(uint64_t word)
     unsigned longest = 0;
     for (unsigned length = 1; length <= 64; length++) {
         uint64_t starts = 0;
-        for (unsigned from = 0; from < 64; from++)
+        for (unsigned from = 0; from < 64; from++) {
             starts |= (uint64_t)ones(word, from, length) << from;
+        }
         CHECK_EQ(starts_of(word, length), starts);
-        if (starts != 0)
+        if (starts != 0) {
             longest = length;
+        }
     }
     if (word != 0 && word != FULL_WORD) {
         unsigned at;
@@ -41,7 +45,7 @@ static void check_word(uint64_t word)
 
 static void words(void)
 {
-    for (unsigned from = 0; from < 64; from += (unsigned)test_sample)
+    for (unsigned from = 0; from < 64; from += (unsigned)test_sample) {
         for (unsigned to = from + 1; to <= 64; to++) {
             uint64_t word = span(from, to);
             CHECK(ones(word, from, to - from));
@@ -51,6 +55,7 @@ static void words(void)
             check_word(word);
             check_word(~word);
         }
+    }
     for (unsigned i = 0; i < (unsigned)test_rounds(500); i++) {
         uint64_t word = test_random();
         check_word(word);
@@ -59,10 +64,10 @@ static void words(void)
     }
     unsigned last = 0;
     for (uint64_t length = 1; length < 1 << 20; length++) {
-        unsigned class = run_class(length);
-        CHECK(class == last || class == last + 1);
-        CHECK_EQ(class == last, naive_class(length) == naive_class(length - 1) && length > 1);
-        last = class;
+        unsigned size_class = run_class(length);
+        CHECK(size_class == last || size_class == last + 1);
+        CHECK_EQ(size_class == last, naive_class(length) == naive_class(length - 1) && length > 1);
+        last = size_class;
     }
     CHECK(run_class(MC_BUDDY_MAX_GRANULES) < CLASSES);
 }
@@ -76,8 +81,9 @@ static void copy_state(struct mc_buddy *b, uint64_t *copy[], uint64_t count[])
         const uint64_t *array = mc_buddy_test_words(b, which, &count[which]);
         copy[which] = malloc(count[which] * sizeof(uint64_t) + 1);
         CHECK(copy[which] != NULL);
-        if (count[which] > 0)
+        if (count[which] > 0) {
             memcpy(copy[which], array, count[which] * sizeof(uint64_t));
+        }
     }
 }
 
@@ -92,8 +98,8 @@ static void compare_state(struct mc_buddy *b, uint64_t *copy[], const uint64_t c
     }
 }
 
-/* Growth with the k-th allocation failing, for k = 0, 1, ..., until it passes; how often it failed.
- */
+/* Growth with the k-th allocation failing, for k = 0, 1, ..., until it passes; how often it
+ * failed. */
 static unsigned failing_growth(struct mc_buddy *b, uint64_t granules)
 {
     for (unsigned k = 0;; k++) {
@@ -104,8 +110,9 @@ static unsigned failing_growth(struct mc_buddy *b, uint64_t granules)
         enum mc_status status = mc_buddy_grow(b, granules);
         (void)faults_disarm();
         if (status == MC_OK) {
-            for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++)
+            for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++) {
                 free(copy[which]);
+            }
             CHECK_EQ(mc_buddy_granules(b), granules);
             return k;
         }
@@ -188,11 +195,13 @@ static void damage(void)
     for (unsigned i = 0; i < 2; i++) {
         struct mc_buddy *b;
         CHECK_EQ(mc_buddy_create(arenas[i], arenas[i], &b), MC_OK);
-        for (unsigned k = 0; k < arenas[i] / 70; k++)
+        for (unsigned k = 0; k < arenas[i] / 70; k++) {
             (void)mc_buddy_reserve(b, i == 0 ? 20 : 200 + test_below(3900), 3);
+        }
         flips += flip_every_bit(b);
-        if (i == 1)
+        if (i == 1) {
             move_a_bit(b);
+        }
         mc_buddy_destroy(b);
     }
     printf("  %u flipped bits\n", flips);
@@ -203,8 +212,9 @@ static void damage_to_many_levels(void)
 {
     struct mc_buddy *b;
     CHECK_EQ(mc_buddy_create(300000, 300000, &b), MC_OK);
-    for (uint64_t at = 0; at < 300000; at += 1000)
+    for (uint64_t at = 0; at < 300000; at += 1000) {
         CHECK_EQ(mc_buddy_reserve(b, at, 1 + test_below(900)), MC_OK);
+    }
     for (unsigned which = 0; which < MC_BUDDY_TEST_ARRAYS; which++) {
         uint64_t count, *array = mc_buddy_test_words(b, which, &count);
         for (unsigned i = 0; i < (unsigned)test_rounds(40) && count > 0; i++) {
@@ -227,16 +237,18 @@ static struct block {
 static void count_block(const void *old, const void *now, size_t bytes)
 {
     unsigned slot = 0;
-    while (held[slot].pointer != old)
+    while (held[slot].pointer != old) {
         CHECK(++slot < 32);
+    }
     held[slot] = (struct block){now, bytes};
 }
 
 static uint64_t bytes_held(void)
 {
     uint64_t bytes = 0;
-    for (unsigned slot = 0; slot < 32; slot++)
+    for (unsigned slot = 0; slot < 32; slot++) {
         bytes += held[slot].bytes;
+    }
     return bytes;
 }
 

@@ -1,5 +1,4 @@
-/* test_check.c - mc_check finds every damaged byte, and what no checksum can see.
- */
+/* test_check.c - mc_check finds every damaged byte, and what no checksum can see. */
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>

@@ -207,8 +207,8 @@ static void on_load(enum shm_access access, const void *address, size_t len)
     }
 }
 
-/* Whether an answer about key k of "sites" is right for the oracle; `got` holds the copied value.
- */
+/* Whether an answer about key k of "sites" is right for the oracle; `got` holds the copied
+ * value. */
 static void judge_answer(const struct oracle *expected, int k, enum mc_status status, size_t len,
                          const uint8_t *got)
 {

@@ -1,5 +1,4 @@
-/* test_map.c - opening a file that is not what it should be, and a loader that is too fast.
- */
+/* test_map.c - opening a file that is not what it should be, and a loader that is too fast. */
 #include <fcntl.h>
 #include <sys/stat.h>
 

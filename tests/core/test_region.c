@@ -1,6 +1,5 @@
 /* test_region.c - what may be opened, what a full file system, a sparse file, closed standard
- * streams and another boot of the machine do.
- */
+ * streams and another boot of the machine do. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -46,8 +46,8 @@ static void random_operation(int c, int version)
     }
 }
 
-/* A replace of collection c by a random subset, cancelled now and then, with operations on others.
- */
+/* A replace of collection c by a random subset, cancelled now and then, with operations on
+ * others. */
 static void random_replace(int c, int version)
 {
     before_replace = working;
@@ -196,8 +196,8 @@ static void test_full(void)
     remove_cache(test_path());
 }
 
-/* Every allocation of a batch and of an open made to fail in turn: a status, no harm, nothing lost.
- */
+/* Every allocation of a batch and of an open made to fail in turn: a status, no harm, nothing
+ * lost. */
 static void test_allocation_failures(void)
 {
     struct mc_writer_options options = small_options();

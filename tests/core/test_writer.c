@@ -1,6 +1,5 @@
 /* test_writer.c - a loader's odd moments: successors without memory, empty ones, long reports, a
- * child that closes what it inherited.
- */
+ * child that closes what it inherited. */
 #include <fcntl.h>
 #include <sys/wait.h>
 

@@ -6,6 +6,7 @@
     tests/proof/run.py --only crash    parts whose name contains the word
     tests/proof/run.py --jobs 1        one after the other; as many as there are cores unless told
     tests/proof/run.py --fuzz-seconds 3600
+    tests/proof/run.py --write         the table goes into docs/proof-results.md, too
 
 Each part (parts.py) is one command that can be run by hand; it is printed, and its log is kept in
 build/proof/. docs/proof.md says what each part shows. Two commands lie here with it: sanitize.py,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -29,6 +31,8 @@ from parts import PACKAGES, Part, c_parts, python_parts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "proof"
+RESULTS = ROOT / "docs" / "proof-results.md"
+BEGIN, END = "<!-- make proof: begin -->\n", "<!-- make proof: end -->\n"
 REDUCED = """--reduced takes every 6th crash point and reader pause and every 12th second crash, the
 model's smaller bounds, and 90 s of each fuzzer instead of 450 s. Nothing is left out."""
 
@@ -89,6 +93,22 @@ def prepare(parts: list[Part]) -> bool:
     return status == 0
 
 
+def write(rows: list[Row], what: str, seconds: float, results: Path) -> None:
+    """Puts the table between the two marks of the page of results."""
+    before, _, rest = results.read_text().partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{results}: put the lines {BEGIN!r} and {END!r} where the table goes")
+    day = time.strftime("%d %B %Y").removeprefix("0")
+    lines = [
+        f"{day}, {platform.machine()}, {os.cpu_count()} cores, {what}, {seconds / 60:.0f} minutes.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in [rows[0], ("---",) * 4, *rows[1:]]),
+        "",
+    ]
+    results.write_text("".join([before, BEGIN, "\n".join(lines), END, after]))
+
+
 def main() -> int:
     """Prints the table; 1 when there is a violation or something could not be run."""
     parser = argparse.ArgumentParser(description="Prove the promises.", epilog=REDUCED)
@@ -101,7 +121,10 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--fuzz-seconds", type=int, metavar="N", help="for each of two fuzzers")
+    parser.add_argument("--write", action="store_true", help="the table into docs/")
     arguments = parser.parse_args()
+    if arguments.write and arguments.only:
+        parser.error("--write is for the whole table: leave --only out")
     BUILD.mkdir(parents=True, exist_ok=True)
     seconds = arguments.fuzz_seconds or (90 if arguments.reduced else 450)
     parts = [*c_parts(BUILD, arguments.reduced, seconds), *python_parts()]
@@ -120,6 +143,9 @@ def main() -> int:
         print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
         if number == 0:
             print("-|-".join("-" * width for width in widths))
+    if arguments.write:
+        what = "the reduced table" if arguments.reduced else "the full table"
+        write(rows, what, time.monotonic() - start, RESULTS)
     failed = sum(row[2] != "0" for row in rows[1:])
     print(
         f"proof: {len(parts) - failed} of {len(parts)} parts hold, {time.monotonic() - start:.0f} s"

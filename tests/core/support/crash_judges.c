@@ -44,8 +44,8 @@ int list_states(const struct scenario *scenario, struct oracle *states)
     return count;
 }
 
-/* The status is one of the reports that somebody made, whole; a file that had one never loses it.
- */
+/* The status is one of the reports that somebody made, whole; a file that had one never loses
+ * it. */
 static void judge_status(const struct scenario *scenario, struct mc_map *map)
 {
     bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&

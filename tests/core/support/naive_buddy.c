@@ -18,8 +18,9 @@ static uint64_t naive_run(const struct naive *n, uint64_t from)
 static uint64_t naive_free(const struct naive *n)
 {
     uint64_t count = 0;
-    for (uint64_t i = 0; i < n->granules; i++)
+    for (uint64_t i = 0; i < n->granules; i++) {
         count += !n->used[i];
+    }
     return count;
 }
 
@@ -32,10 +33,12 @@ bool naive_is_free(const struct naive *n, uint64_t offset, uint64_t granules)
 uint64_t naive_class(uint64_t length)
 {
     uint64_t octave = 64;
-    if (length < 64)
+    if (length < 64) {
         return length;
-    while (octave * 2 <= length)
+    }
+    while (octave * 2 <= length) {
         octave *= 2;
+    }
     return octave + (length - octave) / (octave / 4) * (octave / 4);
 }
 
@@ -54,14 +57,14 @@ static uint64_t naive_longest(const struct naive *n, uint64_t leaf, uint64_t *st
     return longest;
 }
 
-/* The lowest leaf of the smallest class that is at least `class`; returns that class, or NOWHERE.
- */
-static uint64_t naive_leaf(const struct naive *n, uint64_t class, uint64_t *leaf)
+/* The lowest leaf of the smallest class that is at least `size_class`; returns that class, or
+ * NOWHERE. */
+static uint64_t naive_leaf(const struct naive *n, uint64_t size_class, uint64_t *leaf)
 {
     uint64_t best = NOWHERE, start;
     for (uint64_t i = 0; i * 64 < n->granules; i++) {
         uint64_t length = naive_longest(n, i, &start), found = naive_class(length);
-        if (length > 0 && found >= class && found < best) {
+        if (length > 0 && found >= size_class && found < best) {
             best = found;
             *leaf = i;
         }
@@ -72,17 +75,23 @@ static uint64_t naive_leaf(const struct naive *n, uint64_t class, uint64_t *leaf
 /* Where the allocator must place the request, or NOWHERE. */
 static uint64_t naive_place(const struct naive *n, uint64_t granules)
 {
-    uint64_t leaf, start = NOWHERE, class = naive_leaf(n, naive_class(granules), &leaf);
-    if (class == NOWHERE)
+    uint64_t leaf, start = NOWHERE, size_class = naive_leaf(n, naive_class(granules), &leaf);
+    if (size_class == NOWHERE) {
         return NOWHERE;
-    if (granules < 64)
-        for (uint64_t at = leaf * 64; at + granules <= leaf * 64 + 64; at++)
-            if (naive_is_free(n, at, granules) && naive_run(n, leaf * 64) < 64)
+    }
+    if (granules < 64) {
+        for (uint64_t at = leaf * 64; at + granules <= leaf * 64 + 64; at++) {
+            if (naive_is_free(n, at, granules) && naive_run(n, leaf * 64) < 64) {
                 return at;
-    if (naive_longest(n, leaf, &start) >= granules)
+            }
+        }
+    }
+    if (naive_longest(n, leaf, &start) >= granules) {
         return start;
-    if (naive_leaf(n, class + 1, &leaf) == NOWHERE)
+    }
+    if (naive_leaf(n, size_class + 1, &leaf) == NOWHERE) {
         return NOWHERE;
+    }
     (void)naive_longest(n, leaf, &start);
     return start;
 }
@@ -90,11 +99,11 @@ static uint64_t naive_place(const struct naive *n, uint64_t granules)
 /* The longest run of the lowest leaf of the largest class. */
 static uint64_t naive_largest(const struct naive *n)
 {
-    uint64_t largest = 0, class = 0, start;
+    uint64_t largest = 0, size_class = 0, start;
     for (uint64_t leaf = 0; leaf * 64 < n->granules; leaf++) {
         uint64_t length = naive_longest(n, leaf, &start);
-        if (length > 0 && naive_class(length) > class) {
-            class = naive_class(length);
+        if (length > 0 && naive_class(length) > size_class) {
+            size_class = naive_class(length);
             largest = length;
         }
     }
@@ -105,8 +114,9 @@ static uint64_t naive_largest(const struct naive *n)
 static uint64_t naive_blocks(const struct naive *n, unsigned order)
 {
     uint64_t size = UINT64_C(1) << order, count = 0;
-    for (uint64_t at = 0; at + size <= n->granules; at += size)
+    for (uint64_t at = 0; at + size <= n->granules; at += size) {
         count += naive_is_free(n, at, size) && !naive_is_free(n, at ^ size, size);
+    }
     return count;
 }
 
@@ -116,11 +126,13 @@ void naive_compare(const struct naive *n, struct mc_buddy *b)
     CHECK_EQ(mc_buddy_granules(b), n->granules);
     CHECK_EQ(mc_buddy_free_granules(b), naive_free(n));
     CHECK_EQ(mc_buddy_largest(b), naive_largest(n));
-    for (unsigned order = 0; order <= MC_BUDDY_MAX_ORDER; order++)
-        if (UINT64_C(1) << order <= 2 * n->granules)
+    for (unsigned order = 0; order <= MC_BUDDY_MAX_ORDER; order++) {
+        if (UINT64_C(1) << order <= 2 * n->granules) {
             CHECK_EQ(mc_buddy_free_blocks(b, order), naive_blocks(n, order));
-        else
+        } else {
             CHECK_EQ(mc_buddy_free_blocks(b, order), 0);
+        }
+    }
 }
 
 uint64_t naive_alloc(struct naive *n, struct mc_buddy *b, uint64_t granules)
@@ -139,8 +151,9 @@ uint64_t naive_alloc(struct naive *n, struct mc_buddy *b, uint64_t granules)
 
 void naive_give(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granules)
 {
-    for (uint64_t i = at; i < at + granules; i++)
+    for (uint64_t i = at; i < at + granules; i++) {
         CHECK(n->used[i]);
+    }
     memset(n->used + at, 0, granules);
     mc_buddy_free(b, at, granules);
 }
@@ -148,9 +161,11 @@ void naive_give(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granu
 void naive_reserve(struct naive *n, struct mc_buddy *b, uint64_t at, uint64_t granules)
 {
     bool right = granules > 0 && naive_is_free(n, at, granules);
-    if (granules > 0)
+    if (granules > 0) {
         CHECK_EQ(mc_buddy_is_free(b, at, granules), right);
+    }
     CHECK_EQ(mc_buddy_reserve(b, at, granules), right ? MC_OK : MC_CORRUPT);
-    if (right)
+    if (right) {
         memset(n->used + at, 1, granules);
+    }
 }

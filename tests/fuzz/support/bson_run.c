@@ -22,8 +22,8 @@ static void check_key(const struct mc_bson_element *element)
     }
 }
 
-/* The names in an array say nothing: PyMongo does not look at them, and neither does the validator.
- */
+/* The names in an array say nothing: PyMongo does not look at them, and neither does the
+ * validator. */
 static void walk_bson(const uint8_t *data, size_t len, bool valid, bool array, int depth)
 {
     struct mc_bson_cursor cursor;

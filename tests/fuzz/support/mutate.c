@@ -86,8 +86,8 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
     }
 }
 
-/* Goes through a table: notes its words, and makes entries right and, below the catalogue, counts.
- */
+/* Goes through a table: notes its words, and makes entries right and, below the catalogue,
+ * counts. */
 static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals,
                            struct mending mending, bool catalogue)
 {

@@ -1,10 +1,15 @@
-/* document.c - the Document type: a read-only Mapping on BSON.
+/* document_type.c - the Document type: a read-only Mapping on BSON.
  *
  * Only what a Mapping does is here; how fields are found is in fields.c, how values are made in
  * decode.c. The subscript is the reason for the whole design: when code asks with the same string
  * object as before it is one or two comparisons of pointers and no hash.
  */
-#include "document_object.h"
+#include "document_type.h"
+
+#include "compare.h"
+#include "decode.h"
+#include "document_views.h"
+#include "fields.h"
 
 /* The remembered value for this very name object, borrowed, or NULL. */
 static inline PyObject *remembered(const struct mc_document *self, const PyObject *name)

@@ -1,0 +1,134 @@
+/* collection.c - the object Collection, and the steps that every read through one shares. */
+#include "collection.h"
+
+#include "arguments.h"
+
+/* ---- the object ---- */
+
+static mc_collection_object *collection_alloc(struct mc_reader *reader, struct mc_options *options,
+                                              PyObject *name, PyObject *codec_options)
+{
+    mc_collection_object *self = mc_pool_new(&reader->collections, reader->module->collection);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->reader = mc_reader_retain(reader);
+    self->snapshot = NULL;
+    self->options = mc_options_retain(options);
+    self->codec_options = Py_XNewRef(codec_options);
+    self->name = Py_NewRef(name);
+    self->serial = 0;
+    self->table = (struct mc_collection){0};
+    return self;
+}
+
+PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options, PyObject *name,
+                            PyObject *codec_options)
+{
+    mc_collection_object *self = collection_alloc(reader, options, name, codec_options);
+    if (self != NULL) {
+        self->channel = ++reader->channels;
+    }
+    return (PyObject *)self;
+}
+
+PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *snapshot)
+{
+    mc_collection_object *self =
+        collection_alloc(live->reader, live->options, live->name, live->codec_options);
+    if (self != NULL) {
+        self->snapshot = (mc_snapshot_object *)Py_NewRef((PyObject *)snapshot);
+        self->channel = live->channel;
+        self->serial = live->serial;
+        self->table = live->table;
+    }
+    return (PyObject *)self;
+}
+
+/* ---- steps ---- */
+
+enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading)
+{
+    const char *name;
+    size_t len;
+    int possible = mc_name_sought(self->name, &name, &len);
+    if (possible < 0) {
+        return MC_CLOSED;
+    }
+    if (possible == 0) {
+        self->table = (struct mc_collection){0};
+        self->serial = (*reading)->serial;
+        return MC_OK;
+    }
+    switch (mc_view_collection(&(*reading)->view, name, len, &self->table)) {
+    case MC_OK:
+    case MC_ABSENT:
+        self->serial = (*reading)->serial;
+        return MC_OK;
+    case MC_EXPIRED:
+        self->serial = 0;
+        return MC_EXPIRED;
+    default:
+        self->serial = 0;
+        mc_reader_corrupt(self->reader, "its catalogue");
+        return MC_CLOSED;
+    }
+}
+
+bool mc_collection_again(mc_collection_object *self, unsigned *tries)
+{
+    if (self->snapshot == NULL) {
+        return mc_reader_again(self->reader, tries);
+    }
+    mc_raise_text(
+        self->reader->module, MC_EXPIRED,
+        "the loader reclaimed the snapshot's generation: keep snapshots short, or give the "
+        "writer a longer retention or a larger max_size");
+    return false;
+}
+
+PyObject *mc_collection_corrupt(mc_collection_object *self)
+{
+    PyObject *where = PyUnicode_FromFormat("collection %R", self->name);
+    const char *text = where == NULL ? NULL : PyUnicode_AsUTF8(where);
+    PyErr_Clear();
+    mc_reader_corrupt(self->reader, text == NULL ? "a collection" : text);
+    Py_XDECREF(where);
+    return NULL;
+}
+
+PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
+                             const struct mc_hit *hit)
+{
+    uint8_t *bytes = NULL;
+    PyObject *copy;
+    if (form == MC_FORM_DOCUMENT) {
+        copy = mc_document_new(self->options, hit->value_len, &bytes);
+    } else {
+        copy = PyBytes_FromStringAndSize(NULL, hit->value_len);
+        bytes = copy == NULL ? NULL : (uint8_t *)PyBytes_AS_STRING(copy);
+    }
+    if (copy != NULL) {
+        mc_copy(bytes, hit->value, hit->value_len);
+    }
+    return copy;
+}
+
+void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
+                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
+                            PyObject *found)
+{
+    uint64_t generation = reading->view.root.generation;
+    struct mc_front_fact fact = {.birth = generation, .seen = generation};
+    if (found != NULL) {
+        fact.document = found;
+        fact.offset = hit->offset;
+        fact.birth = hit->birth;
+        fact.bytes = form == MC_FORM_DOCUMENT ? mc_document_memory(found)
+                                              : sizeof(PyBytesObject) + hit->value_len;
+        if (fact.birth > generation) { /* damaged, or hostile: no use asking about it later */
+            return;
+        }
+    }
+    mc_front_put(&self->reader->front, mc_collection_channel(self, form), key, &fact);
+}

@@ -1,0 +1,100 @@
+/* collection.h - the object Collection, and the steps of a read through one.
+ *
+ * A Collection is a name and, for speed, where that name's table is in one generation: `table` is
+ * right for the reading whose serial is `serial`. A collection of a snapshot stays with the
+ * snapshot's reading; any other follows the reader's current one. `channel` tells the front cache
+ * whose keys are whose: the snapshot's collection and the live one of the same name share it.
+ */
+#ifndef MMAPCACHE_COLLECTION_H
+#define MMAPCACHE_COLLECTION_H
+
+#include "errors.h"
+#include "mapping.h"
+#include "reader.h"
+
+typedef struct {
+    mc_mapping_object head;
+    struct mc_reading *reading; /* NULL: closed */
+    PyObject *cache;            /* owned */
+} mc_snapshot_object;
+
+typedef struct {
+    PyObject_HEAD
+    struct mc_reader *reader;     /* counted */
+    mc_snapshot_object *snapshot; /* owned; NULL: follows the reader */
+    struct mc_options *options;   /* counted */
+    PyObject *codec_options;      /* owned; NULL: the cache's own */
+    PyObject *name;               /* owned str */
+    uint32_t channel;
+    uint64_t serial; /* of the reading that `table` belongs to, 0: none */
+    struct mc_collection table;
+} mc_collection_object;
+
+/* A new handle. name may be any str, even one that no collection can have. */
+PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options, PyObject *name,
+                            PyObject *codec_options);
+
+/* The same collection, bound to a snapshot. */
+PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *snapshot);
+
+/* The reading to answer from, with `table` made right for it. MC_OK, MC_EXPIRED, or MC_CLOSED for
+ * any failure that left an exception. */
+enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading);
+
+/* The reading without looking at the table: NULL with an exception. */
+static inline struct mc_reading *mc_collection_reading(mc_collection_object *self)
+{
+    if (self->snapshot == NULL) {
+        return mc_reader_now(self->reader);
+    }
+    if (self->snapshot->reading == NULL) {
+        mc_raise_text(self->reader->module, MC_CLOSED, "this snapshot was closed");
+    }
+    return self->snapshot->reading;
+}
+
+static inline enum mc_status mc_collection_begin(mc_collection_object *self,
+                                                 struct mc_reading **reading)
+{
+    *reading = mc_collection_reading(self);
+    if (*reading == NULL) {
+        return MC_CLOSED;
+    }
+    return (*reading)->serial == self->serial ? MC_OK : mc_collection_resolve(self, reading);
+}
+
+/* After MC_EXPIRED: true to try again with a newer generation, false with SnapshotExpired. */
+bool mc_collection_again(mc_collection_object *self, unsigned *tries);
+
+/* Sets CorruptError for this collection. Always NULL. */
+PyObject *mc_collection_corrupt(mc_collection_object *self);
+
+/* What a read makes of a value. */
+enum mc_form { MC_FORM_DOCUMENT, MC_FORM_RAW /* bytes */ };
+
+/* Whose keys these are in the front cache. */
+static inline uint32_t mc_collection_channel(const mc_collection_object *self, enum mc_form form)
+{
+    return form == MC_FORM_DOCUMENT ? self->channel : self->channel | MC_FRONT_RAW;
+}
+
+/* Copies what a hit found into a new object: NULL with MemoryError. The hit is checked only as far
+ * as that it lies in the map; the caller validates the view before anybody sees the object. */
+PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
+                             const struct mc_hit *hit);
+
+/* Tells the front cache what was found (NULL: nothing) in a reading of the same file, as
+ * mc_collection_fronted says. */
+void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
+                            enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
+                            PyObject *found);
+
+/* True when the front cache speaks of the same file as the reading. */
+static inline bool mc_collection_fronted(const mc_collection_object *self,
+                                         const struct mc_reading *reading)
+{
+    const struct mc_reading *now = self->reader->now;
+    return now == reading || (now != NULL && now->epoch == reading->epoch);
+}
+
+#endif

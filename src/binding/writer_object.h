@@ -1,0 +1,50 @@
+/* writer_object.h - the objects Writer, Batch and Replace, which know each other.
+ *
+ *      Writer ---- owns ----> mc_writer (the core's)
+ *         ^
+ *         +--- owned by --- Batch <--- owned by --- Replace
+ *
+ * The core lets one thread in at a time. Short calls are serialised by the GIL; a call that gives
+ * it up sets `busy`, and whoever comes in meanwhile gets an error instead of a race.
+ */
+#ifndef MMAPCACHE_WRITER_OBJECT_H
+#define MMAPCACHE_WRITER_OBJECT_H
+
+#include "module.h"
+#include "writer/batch.h"
+#include "writer/writer.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct mc_module *module;
+    struct mc_writer *writer; /* NULL: closed */
+    PyObject *path;           /* owned str, as it was given; empty: anonymous */
+    char *absolute;           /* owned; NULL: anonymous */
+    PyObject *cache;          /* owned Cache for status() and stats(), made on first need */
+    void *batch;              /* the Batch that is open, not owned: it owns us */
+    bool busy;                /* a call is running without the GIL */
+} mc_writer_object;
+
+enum mc_batch_stage { MC_BATCH_NEW, MC_BATCH_OPEN, MC_BATCH_DONE };
+
+typedef struct {
+    PyObject_HEAD
+    mc_writer_object *writer; /* owned */
+    enum mc_batch_stage stage;
+    struct mc_batch_counts counts; /* once it is done */
+    uint64_t generation;           /* published, 0: nothing */
+    void *replace;                 /* the Replace that is open, not owned */
+} mc_batch_object;
+
+typedef struct {
+    PyObject_HEAD
+    mc_batch_object *batch; /* owned */
+    PyObject *name;         /* owned str */
+    enum mc_batch_stage stage;
+} mc_replace_object;
+
+/* The core's writer, ready for one call: NULL with an exception when it is closed, busy, or the
+ * parent process's. */
+struct mc_writer *mc_writer_enter(mc_writer_object *self);
+
+#endif

@@ -1,0 +1,27 @@
+/* classes.h - Python classes, modules and attributes by their names. */
+#ifndef MMAPCACHE_CLASSES_H
+#define MMAPCACHE_CLASSES_H
+
+#include "document.h"
+
+/* Interns the names of attributes: 0, or -1 with MemoryError. */
+int mc_texts_init(struct mc_document_state *state);
+
+/* PyObject_GetAttrString and PyObject_CallMethod with interned names: a name made anew each time
+ * would take a place in the interpreter's cache of attributes each time. arg may be NULL. */
+PyObject *mc_attribute(PyObject *object, const char *name);
+PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
+
+/* The module of that name if it has been imported, borrowed; NULL without an exception when it has
+ * not, or with MemoryError. */
+PyObject *mc_imported(const char *name);
+
+/* Whether the object is a datetime: 1, 0, -1. Does not import datetime for it. */
+int mc_datetime_check(struct mc_document_state *state, PyObject *object);
+
+/* The whole numbers that count attributes hold, whose names begin with `first` in enum mc_texts:
+ * 0 or -1. Attributes, as datetime's classes are not in C everywhere (classes.c). */
+int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
+                  int *out);
+
+#endif
