@@ -125,8 +125,10 @@ struct path {
         uint64_t ref; /* of the node */
         uint32_t index;
     } steps[MC_TABLE_LEVELS];
-    unsigned levels; /* nodes on the path */
-    uint64_t page;   /* the reference below them; 0: none */
+    unsigned levels;   /* nodes on the path */
+    uint64_t page;     /* the reference below them; 0: none */
+    unsigned same_tag; /* slots of a page that can grow no more, */
+    uint64_t alike[2]; /* and two of them */
 };
 
 /* The page's depth within the node above it; a missing page fills one reference. */
@@ -346,6 +348,8 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     if (count > lines_capacity(lines)) {
         unsigned most = total < MC_TAG_BITS ? MC_PAGE_LINES : MC_PAGE_LINES_MAX;
         if (lines_for(count) > most) {
+            path->same_tag = count - 1;
+            memcpy(path->alike, slots, sizeof path->alike);
             return total < MC_TAG_BITS ? page_split(writer, path, slots, count) : MC_LIMIT;
         }
         lines = lines_grown(count, most);
@@ -432,6 +436,8 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     struct mc_hit hit;
     struct mc_place place;
     *result = (struct mc_put_result){0};
+    path.same_tag = 0;
+    path.alike[0] = path.alike[1] = 0;
     enum mc_status status = path_find(writer, root, key->hash, &path);
     if (status != MC_OK) {
         return status;
@@ -460,6 +466,9 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     }
     if (status != MC_OK) {
         mc_arena_release(writer->arena, result->offset, mc_entry_bytes(key->len, value_len));
+        result->same_tag = path.same_tag;
+        result->alike[0] = slot_offset(path.alike[0]);
+        result->alike[1] = slot_offset(path.alike[1]);
         return status;
     }
     result->changed = true;

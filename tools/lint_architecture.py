@@ -40,9 +40,9 @@ PARTS = {
         (),
         (
             "status mutant",
+            "hash",
             "format",
             "shm",
-            "hash",
             "bson",
             "key",
             "guard",
@@ -59,7 +59,7 @@ PARTS = {
     "src/writer": Part(
         ("src",),
         (
-            "writer batch publish make_room collections writer_state",
+            "writer batch publish make_room collections refusal writer_state",
         ),
     ),
     "src/document": Part(
