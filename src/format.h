@@ -18,8 +18,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "hash.h"
-
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "mmapcache files are little-endian and read in place: big-endian machines are not supported"
 #endif
@@ -52,6 +50,7 @@ static inline uint64_t mc_whole_extents(uint64_t bytes)
 }
 
 /* ---- superblock ---- */
+#define MC_SECRETS 4u
 #define MC_MAGIC "mmapcach"
 #define MC_VERSION 3u
 #define MC_LOCK_SUFFIX ".lock" /* the lock file of a cache is its path and this */

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MC_SECRETS 4u /* random words */
+#include "format.h"
 
 /* The hash of a key of `len` bytes, fewer than 2^32, and of its type. Any process; never fails. */
 uint64_t mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data, size_t len);

@@ -40,9 +40,9 @@ PARTS = {
         (),
         (
             "status mutant",
-            "hash",
             "format",
             "shm",
+            "hash",
             "bson",
             "key",
             "guard",

@@ -95,8 +95,7 @@ int mc_document_state_init(PyObject *module, struct mc_document_state *state,
     if (mc_texts_init(state) < 0) {
         return -1;
     }
-    for (int i = 0; i < 4;
-         i++) { /* as hard to guess as Python's own hash of strings */
+    for (int i = 0; i < 4; i++) { /* as hard to guess as Python's own hash of strings */
         word = PyUnicode_FromFormat("mmapcache field names %d", i);
         if (word == NULL) {
             return -1;

@@ -1,4 +1,4 @@
-/* test_collections.c - what a writer remembers of collections, and what may stand in a catalogue. */
+/* test_collections.c - what a writer remembers of collections, and what a catalogue may hold. */
 #include <stdio.h>
 
 #include "store_support.h"
