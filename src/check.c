@@ -155,7 +155,7 @@ static enum mc_status check_catalogue(struct check *check)
             status = check_entry(check, root, &item.hit);
             enum mc_status kind = mc_hit_collection(&item.hit, &collection);
             if (status == MC_OK && kind == MC_CORRUPT) {
-                status = wrong(check, item.offset, "a collection's record has the wrong size");
+                status = wrong(check, item.offset, "this is no entry of a catalogue");
             } else if (status == MC_OK && kind == MC_OK) {
                 check->report->collections++;
                 status = check_collection(check, &collection);

@@ -2,8 +2,8 @@
  *
  *   0        superblock   written once, checksummed
  *   4096     control      what moves without a generation: commit, horizon, boot, checkpoint
- *   5120     reports      what the loader says of itself, in two slots
- *   8192     root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
+ *   8192     reports      what the loader says of itself, in two slots
+ *   16384    root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
  *   the end  tail         one word, the last of the file: a truncated file has it no more
  *
@@ -50,8 +50,9 @@ static inline uint64_t mc_whole_extents(uint64_t bytes)
 }
 
 /* ---- superblock ---- */
+#define MC_SECRETS 4u
 #define MC_MAGIC "mmapcach"
-#define MC_VERSION 2u
+#define MC_VERSION 3u
 #define MC_LOCK_SUFFIX ".lock" /* the lock file of a cache is its path and this */
 #define MC_BYTE_ORDER 0x01020304u
 
@@ -59,19 +60,19 @@ struct mc_superblock {
     char magic[8];
     uint32_t version;
     uint32_t byte_order;
-    uint64_t max_size;     /* bytes: what every process maps */
-    uint64_t arena_offset; /* bytes: the first that may be allocated */
-    uint32_t granule;      /* bytes */
-    uint32_t ring_slots;   /* roots in the ring */
-    uint64_t hash_seed[2];
-    uint8_t file_id[16];      /* a random UUID */
-    int64_t created_at;       /* microseconds since 1970 */
+    uint64_t max_size;                /* bytes: what every process maps */
+    uint64_t arena_offset;            /* bytes: the first that may be allocated */
+    uint32_t granule;                 /* bytes */
+    uint32_t ring_slots;              /* roots in the ring */
+    uint64_t hash_secret[MC_SECRETS]; /* random: see hash.h */
+    uint8_t file_id[16];              /* a random UUID */
+    int64_t created_at;               /* microseconds since 1970 */
     uint64_t base_generation; /* the last of the files that this one succeeds: generations go on */
-    uint8_t reserved[36];
-    uint32_t checksum; /* of the 124 bytes before it */
+    uint8_t reserved[148];
+    uint32_t checksum; /* of the 252 bytes before it */
 };
-_Static_assert(sizeof(struct mc_superblock) == 128, "superblock");
-_Static_assert(offsetof(struct mc_superblock, checksum) == 124, "superblock");
+_Static_assert(sizeof(struct mc_superblock) == 256, "superblock");
+_Static_assert(offsetof(struct mc_superblock, checksum) == 252, "superblock");
 
 /* ---- control ---- */
 #define MC_CONTROL_OFFSET 4096u
@@ -94,23 +95,25 @@ _Static_assert(offsetof(struct mc_control, boot_id) == 64, "control");
 
 /* What the loader says of itself. Two slots, written in turn: a reader takes the valid one with the
  * higher sequence, so that a loader killed between two stores costs one report, not both. */
-#define MC_REPORT_OFFSET (MC_CONTROL_OFFSET + 1024u)
+#define MC_REPORT_OFFSET 8192u
 #define MC_REPORT_SLOTS 2u
 struct mc_report {
     uint64_t sequence;    /* slot = sequence mod 2; 0: never written */
     int64_t confirmed_at; /* microseconds since 1970: when the data was last known to be current */
-    uint32_t running;     /* 1 from open to a clean close */
+    int64_t confirmed_boot; /* the same moment in microseconds since the machine was started */
+    uint8_t boot_id[16];    /* which start that was; zero: not known */
+    uint32_t running;       /* 1 from open to a clean close */
     uint32_t pid;
     char state[32]; /* NUL-terminated UTF-8, as are the next two */
     char source[256];
     char error[480];
-    uint8_t reserved[228];
-    uint32_t checksum; /* of the 1020 bytes before it */
+    uint8_t reserved[1228];
+    uint32_t checksum; /* of the 2044 bytes before it */
 };
-_Static_assert(sizeof(struct mc_report) == 1024, "report");
+_Static_assert(sizeof(struct mc_report) == 2048, "report");
 
 /* ---- root ring ---- */
-#define MC_RING_OFFSET 8192u
+#define MC_RING_OFFSET 16384u
 #define MC_RING_SLOTS 1024u
 #define MC_ROOT_SUPERSEDED 1u /* a successor was renamed over this file's path */
 
@@ -127,10 +130,10 @@ struct mc_root {
     uint64_t huge;         /* bytes collapsed into huge pages */
     uint32_t collections;
     uint32_t flags;
-    uint8_t reserved[36];
-    uint32_t checksum; /* of the 124 bytes before it */
+    uint8_t reserved[164];
+    uint32_t checksum; /* of the 252 bytes before it */
 };
-_Static_assert(sizeof(struct mc_root) == 128, "root");
+_Static_assert(sizeof(struct mc_root) == 256, "root");
 _Static_assert(MC_RING_OFFSET % MC_GRANULE == 0 && sizeof(struct mc_root) % MC_GRANULE == 0,
                "the arena starts on a granule");
 
@@ -149,7 +152,7 @@ _Static_assert(sizeof(struct mc_tail) == MC_GRANULE, "tail");
  * mc_collection_record, or key MC_KEY_STATE and value the loader's own state. */
 struct mc_entry {
     uint32_t checksum;  /* of everything after it: 12 header bytes, key, value */
-    uint32_t value_len; /* bytes */
+    uint32_t value_len; /* bytes, at most MC_DOCUMENT_MAX: bits 25 to 31 are zero */
     uint64_t stamp;     /* birth generation : 48 | key type : 5 | key length : 11 */
     /* key_len bytes of key, then value_len bytes of value */
 };
@@ -158,6 +161,7 @@ _Static_assert(sizeof(struct mc_entry) == 16, "entry");
 #define MC_STAMP_LEN_SHIFT 53
 #define MC_KEY_TYPES 32u
 
+/* The key types of the catalogue. Any other is damage: what its entry refers to is not known. */
 #define MC_KEY_NAME 2u   /* BSON's number of a string: the key type of a collection's name */
 #define MC_KEY_STATE 10u /* BSON's number of null: the key type of the loader's state */
 

@@ -110,6 +110,7 @@ void mc_futex_wake(const void *word);
 
 int64_t mc_time_us(void);  /* microseconds since 1970 */
 int64_t mc_clock_ns(void); /* nanoseconds since some start; never goes back */
+int64_t mc_boot_us(void);  /* microseconds since the machine was started, asleep or not */
 uint32_t mc_process(void); /* this process's pid */
 enum mc_status mc_random(void *to, size_t len, struct mc_error *err);
 

@@ -220,11 +220,31 @@ void mc_map_report(const struct mc_map *map, struct mc_loader_report *out)
     struct mc_report slot;
     struct mc_space space = map_space(map);
     mc_report_read(&space, &slot);
-    *out = (struct mc_loader_report){
-        .confirmed_at = slot.confirmed_at, .running = slot.running != 0, .pid = slot.pid};
+    *out = (struct mc_loader_report){.confirmed_at = slot.confirmed_at,
+                                     .confirmed_boot = slot.confirmed_boot,
+                                     .running = slot.running != 0,
+                                     .pid = slot.pid};
+    memcpy(out->boot_id, slot.boot_id, sizeof out->boot_id);
     memcpy(out->state, slot.state, sizeof out->state - 1);
     memcpy(out->source, slot.source, sizeof out->source - 1);
     memcpy(out->error, slot.error, sizeof out->error - 1);
+}
+
+int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *report,
+                   int64_t published_at)
+{
+    static const uint8_t unknown[sizeof map->boot_id];
+    int64_t at = report->confirmed_at;
+    bool comparable = at != 0 && memcmp(map->boot_id, unknown, sizeof unknown) != 0 &&
+                      memcmp(map->boot_id, report->boot_id, sizeof report->boot_id) == 0;
+    if (comparable && !MC_MUTANT_IS(310)) { /* 310: whoever sets the clock sets the age */
+        int64_t age = mc_boot_us() - report->confirmed_boot;
+        if (age >= 0) { /* else a time namespace has another offset than the loader's */
+            return age;
+        }
+    }
+    int64_t age = mc_time_us() - (at != 0 ? at : published_at);
+    return age > 0 ? age : 0;
 }
 
 enum mc_loader mc_map_loader(const struct mc_map *map)
@@ -289,7 +309,7 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
                                 .control = control_of(&space),
                                 .tail = mc_tail_mark(&space, MC_MAP_MIN),
                                 .space = space};
-        memcpy(out->hash_seed, map->superblock.hash_seed, sizeof out->hash_seed);
+        memcpy(out->hash_secret, map->superblock.hash_secret, sizeof out->hash_secret);
         out->ring_slots = map->superblock.ring_slots;
         if (mc_region_is_lost(&map->region)) {
             return mc_fail(err, MC_CORRUPT,
@@ -382,7 +402,11 @@ enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out)
 
 enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out)
 {
-    return hit->key_type == MC_KEY_NAME ? record_read(hit, out) : MC_ABSENT;
+    if (hit->key_type == MC_KEY_NAME) {
+        return record_read(hit, out);
+    }
+    bool is_state = hit->key_type == MC_KEY_STATE || MC_MUTANT_IS(309); /* 309: whatever it is */
+    return is_state ? MC_ABSENT : MC_CORRUPT;
 }
 
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out)

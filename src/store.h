@@ -72,14 +72,22 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds);
 const struct mc_superblock *mc_map_superblock(const struct mc_map *map); /* a private copy */
 
 struct mc_loader_report {
-    int64_t confirmed_at; /* microseconds since 1970; 0: never */
-    bool running;         /* opened and not closed: alive or killed, see mc_map_loader */
+    int64_t confirmed_at;   /* microseconds since 1970; 0: never */
+    int64_t confirmed_boot; /* the same by mc_boot_us, in the boot of boot_id */
+    uint8_t boot_id[16];
+    bool running; /* opened and not closed: alive or killed, see mc_map_loader */
     uint32_t pid;
     char state[32], source[256], error[480]; /* NUL-terminated; UTF-8 if the loader wrote UTF-8 */
 };
 
 /* The loader's last complete report; all zero when there was none. */
 void mc_map_report(const struct mc_map *map, struct mc_loader_report *out);
+
+/* Microseconds since the report's confirmation or, where there is none, since published_at; never
+ * negative. By the clock that nobody sets, where the confirmation is of this start of the machine.
+ */
+int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *report,
+                   int64_t published_at);
 
 enum mc_loader { MC_LOADER_NONE, MC_LOADER_ALIVE, MC_LOADER_DEAD };
 
@@ -94,7 +102,7 @@ struct mc_view {
     const struct mc_control *control;
     const shm_byte *tail;  /* where MC_TAIL_MARK stands as long as the file is whole */
     struct mc_space space; /* the mapping; its limit is at most the file's size */
-    uint64_t hash_seed[2];
+    uint64_t hash_secret[MC_SECRETS];
     uint32_t ring_slots;
     struct mc_root root; /* a private copy; all zero for generation 0 */
 };
@@ -160,7 +168,7 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
 /* The hash that mc_find needs in key->hash. */
 static inline uint64_t mc_view_hash(const struct mc_view *view, const struct mc_key *key)
 {
-    return mc_hash(view->hash_seed, key->type, key->data, key->len);
+    return mc_hash(view->hash_secret, key->type, key->data, key->len);
 }
 
 /* Looks `key` (with its hash) up in the table at `root`. NOT validated: MC_OK,
@@ -204,7 +212,8 @@ static inline enum mc_status mc_view_settle_value(const struct mc_view *view,
  * validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
 enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out);
 
-/* In a walk over the catalogue: MC_OK and the collection, or MC_ABSENT for the loader's state. */
+/* In a walk over the catalogue: MC_OK and the collection, MC_ABSENT for the loader's state,
+ * or MC_CORRUPT. */
 enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out);
 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */

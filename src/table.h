@@ -174,6 +174,8 @@ struct mc_put_result {
     uint64_t offset;      /* of the entry that is there now */
     uint64_t old_offset;  /* of the entry that was replaced */
     uint64_t old_content; /* key and value bytes of it */
+    unsigned same_tag;    /* after MC_LIMIT: how many keys have the tag of this one, */
+    uint64_t alike[2];    /* and the entries of two of them */
 };
 
 /* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every

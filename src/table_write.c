@@ -19,116 +19,11 @@
 #include "hash.h"
 #include "mutant.h"
 #include "table.h"
+#include "table_page.h"
 #include "table_ref.h"
-
-#define PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
 
 /* Releases that one operation may need: the path, a page, a node that grew, an entry. */
 #define RELEASES (MC_TABLE_LEVELS + 3)
-
-/* Slots that a page of these lines holds before it grows: 6.5 of 8 a line. */
-static unsigned lines_capacity(unsigned lines)
-{
-    return lines * 13 / 2;
-}
-
-/* The fewest lines for `count` slots. */
-static unsigned lines_for(unsigned count)
-{
-    return (count * 2 + 12) / 13;
-}
-
-/* Lines for a page that grows to hold `count`: an eighth more,
- * so that it does not grow at every insert. */
-static unsigned lines_grown(unsigned count, unsigned most)
-{
-    assert(count > 0 && most <= MC_PAGE_LINES_MAX);
-    unsigned lines = lines_for(count);
-    lines += lines / 8;
-    return lines < most ? lines : most;
-}
-
-/* ---- pages in private memory ---- */
-
-struct page {
-    uint64_t slots[PAGE_SLOTS_MAX];
-    unsigned lines, depth, count;
-};
-
-static void page_begin(struct page *page, unsigned lines, unsigned depth)
-{
-    assert(lines > 0 && lines <= MC_PAGE_LINES_MAX && depth <= MC_TAG_BITS);
-    page->lines = lines;
-    page->depth = depth;
-    page->count = 0;
-    for (unsigned i = 0; i < lines * MC_LINE_SLOTS; i++) {
-        page->slots[i] = MC_UNUSED;
-    }
-}
-
-/* Puts a slot where a search for its tag will find it. */
-static unsigned page_insert(struct page *page, uint64_t slot)
-{
-    assert(page->count < page->lines * MC_LINE_SLOTS); /* else the search would not end */
-    uint32_t line = first_line(slot_tag(slot), page->depth, page->lines);
-    for (;;) {
-        uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
-        for (unsigned i = 0; i < MC_LINE_SLOTS; i++) {
-            if (slots[i] == MC_UNUSED) {
-                slots[i] = slot;
-                page->count++;
-                return line * MC_LINE_SLOTS + i;
-            }
-        }
-        line = line + 1 == page->lines ? 0 : line + 1;
-    }
-}
-
-/* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
- * what the reference says, as in a file that was truncated. */
-static enum mc_status page_gather(const struct mc_table_writer *writer, uint64_t ref,
-                                  uint64_t slots[PAGE_SLOTS_MAX], unsigned *gathered)
-{
-    unsigned count = 0;
-    unsigned total = ref_size(ref) * MC_LINE_SLOTS;
-    shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
-    for (unsigned i = 0; i < total; i++) {
-        if (slots[i] == 0) {
-            return MC_CORRUPT;
-        }
-        if (slots[i] != MC_UNUSED) {
-            slots[count++] = slots[i];
-        }
-    }
-    *gathered = count;
-    return count == ref_used(ref) ? MC_OK : MC_CORRUPT;
-}
-
-/* Writes a private page to a new block. */
-static enum mc_status page_write(struct mc_table_writer *writer, const struct page *page,
-                                 uint64_t *offset)
-{
-    size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
-    assert(page->count > 0); /* an empty page is no page */
-    enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset);
-    if (status == MC_OK) {
-        assert(*offset % MC_LINE_BYTES == 0 && *offset + bytes <= writer->space.limit);
-        shm_write(writer->space.base + *offset, page->slots, bytes);
-    }
-    return status;
-}
-
-static enum mc_status page_write_all(struct mc_table_writer *writer, struct page *page,
-                                     const uint64_t *slots, unsigned count, uint64_t *offset)
-{
-    if (count > page->lines * MC_LINE_SLOTS) { /* split from a page that no writer makes */
-        return MC_CORRUPT;
-    }
-    for (unsigned i = 0; i < count; i++) {
-        (void)page_insert(page, slots[i]);
-    }
-    return page_write(writer, page, offset);
-}
 
 /* ---- the path ---- */
 
@@ -138,8 +33,10 @@ struct path {
         uint64_t ref; /* of the node */
         uint32_t index;
     } steps[MC_TABLE_LEVELS];
-    unsigned levels; /* nodes on the path */
-    uint64_t page;   /* the reference below them; 0: none */
+    unsigned levels;   /* nodes on the path */
+    uint64_t page;     /* the reference below them; 0: none */
+    unsigned same_tag; /* slots of a page that can grow no more, */
+    uint64_t alike[2]; /* and two of them */
 };
 
 /* The page's depth within the node above it; a missing page fills one reference. */
@@ -286,26 +183,27 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
                                    unsigned count, unsigned total_depth, unsigned depth,
                                    uint64_t halves[2])
 {
-    uint64_t sides[2][PAGE_SLOTS_MAX + 1];
+    uint64_t sides[2][MC_PAGE_SLOTS_MAX + 1];
     unsigned counts[2] = {0, 0};
-    assert(count > 0 && count <= PAGE_SLOTS_MAX + 1 && total_depth < MC_TAG_BITS);
+    assert(count > 0 && count <= MC_PAGE_SLOTS_MAX + 1 && total_depth < MC_TAG_BITS);
     for (unsigned i = 0; i < count; i++) {
         unsigned side = slot_tag(slots[i]) >> (MC_TAG_BITS - 1 - total_depth) & 1;
         sides[side][counts[side]++] = slots[i];
     }
-    if ((counts[0] > PAGE_SLOTS_MAX || counts[1] > PAGE_SLOTS_MAX) &&
+    if ((counts[0] > MC_PAGE_SLOTS_MAX || counts[1] > MC_PAGE_SLOTS_MAX) &&
         !MC_MUTANT_IS(209)) { /* 209: no end, in a page that is full and that nobody wrote */
         return MC_CORRUPT;
     }
     for (unsigned side = 0; side < 2; side++) {
-        struct page page;
+        struct mc_page page;
         uint64_t offset;
         halves[side] = 0;
         if (counts[side] == 0) {
             continue;
         }
-        page_begin(&page, lines_grown(counts[side], MC_PAGE_LINES_MAX), total_depth + 1);
-        enum mc_status status = page_write_all(writer, &page, sides[side], counts[side], &offset);
+        mc_page_begin(&page, mc_lines_grown(counts[side], MC_PAGE_LINES_MAX), total_depth + 1);
+        enum mc_status status =
+            mc_page_write_all(writer, &page, sides[side], counts[side], &offset);
         if (status != MC_OK) {
             if (halves[0] != 0) {
                 mc_arena_release(writer->arena, ref_offset(halves[0]), ref_bytes(halves[0]));
@@ -363,26 +261,28 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
 /* Adds a slot to the path's page, which gets larger or splits if need be. */
 static enum mc_status page_add(struct mc_table_writer *writer, struct path *path, uint64_t slot)
 {
-    uint64_t slots[PAGE_SLOTS_MAX + 1];
-    struct page page;
+    uint64_t slots[MC_PAGE_SLOTS_MAX + 1];
+    struct mc_page page;
     uint64_t offset;
     unsigned lines = path->page != 0 ? ref_size(path->page) : 0, count = 0;
     unsigned total = path_total_depth(path);
     enum mc_status status =
-        path->page != 0 ? page_gather(writer, path->page, slots, &count) : MC_OK;
+        path->page != 0 ? mc_page_gather(writer, path->page, slots, &count) : MC_OK;
     if (status != MC_OK) {
         return status;
     }
     slots[count++] = slot;
-    if (count > lines_capacity(lines)) {
+    if (count > mc_lines_capacity(lines)) {
         unsigned most = total < MC_TAG_BITS ? MC_PAGE_LINES : MC_PAGE_LINES_MAX;
-        if (lines_for(count) > most) {
+        if (mc_lines_for(count) > most) {
+            path->same_tag = count - 1;
+            memcpy(path->alike, slots, sizeof path->alike);
             return total < MC_TAG_BITS ? page_split(writer, path, slots, count) : MC_LIMIT;
         }
-        lines = lines_grown(count, most);
+        lines = mc_lines_grown(count, most);
     }
-    page_begin(&page, lines, total);
-    status = page_write_all(writer, &page, slots, count, &offset);
+    mc_page_begin(&page, lines, total);
+    status = mc_page_write_all(writer, &page, slots, count, &offset);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, count);
     }
@@ -394,7 +294,7 @@ static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct p
                                         uint64_t slot)
 {
     assert(slot > MC_UNUSED);
-    if (path->page == 0 || ref_used(path->page) >= lines_capacity(ref_size(path->page)) ||
+    if (path->page == 0 || ref_used(path->page) >= mc_lines_capacity(ref_size(path->page)) ||
         !mc_arena_is_young(writer->arena, ref_offset(path->page))) {
         return MC_ABSENT;
     }
@@ -471,6 +371,8 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     struct mc_place place;
     *result = (struct mc_put_result){0};
     assert(key->data != NULL && (value != NULL || value_len == 0));
+    path.same_tag = 0;
+    path.alike[0] = path.alike[1] = 0;
     enum mc_status status = path_find(writer, root, key->hash, &path);
     if (status != MC_OK) {
         return status;
@@ -505,6 +407,9 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     }
     if (status != MC_OK) {
         mc_arena_release(writer->arena, result->offset, mc_entry_bytes(key->len, value_len));
+        result->same_tag = path.same_tag;
+        result->alike[0] = slot_offset(path.alike[0]);
+        result->alike[1] = slot_offset(path.alike[1]);
         return status;
     }
     result->changed = true;
@@ -535,10 +440,10 @@ static void path_prune(struct mc_table_writer *writer, struct path *path)
 /* Rebuilds the path's page without one slot; smaller when it has become much too large. */
 static enum mc_status page_remove(struct mc_table_writer *writer, struct path *path, uint64_t slot)
 {
-    uint64_t slots[PAGE_SLOTS_MAX], offset;
-    struct page page;
+    uint64_t slots[MC_PAGE_SLOTS_MAX], offset;
+    struct mc_page page;
     unsigned lines = ref_size(path->page), kept = 0, count = 0;
-    enum mc_status status = page_gather(writer, path->page, slots, &count);
+    enum mc_status status = mc_page_gather(writer, path->page, slots, &count);
     if (status != MC_OK) {
         return status;
     }
@@ -554,11 +459,11 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
         path_prune(writer, path);
         return MC_OK;
     }
-    if (kept < lines_capacity(lines) / 2) {
-        lines = lines_for(kept);
+    if (kept < mc_lines_capacity(lines) / 2) {
+        lines = mc_lines_for(kept);
     }
-    page_begin(&page, lines, path_total_depth(path));
-    status = page_write_all(writer, &page, slots, kept, &offset);
+    mc_page_begin(&page, lines, path_total_depth(path));
+    status = mc_page_write_all(writer, &page, slots, kept, &offset);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, kept);
     }

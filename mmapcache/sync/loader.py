@@ -38,8 +38,9 @@ _NAMED = 5  # collections that a status text names before it counts the rest
 class Round:
     """What one round did.
 
-    `kept`: collections that came back empty and keep their last content. `duplicates`: how many
-    documents of a collection had an _id that another one had, too.
+    `kept`: collections that came back empty and keep their last content; `refused`: why others keep
+    theirs, having a document that no cache can hold. `duplicates`: how many documents of a
+    collection had an _id that another one had, too.
     """
 
     generation: int | None = None
@@ -47,6 +48,7 @@ class Round:
     puts: int = 0
     deletes: int = 0
     kept: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     duplicates: dict[str, int] = field(default_factory=dict)
 
@@ -163,8 +165,9 @@ class Loader:
                 seconds,
                 extra={"fields": fields},
             )
-        if outcome.kept:
-            return self._failed(SyncError(_kept(outcome.kept)), self._interval())
+        trouble = outcome.refused + ([_kept(outcome.kept)] if outcome.kept else [])
+        if trouble:
+            return self._failed(SyncError("; ".join(trouble)), self._interval())
         if self._told:
             log.info("recovered")
         self._told = ""
@@ -235,7 +238,9 @@ class Loader:
         *,
         had: bool,
     ) -> None:
-        """One collection, whole; or untouched when it came back empty and must not."""
+        """One collection, whole; or untouched when it came back empty and must not, or when it has
+        a document that no cache can hold: whoever can write one must not stop the others.
+        """
         first = next(buffers, None)
         if first is None:
             if had and not feed.allow_empty:
@@ -251,13 +256,16 @@ class Loader:
             with batch.replace(feed.name) as full:
                 for buffer in itertools.chain((first,), buffers):
                     progress.add(full.put_raw(buffer))
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
-            raise type(error)(
-                f"{feed.origin}, after {progress.count:,} documents: {error}"
-            ) from None
+        except mmapcache.InvalidDocument as error:
+            raise type(error)(_after(feed, progress, error)) from None
+        except mmapcache.LimitError as error:
+            outcome.refused.append(_after(feed, progress, error))
+            for _ in buffers:  # the next collection comes after what is left of this one
+                pass
+        else:
+            outcome.documents += progress.count
         finally:
             progress.close()
-        outcome.documents += progress.count
         if batch.duplicates > duplicates:
             outcome.duplicates[feed.name] = batch.duplicates - duplicates
 
@@ -291,6 +299,10 @@ class Loader:
 
 class _FatalError(Exception):
     """Ends the loader with status 1; the text is the sentence that says why."""
+
+
+def _after(feed: Feed, progress: Progress, error: Exception) -> str:
+    return f"{feed.origin}, after {progress.count:,} documents: {error}"
 
 
 def _names(names: list[str]) -> str:

@@ -65,7 +65,7 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct mc_reader *reader = mc_cache_reader(self);
     struct mc_reading *reading = fresh_reading(reader);
     struct mc_loader_report status;
-    int64_t published, since;
+    int64_t published;
     PyObject *dict;
     if (reading == NULL) {
         return NULL;
@@ -73,7 +73,6 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
     mc_reading_retain(reading); /* a new dict may start a collection of garbage */
     mc_map_report(reading->view.map, &status);
     published = reading->view.root.published_at;
-    since = status.confirmed_at != 0 ? status.confirmed_at : published;
     dict = PyDict_New();
     if (dict == NULL || put(dict, "path", Py_NewRef(((mc_cache_object *)self)->path)) < 0 ||
         put(dict, "file_id", file_id(mc_map_superblock(reading->view.map))) < 0 ||
@@ -81,8 +80,10 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
         put_time(dict, "published_at", published) < 0 ||
         put_time(dict, "confirmed_at", status.confirmed_at) < 0 ||
         put(dict, "age",
-            since == 0 ? Py_NewRef(Py_None)
-                       : PyFloat_FromDouble((double)(mc_time_us() - since) / 1e6)) < 0 ||
+            status.confirmed_at == 0 && published == 0
+                ? Py_NewRef(Py_None)
+                : PyFloat_FromDouble((double)mc_map_age(reading->view.map, &status, published) /
+                                     1e6)) < 0 ||
         put(dict, "loader", PyUnicode_FromString(loaders[mc_map_loader(reading->view.map)])) < 0 ||
         put_text(dict, "state", status.state, sizeof status.state) < 0 ||
         (status.error[0] == '\0'

@@ -58,7 +58,7 @@ PyObject *mc_text(struct mc_document_state *state, const uint8_t *text, size_t l
 static inline PyObject **name_place(struct mc_document_state *state, const uint8_t *name,
                                     size_t len)
 {
-    return &state->names[mc_hash(state->seed, 0, name, len) & (MC_NAME_CACHE - 1)];
+    return &state->names[mc_hash(state->secret, 0, name, len) & (MC_NAME_CACHE - 1)];
 }
 
 PyObject *mc_name(struct mc_document_state *state, const uint8_t *name, size_t len)

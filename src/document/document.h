@@ -119,7 +119,7 @@ struct mc_document_state {
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
     bool registered;            /* Document is known to PyMongo */
     Py_ssize_t modules_seen;    /* len(sys.modules) when we last looked for PyMongo there */
-    uint64_t seed[2];           /* of the hash of field names */
+    uint64_t secret[4];         /* MC_SECRETS: of the hash of field names */
     struct mc_options *options; /* the default */
     struct mc_document *free_nested;
     unsigned free_nested_count;

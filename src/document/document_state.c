@@ -96,18 +96,18 @@ static int keep_c_datetime_out(void)
 int mc_document_state_init(PyObject *module, struct mc_document_state *state,
                            mc_raise_function raise)
 {
-    PyObject *seed;
+    PyObject *word;
     *state = (struct mc_document_state){.module = module, .raise = raise};
     if (mc_texts_init(state) < 0) {
         return -1;
     }
-    for (int i = 0; i < 2; i++) { /* as hard to guess as Python's own hash of strings */
-        seed = PyUnicode_FromFormat("mmapcache field names %d", i);
-        if (seed == NULL) {
+    for (int i = 0; i < 4; i++) { /* as hard to guess as Python's own hash of strings */
+        word = PyUnicode_FromFormat("mmapcache field names %d", i);
+        if (word == NULL) {
             return -1;
         }
-        state->seed[i] = (uint64_t)PyObject_Hash(seed);
-        Py_DECREF(seed);
+        state->secret[i] = (uint64_t)PyObject_Hash(word);
+        Py_DECREF(word);
     }
     state->options = mc_options_new(state);
     if (state->options == NULL || keep_c_datetime_out() < 0) {

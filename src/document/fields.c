@@ -24,7 +24,7 @@ enum {
 static inline uint32_t name_hash(const struct mc_document_state *state, const uint8_t *name,
                                  size_t len)
 {
-    return (uint32_t)(mc_hash(state->seed, 0, name, len) >> 32);
+    return (uint32_t)(mc_hash(state->secret, 0, name, len) >> 32);
 }
 
 static inline uint32_t offset_of(const struct mc_document *self,

@@ -19,6 +19,7 @@
 #include "make_room.h"
 #include "mutant.h"
 #include "publish.h"
+#include "refusal.h"
 
 #define SHORT_BATCH 16u /* puts and deletes */
 #define RAW_GROUP 16u   /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
@@ -131,7 +132,8 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
         if (!existed) {
             mc_collections_remove(writer, index);
         }
-        return mc_writer_explain(writer, status, err);
+        return status == MC_LIMIT ? mc_writer_refuse(writer, collection, key, &result, err)
+                                  : mc_writer_explain(writer, status, err);
     }
     *changed = result.changed;
     uint64_t there = result.replaced ? result.old_offset : result.offset;
@@ -182,7 +184,7 @@ void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len
     size_t index;
     if (op_begin(writer, name, name_len, &index, NULL) == MC_OK) {
         mc_table_touch(&writer->table.space, writer->collections.items[index].record.root,
-                       mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len));
+                       mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len));
     }
 }
 
@@ -200,7 +202,7 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
     }
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
     writer->batch.replace.smallest = false;
-    hashed.hash = mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len);
+    hashed.hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
     return put(writer, index, &hashed, value, value_len, changed, err);
 }
 
@@ -246,7 +248,7 @@ static enum mc_status raw_add(const struct mc_writer *writer, struct raw_group *
     }
     status = mc_key_from_bson(&id, key, group->scratch[group->count], err);
     if (status == MC_OK) {
-        key->hash = mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len);
+        key->hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
         group->documents[group->count] = data;
         group->lens[group->count] = size;
         group->count++;
@@ -320,7 +322,7 @@ enum mc_status mc_batch_delete(struct mc_writer *writer, const char *name, size_
         return status;
     }
     struct mc_key hashed = *key;
-    hashed.hash = mc_hash(writer->superblock.hash_seed, key->type, key->data, key->len);
+    hashed.hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
     status = delete_key(writer, index, &hashed);
     *existed = status == MC_OK;
     return status == MC_ABSENT ? MC_OK : mc_writer_explain(writer, status, err);
@@ -363,7 +365,7 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
         return status;
     }
     writer->arena.scope = MC_SCOPE_BATCH;
-    key.hash = mc_hash(writer->superblock.hash_seed, key.type, key.data, 0);
+    key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, 0);
     status = mc_table_put(&writer->table, &writer->batch.catalogue, &key, state, len, &result);
     return mc_writer_explain(writer, status, err);
 }
@@ -443,7 +445,7 @@ static enum mc_status delete_unkept(struct mc_writer *writer, size_t index)
         if (status == MC_OK) {
             shm_read(bytes, hit.key, hit.key_len);
             struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = bytes};
-            key.hash = mc_hash(writer->superblock.hash_seed, key.type, key.data, key.len);
+            key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, key.len);
             status = delete_key(writer, index, &key);
         }
     }
@@ -570,6 +572,7 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
         collection->committed_exists = collection->exists;
     }
     batch->open = false;
+    mc_collections_trim(writer);
     *generation = root.generation;
     return MC_OK;
 }
@@ -587,4 +590,5 @@ void mc_batch_abort(struct mc_writer *writer)
     }
     writer->batch.replace.open = false;
     writer->batch.open = false;
+    mc_collections_trim(writer);
 }

@@ -1,8 +1,10 @@
 /* collections.c - the collections that a writer works on, and how they enter the catalogue.
  *
- * The list lasts as long as the writer: a loader that commits one document at a time looks its
- * collection up in the catalogue once. What the open batch changed is linked by index, so that
- * commit and abort cost the number of changed collections, not of known ones.
+ * The list outlasts the batch: a loader that commits one document at a time looks its collection up
+ * in the catalogue once. It is forgotten as a whole when it has become much longer than the
+ * catalogue, by names that are gone or never were: what is used again is looked up again. What the
+ * open batch changed is linked by index, so that commit and abort cost the number of changed
+ * collections, not of known ones.
  */
 #include "collections.h"
 
@@ -11,10 +13,13 @@
 #include <string.h>
 
 #include "make_room.h"
+#include "mutant.h"
+
+#define FORGOTTEN_MIN 64u /* names beyond twice those of the catalogue */
 
 static uint64_t name_hash(const struct mc_writer *writer, const char *name, size_t len)
 {
-    return mc_hash(writer->superblock.hash_seed, MC_KEY_NAME, name, len);
+    return mc_hash(writer->superblock.hash_secret, MC_KEY_NAME, name, len);
 }
 
 static struct mc_key name_key(const struct mc_writer *writer, const char *name, size_t len)
@@ -193,4 +198,15 @@ enum mc_status mc_collections_store(struct mc_writer *writer,
         return MC_OK;
     }
     return mc_table_delete(&writer->table, &root->catalogue, &key, &old);
+}
+
+void mc_collections_trim(struct mc_writer *writer)
+{
+    struct mc_collections *list = &writer->collections;
+    if (list->count > 2 * (size_t)writer->root.collections + FORGOTTEN_MIN &&
+        !MC_MUTANT_IS(610)) { /* 610: every name for ever */
+        free(list->items);
+        free(list->index);
+        *list = (struct mc_collections){0};
+    }
 }

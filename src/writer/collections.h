@@ -27,4 +27,7 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer);
 enum mc_status mc_collections_store(struct mc_writer *writer,
                                     struct mc_writer_collection *collection, struct mc_root *root);
 
+/* Once no batch is open: forgets the list when most names on it are of no collection any more. */
+void mc_collections_trim(struct mc_writer *writer);
+
 #endif

@@ -50,7 +50,7 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
         .base_generation = base_generation,
     };
     memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
-    enum mc_status status = mc_random(superblock.hash_seed, sizeof superblock.hash_seed, err);
+    enum mc_status status = mc_random(superblock.hash_secret, sizeof superblock.hash_secret, err);
     if (status == MC_OK) {
         status = mc_random(superblock.file_id, sizeof superblock.file_id, err);
     }
@@ -552,5 +552,5 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
         .root = writer->root,
     };
     out->space.limit = mc_root_end(&writer->root);
-    memcpy(out->hash_seed, writer->superblock.hash_seed, sizeof out->hash_seed);
+    memcpy(out->hash_secret, writer->superblock.hash_secret, sizeof out->hash_secret);
 }

@@ -165,7 +165,7 @@ static void test_record(void)
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     write_record(&record, sizeof record - 8);
     CHECK_EQ(check_now(), MC_CORRUPT);
-    CHECK(strstr(test_error.text, "wrong size") != NULL);
+    CHECK(strstr(test_error.text, "no entry of a catalogue") != NULL);
     CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_CORRUPT);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_EQ(put_version(writer, 0, 1, 1), MC_CORRUPT);

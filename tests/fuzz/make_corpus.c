@@ -1,7 +1,7 @@
 /* make_corpus.c - real images of several shapes for the fuzzers to start from: make_corpus
  * DIRECTORY.
  *
- * Small on purpose: a ring of four roots puts the arena at 8704, and what follows the last byte
+ * Small on purpose: a ring of four roots puts the arena at 17408, and what follows the last byte
  * that is not zero is left out.
  */
 #include <string.h>

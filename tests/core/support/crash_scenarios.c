@@ -197,7 +197,7 @@ static const int *deep_keys(const struct mc_writer *writer)
     static uint64_t seed;
     struct mc_view view;
     mc_writer_view(writer, &view);
-    int found = seed == view.hash_seed[0] ? DEEP_KEYS : 0;
+    int found = seed == view.hash_secret[0] ? DEEP_KEYS : 0;
     for (int k = 0; found < DEEP_KEYS; k++) {
         struct mc_key key;
         mc_key_from_int64(k, &key);
@@ -205,7 +205,7 @@ static const int *deep_keys(const struct mc_writer *writer)
             keys[found++] = k;
         }
     }
-    seed = view.hash_seed[0];
+    seed = view.hash_secret[0];
     return keys;
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "hash.h"
 #include "shm.h"
 
 _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *address, size_t len);
@@ -26,6 +27,7 @@ void *faults_map_at;
 bool faults_overlay;
 bool faults_equal_hashes;
 int64_t faults_clock = -1;
+int64_t faults_wall;
 
 static struct {
     uint32_t kinds;
@@ -262,12 +264,15 @@ uid_t __wrap_geteuid(void)
     return faults_user >= 0 ? (uid_t)faults_user : __real_geteuid();
 }
 
-uint64_t __real_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len);
-uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len);
+uint64_t __real_mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data,
+                        size_t len);
+uint64_t __wrap_mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data,
+                        size_t len);
 
-uint64_t __wrap_mc_hash(const uint64_t seed[2], uint8_t type, const void *data, size_t len)
+uint64_t __wrap_mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data,
+                        size_t len)
 {
-    return faults_equal_hashes ? 0 : __real_mc_hash(seed, type, data, len);
+    return faults_equal_hashes ? 0 : __real_mc_hash(secret, type, data, len);
 }
 
 int __real_clock_gettime(clockid_t clock, struct timespec *time);
@@ -278,7 +283,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
     if (faults_clock < 0) {
         return __real_clock_gettime(clock, time);
     }
-    *time = (struct timespec){.tv_sec = faults_clock / 1000000000,
-                              .tv_nsec = faults_clock % 1000000000};
+    int64_t shown = faults_clock + (clock == CLOCK_REALTIME ? faults_wall : 0);
+    *time = (struct timespec){.tv_sec = shown / 1000000000, .tv_nsec = shown % 1000000000};
     return 0;
 }

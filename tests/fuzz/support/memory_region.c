@@ -302,6 +302,11 @@ int64_t mc_time_us(void)
     return (int64_t)++memory_ticks;
 }
 
+int64_t mc_boot_us(void)
+{
+    return 1000000;
+}
+
 int64_t mc_clock_ns(void) /* a millisecond later each time */
 {
     return (int64_t)++memory_ticks * 1000000;

@@ -80,8 +80,9 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
         memcpy(image + hit->offset, &entry, sizeof entry);
     }
     if (mending.tags) {
-        slot = slot_make(hash_tag(mc_hash(superblock->hash_seed, hit->key_type, key, hit->key_len)),
-                         hit->offset);
+        slot =
+            slot_make(hash_tag(mc_hash(superblock->hash_secret, hit->key_type, key, hit->key_len)),
+                      hit->offset);
         memcpy(image + slot_at, &slot, sizeof slot);
     }
 }

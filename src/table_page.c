@@ -1,0 +1,103 @@
+/* table_page.c - see table_page.h. */
+#include "table_page.h"
+
+#include <assert.h>
+
+#include "arena.h"
+
+/* Slots that a page of these lines holds before it grows: 6.5 of 8 a line. */
+unsigned mc_lines_capacity(unsigned lines)
+{
+    return lines * 13 / 2;
+}
+
+/* The fewest lines for `count` slots. */
+unsigned mc_lines_for(unsigned count)
+{
+    return (count * 2 + 12) / 13;
+}
+
+/* Lines for a page that grows to hold `count`: an eighth more,
+ * so that it does not grow at every insert. */
+unsigned mc_lines_grown(unsigned count, unsigned most)
+{
+    assert(count > 0 && most <= MC_PAGE_LINES_MAX);
+    unsigned lines = mc_lines_for(count);
+    lines += lines / 8;
+    return lines < most ? lines : most;
+}
+
+void mc_page_begin(struct mc_page *page, unsigned lines, unsigned depth)
+{
+    assert(lines > 0 && lines <= MC_PAGE_LINES_MAX && depth <= MC_TAG_BITS);
+    page->lines = lines;
+    page->depth = depth;
+    page->count = 0;
+    for (unsigned i = 0; i < lines * MC_LINE_SLOTS; i++) {
+        page->slots[i] = MC_UNUSED;
+    }
+}
+
+/* Puts a slot where a search for its tag will find it. */
+static unsigned page_insert(struct mc_page *page, uint64_t slot)
+{
+    assert(page->count < page->lines * MC_LINE_SLOTS); /* else the search would not end */
+    uint32_t line = first_line(slot_tag(slot), page->depth, page->lines);
+    for (;;) {
+        uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
+        for (unsigned i = 0; i < MC_LINE_SLOTS; i++) {
+            if (slots[i] == MC_UNUSED) {
+                slots[i] = slot;
+                page->count++;
+                return line * MC_LINE_SLOTS + i;
+            }
+        }
+        line = line + 1 == page->lines ? 0 : line + 1;
+    }
+}
+
+/* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
+ * what the reference says, as in a file that was truncated. */
+enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref,
+                              uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered)
+{
+    unsigned count = 0;
+    unsigned total = ref_size(ref) * MC_LINE_SLOTS;
+    shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
+    for (unsigned i = 0; i < total; i++) {
+        if (slots[i] == 0) {
+            return MC_CORRUPT;
+        }
+        if (slots[i] != MC_UNUSED) {
+            slots[count++] = slots[i];
+        }
+    }
+    *gathered = count;
+    return count == ref_used(ref) ? MC_OK : MC_CORRUPT;
+}
+
+/* Writes a private page to a new block. */
+static enum mc_status page_write(struct mc_table_writer *writer, const struct mc_page *page,
+                                 uint64_t *offset)
+{
+    size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
+    assert(page->count > 0); /* an empty page is no page */
+    enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset);
+    if (status == MC_OK) {
+        assert(*offset % MC_LINE_BYTES == 0 && *offset + bytes <= writer->space.limit);
+        shm_write(writer->space.base + *offset, page->slots, bytes);
+    }
+    return status;
+}
+
+enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
+                                 const uint64_t *slots, unsigned count, uint64_t *offset)
+{
+    if (count > page->lines * MC_LINE_SLOTS) { /* split from a page that no writer makes */
+        return MC_CORRUPT;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        (void)page_insert(page, slots[i]);
+    }
+    return page_write(writer, page, offset);
+}
