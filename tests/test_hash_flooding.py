@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loading import load_once
+from support.loader import load_once
 
 import mmapcache
 

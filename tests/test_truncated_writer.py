@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import Loader, wait_for
+from support.loader import Loader, wait_for
 
 import mmapcache
 
