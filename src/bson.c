@@ -192,7 +192,7 @@ enum mc_status mc_bson_next(struct mc_bson_cursor *cursor, struct mc_bson_elemen
     if (at >= cursor->end) {
         return MC_ABSENT;
     }
-    type = *at++;
+    type = mc_bson_u8(at++);
     value = skip_name(at, cursor->end);
     cursor->at = value != NULL ? take_value(element, type, value, cursor->end) : NULL;
     if (cursor->at == NULL) {
@@ -308,7 +308,7 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
             }
             expected = (size_t)(after - at) - 2;
         }
-        at = pass_value(at[0], at + expected + 2, end);
+        at = pass_value(mc_bson_u8(at), at + expected + 2, end);
         if (at == NULL) {
             return MC_INVALID;
         }
@@ -316,7 +316,7 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
     if (at >= end) {
         return MC_ABSENT;
     }
-    if (take_value(element, at[0], at + 1 + name_len + 1, end) == NULL) {
+    if (take_value(element, mc_bson_u8(at), at + 1 + name_len + 1, end) == NULL) {
         return MC_INVALID;
     }
     element->name = at + 1;
@@ -376,6 +376,15 @@ enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, 
         path += part + 1;
         path_len -= part + 1;
     }
+}
+
+enum mc_status mc_bson_again(const struct mc_bson_element *element)
+{
+    struct mc_bson_element copy;
+    const uint8_t *end = element->value + element->value_len;
+    bool same = take_value(&copy, element->type, element->value, end) == end;
+    return same || MC_MUTANT_IS(403) ? MC_OK
+                                     : MC_INVALID; /* 403: what was found in the map counts */
 }
 
 enum mc_status mc_bson_text(const struct mc_bson_element *element, const uint8_t **text,

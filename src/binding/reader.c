@@ -286,6 +286,11 @@ PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
             break;
         }
         text = PyUnicode_DecodeUTF8(name, hit.key_len, NULL);
+        if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            PyErr_Clear();
+            *status = MC_CORRUPT;
+            break;
+        }
         if (text == NULL || PyList_Append(names, text) < 0) {
             Py_CLEAR(names);
         }

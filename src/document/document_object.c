@@ -33,7 +33,7 @@ int mc_document_look_for_pymongo(struct mc_document_state *state)
 }
 
 static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
-                   size_t len)
+                   size_t len, unsigned depth)
 {
     self->block = block;
     self->data = data;
@@ -41,6 +41,7 @@ static void set_up(struct mc_document *self, struct mc_block *block, const uint8
     self->count = MC_COUNT_UNKNOWN;
     self->first_offset = 0;
     self->long_walks = 0;
+    self->depth = (uint16_t)depth;
     self->first_name = NULL;
     self->first_value = NULL;
     self->memo = NULL;
@@ -58,7 +59,7 @@ struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options,
     (void)PyObject_Init((PyObject *)root, type);
     root->block.references = 1;
     root->block.options = mc_options_retain(options);
-    set_up(&root->document, &root->block, root->bytes, len);
+    set_up(&root->document, &root->block, root->bytes, len, 1);
     *bytes = root->bytes;
     return &root->document;
 }
@@ -68,10 +69,15 @@ PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **byte
     return (PyObject *)mc_owner_new(options->state->document_type, options, len, bytes);
 }
 
-PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len)
+PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, const uint8_t *data,
+                        size_t len)
 {
+    struct mc_block *block = parent->block;
     struct mc_document_state *state = block->options->state;
     struct mc_document *view = state->free_nested;
+    if (parent->depth >= MC_BSON_DEPTH_MAX) {
+        return mc_value_corrupt(state);
+    }
     if (view != NULL) {
         state->free_nested = (struct mc_document *)(void *)view->memo;
         state->free_nested_count--;
@@ -83,7 +89,7 @@ PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_
     }
     (void)PyObject_Init((PyObject *)view, type);
     block->references++;
-    set_up(view, block, data, len);
+    set_up(view, block, data, len, parent->depth + 1u);
     return (PyObject *)view;
 }
 

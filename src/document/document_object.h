@@ -72,7 +72,8 @@ struct mc_document {
     uint32_t len;
     uint32_t count; /* distinct fields or members, or MC_COUNT_UNKNOWN */
     uint32_t first_offset;
-    uint32_t long_walks; /* lookups that had to walk past many fields */
+    uint16_t long_walks; /* lookups that had to walk past many fields, until there is an index */
+    uint16_t depth;      /* documents around it, itself included: 1 for a root */
     PyObject *first_name, *first_value;
     struct mc_memo *memo;
     struct mc_index *index;
@@ -133,8 +134,9 @@ int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_tex
 struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
                                  uint8_t **bytes);
 
-/* A view of the given type on bytes of the same block. */
-PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data,
+/* A view of the given type on bytes of its parent. What nests deeper than any valid document is
+ * CorruptError: so whatever follows views down, death too, needs no more than so many frames. */
+PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, const uint8_t *data,
                         size_t len);
 
 void mc_object_dealloc(PyObject *object);
@@ -205,8 +207,8 @@ void mc_fields_forget(struct mc_document *self);
  */
 PyObject *mc_value_corrupt(struct mc_document_state *state);
 
-/* The value of an element; nested ones are views on the block. New reference. */
-PyObject *mc_value(struct mc_block *block, const struct mc_bson_element *element);
+/* The value of an element within `parent`; nested ones are views on its block. New reference. */
+PyObject *mc_value(const struct mc_document *parent, const struct mc_bson_element *element);
 
 /* The same with plain dicts and lists all the way down. depth counts the documents around it. */
 PyObject *mc_plain_value(struct mc_options *options, const struct mc_bson_element *element,
