@@ -79,6 +79,13 @@ static inline uint32_t mc_bson_u32(const uint8_t *at)
     return value;
 }
 
+static inline uint8_t mc_bson_u8(const uint8_t *at)
+{
+    uint8_t value = *at;
+    __asm__("" : "+r"(value));
+    return value;
+}
+
 static inline uint64_t mc_bson_u64(const uint8_t *at)
 {
     uint64_t value;
@@ -121,6 +128,10 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
  * MC_ABSENT; MC_INVALID when the bytes make no sense. */
 enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, size_t path_len,
                              struct mc_bson_element *element);
+
+/* Whether an element whose value was copied from a changing map still is what the walker found
+ * there: a value of its type has exactly its length in the copy, too. MC_OK or MC_INVALID. */
+enum mc_status mc_bson_again(const struct mc_bson_element *element);
 
 /* The text of a STRING, SYMBOL or CODE value, without length and NUL: MC_OK or MC_INVALID. */
 enum mc_status mc_bson_text(const struct mc_bson_element *element, const uint8_t **text,

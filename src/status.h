@@ -9,6 +9,7 @@
 #define MMAPCACHE_STATUS_H
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -37,6 +38,19 @@ struct mc_error {
     char text[320]; /* a sentence that says what is wrong and what to do */
 };
 
+/* How much of the first len bytes of longer UTF-8 is whole characters: all, or all but 1 to 3. */
+static inline size_t mc_whole_characters(const char *text, size_t len)
+{
+    for (size_t back = 1; back <= 3 && back <= len; back++) {
+        unsigned byte = (uint8_t)text[len - back];
+        if ((byte & 0xC0) != 0x80) {
+            size_t size = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
+            return size > back ? len - back : len;
+        }
+    }
+    return len;
+}
+
 /* Fills *err (may be NULL) with a status and a printf-formatted sentence; the value is the status.
  * A macro around the function, so that a reader of the caller, the compiler too,
  * sees what it is. */
@@ -49,8 +63,11 @@ mc_error_fill(struct mc_error *err, enum mc_status status, const char *format, .
         va_list args;
         *err = (struct mc_error){.status = status};
         va_start(args, format);
-        (void)vsnprintf(err->text, sizeof err->text, format, args);
+        int len = vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
+        if (len >= (int)sizeof err->text) {
+            err->text[mc_whole_characters(err->text, sizeof err->text - 1)] = '\0';
+        }
     }
 }
 

@@ -189,7 +189,8 @@ static struct mc_space map_space(const struct mc_map *map)
 
 bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
 {
-    struct mc_space space = map_space(map);
+    /* of the region its address alone, as a thread that reads may measure the file meanwhile */
+    struct mc_space space = {.base = map->region.base, .limit = MC_MAP_MIN};
     const uint64_t *word = &control_of(&space)->commit;
     int64_t end = mc_clock_ns() + nanoseconds;
     /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that

@@ -5,6 +5,8 @@
     PARTS               each file of src/ is in the table below and includes only what is before it
     src/, src/writer/   the core: C without Python
     MUTEXES             each mutex of src/ is in the table below with what makes a fork safe
+    counts              are touched under the GIL only, and nothing of Python's is called without it
+    strings             strlen and its like only on those of UNBOUNDED, never on what a file holds
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
@@ -45,7 +47,7 @@ PARTS = {
             "format",
             "shm",
             "hash",
-            "bson",
+            "bson bson_bytes bson_validate",
             "key",
             "guard",
             "os",
@@ -137,6 +139,22 @@ MUTEX = re.compile(
 )
 ATOMICS = re.compile(r"\b(_Atomic|__atomic_\w+|__sync_\w+|volatile)\b")
 
+# Between these two others run: no plain count may change there, and nothing of Python's be called.
+WITHOUT_GIL = re.compile(r"\bPy_BEGIN_ALLOW_THREADS\b(.*?)\bPy_END_ALLOW_THREADS\b", re.DOTALL)
+UNDER_GIL = re.compile(
+    r"\b(_?Py\w*|\w+_(?:retain|release|leave|lost)(?=\s*\()|references|users|busy|mc_raise\w*)\b"
+)
+# What looks for a NUL that a file, or a copy of its bytes, need not have. memchr does it in bounds.
+STRINGS = re.compile(
+    r"\b(str(?:len|cpy|cat|cmp|chr|rchr|str|pbrk|spn|cspn|tok|tok_r|dup|coll)|v?sprintf|gets)\s*\("
+)
+UNBOUNDED = {
+    "src/binding/pykey.c": {"strcmp"},  # the name of a type
+    "src/binding/reader.c": {"strlen"},  # a path
+    "src/writer/publish.c": {"strlen"},  # what the caller reports
+    "src/writer/writer.c": {"strlen"},  # a path
+}
+
 MAX_FILE_LINES = 600  # exclusive
 MAX_FUNCTION_LINES = 70  # exclusive
 MAX_COLUMNS = 100  # inclusive
@@ -191,7 +209,7 @@ def shared_memory_has_one_funnel(root: Path) -> list[str]:
             found.append(f"{path.name} includes <stdatomic.h>: only shm.h may")
         if path.name == "guard.c":
             continue  # what a signal handler and the threads of one process share is not the map
-        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        code = without_comments(path)
         found += [f"{path.name} uses {word}: only shm.h may" for word in ATOMICS.findall(code)]
     return found
 
@@ -273,6 +291,32 @@ def includes_point_one_way(root: Path) -> list[str]:
             if not allowed:
                 found.append(f"{name} includes {include}, which stands above it in PARTS")
     return found
+
+
+def without_comments(path: Path) -> str:
+    """The text of a C file, its comments taken out."""
+    return re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+
+
+def counts_have_the_gil(root: Path) -> list[str]:
+    """Where the GIL is given up (Py_BEGIN_ALLOW_THREADS) no count changes, no Py_ is called."""
+    return [
+        f"{path.relative_to(root)} uses {word} without the GIL"
+        for path in files(root / "src", ".c", ".h")
+        for part in WITHOUT_GIL.findall(without_comments(path))
+        for word in UNDER_GIL.findall(part)
+    ]
+
+
+def strings_are_bounded(root: Path) -> list[str]:
+    """No function that runs until a NUL, but for those of UNBOUNDED."""
+    return [
+        f"{name} calls {word}: bytes of a file may lack the NUL, use memchr or strnlen"
+        for path in files(root / "src", ".c", ".h")
+        for name in [str(path.relative_to(root))]
+        for word in STRINGS.findall(without_comments(path))
+        if word not in UNBOUNDED.get(name, set())
+    ]
 
 
 def functions(text: str) -> Iterator[tuple[int, int]]:
@@ -357,6 +401,8 @@ RULES = [
     mutexes_survive_forks,
     core_knows_no_python,
     includes_point_one_way,
+    counts_have_the_gil,
+    strings_are_bounded,
     c_files_are_small,
     package_imports_only_what_it_may,
     no_file_names_a_machine,

@@ -4,7 +4,8 @@
  * shapes and leave as BSON bytes that were validated here, which is the only time they ever are:
  *
  *      Document                    its own bytes
- *      bytes, bytearray, ...       as they are
+ *      bytes                       as they are
+ *      bytearray, memoryview, ...  a copy: they may change while we look
  *      RawBSONDocument             .raw, known by _type_marker 101 as PyMongo's encoder does
  *      any other Mapping           bson.encode
  */
@@ -53,7 +54,7 @@ static uint64_t unit_of(const char *unit)
     if (first == '\0' || (first == 'b' && unit[1] == '\0')) {
         return 1;
     }
-    prefix = strchr(prefixes, first);
+    prefix = memchr(prefixes, first, sizeof prefixes - 1);
     if (prefix == NULL) {
         return 0;
     }
@@ -173,7 +174,7 @@ int mc_name_sought(PyObject *object, const char **name, size_t *len)
         return 0;
     }
     *len = (size_t)size;
-    return size != 0 && size <= (Py_ssize_t)MC_NAME_MAX && strlen(*name) == *len;
+    return size != 0 && size <= (Py_ssize_t)MC_NAME_MAX && memchr(*name, 0, *len) == NULL;
 }
 
 int mc_collection_name(struct mc_module *state, PyObject *object, const char **name, size_t *len)
@@ -198,7 +199,7 @@ int mc_collection_name(struct mc_module *state, PyObject *object, const char **n
                       size, MC_NAME_MAX);
         return -1;
     }
-    if (strlen(*name) != *len) {
+    if (memchr(*name, 0, *len) != NULL) {
         PyErr_SetString(PyExc_ValueError, "a collection's name must not contain NUL");
         return -1;
     }
@@ -273,30 +274,42 @@ static void translate_encoding_error(struct mc_module *state)
     PyErr_Restore(type, value, traceback);
 }
 
+PyObject *mc_frozen(PyObject *object)
+{
+    Py_buffer view;
+    PyObject *bytes;
+    if (PyBytes_CheckExact(object)) {
+        return Py_NewRef(object);
+    }
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    bytes = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyBuffer_Release(&view);
+    return bytes;
+}
+
 int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view)
 {
     struct mc_error error;
+    PyObject *bytes, *frozen;
+    int result;
     if (mc_document_check(&state->documents, object)) {
         size_t len;
         const uint8_t *bytes = mc_document_bytes(object, &len);
         return PyBuffer_FillInfo(view, object, (void *)bytes, (Py_ssize_t)len, 1, PyBUF_SIMPLE);
     }
-    if (PyObject_CheckBuffer(object)) {
-        if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0) {
-            return -1;
-        }
-    } else {
-        PyObject *bytes = encoded(state, object);
-        int result;
-        if (bytes == NULL) {
-            translate_encoding_error(state);
-            return -1;
-        }
-        result = PyObject_GetBuffer(bytes, view, PyBUF_SIMPLE);
-        Py_DECREF(bytes);
-        if (result < 0) {
-            return -1;
-        }
+    bytes = PyObject_CheckBuffer(object) ? Py_NewRef(object) : encoded(state, object);
+    if (bytes == NULL) {
+        translate_encoding_error(state);
+        return -1;
+    }
+    frozen = mc_frozen(bytes);
+    Py_DECREF(bytes);
+    result = frozen == NULL ? -1 : PyObject_GetBuffer(frozen, view, PyBUF_SIMPLE);
+    Py_XDECREF(frozen);
+    if (result < 0) {
+        return -1;
     }
     if (mc_bson_validate(view->buf, (size_t)view->len, &error) != MC_OK) {
         PyBuffer_Release(view);
@@ -354,7 +367,7 @@ char *mc_absolute_path(PyObject *path)
     char *absolute = NULL;
     size_t len;
     if (given[0] == '/') {
-        len = strlen(given) + 1;
+        len = (size_t)PyBytes_GET_SIZE(path) + 1;
         absolute = PyMem_Malloc(len);
         return absolute == NULL ? (char *)PyErr_NoMemory() : memcpy(absolute, given, len);
     }

@@ -27,6 +27,10 @@ int mc_collection_name(struct mc_module *state, PyObject *object, const char **n
  * -1 with MemoryError. The object must be a str. */
 int mc_name_sought(PyObject *object, const char **name, size_t *len);
 
+/* The bytes of a bytes-like object as exact `bytes`: the object itself, or a copy, as any other
+ * may change while we look, whatever it says of itself. New reference, or NULL. */
+PyObject *mc_frozen(PyObject *object);
+
 /* One BSON document out of a Document, RawBSONDocument, bytes-like object or Mapping. Fills *view
  * and bytes that live until PyBuffer_Release(view); validated. 0, or -1 with an exception. */
 int mc_bson_argument(struct mc_module *state, PyObject *object, Py_buffer *view);

@@ -45,7 +45,7 @@ static void abort_batch(mc_batch_object *self, struct mc_writer *writer)
     Py_BEGIN_ALLOW_THREADS
     mc_batch_abort(writer);
     Py_END_ALLOW_THREADS
-    self->writer->busy = false;
+    mc_writer_leave(self->writer);
 }
 
 void mc_batch_orphan(mc_writer_object *writer)
@@ -122,33 +122,34 @@ PyObject *mc_batch_put_buffer(mc_batch_object *self, PyObject *name, PyObject *b
     struct mc_module *module = self->writer->module;
     struct mc_writer *writer;
     struct mc_error error;
-    Py_buffer view;
+    PyObject *frozen;
+    const uint8_t *bytes;
     const char *text;
-    size_t len;
+    size_t len, size;
     uint64_t documents = 0;
     enum mc_status status;
-    if (mc_collection_name(module, name, &text, &len) < 0 ||
-        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0) {
+    if (mc_collection_name(module, name, &text, &len) < 0) {
         return NULL;
     }
-    writer = mc_batch_enter(self);
+    frozen = mc_frozen(buffer);
+    writer = frozen == NULL ? NULL : mc_batch_enter(self);
     if (writer == NULL) {
-        PyBuffer_Release(&view);
+        Py_XDECREF(frozen);
         return NULL;
     }
-    if (view.readonly &&
-        view.len >= LONG_BUFFER) { /* others could change a writable one meanwhile */
+    bytes = (const uint8_t *)PyBytes_AS_STRING(frozen);
+    size = (size_t)PyBytes_GET_SIZE(frozen);
+    if (size >= LONG_BUFFER) {
+        self->counts = mc_batch_counts(writer); /* what others are told meanwhile */
         self->writer->busy = true;
         Py_BEGIN_ALLOW_THREADS
-        status =
-            mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
+        status = mc_batch_put_raw(writer, text, len, bytes, size, &documents, &error);
         Py_END_ALLOW_THREADS
-        self->writer->busy = false;
+        mc_writer_leave(self->writer);
     } else {
-        status =
-            mc_batch_put_raw(writer, text, len, view.buf, (size_t)view.len, &documents, &error);
+        status = mc_batch_put_raw(writer, text, len, bytes, size, &documents, &error);
     }
-    PyBuffer_Release(&view);
+    Py_DECREF(frozen);
     return status == MC_OK ? PyLong_FromUnsignedLongLong(documents) : mc_raise(module, &error);
 }
 
@@ -171,12 +172,9 @@ static void batch_dealloc(PyObject *self_object)
 {
     mc_batch_object *self = (mc_batch_object *)self_object;
     PyTypeObject *type = Py_TYPE(self);
-    struct mc_writer *writer = self->writer->writer;
     if (self->stage == MC_BATCH_OPEN) {
         self->writer->batch = NULL;
-        if (writer != NULL && mc_writer_is_mine(writer)) {
-            mc_batch_abort(writer);
-        }
+        mc_writer_lost(self->writer, true);
     }
     Py_DECREF(self->writer);
     PyObject_Free(self);
@@ -219,7 +217,7 @@ static PyObject *commit(mc_batch_object *self, struct mc_writer *writer)
         Py_BEGIN_ALLOW_THREADS
         status = mc_batch_commit(writer, &generation, &error);
         Py_END_ALLOW_THREADS
-        self->writer->busy = false;
+        mc_writer_leave(self->writer);
     }
     if (status != MC_OK) {
         abort_batch(self, writer);
@@ -344,29 +342,31 @@ static int batch_set_state(PyObject *self_object, PyObject *value, void *Py_UNUS
     struct mc_module *module = self->writer->module;
     struct mc_writer *writer;
     struct mc_error error;
-    Py_buffer view;
+    PyObject *frozen;
     enum mc_status status = MC_CLOSED;
     if (value == NULL) {
         PyErr_SetString(PyExc_AttributeError, "state cannot be deleted: set it to b\"\"");
         return -1;
     }
-    if (PyObject_GetBuffer(value, &view, PyBUF_SIMPLE) < 0) {
+    frozen = mc_frozen(value);
+    if (frozen == NULL) {
         return -1;
     }
     writer = mc_batch_enter(self);
     if (writer != NULL) {
-        status = mc_batch_state(writer, view.buf, (size_t)view.len, &error);
+        status = mc_batch_state(writer, (const uint8_t *)PyBytes_AS_STRING(frozen),
+                                (size_t)PyBytes_GET_SIZE(frozen), &error);
         if (status != MC_OK) {
             mc_raise(module, &error);
         }
     }
-    PyBuffer_Release(&view);
+    Py_DECREF(frozen);
     return status == MC_OK ? 0 : -1;
 }
 
 static struct mc_batch_counts counts_of(const mc_batch_object *self)
 {
-    return self->stage == MC_BATCH_OPEN && self->writer->writer != NULL &&
+    return self->stage == MC_BATCH_OPEN && !self->writer->busy && self->writer->writer != NULL &&
                    mc_writer_is_mine(self->writer->writer)
                ? mc_batch_counts(self->writer->writer)
                : self->counts;

@@ -47,6 +47,9 @@ static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *
         }
     }
     *status = mc_view_settle_value(&reading->view, &hit, *status);
+    if (*status == MC_OK && mc_bson_again(&element) != MC_OK) {
+        *status = MC_CORRUPT; /* no loader changes what a valid view refers to: the file is lying */
+    }
     if (*status == MC_OK) {
         value = mc_value_from_element(self->options, &element);
     }

@@ -49,7 +49,7 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
         return -1;
     }
     state->errors[spec->index] = made;
-    return PyModule_AddObjectRef(module, strchr(spec->name, '.') + 1, made);
+    return PyModule_AddObjectRef(module, spec->name + sizeof "mmapcache." - 1, made);
 }
 
 int mc_errors_init(PyObject *module, struct mc_module *state)
@@ -131,9 +131,17 @@ static int set_bytes(PyObject *exception, const char *name, uint64_t bytes)
     return result;
 }
 
-static void raise_full(PyObject *cls, const struct mc_error *error)
+/* A core's sentence as a str. It may hold a path, which need not be UTF-8: what is not is shown as
+ * \xNN, which can be printed, logged and written anywhere, unlike a surrogate. */
+static PyObject *text_of(const struct mc_error *error)
 {
-    PyObject *exception = PyObject_CallFunction(cls, "s", error->text);
+    size_t len = strnlen(error->text, sizeof error->text);
+    return PyUnicode_DecodeUTF8(error->text, (Py_ssize_t)len, "backslashreplace");
+}
+
+static void raise_full(PyObject *cls, PyObject *text, const struct mc_error *error)
+{
+    PyObject *exception = PyObject_CallOneArg(cls, text);
     if (exception == NULL) {
         return;
     }
@@ -148,21 +156,26 @@ static void raise_full(PyObject *cls, const struct mc_error *error)
 
 PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
 {
-    PyObject *cls = exception_of(state, error->status);
-    switch (error->status) {
-    case MC_NOMEM:
+    PyObject *cls = exception_of(state, error->status), *text, *value;
+    if (error->status == MC_NOMEM) {
         return PyErr_NoMemory();
-    case MC_OS: { /* called with an errno, OSError becomes the subclass for it */
-        PyObject *value = Py_BuildValue("(is)", error->os_errno, error->text);
+    }
+    text = text_of(error);
+    if (text == NULL) {
+        return NULL;
+    }
+    switch (error->status) {
+    case MC_OS: /* called with an errno, OSError becomes the subclass for it */
+        value = Py_BuildValue("(iO)", error->os_errno, text);
         if (value != NULL) {
             PyErr_SetObject(PyExc_OSError, value);
             Py_DECREF(value);
         }
-        return NULL;
-    }
+        break;
     case MC_FULL:
-        raise_full(cls, error);
-        return NULL;
+        raise_full(cls, text, error);
+        break;
+    case MC_NOMEM:
     case MC_OK:
     case MC_ABSENT:
     case MC_EXPIRED:
@@ -175,9 +188,10 @@ PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
     case MC_INVALID:
     case MC_LIMIT:
     case MC_USAGE:
+        PyErr_SetObject(cls, text);
         break;
     }
-    PyErr_SetString(cls, error->text);
+    Py_DECREF(text);
     return NULL;
 }
 

@@ -27,19 +27,16 @@ static void cancel_replace(mc_replace_object *self, struct mc_writer *writer)
     Py_BEGIN_ALLOW_THREADS
     mc_replace_cancel(writer);
     Py_END_ALLOW_THREADS
-    self->batch->writer->busy = false;
+    mc_writer_leave(self->batch->writer);
 }
 
 static void replace_dealloc(PyObject *self_object)
 {
     mc_replace_object *self = (mc_replace_object *)self_object;
     PyTypeObject *type = Py_TYPE(self);
-    struct mc_writer *writer = self->batch->writer->writer;
     if (self->stage == MC_BATCH_OPEN) {
         self->batch->replace = NULL;
-        if (writer != NULL && mc_writer_is_mine(writer)) {
-            mc_replace_cancel(writer);
-        }
+        mc_writer_lost(self->batch->writer, false);
     }
     Py_DECREF(self->batch);
     Py_DECREF(self->name);
@@ -95,7 +92,7 @@ static PyObject *replace_exit(PyObject *self_object, PyObject *const *args, Py_s
     Py_BEGIN_ALLOW_THREADS
     status = mc_replace_end(writer, &error);
     Py_END_ALLOW_THREADS
-    self->batch->writer->busy = false;
+    mc_writer_leave(self->batch->writer);
     if (status != MC_OK) {
         cancel_replace(self, writer);
         return mc_raise(self->batch->writer->module, &error);

@@ -20,3 +20,25 @@ struct mc_writer *mc_writer_enter(mc_writer_object *self)
     }
     return self->writer;
 }
+
+void mc_writer_leave(mc_writer_object *self)
+{
+    bool batch = self->lost_batch, replace = self->lost_replace;
+    self->busy = self->lost_batch = self->lost_replace = false;
+    if (batch) {
+        mc_batch_abort(self->writer);
+    } else if (replace) {
+        mc_replace_cancel(self->writer);
+    }
+}
+
+void mc_writer_lost(mc_writer_object *self, bool batch)
+{
+    if (self->writer == NULL || !mc_writer_is_mine(self->writer)) {
+        return; /* closed, which abandoned it, or the parent's */
+    }
+    *(batch ? &self->lost_batch : &self->lost_replace) = true;
+    if (!self->busy) {
+        mc_writer_leave(self);
+    }
+}

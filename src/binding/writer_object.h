@@ -5,7 +5,9 @@
  *         +--- owned by --- Batch <--- owned by --- Replace
  *
  * The core lets one thread in at a time. Short calls are serialised by the GIL; a call that gives
- * it up sets `busy`, and whoever comes in meanwhile gets an error instead of a race.
+ * it up sets `busy`, and whoever comes in meanwhile gets an error instead of a race. A destructor
+ * cannot raise one: what is dropped meanwhile is taken back when the call is over, so that a half
+ * of it is never published.
  */
 #ifndef MMAPCACHE_WRITER_OBJECT_H
 #define MMAPCACHE_WRITER_OBJECT_H
@@ -23,6 +25,8 @@ typedef struct {
     PyObject *cache;          /* owned Cache for status() and stats(), made on first need */
     void *batch;              /* the Batch that is open, not owned: it owns us */
     bool busy;                /* a call is running without the GIL */
+    bool lost_batch;          /* the open batch was dropped during that call, */
+    bool lost_replace;        /* or the open replace: taken back when the call is over */
 } mc_writer_object;
 
 enum mc_batch_stage { MC_BATCH_NEW, MC_BATCH_OPEN, MC_BATCH_DONE };
@@ -46,5 +50,12 @@ typedef struct {
 /* The core's writer, ready for one call: NULL with an exception when it is closed, busy, or the
  * parent process's. */
 struct mc_writer *mc_writer_enter(mc_writer_object *self);
+
+/* Ends the time of being busy, with the GIL held: takes back what was dropped meanwhile. */
+void mc_writer_leave(mc_writer_object *self);
+
+/* What to do when the open batch or replace is dropped: takes it back, now or in
+ * mc_writer_leave. */
+void mc_writer_lost(mc_writer_object *self, bool batch);
 
 #endif

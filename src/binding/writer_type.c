@@ -63,7 +63,7 @@ static PyObject *writer_object(struct mc_module *module, PyObject *text, char *a
     self->absolute = absolute;
     self->cache = NULL;
     self->batch = NULL;
-    self->busy = false;
+    self->busy = self->lost_batch = self->lost_replace = false;
     return (PyObject *)self;
 }
 
@@ -291,10 +291,12 @@ static PyObject *writer_closed(PyObject *self_object, void *Py_UNUSED(closure))
 
 /* ---- reports, checkpoints, batches ---- */
 
-/* UTF-8 of an argument that is a str or None: 0, or -1 with an exception. */
-static int optional_text(PyObject *object, const char *what, const char **text)
+/* UTF-8 of an argument that is a str or None: 0, or -1 with an exception. Where a str has none, as
+ * with the surrogates of a path that is not UTF-8, they are escaped, and *owned has the bytes. */
+static int optional_text(PyObject *object, const char *what, const char **text, PyObject **owned)
 {
     *text = NULL;
+    *owned = NULL;
     if (object == NULL || object == Py_None) {
         return 0;
     }
@@ -304,6 +306,11 @@ static int optional_text(PyObject *object, const char *what, const char **text)
         return -1;
     }
     *text = PyUnicode_AsUTF8(object);
+    if (*text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear();
+        *owned = PyUnicode_AsEncodedString(object, "utf-8", "backslashreplace");
+        *text = *owned == NULL ? NULL : PyBytes_AS_STRING(*owned);
+    }
     return *text == NULL ? -1 : 0;
 }
 
@@ -336,17 +343,21 @@ static PyObject *writer_report(PyObject *self_object, PyObject *args, PyObject *
     mc_writer_object *self = (mc_writer_object *)self_object;
     PyObject *state = NULL, *error = NULL, *source = NULL, *confirmed = NULL;
     const char *state_text, *error_text, *source_text;
+    PyObject *owned[3] = {NULL}, *result = NULL;
     int64_t microseconds;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOO:report", names, &state, &error, &source,
-                                     &confirmed) ||
-        optional_text(state, "state", &state_text) < 0 ||
-        optional_text(error, "error", &error_text) < 0 ||
-        optional_text(source, "source", &source_text) < 0 ||
-        confirmed_time(confirmed, &microseconds) < 0 || mc_writer_enter(self) == NULL) {
-        return NULL;
+    if (PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOO:report", names, &state, &error, &source,
+                                    &confirmed) &&
+        optional_text(state, "state", &state_text, &owned[0]) == 0 &&
+        optional_text(error, "error", &error_text, &owned[1]) == 0 &&
+        optional_text(source, "source", &source_text, &owned[2]) == 0 &&
+        confirmed_time(confirmed, &microseconds) == 0 && mc_writer_enter(self) != NULL) {
+        mc_writer_report(self->writer, state_text, error_text, source_text, microseconds);
+        result = Py_NewRef(Py_None);
     }
-    mc_writer_report(self->writer, state_text, error_text, source_text, microseconds);
-    Py_RETURN_NONE;
+    for (int i = 0; i < 3; i++) {
+        Py_XDECREF(owned[i]);
+    }
+    return result;
 }
 
 static PyObject *writer_checkpoint(PyObject *self_object, PyObject *Py_UNUSED(ignored))
@@ -362,7 +373,7 @@ static PyObject *writer_checkpoint(PyObject *self_object, PyObject *Py_UNUSED(ig
     Py_BEGIN_ALLOW_THREADS
     status = mc_writer_checkpoint(writer, &error);
     Py_END_ALLOW_THREADS
-    self->busy = false;
+    mc_writer_leave(self);
     if (status != MC_OK) {
         return mc_raise(self->module, &error);
     }

@@ -13,14 +13,6 @@
 
 enum { NAME_CACHED_MAX = 48 }; /* bytes of a name in the cache */
 
-PyObject *mc_value_corrupt(struct mc_document_state *state)
-{
-    struct mc_error error;
-    (void)mc_fail(&error, MC_CORRUPT,
-                  "a stored document is not valid BSON: the file is damaged, have it rebuilt");
-    return state->raise(state->module, &error);
-}
-
 /* ---- text ---- */
 
 static inline bool is_ascii(const uint8_t *text, size_t len)
@@ -130,14 +122,15 @@ static bool may_be_dbref(const struct mc_bson_element *element)
            mc_bson_find(element->value, element->value_len, "$id", 3, &field) == MC_OK;
 }
 
-PyObject *mc_value(struct mc_block *block, const struct mc_bson_element *element)
+PyObject *mc_value(const struct mc_document *parent, const struct mc_bson_element *element)
 {
-    struct mc_document_state *state = block->options->state;
+    struct mc_options *options = mc_options_of(parent);
+    struct mc_document_state *state = options->state;
     PyTypeObject *type = NULL;
     if (element->type == MC_BSON_DOCUMENT) {
         type = state->document_type;
         if (may_be_dbref(element)) {
-            PyObject *plain = mc_plain_value(block->options, element, 1);
+            PyObject *plain = mc_plain_value(options, element, 1);
             if (plain == NULL || !PyDict_CheckExact(plain)) {
                 return plain;
             }
@@ -147,9 +140,9 @@ PyObject *mc_value(struct mc_block *block, const struct mc_bson_element *element
         type = state->array_type;
     }
     if (type == NULL) {
-        return plain_scalar(block->options, element, 1);
+        return plain_scalar(options, element, 1);
     }
-    return mc_nested_new(type, block, element->value, element->value_len);
+    return mc_nested_new(type, parent, element->value, element->value_len);
 }
 
 PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson_element *element)

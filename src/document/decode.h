@@ -4,12 +4,8 @@
 
 #include "document_object.h"
 
-/* Sets CorruptError: bytes that were validated when they came in are not
- * valid now. Returns NULL. */
-PyObject *mc_value_corrupt(struct mc_document_state *state);
-
-/* The value of an element; nested ones are views on the block. New reference. */
-PyObject *mc_value(struct mc_block *block, const struct mc_bson_element *element);
+/* The value of an element within `parent`; nested ones are views on its block. New reference. */
+PyObject *mc_value(const struct mc_document *parent, const struct mc_bson_element *element);
 
 /* The same with plain dicts and lists all the way down. depth counts the documents around it. */
 PyObject *mc_plain_value(struct mc_options *options, const struct mc_bson_element *element,

@@ -199,15 +199,19 @@ static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
     return oid;
 }
 
-static PyObject *regex(struct mc_document_state *state, const uint8_t *value)
+static PyObject *regex(struct mc_document_state *state, const uint8_t *value, uint32_t value_len)
 {
     static const char letters[] = "..ilmsux"; /* re's flags in the order of their bits, from 2 on */
     PyObject *cls = mc_document_class(state, MC_CLASS_REGEX);
-    const char *pattern = (const char *)value, *letter = pattern + strlen(pattern) + 1;
-    PyObject *text = cls != NULL ? mc_text(state, value, strlen(pattern)) : NULL;
+    const uint8_t *nul = memchr(value, 0, value_len), *end = value + value_len;
+    PyObject *text;
     int flags = 0;
-    for (; *letter != 0; letter++) {
-        const char *found = strchr(letters + 2, *letter);
+    if (cls == NULL || nul == NULL) {
+        return cls == NULL ? NULL : mc_value_corrupt(state);
+    }
+    text = mc_text(state, value, (size_t)(nul - value));
+    for (const uint8_t *letter = nul + 1; letter < end && *letter != 0; letter++) {
+        const char *found = memchr(letters + 2, *letter, sizeof letters - 3);
         flags |= found != NULL ? 1 << (found - letters - 1) : 0;
     }
     return text != NULL ? PyObject_CallFunction(cls, "Ni", text, flags) : NULL;
@@ -290,7 +294,7 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
     case MC_BSON_BINARY:
         return binary(options, value, element->value_len);
     case MC_BSON_REGEX:
-        return regex(state, value);
+        return regex(state, value, element->value_len);
     case MC_BSON_DBPOINTER:
         return dbpointer(state, value, element->value_len);
     case MC_BSON_CODE:

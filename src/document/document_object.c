@@ -8,6 +8,14 @@
 
 #include "classes.h"
 
+PyObject *mc_value_corrupt(struct mc_document_state *state)
+{
+    struct mc_error error;
+    (void)mc_fail(&error, MC_CORRUPT,
+                  "a stored document is not valid BSON: the file is damaged, have it rebuilt");
+    return state->raise(state->module, &error);
+}
+
 /* PyMongo takes documents of two kinds: MutableMapping and RawBSONDocument. The second is what we
  * are: bytes that are written as they are. It is an abstract base class, so we register with it, as
  * soon as PyMongo is there: looked for whenever the number of imported modules has changed. */
@@ -35,7 +43,7 @@ int mc_document_look_for_pymongo(struct mc_document_state *state)
 }
 
 static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
-                   size_t len)
+                   size_t len, unsigned depth)
 {
     self->block = block;
     self->data = data;
@@ -43,6 +51,7 @@ static void set_up(struct mc_document *self, struct mc_block *block, const uint8
     self->count = MC_COUNT_UNKNOWN;
     self->first_offset = 0;
     self->long_walks = 0;
+    self->depth = (uint16_t)depth;
     self->first_name = NULL;
     self->first_value = NULL;
     self->memo = NULL;
@@ -60,7 +69,7 @@ struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options,
     (void)PyObject_Init((PyObject *)root, type);
     root->block.references = 1;
     root->block.options = mc_options_retain(options);
-    set_up(&root->document, &root->block, root->bytes, len);
+    set_up(&root->document, &root->block, root->bytes, len, 1);
     *bytes = root->bytes;
     return &root->document;
 }
@@ -70,10 +79,15 @@ PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **byte
     return (PyObject *)mc_owner_new(options->state->document_type, options, len, bytes);
 }
 
-PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data, size_t len)
+PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, const uint8_t *data,
+                        size_t len)
 {
+    struct mc_block *block = parent->block;
     struct mc_document_state *state = block->options->state;
     struct mc_document *view = state->free_nested;
+    if (parent->depth >= MC_BSON_DEPTH_MAX) {
+        return mc_value_corrupt(state);
+    }
     if (view != NULL) {
         state->free_nested = (struct mc_document *)(void *)view->memo;
         state->free_nested_count--;
@@ -85,7 +99,7 @@ PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_
     }
     (void)PyObject_Init((PyObject *)view, type);
     block->references++;
-    set_up(view, block, data, len);
+    set_up(view, block, data, len, parent->depth + 1u);
     return (PyObject *)view;
 }
 

@@ -72,7 +72,8 @@ struct mc_document {
     uint32_t len;
     uint32_t count; /* distinct fields or members, or MC_COUNT_UNKNOWN */
     uint32_t first_offset;
-    uint32_t long_walks; /* lookups that had to walk past many fields */
+    uint16_t long_walks; /* lookups that had to walk past many fields, until there is an index */
+    uint16_t depth;      /* documents around it, itself included: 1 for a root */
     PyObject *first_name, *first_value;
     struct mc_memo *memo;
     struct mc_index *index;
@@ -100,12 +101,16 @@ static inline uint32_t mc_memo_start(const struct mc_memo *memo, const PyObject 
     return (uint32_t)(((uintptr_t)name >> 4) * 0x9E3779B1u >> 8) & memo->mask;
 }
 
+/* Sets CorruptError: bytes that were validated when they came in are not valid now. NULL. */
+PyObject *mc_value_corrupt(struct mc_document_state *state);
+
 /* A root of the given type with len bytes to be filled. */
 struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
                                  uint8_t **bytes);
 
-/* A view of the given type on bytes of the same block. */
-PyObject *mc_nested_new(PyTypeObject *type, struct mc_block *block, const uint8_t *data,
+/* A view of the given type on bytes of its parent. What nests deeper than any valid document is
+ * CorruptError: so whatever follows views down, death too, needs no more than so many frames. */
+PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, const uint8_t *data,
                         size_t len);
 
 void mc_object_dealloc(PyObject *object);

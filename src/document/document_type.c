@@ -127,7 +127,7 @@ static PyObject *document_pluck(PyObject *object, PyObject *const *args, Py_ssiz
     if (status == MC_ABSENT) {
         return Py_NewRef(count == 2 ? args[1] : Py_None);
     }
-    return status == MC_OK ? mc_value(self->block, &element) : mc_value_corrupt(mc_state_of(self));
+    return status == MC_OK ? mc_value(self, &element) : mc_value_corrupt(mc_state_of(self));
 }
 
 static PyObject *document_iter(PyObject *self)

@@ -165,23 +165,28 @@ static void index_fill(struct mc_document *self, struct mc_index *index, bool ar
     }
 }
 
+/* The field of the element at `offset`, which the walker has found: so its name has a NUL. */
+static struct mc_field *field_at(const struct mc_document *self, struct mc_index *index,
+                                 uint32_t offset)
+{
+    const uint8_t *name = self->data + offset + 1;
+    const uint8_t *nul = memchr(name, 0, self->len - offset - 1);
+    return &index->fields[*index_bucket(self, index, name, (size_t)(nul - name)) - 1];
+}
+
 /* Moves what was remembered before there was an index. */
 static void index_adopt(struct mc_document *self, struct mc_index *index)
 {
     struct mc_memo *memo = self->memo;
     for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
         if (memo->slots[i].name != NULL) {
-            const uint8_t *name = self->data + memo->offsets[i] + 1;
-            struct mc_field *field =
-                &index->fields[*index_bucket(self, index, name, strlen((const char *)name)) - 1];
+            struct mc_field *field = field_at(self, index, memo->offsets[i]);
             field->name = memo->slots[i].name;
             field->value = memo->slots[i].value;
         }
     }
     if (self->first_name != NULL) {
-        const uint8_t *name = self->data + self->first_offset + 1;
-        struct mc_field *field =
-            &index->fields[*index_bucket(self, index, name, strlen((const char *)name)) - 1];
+        struct mc_field *field = field_at(self, index, self->first_offset);
         field->name = Py_NewRef(self->first_name);
         field->value = Py_NewRef(self->first_value);
     }
@@ -329,7 +334,7 @@ static PyObject *obtain(struct mc_document *self, PyObject *name,
     if (value != NULL) {
         return Py_NewRef(value);
     }
-    value = mc_value(self->block, element);
+    value = mc_value(self, element);
     if (value == NULL || !keep) {
         return value;
     }
@@ -506,7 +511,7 @@ PyObject *mc_member_get(struct mc_document *self, Py_ssize_t index)
     if (element_at(self, field->offset, &element) < 0) {
         return NULL;
     }
-    value = mc_value(self->block, &element);
+    value = mc_value(self, &element);
     if (value != NULL && field->value != NULL) { /* another thread was faster */
         Py_SETREF(value, Py_NewRef(field->value));
     } else if (value != NULL) {

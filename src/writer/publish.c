@@ -106,10 +106,7 @@ static void report_text(char *field, size_t size, const char *text)
     assert(size > 0 && text != NULL);
     size_t len = strlen(text);
     if (len >= size) {
-        len = size - 1;
-        while (len > 0 && ((uint8_t)text[len] & 0xC0) == 0x80) {
-            len--;
-        }
+        len = mc_whole_characters(text, size - 1);
     }
     memset(field, 0, size);
     memcpy(field, text, len);

@@ -437,6 +437,43 @@ static void test_size(void)
     CHECK_EQ(mc_bson_size((const uint8_t *)"\377\377\377\377", 5), 0);
 }
 
+/* Values copied out of bytes that change meanwhile: no copy passes whose parts do not fit in it. */
+static void test_again(void)
+{
+    static struct builder b;
+    struct mc_bson_cursor cursor;
+    struct mc_bson_element element;
+    size_t refused = 0;
+    b.len = 0;
+    everything(&b);
+    CHECK_EQ(mc_bson_open(&cursor, b.bytes, b.len), MC_OK);
+    while (mc_bson_next(&cursor, &element) == MC_OK) {
+        size_t len = element.value_len;
+        uint8_t *copy = malloc(len + 1); /* a sanitizer sees who reads on */
+        uint8_t *value = copy + 1;
+        CHECK(copy != NULL);
+        memcpy(value, element.value, len);
+        element.value = value;
+        CHECK_EQ(mc_bson_again(&element), MC_OK);
+        for (size_t at = 0; at < len; at++) {
+            uint8_t old = value[at];
+            value[at] = old == 0 ? 'x' : 0;
+            if (mc_bson_again(&element) != MC_OK) {
+                refused++;
+            } else if (element.type == MC_BSON_REGEX) {
+                const uint8_t *nul = memchr(value, 0, len);
+                CHECK(nul != NULL && memchr(nul + 1, 0, len - (size_t)(nul - value) - 1) != NULL);
+            }
+            value[at] = old;
+        }
+        free(copy);
+    }
+    CHECK(refused > 20);
+    element = (struct mc_bson_element){
+        .type = MC_BSON_REGEX, .value = (const uint8_t *)"abcdefgh", .value_len = 8};
+    CHECK_EQ(mc_bson_again(&element), MC_INVALID);
+}
+
 /* What validation costs; printed, not judged: the machine is shared. */
 static void report_speed(void)
 {
@@ -484,6 +521,7 @@ int main(void)
     test_utf8();
     test_depth();
     test_damage();
+    test_again();
     report_speed();
     return 0;
 }

@@ -30,10 +30,20 @@ SRC = ROOT / "src"
 SUPPORT = (HERE / "support", HERE.parent / "core" / "support")
 TARGETS = {
     "image": (
-        *("store.c", "table.c", "table_write.c", "bson.c", "key.c", "check.c", "writer.c"),
+        *(
+            "store.c",
+            "table.c",
+            "table_page.c",
+            "table_write.c",
+            "bson.c",
+            "bson_validate.c",
+            "key.c",
+            "check.c",
+            "writer.c",
+        ),
         *("make_room.c", "batch.c", "collections.c", "publish.c"),
     ),
-    "bson": ("bson.c", "key.c"),
+    "bson": ("bson.c", "bson_validate.c", "key.c"),
 }
 # What every program here is linked with; memory_region.c stands in for the core's region.c.
 SHARED = (*sorted(SUPPORT[0].glob("*.c")), SUPPORT[1] / "harness.c")
@@ -44,7 +54,7 @@ NEEDS = "apt-get install clang libclang-rt-14-dev llvm"
 # mc_check counts free blocks in buddy_check.c, which reads the allocator's own memory.
 UNGUIDED, PLAIN = {"buddy", "buddy_check", "hash"}, {"buddy_check"}
 # Constants that are compared with are worth knowing where no mutator knows the format.
-COMPARING = {"bson", "key"}
+COMPARING = {"bson", "bson_validate", "key"}
 # Memory that was freed is used again soon: fresh pages would cost more than all of the core does.
 ASAN_OPTIONS = (
     "quarantine_size_mb=4:allocator_release_to_os_interval_ms=-1:max_malloc_fill_size=64"

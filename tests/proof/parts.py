@@ -154,6 +154,7 @@ def python_parts() -> list[Part]:
     make = ("make", "--no-print-directory")
     return [
         Part("binding under ASan and UBSan", (*make, "sanitize"), tests, python=True),
+        Part("binding's threads, TSan", (*make, "sanitize", "ARGS=--threads"), tests, python=True),
         Part(
             "C files, clang's analyzer",
             (*make, "analyze"),

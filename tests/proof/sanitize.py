@@ -3,12 +3,17 @@
 
     tests/proof/sanitize.py                       all test files but those of LEFT_OUT
     tests/proof/sanitize.py tests/test_keys.py -x any arguments of pytest instead
+    tests/proof/sanitize.py --threads             those of THREADS under ThreadSanitizer
 
 Builds the package into build/sanitize, with assertions and the core's structure checks, and runs
 pytest from there, so that neither the working tree's own build nor any other is found first. The
 first finding ends the process in which it is, which its test then reports. Python's small
 allocations go to malloc, where the sanitizer sees each. Needs gcc with its libasan, and the
 packages of the extra `test` in the interpreter that runs this.
+
+ThreadSanitizer watches a stock interpreter, too: it sees the GIL as the mutex and condition that it
+is made of, and every access of the extension's own code. Nothing is suppressed. A race in memory of
+Python's that Python alone touches is not seen, as the interpreter is not built for it.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = ROOT / "build" / "sanitize"
+# Both may run at the same time.
+BUILD = ROOT / "build" / ("sanitize-threads" if "--threads" in sys.argv else "sanitize")
 LIB = BUILD / "lib"
+THREADS = ("test_thread_stress.py",)
 
 # Not the extension's business, or not what a sanitizer can watch.
 LEFT_OUT = {
@@ -51,25 +58,30 @@ LEFT_OUT = {
 # refused with NULL, as malloc does, and ends nothing.
 ASAN = "detect_leaks=0:handle_sigbus=0:abort_on_error=1:allocator_may_return_null=1"
 UBSAN = "print_stacktrace=1:halt_on_error=1"
+TSAN = "halt_on_error=1:history_size=4"
 
 
-def build() -> None:
+def build(threads: bool) -> None:
     """Builds the package with its sanitized extension; whole, as flags are no dependency."""
     shutil.rmtree(BUILD, ignore_errors=True)
     places = [f"--build-lib={LIB}", f"--build-temp={BUILD / 'temp'}"]
     command = ["setup.py", "--quiet", "build", *places]
     flags = {"MMAPCACHE_SANITIZE": "address,undefined", "MMAPCACHE_DEBUG": "1"}
+    if threads:  # the structure checks would take minutes; the map is read by atomic loads
+        flags = {"MMAPCACHE_SANITIZE": "thread", "CFLAGS": "-DMC_TSAN"}
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env={**os.environ, **flags})
 
 
-def environment() -> dict[str, str]:
+def environment(threads: bool) -> dict[str, str]:
     """What an interpreter needs so that it finds the sanitized extension and can load it."""
+    library = "libtsan.so" if threads else "libasan.so"
     runtime = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+        ["gcc", f"-print-file-name={library}"], check=True, capture_output=True, text=True
     ).stdout.strip()
     return {
         **os.environ,
         "ASAN_OPTIONS": ASAN,
+        "TSAN_OPTIONS": TSAN,
         "UBSAN_OPTIONS": UBSAN,
         "LD_PRELOAD": runtime,
         "PYTHONMALLOC": "malloc",
@@ -77,7 +89,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def prove_it_sees(env: dict[str, str]) -> None:
+def prove_it_sees(env: dict[str, str], mark: bytes) -> None:
     """Fails unless the extension that pytest will get is the sanitized one."""
     script = "import mmapcache._mmapcache as m; print(m.__file__)"
     command = [sys.executable, "-c", script]
@@ -85,7 +97,7 @@ def prove_it_sees(env: dict[str, str]) -> None:
         command, cwd=BUILD, env=env, check=True, capture_output=True, text=True
     ).stdout.strip()
     symbols = Path(found).read_bytes()
-    if LIB not in Path(found).parents or b"__asan_init" not in symbols:
+    if LIB not in Path(found).parents or mark not in symbols:
         raise SystemExit(f"sanitize: {found} is not the sanitized build")
 
 
@@ -94,17 +106,23 @@ def main() -> int:
     if shutil.which("gcc") is None:
         raise SystemExit("sanitize: gcc is missing: apt-get install gcc libc6-dev")
     begun = time.monotonic()
-    build()
-    env = environment()
-    prove_it_sees(env)
+    threads = "--threads" in sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--threads"]
+    build(threads)
+    env = environment(threads)
+    prove_it_sees(env, b"__tsan_init" if threads else b"__asan_init")
     print(f"sanitize: built in {time.monotonic() - begun:.0f} s", flush=True)
-    chosen = [str(ROOT / word) if (ROOT / word).exists() else word for word in sys.argv[1:]]
-    if not chosen:
+    chosen = [str(ROOT / word) if (ROOT / word).exists() else word for word in arguments]
+    if threads and not chosen:
+        chosen = [str(ROOT / "tests" / name) for name in THREADS]
+    elif not chosen:
         files = sorted((ROOT / "tests").glob("test_*.py"))
         chosen = [str(path) for path in files if path.name not in LEFT_OUT]
         for name, why in LEFT_OUT.items():
             print(f"sanitize: {name} is left out: {why}")
-    pytest = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    # ThreadSanitizer wants its places in the address space, which random addresses may take.
+    prefix = ["setarch", "-R"] if threads else []
+    pytest = [*prefix, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
     pytest += [f"--rootdir={ROOT}", "-p", "no:cacheprovider", "-o", "timeout=300"]
     return subprocess.run([*pytest, *chosen], cwd=BUILD, env=env, check=False).returncode
 
