@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
@@ -53,7 +54,7 @@ core-test:
 	$(MAKE) -C tests/core test
 
 pytest: $(VENV)/test/.installed
-	$(VENV)/test/bin/python -m pytest $(ARGS)
+	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)

@@ -189,10 +189,11 @@ def test_locks_of_readers_stop_no_loader(shared: Path) -> None:
     try:
         with mmapcache.open(shared) as cache:
             assert cache.status()["loader"] == "none"
+            before = cache.generation
             with mmapcache.Writer(shared) as writer:
                 with writer.batch() as batch:
                     batch.put("sites", 1, {"_id": 1, "value": 2})
-                assert cache.wait(cache.generation, 30)
+                assert cache.wait(before, 30)
                 assert cache["sites"][1]["value"] == 2
                 assert cache.status()["loader"] == "alive"
     finally:
