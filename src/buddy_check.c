@@ -35,8 +35,9 @@ static uint64_t skip_free(const struct mc_buddy *b, unsigned level, uint64_t nod
     for (unsigned above = level + 2; above <= b->root; above++) {
         unsigned shift = RADIX * (above - level - 1);
         uint64_t unit = node >> shift;
-        if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0)
+        if ((b->level[above].words[unit / 64] >> (unit % 64) & 1) != 0) {
             return (unit + 1) << shift;
+        }
     }
     return node;
 }
