@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import mmapcache
@@ -79,7 +78,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             f"{status['generation']:,}, published {moment_text(status['published_at'])}",
         ),
         ("age", f"{seconds_text(status['age'])} since the data was last known to be current"),
-        ("confirmed", _confirmed_text(confirmed)),
+        ("confirmed", _confirmed_text(confirmed, status["age"])),
         ("loader", loader),
         ("state", status["state"] or "none reported"),
         ("error", status["error"] or "none"),
@@ -109,10 +108,10 @@ _LOADER = {
 }
 
 
-def _confirmed_text(confirmed: float | None) -> str:
+def _confirmed_text(confirmed: float | None, age: float | None) -> str:
     if not confirmed:
         return "never"
-    return f"{moment_text(confirmed)}, {seconds_text(time.time() - confirmed)} ago"
+    return f"{moment_text(confirmed)}, {seconds_text(age)} ago"
 
 
 def _collection_lines(collections: dict[str, dict[str, int]]) -> list[str]:

@@ -112,8 +112,7 @@ class Loader:
 
     def _attempt(self) -> float | None:
         """One round; seconds until the next, or None when there is none to come."""
-        began = time.time()
-        clock = time.monotonic()
+        began = time.monotonic()
         try:
             outcome = self._round()
         except SourceAwayError as error:
@@ -136,9 +135,9 @@ class Loader:
                 raise _FatalError(str(error)) from None
             return self._failed(error, self._backoff.next())
         self._backoff.reset()
-        return self._succeeded(outcome, began, time.monotonic() - clock)
+        return self._succeeded(outcome, time.monotonic() - began)
 
-    def _succeeded(self, outcome: Round, began: float, seconds: float) -> float | None:
+    def _succeeded(self, outcome: Round, seconds: float) -> float | None:
         self._loaded = True
         fields = {
             "generation": outcome.generation,
@@ -175,7 +174,9 @@ class Loader:
         if noted and noted != self._noted:
             log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
         self._noted = noted
-        self._target.report(state="polling", error=noted, confirmed=began)
+        # When the round began, by the clock as it is now: it may have been set meanwhile.
+        confirmed = time.time() - seconds
+        self._target.report(state="polling", error=noted, confirmed=confirmed)
         return None if self._options.once else self._interval()
 
     def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:

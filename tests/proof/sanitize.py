@@ -49,6 +49,7 @@ LEFT_OUT = {
     "test_sync_faults.py": "the same",
     "test_sync_files.py": "the same",
     "test_sync_options.py": "the same",
+    "test_sync_phases.py": "the same",
     "test_sync_pump.py": "the same",
 }
 
