@@ -93,9 +93,7 @@ static enum mc_status page_write(struct mc_table_writer *writer, const struct mc
 enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
                                  const uint64_t *slots, unsigned count, uint64_t *offset)
 {
-    if (count > page->lines * MC_LINE_SLOTS) { /* split from a page that no writer makes */
-        return MC_CORRUPT;
-    }
+    assert(count <= page->lines * MC_LINE_SLOTS);
     for (unsigned i = 0; i < count; i++) {
         (void)page_insert(page, slots[i]);
     }

@@ -34,8 +34,8 @@ void mc_page_begin(struct mc_page *page, unsigned lines, unsigned depth);
 enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref,
                               uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered);
 
-/* Adds these slots to the page and writes it to a new block. MC_CORRUPT: more than there is room
- * for. MC_FULL and whatever the arena said. */
+/* Adds these slots, for which there is room, to the page and writes it to a new block. MC_FULL and
+ * whatever the arena said. */
 enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
                                  const uint64_t *slots, unsigned count, uint64_t *offset);
 

@@ -190,7 +190,8 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
         unsigned side = slot_tag(slots[i]) >> (MC_TAG_BITS - 1 - total_depth) & 1;
         sides[side][counts[side]++] = slots[i];
     }
-    if ((counts[0] > MC_PAGE_SLOTS_MAX || counts[1] > MC_PAGE_SLOTS_MAX) &&
+    unsigned larger = counts[0] > counts[1] ? counts[0] : counts[1];
+    if (larger > MC_PAGE_SLOTS_MAX &&
         !MC_MUTANT_IS(209)) { /* 209: no end, in a page that is full and that nobody wrote */
         return MC_CORRUPT;
     }

@@ -204,7 +204,7 @@ void mc_collections_trim(struct mc_writer *writer)
 {
     struct mc_collections *list = &writer->collections;
     if (list->count > 2 * (size_t)writer->root.collections + FORGOTTEN_MIN &&
-        !MC_MUTANT_IS(610)) { /* 610: every name for ever */
+        !MC_MUTANT_IS(612)) { /* 612: every name for ever */
         free(list->items);
         free(list->index);
         *list = (struct mc_collections){0};

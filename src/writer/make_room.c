@@ -174,8 +174,6 @@ enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status 
         return status;
     case MC_NOMEM:
         return mc_no_memory(err);
-    case MC_LIMIT:
-        return mc_fail(err, MC_LIMIT, "too many keys share a hash: this cannot be stored");
     case MC_CORRUPT:
         return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
     default:

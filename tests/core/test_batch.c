@@ -475,6 +475,21 @@ static void test_duplicates(void)
     }
 }
 
+/* What was not there before: two documents of a new key, and a new collection without any. */
+static void test_new_duplicates(void)
+{
+    open_new();
+    CHECK_EQ(load((const uint8_t[][2]){{1, 1}}, 1, 0), 1);
+    CHECK_EQ(load((const uint8_t[][2]){{1, 1}, {2, 5}, {2, 3}}, 3, 1), 2);
+    CHECK_EQ(version_of(2), 3);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "limits", 6, &test_error));
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 3);
+    CHECK_EQ(count_of("limits"), 0);
+    mc_writer_close(writer);
+}
+
 /* Puts by key: the last one stays, as ever; back to the content before is no change, whatever the
  * batch did earlier. */
 static void test_taken_back(void)
@@ -543,6 +558,7 @@ int main(void)
     test_damaged_replace();
     test_wrong_count();
     test_duplicates();
+    test_new_duplicates();
     test_taken_back();
     remove_cache(test_path());
     return 0;

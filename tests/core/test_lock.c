@@ -228,6 +228,7 @@ static enum mc_loader loader_seen(void)
 {
     struct mc_map *map;
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    CHECK_EQ(mc_map_owner(map), geteuid());
     enum mc_loader loader = mc_map_loader(map);
     mc_map_release(map);
     return loader;
