@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,3 +211,29 @@ def test_names_that_are_no_text(cache_path: Path) -> None:
             list(snapshot)
         assert cache["other"][1] == {"_id": 1}
     assert cache.closed
+
+
+def test_a_document_that_changes_while_it_is_put(cache_path: Path) -> None:
+    """Its checksum is that of the bytes that are stored, whatever another thread writes then."""
+    good = bson.encode({"_id": 1, "v": "x" * 1_000_000})
+    buffer, at, over = bytearray(good), len(good) - 1000, threading.Event()
+
+    def flip() -> None:
+        while not over.is_set():
+            buffer[at] = ord("y")
+            buffer[at] = ord("x")
+
+    flipping = threading.Thread(target=flip)
+    flipping.start()
+    try:
+        with mmapcache.Writer(cache_path, max_size="64MiB", retention=0) as writer:
+            reader = writer.reader()
+            for _ in range(150):
+                with writer.batch() as batch:
+                    batch.put_raw("sites", memoryview(buffer).toreadonly())
+                reader.check()
+                with writer.batch() as batch:
+                    batch.drop("sites")
+    finally:
+        over.set()
+        flipping.join()
