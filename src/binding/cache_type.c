@@ -179,20 +179,7 @@ static void cache_dealloc(PyObject *self_object)
 static int is_there(mc_collection_object *handle)
 {
     struct mc_reading *reading;
-    unsigned tries = 0;
-    for (;;) {
-        switch (mc_collection_begin(handle, &reading)) {
-        case MC_OK:
-            return handle->table.created != 0;
-        case MC_EXPIRED:
-            if (mc_collection_again(handle, &tries)) {
-                break;
-            }
-            return -1;
-        default:
-            return -1;
-        }
-    }
+    return mc_collection_ready(handle, &reading) == MC_OK ? handle->table.created != 0 : -1;
 }
 
 static PyObject *cache_subscript(PyObject *self, PyObject *name)

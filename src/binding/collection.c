@@ -75,7 +75,8 @@ enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_readi
     }
 }
 
-bool mc_collection_again(mc_collection_object *self, unsigned *tries)
+/* After MC_EXPIRED: true to try again, false with SnapshotExpired. */
+static bool again(mc_collection_object *self, unsigned *tries)
 {
     if (self->snapshot == NULL) {
         return mc_reader_again(self->reader, tries);
@@ -87,14 +88,41 @@ bool mc_collection_again(mc_collection_object *self, unsigned *tries)
     return false;
 }
 
-PyObject *mc_collection_corrupt(mc_collection_object *self)
+void mc_collection_corrupt(mc_collection_object *self)
 {
     PyObject *where = PyUnicode_FromFormat("collection %R", self->name);
     const char *text = where == NULL ? NULL : PyUnicode_AsUTF8(where);
     PyErr_Clear();
     mc_reader_corrupt(self->reader, text == NULL ? "a collection" : text);
     Py_XDECREF(where);
-    return NULL;
+}
+
+enum mc_status mc_collection_judge(mc_collection_object *self, enum mc_status status,
+                                   unsigned *tries)
+{
+    switch (status) {
+    case MC_OK:
+    case MC_ABSENT:
+        return status;
+    case MC_EXPIRED:
+        return again(self, tries) ? MC_EXPIRED : MC_CLOSED;
+    case MC_CLOSED:
+    case MC_NOMEM:
+        return MC_CLOSED;
+    default:
+        mc_collection_corrupt(self);
+        return MC_CLOSED;
+    }
+}
+
+enum mc_status mc_collection_ready(mc_collection_object *self, struct mc_reading **reading)
+{
+    enum mc_status status;
+    unsigned tries = 0;
+    do {
+        status = mc_collection_judge(self, mc_collection_begin(self, reading), &tries);
+    } while (status == MC_EXPIRED);
+    return status;
 }
 
 PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,

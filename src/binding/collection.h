@@ -63,11 +63,17 @@ static inline enum mc_status mc_collection_begin(mc_collection_object *self,
     return (*reading)->serial == self->serial ? MC_OK : mc_collection_resolve(self, reading);
 }
 
-/* After MC_EXPIRED: true to try again with a newer generation, false with SnapshotExpired. */
-bool mc_collection_again(mc_collection_object *self, unsigned *tries);
+/* What follows from the status that an attempt to read ended with: MC_OK and MC_ABSENT are answers,
+ * MC_EXPIRED says to try again with a newer generation, and MC_CLOSED that there is an exception,
+ * which this has set where there was none. */
+enum mc_status mc_collection_judge(mc_collection_object *self, enum mc_status status,
+                                   unsigned *tries);
 
-/* Sets CorruptError for this collection. Always NULL. */
-PyObject *mc_collection_corrupt(mc_collection_object *self);
+/* Sets CorruptError for this collection. */
+void mc_collection_corrupt(mc_collection_object *self);
+
+/* The same as mc_collection_begin, as often as it takes: MC_OK, or MC_CLOSED with an exception. */
+enum mc_status mc_collection_ready(mc_collection_object *self, struct mc_reading **reading);
 
 /* What a read makes of a value. */
 enum mc_form { MC_FORM_DOCUMENT, MC_FORM_RAW /* bytes */ };

@@ -117,10 +117,12 @@ PyObject *mc_collection_pluck(PyObject *self_object, PyObject *const *args, Py_s
     if (converted == MC_PYKEY_ERROR) {
         return NULL;
     }
-    for (;;) {
+    enum mc_status status;
+    PyObject *value;
+    do {
         struct mc_reading *reading;
-        PyObject *value = NULL;
-        enum mc_status status = mc_collection_begin(self, &reading);
+        value = NULL;
+        status = mc_collection_begin(self, &reading);
         if (status == MC_OK && converted == MC_PYKEY_NEVER) {
             status = MC_ABSENT;
         } else if (status == MC_OK) {
@@ -134,19 +136,9 @@ PyObject *mc_collection_pluck(PyObject *self_object, PyObject *const *args, Py_s
             }
             value = pluck_from_file(self, reading, &key, path, (size_t)path_len, &status);
         }
-        if (status == MC_OK) {
-            return value;
-        }
-        if (status == MC_ABSENT) {
-            return Py_NewRef(values[2]);
-        }
-        if (status == MC_CLOSED || (status == MC_EXPIRED && !mc_collection_again(self, &tries))) {
-            return NULL;
-        }
-        if (status != MC_EXPIRED) {
-            return mc_collection_corrupt(self);
-        }
-    }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    return status == MC_OK ? value : status == MC_ABSENT ? Py_NewRef(values[2]) : NULL;
 }
 
 /* ---- get_many ---- */
@@ -332,7 +324,7 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
         return NULL;
     }
     stage.scratch = NULL;
-    for (;;) {
+    do {
         struct mc_reading *reading;
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
@@ -342,17 +334,11 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
             status = result == NULL ? MC_NOMEM : gather(self, reading, root, keys, &stage, result);
             mc_reading_release(reading);
         }
-        if (status == MC_OK) {
-            break;
+        if (status != MC_OK) {
+            Py_CLEAR(result);
         }
-        Py_CLEAR(result);
-        if (status == MC_CORRUPT) {
-            mc_collection_corrupt(self);
-        }
-        if (status != MC_EXPIRED || !mc_collection_again(self, &tries)) {
-            break;
-        }
-    }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
     PyMem_Free(stage.scratch);
     Py_DECREF(keys);
     return result;

@@ -96,14 +96,13 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
     case MC_PYKEY_OK:
         break;
     }
-    for (;;) {
+    enum mc_status status;
+    PyObject *document;
+    do {
         struct mc_reading *reading;
         struct mc_front_entry *entry = NULL;
-        PyObject *document = NULL;
-        enum mc_status status = mc_collection_begin(self, &reading);
-        if (status == MC_CLOSED) {
-            return NULL;
-        }
+        document = NULL;
+        status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
             key.hash = mc_view_hash(&reading->view, &key);
             if (manner.asks && mc_collection_fronted(self, reading)) {
@@ -120,23 +119,10 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
             }
             document = find_in_file(self, reading, manner, &key, entry, &status);
         }
-        switch (status) {
-        case MC_OK:
-            return document;
-        case MC_ABSENT:
-            *absent = true;
-            return NULL;
-        case MC_EXPIRED:
-            if (!mc_collection_again(self, &tries)) {
-                return NULL;
-            }
-            break;
-        case MC_NOMEM:
-            return NULL;
-        default:
-            return mc_collection_corrupt(self);
-        }
-    }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    *absent = status == MC_ABSENT;
+    return status == MC_OK ? document : NULL;
 }
 
 /* The same, with the shortest way first: a key object that was seen before. */
@@ -223,33 +209,20 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 /* Whether the file has the key: 1, 0, or -1 with an exception. */
 static int contains_in_file(mc_collection_object *self, struct mc_key *key)
 {
+    enum mc_status status;
     unsigned tries = 0;
-    for (;;) {
+    do {
         struct mc_reading *reading;
         struct mc_hit hit;
-        enum mc_status status = mc_collection_begin(self, &reading);
+        status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
             key->hash = mc_view_hash(&reading->view, key);
             status = mc_find(&reading->view, self->table.root, key, &hit);
             status = mc_view_settle(&reading->view, status);
         }
-        switch (status) {
-        case MC_OK:
-            return 1;
-        case MC_ABSENT:
-            return 0;
-        case MC_CLOSED:
-            return -1;
-        case MC_EXPIRED:
-            if (!mc_collection_again(self, &tries)) {
-                return -1;
-            }
-            break;
-        default:
-            mc_collection_corrupt(self);
-            return -1;
-        }
-    }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
 }
 
 static int collection_contains(PyObject *self_object, PyObject *object)
@@ -284,20 +257,9 @@ static Py_ssize_t collection_length(PyObject *self_object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_reading *reading;
-    unsigned tries = 0;
-    for (;;) {
-        switch (mc_collection_begin(self, &reading)) {
-        case MC_OK:
-            return (Py_ssize_t)(self->table.count & PY_SSIZE_T_MAX);
-        case MC_EXPIRED:
-            if (mc_collection_again(self, &tries)) {
-                break;
-            }
-            return -1;
-        default:
-            return -1;
-        }
-    }
+    return mc_collection_ready(self, &reading) == MC_OK
+               ? (Py_ssize_t)(self->table.count & PY_SSIZE_T_MAX)
+               : -1;
 }
 
 /* ---- the object ---- */

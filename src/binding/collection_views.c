@@ -43,17 +43,8 @@ PyObject *mc_iterator_new(mc_collection_object *collection, enum mc_mapping_view
     struct mc_module *module = collection->reader->module;
     struct mc_reading *reading;
     iterator_object *self;
-    enum mc_status status;
-    unsigned tries = 0;
-    if (mc_document_meet_pymongo(&module->documents) < 0) {
-        return NULL;
-    }
-    while ((status = mc_collection_begin(collection, &reading)) == MC_EXPIRED) {
-        if (!mc_collection_again(collection, &tries)) {
-            return NULL;
-        }
-    }
-    if (status != MC_OK) {
+    if (mc_document_meet_pymongo(&module->documents) < 0 ||
+        mc_collection_ready(collection, &reading) != MC_OK) {
         return NULL;
     }
     self = PyObject_New(iterator_object, module->iterator);
