@@ -480,9 +480,8 @@ void mc_tail_write(const struct mc_space *space, uint64_t end)
 
 void mc_report_write(const struct mc_space *space, struct mc_report *slot)
 {
-    assert(slot->sequence < UINT64_MAX);
     shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
-    slot->sequence++;
+    slot->sequence++; /* a file may say 2^64 - 1: then this report counts for none, the next does */
     slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));
     uint64_t place = MC_MUTANT_IS(306) ? 0 : slot->sequence % MC_REPORT_SLOTS; /* 306: no turns */
     shm_write(space->base + MC_REPORT_OFFSET + place * sizeof *slot, slot, sizeof *slot);
