@@ -487,6 +487,14 @@ static void test_new_duplicates(void)
     CHECK_OK(mc_replace_end(writer, &test_error));
     CHECK_EQ(commit(), 3);
     CHECK_EQ(count_of("limits"), 0);
+    bool existed; /* and what is deleted of it is not taken back */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_OK(delete_key_of(writer, 0, 1, &existed));
+    CHECK(existed);
+    CHECK_OK(mc_replace_end(writer, &test_error));
+    CHECK_EQ(commit(), 4);
+    CHECK_EQ(count_of("sites"), 0);
     mc_writer_close(writer);
 }
 
