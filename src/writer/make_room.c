@@ -174,6 +174,9 @@ enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status 
         return status;
     case MC_NOMEM:
         return mc_no_memory(err);
+    case MC_LIMIT: /* of names: a document's key is refused with more words */
+        return mc_fail(err, MC_LIMIT, "too many names share a hash: this cannot be stored");
+    case MC_ABSENT: /* what was found in the table is not there any more */
     case MC_CORRUPT:
         return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
     default:
