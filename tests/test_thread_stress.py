@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.threads import together
 
 import mmapcache
 
@@ -32,25 +33,6 @@ def fast_switches() -> Iterator[None]:
     sys.setswitchinterval(5e-6)
     yield
     sys.setswitchinterval(before)
-
-
-def together(*works: Callable[[], object]) -> None:
-    """Runs all in threads until each has ended; the first exception of any is raised here."""
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def uses(path: Path) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.threads import together
 
 import mmapcache
 
@@ -31,25 +32,6 @@ def fast_switches() -> Iterator[None]:
 def writer(cache_path: Path) -> Iterator[mmapcache.Writer]:
     with mmapcache.Writer(cache_path, max_size="16MiB", retention=0) as writer:
         yield writer
-
-
-def run_threads(*works: Callable[[], object]) -> None:
-    """Runs all in threads; the first exception of any is raised here."""
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def test_readers_see_whole_generations(writer: mmapcache.Writer) -> None:
@@ -94,7 +76,7 @@ def test_readers_see_whole_generations(writer: mmapcache.Writer) -> None:
             except mmapcache.SnapshotExpired:
                 pass
 
-    run_threads(load, read, read, read)
+    together(load, read, read, read)
     assert cache["sites"][0]["turn"] == turns - 1
 
 
@@ -151,7 +133,7 @@ def test_close_while_others_read(writer: mmapcache.Writer) -> None:
             time.sleep(0.005)
             cache.close()
 
-        run_threads(read, read, close)
+        together(read, read, close)
 
 
 def test_close_while_others_wait_and_check(writer: mmapcache.Writer) -> None:
@@ -174,7 +156,7 @@ def test_close_while_others_wait_and_check(writer: mmapcache.Writer) -> None:
         cache.close()
 
     start = time.monotonic()
-    run_threads(wait, check, close)
+    together(wait, check, close)
     assert time.monotonic() - start < 10
 
 
@@ -187,7 +169,7 @@ def test_waiting_lets_other_threads_run(writer: mmapcache.Writer) -> None:
             turns.append(len(turns))
             time.sleep(0.001)
 
-    run_threads(lambda: cache.wait(0, 0.5), count)
+    together(lambda: cache.wait(0, 0.5), count)
     assert turns[-1] >= 50
 
 
@@ -246,4 +228,4 @@ def test_fork_while_other_threads_read_and_commit(writer: mmapcache.Writer) -> N
         finally:
             over.set()
 
-    run_threads(load, read, fork)
+    together(load, read, fork)
