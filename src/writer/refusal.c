@@ -37,9 +37,11 @@ static struct shown show(const uint8_t *key, size_t len)
 
 static struct shown show_entry(const struct mc_writer *writer, uint64_t offset)
 {
-    struct mc_hit hit = {.key_len = 0};
+    struct mc_hit hit;
     uint8_t bytes[MC_KEY_MAX];
-    (void)mc_entry_read(&writer->table.space, offset, &hit); /* it was read a moment ago */
+    if (mc_entry_read(&writer->table.space, offset, &hit) != MC_OK) { /* a page may name anything */
+        return show(bytes, 0);
+    }
     shm_read(bytes, hit.key, hit.key_len);
     return show(bytes, hit.key_len);
 }

@@ -4,6 +4,8 @@
 #include "buddy.h"
 #include "faults.h"
 #include "store_support.h"
+#include "writer/refusal.h"
+#include "writer/writer_state.h"
 
 static struct mc_writer *writer;
 static struct mc_writer_options options;
@@ -57,7 +59,7 @@ static void test_names_with_one_hash(void)
     open_new();
     CHECK_OK(mc_batch_begin(writer, &test_error));
     for (int i = 0; i < 1100; i++) {
-        char name[8];
+        char name[16];
         struct mc_key key;
         bool changed;
         uint8_t document[DOCUMENT_MOST];
@@ -73,12 +75,40 @@ static void test_names_with_one_hash(void)
     faults_equal_hashes = false;
 }
 
+/* A page may name entries that nobody has looked at, and none that is damaged is shown. */
+static void test_damaged_entries_are_not_shown(void)
+{
+    uint64_t generation, stamp;
+    struct mc_view view;
+    struct mc_collection collection;
+    struct mc_hit hit;
+    struct mc_key key;
+    uint8_t bytes[DOCUMENT_MOST];
+    struct mc_writer_collection refused = {.name = "sites", .name_len = 5};
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 5, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_view(writer, &view);
+    CHECK_OK(mc_view_collection(&view, "sites", 5, &collection));
+    CHECK_OK(find_document(&view, collection.root, 5, &hit, bytes));
+    uint64_t at = hit.offset + offsetof(struct mc_entry, stamp);
+    mc_copy(&stamp, view.space.base + at, sizeof stamp);
+    overwrite(at, stamp | UINT64_C(0x7FF) << MC_STAMP_LEN_SHIFT); /* longer than any key */
+    mc_key_from_int64(6, &key);
+    struct mc_put_result result = {.same_tag = 9, .alike = {hit.offset, view.space.limit}};
+    CHECK_EQ(mc_writer_refuse(writer, &refused, &key, &result, &test_error), MC_LIMIT);
+    CHECK(strstr(test_error.text, "the hash of 9 others, \"\" and \"\" among them") != NULL);
+    mc_writer_close(writer);
+}
+
 int main(void)
 {
     test_begin("test_explain");
     mc_buddy_test_unchecked = true;
     test_changed_key();
     test_names_with_one_hash();
+    test_damaged_entries_are_not_shown();
     remove_cache(test_path());
     return 0;
 }
