@@ -150,37 +150,28 @@ class MongoSource:
         """
         from pymongo.errors import OperationFailure
 
-        hint = None
-        level = collection.read_concern.level
-        if options.origin not in self._hintless and level != "snapshot":
-            hint = None if options.follow_index or _is_by_id(query) else _NATURAL
-        cursor = collection.find_raw_batches(batch_size=size, hint=hint, **query)
-        with cursor:
-            batches = cast("Iterator[bytes]", cursor)  # mistyped in PyMongo
-            try:
-                first = next(batches, b"")
-            except OperationFailure as error:
-                if hint is None or error.code not in _BAD_HINTS:
-                    raise
-            else:
-                yield first, cursor.alive
-                for buffer in batches:
-                    yield buffer, cursor.alive
-                return
-        # A view's pipeline or another vendor's server may take no such hint; or else the query
-        # itself is wrong, and the second answer says so.
-        with collection.find_raw_batches(batch_size=size, **query) as plain:
-            batches = cast("Iterator[bytes]", plain)
-            first = next(batches, b"")
+        straight = options.follow_index or _is_by_id(query) or options.origin in self._hintless
+        if straight or collection.read_concern.level == "snapshot":
+            yield from _replies(collection, size, query)
+            return
+        replies = _replies(collection, size, query | {"hint": _NATURAL})
+        try:
+            first = next(replies)
+        except OperationFailure as error:
+            if error.code not in _BAD_HINTS:
+                raise
+            # A view's pipeline or another vendor's server may take no such hint; or else the query
+            # itself is wrong, and the second answer says so.
+            replies = _replies(collection, size, query)
+            first = next(replies)
             self._hintless.add(options.origin)
             log.warning(
                 "the server does not read %s in its own order, as a filter needs: a document whose "
                 "filtered fields change during a load may be missing until the next",
                 options.origin,
             )
-            yield first, plain.alive
-            for buffer in batches:
-                yield buffer, plain.alive
+        yield first
+        yield from replies
 
     def _refuse_another(self, options: CollectionOptions) -> None:
         """A collection that was dropped while it was read: some servers end its cursor early and
@@ -291,6 +282,17 @@ class MongoSource:
                         f"there is no collection {c.origin!r}: a wrong name, or nothing in it yet "
                         f"(--allow-empty accepts that); collections of {database!r}: {there}"
                     )
+
+
+def _replies(
+    collection: Collection[RawBSONDocument], size: int, query: Mapping[str, Any]
+) -> Iterator[tuple[bytes, bool]]:
+    """What one cursor gives, at least one buffer, and whether the server has more to give."""
+    with collection.find_raw_batches(batch_size=size, **query) as cursor:
+        batches = cast("Iterator[bytes]", cursor)  # mistyped in PyMongo
+        yield next(batches, b""), cursor.alive
+        for buffer in batches:
+            yield buffer, cursor.alive
 
 
 def _is_by_id(query: Mapping[str, Any]) -> bool:
