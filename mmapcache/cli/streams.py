@@ -47,18 +47,13 @@ def say(text: str) -> None:
 def show(text: str) -> None:
     """Writes to stdout.
 
-    :raises StdoutError: it is closed or full, or has no such characters
+    :raises StdoutError: it is closed or full
     :raises BrokenPipeError: whoever read it has gone
     """
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
         raise
-    except UnicodeEncodeError as error:
-        raise StdoutError(
-            f"standard output is {error.encoding}, which has no {error.object[error.start]!a}: "
-            "set PYTHONIOENCODING=utf-8"
-        ) from None
     except OSError as error:
         raise _unwritable(error) from None
 
