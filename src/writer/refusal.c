@@ -40,7 +40,7 @@ static struct shown show_entry(const struct mc_writer *writer, uint64_t offset)
     struct mc_hit hit;
     uint8_t bytes[MC_KEY_MAX];
     if (mc_entry_read(&writer->table.space, offset, &hit) != MC_OK) { /* a page may name anything */
-        return show(bytes, 0);
+        return show((const uint8_t *)"", 0);
     }
     shm_read(bytes, hit.key, hit.key_len);
     return show(bytes, hit.key_len);
