@@ -6,7 +6,8 @@
 
 What is written appends entries to an oplog; streams read it, from a token or a time, filtered by
 their own pipelines. `script` takes the kinds "open" (a stream's aggregate), "await" (its getMore)
-and any command's name; faults are those of `ScriptedServer` besides `Delay` and `Edit`.
+and any command's name. Faults are those of `ScriptedServer`, `Delay`, `Edit`, and functions that
+are given the request and give a fault.
 
     write ──> oplog: [ entry | entry | … ] <── streams        truncate() forgets its beginning
               │ one clock: the entries' times, operationTime, $clusterTime
@@ -28,10 +29,9 @@ import bson
 from bson.timestamp import Timestamp
 
 from support.matching import UnsupportedError, matches, project, run_stages, same
+from support.oplog import EVENT, INVALIDATE, MARK, SECOND, Entry, Key, key_of, token
 from support.scripted_server import Request, ScriptedServer, failing
 
-Key = tuple[int, int, int, int]  # seconds, increment, which of a transaction, and one of:
-_MARK, _EVENT, _SECOND, _INVALIDATE = 0, 1, 2, 3  # nothing yet, the event, its other half, the end
 RESUMABLE = "ResumableChangeStreamError"
 LOST = failing(286, "ChangeStreamHistoryLost") | {"errorLabels": ["NonResumableChangeStreamError"]}
 _HEARTBEATS = ("hello", "isMaster", "ismaster")
@@ -54,28 +54,6 @@ class Edit:
 
 
 @dataclass
-class Entry:
-    """One line of the oplog.
-
-    :param event: what a stream says of it, or None for a no-op
-    :param oversized: no reply can hold the event whole
-    """
-
-    seconds: int
-    increment: int
-    index: int = 0
-    event: dict[str, Any] | None = None
-    oversized: bool = False
-
-    @property
-    def time(self) -> Timestamp:
-        return Timestamp(self.seconds, self.increment)
-
-    def key(self, kind: int) -> Key:
-        return (self.seconds, self.increment, self.index, kind)
-
-
-@dataclass
 class _Stream:
     number: int
     database: str
@@ -86,22 +64,6 @@ class _Stream:
     sent: Key  # the last that the client has
     over: bool = False
     ready: deque[tuple[Key, dict[str, Any]]] = field(default_factory=deque)
-
-
-def token(key: Key) -> dict[str, str]:
-    """A resume token; those that came later are greater."""
-    return {"_data": "82{:08X}{:08X}{:08X}{:02X}".format(*key)}
-
-
-def _key(resume: Any) -> Key | None:
-    """What a token means, or None: this server never gave it."""
-    try:
-        data = resume["_data"]
-        numbers = [int(data[a:b], 16) for a, b in ((2, 10), (10, 18), (18, 26), (26, 28))]
-        key: Key = (numbers[0], numbers[1], numbers[2], numbers[3])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return key if token(key) == dict(resume) else None
 
 
 class _RefusedError(Exception):
@@ -125,6 +87,7 @@ class ReplicaSet(ScriptedServer):
         self.noops = 1.0  # seconds without a write after which the clock moves by itself
         self.lookup: Callable[[Any], Any] = lambda found: found  # fullDocument of an update
         self.streams: dict[int, _Stream] = {}
+        self.heartbeats = 0
         self.opened: list[Request] = []  # each stream's aggregate, as it came
         self.changed = threading.Condition(threading.RLock())
         self._faults: defaultdict[str, deque[Any]] = defaultdict(deque)
@@ -310,6 +273,11 @@ class ReplicaSet(ScriptedServer):
             self._faults[kind].extend(faults)
             self.changed.notify_all()  # streams that wait answer now, so that the fault is next
 
+    def idle(self, kind: str) -> bool:
+        """Whether all that was scripted for a kind has been said."""
+        with self.changed:
+            return not self._faults[kind]
+
     def always(self, kind: str, fault: Any) -> None:
         """Every answer of a kind from now on; None ends that."""
         with self.changed:
@@ -349,12 +317,15 @@ class ReplicaSet(ScriptedServer):
 
     def _scripted(self, command: str, request: Request, _: int) -> Any:
         if command in _HEARTBEATS:
+            self.heartbeats += 1
             return None
         while self._silent.is_set() and not self._over.wait(0.02):
             pass
         kind = self.kind(command, request)
         with self.changed:
             fault = self._faults[kind].popleft() if self._faults[kind] else self._always.get(kind)
+        if callable(fault):
+            fault = fault(request)
         if isinstance(fault, Delay):
             self._over.wait(fault.seconds)
             return None
@@ -446,18 +417,18 @@ class ReplicaSet(ScriptedServer):
             start = given.get("startAtOperationTime")
             if start is None:
                 last = self.oplog[-1]
-                return (last.seconds, last.increment + 1, 0, _MARK)
-            at: Key = (start.time, start.inc, 0, _MARK)
+                return (last.seconds, last.increment + 1, 0, MARK)
+            at: Key = (start.time, start.inc, 0, MARK)
         else:
-            parsed = _key(resume)
+            parsed = key_of(resume)
             if parsed is None:
                 raise _RefusedError(failing(50811, "Location50811"))
-            if parsed[3] == _INVALIDATE and "resumeAfter" in given:
+            if parsed[3] == INVALIDATE and "resumeAfter" in given:
                 raise _RefusedError(failing(260, "InvalidResumeToken"))
             at = parsed
-        if self.oplog[0].key(_MARK) > at:
+        if self.oplog[0].key(MARK) > at:
             raise _RefusedError(LOST)
-        if at[3] != _MARK and not any(entry.key(at[3]) == at for entry in self.oplog):
+        if at[3] != MARK and not any(entry.key(at[3]) == at for entry in self.oplog):
             raise _RefusedError(failing(280, "ChangeStreamFatalError"))
         return at
 
@@ -468,15 +439,15 @@ class ReplicaSet(ScriptedServer):
                 return super()._get_more(request)
             end = time.monotonic() + request.get("maxTimeMS", 1000) / 1000
             while self.primary and not (self._scan(stream) or stream.over):
-                self.streams[stream.number] = stream  # killCursors may end the wait
                 left = end - time.monotonic()
-                told = self._faults["await"] or self._always.get("await") or self._silent.is_set()
-                if left <= 0 or told or self._over.is_set():
+                if left <= 0 or self._over.is_set():
                     break
+                self.streams[stream.number] = stream  # killCursors may end the wait
                 self.changed.wait(min(left, 0.1))
                 if self.streams.pop(stream.number, None) is None:
                     return failing(237, "CursorKilled")
-            self.streams.pop(stream.number, None)
+                if self._faults["await"] or self._always.get("await") or self._silent.is_set():
+                    return self._batch(stream, "nextBatch", 0)  # what is new is the fault's
             return self._batch(stream, "nextBatch", request.get("batchSize"))
 
     def _kill_cursors(self, request: Request) -> dict[str, Any]:
@@ -510,7 +481,7 @@ class ReplicaSet(ScriptedServer):
 
     def _scan(self, stream: _Stream) -> bool:
         """Looks through what is new; whether there is an event."""
-        if self.oplog[0].key(_MARK) > stream.at:
+        if self.oplog[0].key(MARK) > stream.at:
             raise _RefusedError(failing(136, "CappedPositionLost"))
         for entry in self._after(stream.at):
             if stream.over:
@@ -519,12 +490,12 @@ class ReplicaSet(ScriptedServer):
         return bool(stream.ready)
 
     def _after(self, at: Key) -> list[Entry]:
-        new = itertools.takewhile(lambda entry: entry.key(_INVALIDATE) > at, reversed(self.oplog))
+        new = itertools.takewhile(lambda entry: entry.key(INVALIDATE) > at, reversed(self.oplog))
         return list(new)[::-1]
 
     def _add(self, stream: _Stream, entry: Entry) -> None:
         start = stream.at
-        stream.at = max(stream.at, (entry.seconds, entry.increment, 0, _MARK))
+        stream.at = max(stream.at, (entry.seconds, entry.increment, 0, MARK))
         event = entry.event
         if event is None or not _concerns(stream, event):
             return
@@ -537,29 +508,29 @@ class ReplicaSet(ScriptedServer):
             index = self._index(namespace, event["documentKey"]["_id"])
             found = None if index is None else self.collections[namespace][index]
             shown["fullDocument"] = self.lookup(found)
-        made = {"_id": token(entry.key(_EVENT)), **shown, "clusterTime": entry.time}
+        made = {"_id": token(entry.key(EVENT)), **shown, "clusterTime": entry.time}
         self._show(stream, entry, made, start)
         ending = {"dropDatabase"} if stream.collection is None else _ENDS_COLLECTION
-        if operation in ending and stream.database and start < entry.key(_INVALIDATE):
+        if operation in ending and stream.database and start < entry.key(INVALIDATE):
             stream.over = True
-            made = {"_id": token(entry.key(_INVALIDATE)), "operationType": "invalidate"}
-            self._offer(stream, entry.key(_INVALIDATE), made | {"clusterTime": entry.time})
-            stream.at = entry.key(_INVALIDATE)
+            made = {"_id": token(entry.key(INVALIDATE)), "operationType": "invalidate"}
+            self._offer(stream, entry.key(INVALIDATE), made | {"clusterTime": entry.time})
+            stream.at = entry.key(INVALIDATE)
 
     def _show(self, stream: _Stream, entry: Entry, made: dict[str, Any], start: Key) -> None:
         if not entry.oversized:
-            if start < entry.key(_EVENT):
-                self._offer(stream, entry.key(_EVENT), made)
+            if start < entry.key(EVENT):
+                self._offer(stream, entry.key(EVENT), made)
             return
         shown = run_stages([made], _without_split(stream.stages))
-        if not shown or start >= entry.key(_SECOND):
+        if not shown or start >= entry.key(SECOND):
             return
         if len(_without_split(stream.stages)) == len(stream.stages):
             raise _RefusedError(failing(10334, "BSONObjectTooLarge"))
         first = {k: v for k, v in shown[0].items() if k == "operationType"}
         second = {k: v for k, v in shown[0].items() if k not in ("_id", "operationType")}
         for number, fields in enumerate((first, second)):
-            key = entry.key(_EVENT + number)
+            key = entry.key(EVENT + number)
             if start < key:
                 split = {"splitEvent": {"fragment": number + 1, "of": 2}}
                 stream.ready.append((key, {"_id": token(key)} | split | fields))
