@@ -156,9 +156,9 @@ static void do_checkpoint(struct mc_writer *writer, struct oracle *oracle)
 
 static void do_report(struct mc_writer *writer, struct oracle *oracle)
 {
-    mc_writer_report(writer, "degraded", "degraded", NULL, 1);
+    mc_writer_report(writer, "degraded", "degraded", NULL, 1, NULL);
     put_range(writer, oracle, 0, 60, 61, 8);
-    mc_writer_report(writer, "polling", "polling", NULL, 2);
+    mc_writer_report(writer, "polling", "polling", NULL, 2, NULL);
 }
 
 /* A document whose bytes do not matter, in a collection that nobody compares. */
@@ -340,7 +340,7 @@ void set_up(const struct scenario *scenario)
         } else if (scenario->peculiarity == DEEP) {
             fill_page(writer);
         }
-        mc_writer_report(writer, "polling", "polling", NULL, 2);
+        mc_writer_report(writer, "polling", "polling", NULL, 2, NULL);
         mc_writer_view(writer, &view);
         generation_before = view.root.generation;
         if (scenario->peculiarity == KILLED) {

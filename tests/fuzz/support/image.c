@@ -345,7 +345,7 @@ static void load_image(bool clean)
     if (status == MC_OK) {
         bool kept = seen && mc_map_is_at(map, IMAGE_PATH);
         uint64_t before = kept ? digest_view(&snapshot) : 0;
-        mc_writer_report(writer, "idle", "none", "an image", 1);
+        mc_writer_report(writer, "idle", "none", "an image", 1, NULL);
         if (choices & CHOOSE_CHECKPOINT) {
             CHECK(mc_writer_checkpoint(writer, &error) == MC_OK);
         }
