@@ -334,6 +334,7 @@ PyDoc_STRVAR(reader_doc,
              "       front_entries=16384)\n--\n\n"
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
              "The arguments are those of mmapcache.open().");
+
 static PyMethodDef methods[] = {
     {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
      METH_VARARGS | METH_KEYWORDS | METH_CLASS, anonymous_doc},
@@ -344,8 +345,8 @@ static PyMethodDef methods[] = {
     {"mark", mc_writer_object_mark, METH_O,
      "mark($self, position, /)\n--\n\n"
      "Stores where the loader goes on in its source's changes: bytes, without a commit.\n\n"
-     "They belong to the current generation, and the next one makes them void: what has to outlive\n"
-     "it belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
+     "They belong to the current generation; the next one makes them void. What has to outlive it\n"
+     "belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
     {"batch", writer_batch, METH_NOARGS,
      "batch($self, /)\n--\n\n"
      "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
