@@ -287,6 +287,15 @@ def test_reads_are_not_older_than_their_event(cache_path: Path) -> None:
     assert versions == sorted(versions)
 
 
+def test_an_event_is_read_though_its_reply_tells_no_time(cache_path: Path) -> None:
+    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *BOTH) as (_, cache):
+        server.freeze_reads()
+        with server.changed:
+            server.script("await", Edit(lambda reply: reply.pop("operationTime")))
+            server.update("shop.a", 3, {"v": 1})
+        equal(cache, truth(server))
+
+
 def test_a_document_never_goes_back(cache_path: Path) -> None:
     """Update, delete, insert, update of one key: a lookup at the first event shows the last state
     already, and the delete would go back from there."""
