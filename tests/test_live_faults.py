@@ -374,7 +374,7 @@ def test_a_server_without_streams_is_polled(cache_path: Path, case: str) -> None
         assert status["lag"] is None
         assert server.seen["aggregate"] <= 3  # another attempt now and then, not at each refresh
         assert set(loads(cache)) == {"initial", "poll"}
-        assert "WARNING" not in loader.output
+        assert "warning" not in loader.output
     assert len(reader.states()) == 6
 
 
@@ -385,7 +385,7 @@ def test_follow_stream_fails_with_a_sentence(cache_path: Path, case: str) -> Non
         with Loader(cache_path, flags) as loader:
             assert loader.wait() == 1
             last = loader.output.strip().splitlines()[-1]
-            assert "ERROR" in last
+            assert "error  " in last
             assert "change stream" in last
             assert "--follow" in last
             assert "Traceback" not in loader.output
@@ -446,7 +446,7 @@ def test_a_restart_resumes(cache_path: Path, number: signal.Signals) -> None:
             assert loads(cache) == INITIAL
             assert cache.generation >= generation + 1
             assert cache.status()["position_at"]
-            loader.expect("resum")
+            loader.expect("going on from the position")
         queries = [r for name, r in server.requests[finds:] if name == "find"]
         assert all("$in" in str(query.get("filter")) for query in queries)
 

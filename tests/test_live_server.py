@@ -221,7 +221,7 @@ def test_a_restart_goes_on_from_the_stored_position(
     with following(cache_path, replica_set.uri, *flags) as (loader, cache):
         equal(cache, stored(data, "a", "b"))
         assert loads(cache) == INITIAL
-        loader.expect("resum")
+        loader.expect("going on from the position")
     data.b.drop()
     with following(cache_path, replica_set.uri, *flags, state="degraded") as (_, cache):
         assert "b" in str(cache.status()["error"])
@@ -309,7 +309,7 @@ def test_an_oplog_that_rolled_over_while_the_loader_was_down(
             assert loads(cache) == {"initial": 1, "history_lost": 1}
             assert cache.generation == 2
             assert cache.status()["errors"] == {"286": 1}
-            assert len(log_lines(loader, "WARNING")) == 1
+            assert len(log_lines(loader, "warning")) == 1
 
 
 # --- a standalone server --------------------------------------------------------------------------
@@ -445,7 +445,7 @@ def refused(path: Path, uri: str) -> str:
         assert "Traceback" not in loader.output
         assert "s3cr3t" not in loader.output
         line = loader.output.strip().splitlines()[-1]
-    assert "ERROR" in line
+    assert "error  " in line
     return line
 
 
