@@ -69,7 +69,7 @@ def test_a_code_that_ends_the_position(cache_path: Path, code: str, where: str) 
     fault, reason = CODES[code]
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (loader, cache),
+        following(cache_path, server, *BOTH) as (loader, cache),
         Reader(cache_path) as reader,
     ):
         generation = cache.generation
@@ -103,7 +103,7 @@ def test_a_stored_position_that_the_server_no_longer_takes(cache_path: Path, cod
     """9, FailedToParse, is also what servers without change streams say: without the token this
     one takes the stream, so it was the token."""
     with ReplicaSet(OLD) as server:
-        with following(cache_path, server.uri, *BOTH) as (loader, _):
+        with following(cache_path, server, *BOTH) as (loader, _):
             loader.signal(signal.SIGTERM)
             assert loader.wait() == 0
         behind_the_streams_back(server)
@@ -118,7 +118,7 @@ def test_a_stored_position_that_the_server_no_longer_takes(cache_path: Path, cod
         with (
             Reader(cache_path) as reader,
             mmapcache.open(cache_path) as cache,
-            following(cache_path, server.uri, *BOTH) as (loader, _),
+            following(cache_path, server, *BOTH) as (loader, _),
         ):
             equal(cache, truth(server))
             reason = "bad_token" if code in ("9", "50811") else "history_lost"
@@ -130,7 +130,7 @@ def test_a_stored_position_that_the_server_no_longer_takes(cache_path: Path, cod
 def test_a_rolled_over_oplog_is_noticed_by_an_open_stream(cache_path: Path) -> None:
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (_, cache),
+        following(cache_path, server, *BOTH) as (_, cache),
         Reader(cache_path) as reader,
     ):
         with server.changed:
@@ -156,7 +156,7 @@ def test_a_rollover_during_the_first_load(cache_path: Path, flags: list[str]) ->
             server.truncate()
 
     server.always("getMore", during)
-    with server, following(cache_path, server.uri, *flags) as (_, cache):
+    with server, following(cache_path, server, *flags) as (_, cache):
         equal(cache, truth(server))
         wait_for(lambda: loads(cache) == {"initial": 1, "history_lost": 1})
         server.delete("shop.a", 5)
@@ -169,7 +169,7 @@ def test_a_rollover_during_the_first_load(cache_path: Path, flags: list[str]) ->
 def test_a_dropped_collection_keeps_its_last_content(cache_path: Path) -> None:
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (_, cache),
+        following(cache_path, server, *BOTH) as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.drop("shop.a")
@@ -194,7 +194,7 @@ def test_a_dropped_collection_keeps_its_last_content(cache_path: Path) -> None:
 def test_a_dropped_collection_that_may_be_empty(cache_path: Path, flags: list[str]) -> None:
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *flags, "--allow-empty") as (_, cache),
+        following(cache_path, server, *flags, "--allow-empty") as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.drop("shop.a")
@@ -213,7 +213,7 @@ def test_a_collection_that_ends_between_an_event_and_its_read(cache_path: Path, 
     was there before."""
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (_, cache),
+        following(cache_path, server, *BOTH) as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.insert("shop.made", *NEW["shop.a"])
@@ -242,7 +242,7 @@ def test_a_collection_that_ends_between_an_event_and_its_read(cache_path: Path, 
 
 def test_all_deleted_one_by_one_is_not_a_drop(cache_path: Path) -> None:
     """What the stream shows is what is shown: the events say that each of them is gone."""
-    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *BOTH) as (_, cache):
+    with ReplicaSet(OLD) as server, following(cache_path, server, *BOTH) as (_, cache):
         with server.changed:
             for i in range(35):
                 server.delete("shop.a", i)
@@ -255,7 +255,7 @@ def test_a_collection_renamed_over_another_is_one_commit(cache_path: Path) -> No
     """As $out and mongorestore do it."""
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (_, cache),
+        following(cache_path, server, *BOTH) as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.insert("shop.made", *NEW["shop.a"])
@@ -273,7 +273,7 @@ def test_a_renamed_collection_under_a_database(cache_path: Path) -> None:
     flags = [*WHOLE, "--allow-empty"]
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *flags) as (_, cache),
+        following(cache_path, server, *flags) as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.rename("shop.a", "shop.c")
@@ -284,7 +284,7 @@ def test_a_renamed_collection_under_a_database(cache_path: Path) -> None:
 
 
 def test_a_collection_renamed_away_keeps_its_last_content(cache_path: Path) -> None:
-    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *BOTH) as (_, cache):
+    with ReplicaSet(OLD) as server, following(cache_path, server, *BOTH) as (_, cache):
         server.rename("shop.a", "shop.c")
         in_state(cache, "degraded")
         assert content(cache) == states(OLD)[0]
@@ -298,7 +298,7 @@ def test_a_collection_renamed_away_keeps_its_last_content(cache_path: Path) -> N
 def test_a_dropped_database_comes_back(cache_path: Path, flags: list[str]) -> None:
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *flags) as (_, cache),
+        following(cache_path, server, *flags) as (_, cache),
         Reader(cache_path) as reader,
     ):
         server.drop_database("shop")
@@ -321,7 +321,7 @@ def test_a_dropped_database_comes_back(cache_path: Path, flags: list[str]) -> No
 def test_a_database_dropped_and_made_anew_in_one_batch(cache_path: Path) -> None:
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH) as (_, cache),
+        following(cache_path, server, *BOTH) as (_, cache),
     ):
         with server.changed:
             server.update("shop.a", 1, {"v": 5})
@@ -343,7 +343,7 @@ def invalidated(reply: dict[str, Any]) -> None:
 
 
 def test_an_invalidate_in_the_midst_of_a_batch(cache_path: Path) -> None:
-    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *BOTH) as (_, cache):
+    with ReplicaSet(OLD) as server, following(cache_path, server, *BOTH) as (_, cache):
         with server.changed:
             server.script("await", Edit(invalidated))
             server.update("shop.a", 1, {"v": 5})
@@ -357,7 +357,7 @@ def test_an_invalidate_in_the_midst_of_a_batch(cache_path: Path) -> None:
 
 
 def test_a_new_collection_appears_by_itself(cache_path: Path) -> None:
-    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *WHOLE) as (_, cache):
+    with ReplicaSet(OLD) as server, following(cache_path, server, *WHOLE) as (_, cache):
         server.insert("shop.fresh", {"_id": 1}, {"_id": 2})
         equal(cache, truth(server))
         server.delete("shop.fresh", 1)
@@ -383,7 +383,7 @@ def test_an_event_that_is_too_long(cache_path: Path, splits: bool, concerned: bo
     with ReplicaSet(OLD | {"shop.c": [{"_id": 1}]}) as server:
         if not splits:
             server.always("open", refuse)
-        with following(cache_path, server.uri, *BOTH) as (_, cache):
+        with following(cache_path, server, *BOTH) as (_, cache):
             server.update("shop.a" if concerned else "shop.c", 1, {"v": 5}, oversized=True)
             server.update("shop.b", 1, {"v": 5})
             equal(cache, truth(server, "a", "b"))
@@ -403,7 +403,7 @@ def test_reloads_are_spread_but_the_first_is_not(cache_path: Path) -> None:
     began = time.monotonic()
     with (
         ReplicaSet(OLD) as server,
-        following(cache_path, server.uri, *BOTH, "--reload-spread=3600") as (loader, cache),
+        following(cache_path, server, *BOTH, "--reload-spread=3600") as (loader, cache),
     ):
         assert time.monotonic() - began < PATIENCE
         behind_the_streams_back(server)

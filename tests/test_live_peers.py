@@ -32,7 +32,7 @@ def test_1_it_stops_silently_and_still_says_that_all_is_well(cache_path: Path) -
     Here: a stream that hangs, then one that cannot be opened, is in the state and in the age of the
     data, which grow for whoever reads the file alone, even when the loader itself is stopped.
     """
-    with ReplicaSet(OLD) as server, following(cache_path, server.uri, *BOTH) as (loader, cache):
+    with ReplicaSet(OLD) as server, following(cache_path, server, *BOTH) as (loader, cache):
         server.silence()
         in_state(cache, "degraded")
         assert cache.status()["error"]
@@ -62,7 +62,7 @@ def test_2_it_does_not_notice_that_the_oplog_has_rolled_over(cache_path: Path) -
     Here: whether the stream was open or the loader was down, what no event told is in the cache.
     """
     with ReplicaSet(OLD) as server:
-        with following(cache_path, server.uri, *BOTH) as (loader, cache):
+        with following(cache_path, server, *BOTH) as (loader, cache):
             with server.changed:
                 server.delete("shop.a", 3)
                 server.truncate()
@@ -73,7 +73,7 @@ def test_2_it_does_not_notice_that_the_oplog_has_rolled_over(cache_path: Path) -
             loader.wait()
         server.delete("shop.a", 4)
         server.truncate()
-        with following(cache_path, server.uri, *BOTH) as (_, cache):
+        with following(cache_path, server, *BOTH) as (_, cache):
             equal(cache, truth(server))
             assert loads(cache) == {"initial": 1, "history_lost": 2}
 
@@ -81,12 +81,12 @@ def test_2_it_does_not_notice_that_the_oplog_has_rolled_over(cache_path: Path) -
 def test_3_it_forgets_what_was_deleted_while_it_was_down(cache_path: Path) -> None:
     """monstache#466. Here: the stored position knows of it, or else a load compares everything."""
     with ReplicaSet(OLD) as server:
-        with following(cache_path, server.uri, *BOTH) as (loader, _):
+        with following(cache_path, server, *BOTH) as (loader, _):
             loader.signal(signal.SIGKILL)
             loader.wait()
         server.delete("shop.a", 3)
         finds = len(server.requests)
-        with following(cache_path, server.uri, *BOTH) as (loader, cache):
+        with following(cache_path, server, *BOTH) as (loader, cache):
             equal(cache, truth(server))
             assert 3 not in cache["a"]
             assert loads(cache) == {"initial": 1}
@@ -96,7 +96,7 @@ def test_3_it_forgets_what_was_deleted_while_it_was_down(cache_path: Path) -> No
         assert all("$in" in str(request.get("filter")) for request in read)
         server.delete("shop.a", 4)
         server.truncate()
-        with following(cache_path, server.uri, *BOTH) as (_, cache):
+        with following(cache_path, server, *BOTH) as (_, cache):
             equal(cache, truth(server))
             assert 4 not in cache["a"]
 
@@ -119,7 +119,7 @@ def test_4_it_takes_half_a_load_for_the_whole(cache_path: Path) -> None:
             loader.wait()
         with pytest.raises(mmapcache.NotReadyError):
             mmapcache.open(cache_path)
-        with following(cache_path, server.uri, *BOTH) as (loader, cache):
+        with following(cache_path, server, *BOTH) as (loader, cache):
             assert content(cache) == truth(server)
             with Reader(cache_path) as reader:
                 before = content(cache)
@@ -139,7 +139,7 @@ def test_5_it_can_do_nothing_without_change_streams(cache_path: Path) -> None:
     """monstache#345. Here: what has none is read again at the interval, and says so."""
     with ReplicaSet(OLD) as server:
         server.always("open", failing(40573, "Location40573"))
-        with following(cache_path, server.uri, *BOTH, state="polling") as (_, cache):
+        with following(cache_path, server, *BOTH, state="polling") as (_, cache):
             server.delete("shop.a", 3)
             equal(cache, truth(server))
             assert cache.status()["state"] == "polling"

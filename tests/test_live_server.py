@@ -130,7 +130,7 @@ def test_a_transaction_is_one_commit(replica_set: Server, data: Data, cache_path
 
 def test_filter_and_projection_hold(replica_set: Server, data: Data, cache_path: Path) -> None:
     data.a.insert_many([{"_id": i, "live": i % 2 == 0, "v": i, "w": "x"} for i in range(20)])
-    flags = [*of(data, "a"), '--filter={"live": true}', '--projection={"v": 1}']
+    flags = [*of(data, "a"), '--filter=a={"live": true}', '--projection=a={"v": 1}']
     with following(cache_path, replica_set.uri, *flags, "--interval=3600") as (_, cache):
 
         def wanted() -> dict[str, Any]:

@@ -79,17 +79,23 @@ def loads(cache: mmapcache.Cache) -> dict[str, int]:
 @contextmanager
 def following(
     path: Path,
-    uri: str,
+    server: ReplicaSet | str,
     *flags: str,
     state: str = "streaming",
     program: Sequence[str] = ("-m", "mmapcache"),
 ) -> Iterator[tuple[Loader, mmapcache.Cache]]:
-    """A loader in a state, with the cache that it made."""
+    """A loader in a state, with the cache that it made; its stream is open.
+
+    :param server: where the data is; or a URI
+    """
+    uri = server if isinstance(server, str) else server.uri
     with (
         Loader(path, ["--uri", uri, *FOLLOW, *flags], program=program) as loader,
         _opened(loader, path) as cache,
     ):
         in_state(cache, state)
+        if state == "streaming" and isinstance(server, ReplicaSet):
+            wait_for(lambda: server.streams)
         yield loader, cache
         assert loader.process.poll() in (None, 0, -9), "the loader has ended by itself"
         assert "Traceback" not in loader.output
