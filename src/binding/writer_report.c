@@ -3,7 +3,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "os.h"
+#include "region.h"
 #include "writer/publish.h"
 #include "writer_object.h"
 
