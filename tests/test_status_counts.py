@@ -1,4 +1,4 @@
-"""What a loader says of its stream of changes, to readers of the file; hostile bytes say nothing."""
+"""What a loader says of its stream of changes to readers; hostile bytes say nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def words(status: mmapcache.types.Status) -> tuple[object, ...]:
     )
 
 
-NOTHING = (None, 0, 0, {}, {}, None)
+NOTHING: tuple[object, ...] = (None, 0, 0, {}, {}, None)
 
 
 def test_a_file_without_them_says_nothing(cache_path: Path) -> None:
@@ -197,7 +197,12 @@ def test_stat_shows_them(cache_path: Path) -> None:
     with mmapcache.Writer(cache_path) as writer:
         put_one(writer)
         text = stat(cache_path)
-        for line in ("lag none: the loader does not", "position never", "loads none", "errors none"):
+        for line in (
+            "lag none: the loader does not",
+            "position never",
+            "loads none",
+            "errors none",
+        ):
             assert line in " ".join(text.split())
         errors = {"AutoReconnect": 2, "a\nb": 3}
         writer.report(following=True, confirmed=True, position_at=86400.0, events=1234)
@@ -210,7 +215,7 @@ def test_stat_shows_them(cache_path: Path) -> None:
         status, seen = json.loads(stat(cache_path, "--json"))["status"], writer.status()
         assert status.keys() == seen.keys()
         for name in ("position_at", "events", "disconnects", "loads", "errors"):
-            assert status[name] == seen[name]  # type: ignore[literal-required]
+            assert status[name] == seen[name]
         assert status["lag"] is not None
 
 

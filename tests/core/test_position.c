@@ -235,7 +235,8 @@ static void test_counts_fit(void)
 {
     uint64_t sum;
     for (size_t number = 0; number < NAMES_MOST; number += number < 60 ? 1 : 97) {
-        for (size_t name_len = 4; name_len <= MC_COUNTS_NAME_MAX + 1; name_len += 1 + name_len % 5) {
+        for (size_t name_len = 4; name_len <= MC_COUNTS_NAME_MAX + 1;
+             name_len += 1 + name_len % 5) {
             struct mc_counts counts = numbered(number, name_len, 1);
             room_len = 0;
             mc_counts_update(room, &room_len, &counts, &counts);
@@ -297,15 +298,14 @@ static void test_odd_counts(void)
  * place makes room for what is said anew. */
 static void test_counts_of_others(void)
 {
-    static const uint8_t mixed[] =
-        "\x3a\0\0\0"
-        "\x03loads\0\x22\0\0\0"
-        "\x12w\0\xff\xff\xff\xff\xff\xff\xff\xff"
-        "\x10x\0\x05\0\0\0"
-        "\x10y\0\xff\xff\xff\xff"
-        "\x08z\0\x01\0"
-        "\x10"
-        "errors\0\1\0\0\0";
+    static const uint8_t mixed[] = "\x3a\0\0\0"
+                                   "\x03loads\0\x22\0\0\0"
+                                   "\x12w\0\xff\xff\xff\xff\xff\xff\xff\xff"
+                                   "\x10x\0\x05\0\0\0"
+                                   "\x10y\0\xff\xff\xff\xff"
+                                   "\x08z\0\x01\0"
+                                   "\x10"
+                                   "errors\0\1\0\0\0";
     struct mc_bson_cursor cursor;
     struct mc_count count;
     uint64_t sum;
