@@ -193,6 +193,8 @@ class Loader:
             delay,
             extra={"fields": {"reason": error.reason, "retry_in": delay}},
         )
+        # Until then the content ages, and nothing follows it.
+        self._report(state="degraded", error=public_text(str(error)), following=False)
         return delay
 
     def _without_streams(self, error: NoStreamsError) -> float:
@@ -359,6 +361,7 @@ class Loader:
         )
         if batch.generation is not None:
             self._marked = time.monotonic()
+            self._tally.position_at = caught.position.at
         return caught
 
     def _caught(self, caught: Caught) -> None:
@@ -369,10 +372,10 @@ class Loader:
         self._backoff.reset()
         self._tally.events += caught.events
         self._tally.broken(self._source.broken())
-        self._tally.position_at = caught.position.at
         if now - self._marked >= _MARK:
             self._marked = now
             self._target.mark(caught.position)
+            self._tally.position_at = caught.position.at
         confirmed = time.time() - (now - caught.heard) - caught.behind
         if self._stale:
             self._report(confirmed=confirmed, following=True)

@@ -85,7 +85,8 @@ class MongoFollower:
         self._progress = time.monotonic()  # when the server was last heard, by any thread
         self._burst: dict[tuple[str, str], dict[bytes, None]] = {}
         self._events = self._size = 0
-        self._newest = 0  # time of the newest event, as in Change
+        self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
+        self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
         self._flushed = 0.0  # when the last burst ended
@@ -190,6 +191,7 @@ class MongoFollower:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
+        self._latest = max(self._latest, change.time)
         self._events += 1
         key = (change.database, change.collection, change.element)
         if change.time > self._answered:
@@ -218,6 +220,8 @@ class MongoFollower:
         heard = min(self._heard.values())
         for stream in self._streams.values():
             self._lookup.advance(stream.session_times)
+        if self._latest:  # the replies' own times say as much, where a reply has one
+            self._lookup.reach(self._latest)
         changed = False
         asked = self._lookup.time
         for (database, collection), elements in burst.items():
