@@ -193,9 +193,15 @@ class ReplicaSet(ScriptedServer):
             finally:
                 self._together = None
 
-    def truncate(self) -> None:
-        """Forgets the oplog: whoever has not read up to now has lost the thread."""
+    def truncate(self, before: int | None = None) -> None:
+        """Forgets the oplog: whoever has not read up to now has lost the thread.
+
+        :param before: only what is older than this, in seconds
+        """
         with self.changed:
+            if before is not None:
+                self.oplog = [entry for entry in self.oplog if entry.seconds >= before]
+                return
             self.noop()
             self.oplog = [self._entry()]  # later than the position of any stream
             self.changed.notify_all()
