@@ -255,6 +255,9 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, cache_path: Path
         flags = [STREAM, "--collection=shop.a"]
         uri = server.uri + "?serverSelectionTimeoutMS=500"
         with following(cache_path, uri, *flags) as (_, cache):
+            with pymongo.MongoClient(server.uri) as client:
+                client.shop.a.update_one({"_id": 19}, {"$set": {"v": 1}})
+                equal(cache, stored(client.shop, "a"))  # so the stream is open
             for number in range(3):
                 server.kill()
                 in_state(cache, "degraded")
