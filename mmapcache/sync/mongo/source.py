@@ -98,7 +98,9 @@ class MongoSource:
     def _where(self) -> str:
         return self._label
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         self.position = None
         with translated(self._where):
             client = self._connected()
@@ -134,9 +136,7 @@ class MongoSource:
                 expected,
             )
 
-    def follow(
-        self, position: Position, inbox: Inbox, kept: Mapping[str, str], limit: int
-    ) -> MongoFollower:
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
             client = self._connected()
             streams = [s for s in self._streams(client) if s.database in position.tokens]
@@ -149,8 +149,7 @@ class MongoSource:
             position,
             self._options.settle,
             inbox,
-            kept=kept,
-            limit=limit,
+            limit,
         )
 
     def _begin(self, client: Client, *, follow: bool) -> None:
