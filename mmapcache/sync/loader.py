@@ -369,12 +369,16 @@ class Loader:
         if now - self._marked >= _MARK:
             self._marked = now
             self._target.mark(caught.position)
-        confirmed = time.time() - (now - caught.heard) - caught.behind
         if caught.position.stale:
-            self._report(confirmed=confirmed, following=True)
-        else:
-            self._recovered()
-            self._report(state="streaming", error=self._noted, confirmed=confirmed, following=True)
+            self._report()  # what is not the source's content is not confirmed either
+            return
+        self._recovered()
+        self._report(
+            state="streaming",
+            error=self._noted,
+            confirmed=time.time() - (now - caught.heard) - caught.behind,
+            following=True,
+        )
 
 
 def _apply(batch: mmapcache.Batch, found: Found) -> None:
