@@ -11,8 +11,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmapcache.cli.output import FAILED, USAGE, complain
-from mmapcache.sync import logs, options
+from mmapcache.sync import configuration, logs, options
 from mmapcache.sync.errors import UsageError
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ def run(args: argparse.Namespace) -> int:
     with inbox.signals():
         try:
             resolved = options.resolve(args)
+            if resolved.print_config:
+                return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
+            shaping = Shaping(resolved)
             source = _source(resolved)
         except UsageError as error:
             complain("sync", f"error: {error}")
             return USAGE
         try:
-            return _load(resolved, source, inbox)
+            return _load(resolved, source, shaping, inbox)
         except Exception:
             logs.log.critical("the loader ended unexpectedly", exc_info=True)
             return FAILED
@@ -46,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
             finish_log()
 
 
-def _load(resolved: options.Options, source: Source, inbox: Inbox) -> int:
+def _load(resolved: options.Options, source: Source, shaping: Shaping, inbox: Inbox) -> int:
     from mmapcache.sync.loader import Loader
 
     bar = resolved.progress
     if bar is None:
         bar = sys.stderr.isatty() and resolved.log_format == "text"
-    return Loader(resolved, source, inbox, bar=bar).run()
+    return Loader(resolved, source, inbox, bar=bar, shaping=shaping).run()
 
 
 def _source(resolved: options.Options) -> Source:

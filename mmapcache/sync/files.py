@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
-from mmapcache.sync.options import check_name
+from mmapcache.sync.names import check_name
 from mmapcache.sync.source import Feed
 
 BUFFER_BYTES = 1 << 20  # what one buffer holds at least, unless it is the last

@@ -20,13 +20,20 @@ from dataclasses import dataclass, field
 
 import mmapcache
 from mmapcache.sync.backoff import Backoff
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, StopError, SyncError
+from mmapcache.sync.errors import (
+    ShapeError,
+    SourceAwayError,
+    SourceRefusedError,
+    StopError,
+    SyncError,
+)
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
 from mmapcache.sync.progress import Progress
 from mmapcache.sync.pump import Pump
 from mmapcache.sync.redaction import public_text
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 
@@ -60,6 +67,7 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param shaping: what is made of the documents
     :param dice: see `Backoff`
     """
 
@@ -70,12 +78,14 @@ class Loader:
         inbox: Inbox,
         *,
         bar: bool,
+        shaping: Shaping | None = None,
         dice: random.Random | None = None,
     ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
+        self._shaping = Shaping(options) if shaping is None else shaping
         self._target = Target(options, inbox)
         self._backoff = Backoff(dice=dice)
         self._deadline = time.monotonic() + options.timeout
@@ -128,7 +138,9 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(_full(error)), self._interval())
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+            if error.__cause__ is not None:
+                log.debug("what the transform raised", exc_info=error.__cause__)
             return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
@@ -226,6 +238,7 @@ class Loader:
             packed = self._target.pack_state(self._source.scope)
             if packed != writer.state:
                 batch.state = packed
+        self._shaping.committed()
         outcome.generation = batch.generation
         outcome.puts, outcome.deletes = batch.puts, batch.deletes
         return outcome
@@ -243,22 +256,29 @@ class Loader:
         a document that no cache can hold: whoever can write one must not stop the others.
         """
         first = next(buffers, None)
+        shaper = self._shaping.of(feed.name)
         if first is None:
             if had and not feed.allow_empty:
                 outcome.kept.append(feed.name)
                 return
-            with batch.replace(feed.name):
-                pass
+            with batch.replace(feed.name) as full:
+                if shaper is not None:
+                    shaper.begin(batch, full)
             return
         shown = not self._loaded
         duplicates = batch.duplicates
         progress = Progress(feed.name, feed.expected, shown=shown, bar=self._bar)
         try:
             with batch.replace(feed.name) as full:
+                put = full.put_raw if shaper is None else shaper.begin(batch, full)
                 for buffer in itertools.chain((first,), buffers):
-                    progress.add(full.put_raw(buffer))
-        except mmapcache.InvalidDocument as error:
-            raise type(error)(_after(feed, progress, error)) from None
+                    progress.add(put(buffer))
+                if had and not feed.allow_empty and shaper is not None and not shaper.count:
+                    raise _EmptiedError
+        except (mmapcache.InvalidDocument, ShapeError) as error:
+            raise type(error)(_after(feed, progress, error)) from error.__cause__
+        except _EmptiedError:
+            outcome.kept.append(feed.name)
         except mmapcache.LimitError as error:
             outcome.refused.append(_after(feed, progress, error))
             for _ in buffers:  # the next collection comes after what is left of this one
@@ -296,6 +316,10 @@ class Loader:
         if outcome.dropped:
             why = "gone from the source" if vanished else "no longer asked for"
             log.info("dropping %s: %s", _names(outcome.dropped), why)
+
+
+class _EmptiedError(Exception):
+    """A transform left every document out: as good as a collection that came back empty."""
 
 
 class _FatalError(Exception):

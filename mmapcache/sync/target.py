@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Target:
         self._inbox = inbox
         self._writer: mmapcache.Writer | None = None
         self._inode: tuple[int, int] | None = None
+        self._patience = math.inf if options.standby else options.timeout
         self._recreate = options.recreate
         self._discard = False  # the file opens, but reading it has found it corrupt
         self.recreated = 0
@@ -98,21 +100,26 @@ class Target:
         )
 
     def _opened(self) -> mmapcache.Writer:
-        deadline = time.monotonic() + self._options.timeout
-        told = False
+        began = time.monotonic()
+        refused = 0.0  # when the last try began that found another loader
         while True:
+            tried = time.monotonic()
             try:
-                return self._open()
+                writer = self._open()
+                if refused and self._options.standby:
+                    _say_taken_over(self._options.path, began, refused)
+                return writer
             except mmapcache.LockTimeout as error:
-                left = deadline - time.monotonic()
+                left = self._patience - (tried - began)
                 if left <= 0:
                     raise SyncError(
                         f"another loader holds {self._options.path}: one file has one loader; stop "
                         f"that one, or give another PATH ({error})"
                     ) from None
-                if not told:
-                    told = True
-                    log.info("another loader holds %s: waiting for it", self._options.path)
+                if not refused:
+                    waiting = "standing by" if self._options.standby else "waiting for it"
+                    log.info("another loader holds %s: %s", self._options.path, waiting)
+                refused = tried
                 self._inbox.sleep(min(left, _LOCK_POLL))
             except mmapcache.CorruptError as error:
                 if self._recreate:
@@ -136,6 +143,18 @@ class Target:
         writer = mmapcache.Writer(options.path, **arguments)
         self._recreate = self._discard = False  # once: a later file is somebody else's
         return writer
+
+
+def _say_taken_over(path: str, began: float, refused: float) -> None:
+    """:param refused: when another loader was last seen: the file had one until then at least"""
+    now = time.monotonic()
+    log.info(
+        "took over %s after %.1f s: it was without a loader for at most %.3f s",
+        path,
+        now - began,
+        now - refused,
+        extra={"fields": {"waited": round(now - began, 3), "gap": round(now - refused, 3)}},
+    )
 
 
 def _inode(path: str) -> tuple[int, int] | None:
