@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmapcache.cli.output import FAILED, USAGE, complain
-from mmapcache.sync import configuration, logs, options
+from mmapcache.sync import configuration, logs, options, plan
 from mmapcache.sync.errors import UsageError
 from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
@@ -37,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
                 return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
             shaping = Shaping(resolved)
-            source = _source(resolved)
+            source = _source(plan.sparing(resolved) if resolved.dry_run else resolved)
         except UsageError as error:
             complain("sync", f"error: {error}")
             return USAGE
         try:
+            if resolved.dry_run:
+                return plan.show(resolved, source, shaping)
             return _load(resolved, source, shaping, inbox)
         except Exception:
             logs.log.critical("the loader ended unexpectedly", exc_info=True)

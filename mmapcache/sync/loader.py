@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import mmapcache
+from mmapcache.sync.absence import absent, kept_sentence, some_of, vanished
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
     ShapeError,
@@ -38,7 +39,6 @@ from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 
 DONE, FAILED = 0, 1
-_NAMED = 5  # collections that a status text names before it counts the rest
 
 
 @dataclass(slots=True)
@@ -176,7 +176,7 @@ class Loader:
                 seconds,
                 extra={"fields": fields},
             )
-        trouble = outcome.refused + ([_kept(outcome.kept)] if outcome.kept else [])
+        trouble = outcome.refused + ([kept_sentence(outcome.kept)] if outcome.kept else [])
         if trouble:
             return self._failed(SyncError("; ".join(trouble)), self._interval())
         if self._told:
@@ -297,25 +297,17 @@ class Loader:
         known: frozenset[str],
         outcome: Round,
     ) -> None:
-        """Collections in the cache that the source did not deliver.
-
-        With the scope of the commit before they have vanished, which counts as coming back empty.
-        With another scope the operator no longer asks for them. What no loader put there stays.
-        """
+        """Collections in the cache that the source did not deliver."""
         before = self._target.state().get("scope")
-        if before is None:
-            return
-        vanished = self._source.discovers and before == self._source.scope
-        own = {c.name: c.allow_empty for c in self._options.collections}
-        for name in sorted(names):
-            if vanished and name in known and not own.get(name, self._options.allow_empty):
-                outcome.kept.append(name)
-            else:
-                batch.drop(name)
-                outcome.dropped.append(name)
+        kept, dropped = absent(self._options, self._source, before, names, known)
+        for name in dropped:
+            batch.drop(name)
+        outcome.kept += kept
+        outcome.dropped += dropped
         if outcome.dropped:
-            why = "gone from the source" if vanished else "no longer asked for"
-            log.info("dropping %s: %s", _names(outcome.dropped), why)
+            gone = vanished(self._source, before)
+            why = "gone from the source" if gone else "no longer asked for"
+            log.info("dropping %s: %s", some_of(outcome.dropped), why)
 
 
 class _EmptiedError(Exception):
@@ -330,22 +322,10 @@ def _after(feed: Feed, progress: Progress, error: Exception) -> str:
     return f"{feed.origin}, after {progress.count:,} documents: {error}"
 
 
-def _names(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _kept(names: list[str]) -> str:
-    return (
-        f"came back empty, kept with its last content: {_names(names)} "
-        "(--allow-empty publishes an empty collection)"
-    )
-
-
 def _duplicates(found: dict[str, int]) -> str:
     if not found:
         return ""
-    some = _names([f"{name} ({count:,})" for name, count in sorted(found.items())])
+    some = some_of([f"{name} ({count:,})" for name, count in sorted(found.items())])
     return (
         f"documents whose _id another one has: {some}; of those with one _id the smallest, by its "
         "bytes, is in the cache"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -28,16 +28,7 @@ _CANNOT = (mmapcache.InvalidDocument, mmapcache.LimitError, TypeError, ValueErro
 
 
 class DuplicateError(ShapeError):
-    """Two documents would have one key.
-
-    :param text: the sentence
-    :param other: the `_id` of the one that was there first: while changes are applied it may have
-        changed its key in the meantime, too, and has to be read together with the new one
-    """
-
-    def __init__(self, text: str, other: Any = None) -> None:
-        super().__init__(text)
-        self.other = other
+    """Two documents would have one key."""
 
 
 class Shaping:
@@ -107,7 +98,8 @@ class Shaper:
         self._field = field
         self._keys: dict[Any, Any] | None = None  # identity of the _id -> key, as published
         self._loaded: dict[Any, Any] | None = None  # the same for the load under way
-        self._changed: list[tuple[Any, Any]] = []  # and what apply has changed since
+        self._changed: dict[Any, Any] = {}  # and what apply has changed since
+        self._holders: dict[Any, Any] = {}  # identity of a key -> its document's _id, since then
         self.count = 0  # documents that the load under way has put
 
     # --- a full load ------------------------------------------------------------------------------
@@ -165,85 +157,89 @@ class Shaper:
         self,
         batch: mmapcache.Batch,
         served: mmapcache.Collection | None,
-        ids: Sequence[Any],
-        buffers: Iterable[bytes],
+        missing: Iterable[Any],
+        buffer: bytes,
     ) -> tuple[int, int]:
-        """Applies to an open batch what reading some documents anew has given: deletes, then puts.
+        """Applies to an open batch what reading some documents by their `_id` has given: deletes
+        first, then puts. Until `committed`, nothing of it counts.
 
-        Once a batch and collection, because keys are compared with what is served. Until
-        `committed`, nothing of it counts.
-
-        :param served: the collection as published; None when there is none yet
-        :param ids: the `_id` of every document that was asked for
-        :param buffers: those that were found
+        :param served: the collection as it was before the batch; None when there was none
+        :param missing: the `_id` of each that was not found; found ones may be among them
+        :param buffer: those that were found
         :return: how many were deleted and put
-        :raises DuplicateError: a document's key is that of one that was not asked for
+        :raises DuplicateError: a document's key is another one's, perhaps only because that one has
+            changed, too, and has not been read yet: a full load tells
         :raises ShapeError: a document cannot be shaped
         """
-        asked = {identity(i): i for i in ids}
-        found: dict[Any, tuple[Any, mmapcache.Document]] = {}
-        for document in (d for buffer in buffers for d in _documents(buffer)):
+        before = {identity(_id): self._key_before(served, _id) for _id in missing}
+        after: dict[Any, tuple[Any, mmapcache.Document]] = {}
+        for document in _documents(buffer):
             shaped = self._shaped(document)
+            one = identity(document["_id"])
+            before[one] = self._key_before(served, document["_id"])
             if shaped is not None:
-                found[identity(document["_id"])] = (self._key(shaped), shaped)
-        before = self._before(served, asked)
-        after = {i: identity(key) for i, (key, _) in found.items()}
-        self._refuse_duplicates(served, asked, found)
+                after[one] = (self._key(shaped), shaped)
         deleted = 0
         for one, key in before.items():
-            if after.get(one, _MISSING) != identity(key):
-                deleted += batch.delete(self._name, key)
-        for key, shaped in found.values():
+            if key is _MISSING or (one in after and identity(key) == identity(after[one][0])):
+                continue
+            deleted += batch.delete(self._name, key)
+            self._changed[one] = _MISSING
+            self._holders[identity(key)] = None
+        for one, (key, shaped) in after.items():
+            self._hold(served, key, one, shaped)
             try:
                 batch.put(self._name, key, shaped)
             except _CANNOT as error:
                 raise self._unusable(shaped, error) from None
-        if self._field is not None:
-            gone = ((one, _MISSING) for one in asked if one not in found)
-            self._changed += [*gone, *((one, key) for one, (key, _) in found.items())]
-        return deleted, len(found)
+            self._changed[one] = key
+        return deleted, len(after)
 
-    def _before(self, served: mmapcache.Collection | None, asked: dict[Any, Any]) -> dict[Any, Any]:
-        """The keys that the documents have in the cache, those that are in it."""
+    def _key_before(self, served: mmapcache.Collection | None, _id: Any) -> Any:
+        """The key that a document has in the cache, or _MISSING; its _id, if it is there."""
         if self._field is None:
-            return asked
+            return _id
+        one = identity(_id)
+        if one in self._changed:
+            return self._changed[one]
         if self._keys is None:
             items = () if served is None else served.items()
             self._keys = {identity(document["_id"]): key for key, document in items}
-        return {one: self._keys[one] for one in asked if one in self._keys}
+        return self._keys.get(one, _MISSING)
 
-    def _refuse_duplicates(
+    def _hold(
         self,
         served: mmapcache.Collection | None,
-        asked: dict[Any, Any],
-        found: dict[Any, tuple[Any, mmapcache.Document]],
+        key: Any,
+        one: Any,
+        document: mmapcache.Document,
     ) -> None:
+        """Notes whose key it is now, unless it is another document's."""
         if self._field is None:
             return
-        taken: dict[Any, Any] = {}
-        for key, document in found.values():
-            one = identity(key)
+        name = identity(key)
+        if name not in self._holders:
             try:
-                holder = None if served is None else served.get(key)
+                there = None if served is None else served.get(key)
             except _CANNOT as error:
                 raise self._unusable(document, error) from None
-            if holder is not None and identity(holder["_id"]) not in asked:
-                raise self._duplicate(holder["_id"], document, key)
-            if one in taken:
-                raise self._duplicate(taken[one], document, key)
-            taken[one] = document["_id"]
+            self._holders[name] = None if there is None else there["_id"]
+        holder = self._holders[name]
+        if holder is not None and identity(holder) != one:
+            raise self._duplicate(holder, document, key)
+        self._holders[name] = document["_id"]
 
     def committed(self) -> None:
         """What was loaded or applied has been published."""
         if self._loaded is not None:
             self._keys, self._loaded = (self._loaded if self._field else None), None
         if self._keys is not None:
-            for one, key in self._changed:
+            for one, key in self._changed.items():
                 if key is _MISSING:
                     self._keys.pop(one, None)
                 else:
                     self._keys[one] = key
-        self._changed.clear()
+        self._settle()
 
     def forget(self) -> None:
         """The cached collection is another one now, as after a drop."""
@@ -253,20 +249,24 @@ class Shaper:
     def abandoned(self) -> None:
         """What was loaded or applied has not been published."""
         self._loaded = None
-        self._changed.clear()
+        self._settle()
         self.count = 0
+
+    def _settle(self) -> None:
+        self._changed.clear()
+        self._holders.clear()
 
     # --- one document -----------------------------------------------------------------------------
 
-    def shape(self, buffer: bytes) -> Iterator[tuple[Any, bytes]]:
-        """Key and BSON of what becomes of each of the concatenated documents; some are left out.
+    def try_out(self, buffer: bytes) -> None:
+        """Shapes the documents of a buffer, for what is wrong with them.
 
-        :raises ShapeError: a document cannot be shaped
+        :raises ShapeError: one of them cannot be shaped
         """
         for document in _documents(buffer):
             shaped = self._shaped(document)
             if shaped is not None:
-                yield self._key(shaped), shaped.raw
+                self._key(shaped)
 
     def _shaped(self, document: mmapcache.Document) -> mmapcache.Document | None:
         before = document.get("_id", _MISSING)
@@ -311,8 +311,7 @@ class Shaper:
     def _duplicate(self, other: Any, document: mmapcache.Document, key: Any) -> DuplicateError:
         return DuplicateError(
             f"the documents with _id {_show(other)} and {_show(document['_id'])} have one key, "
-            f"{self._field} = {_show(key)} (--key {self._name}={self._field})",
-            other,
+            f"{self._field} = {_show(key)} (--key {self._name}={self._field})"
         )
 
 

@@ -58,13 +58,7 @@ class Target:
 
     def state(self) -> dict[str, Any]:
         """What the loader before left in the file; empty when there was none."""
-        writer = self._writer
-        if writer is not None and writer.state:
-            with contextlib.suppress(ValueError, RecursionError):
-                state = json.loads(writer.state)
-                if isinstance(state, dict) and state.get("version") == 1:
-                    return state
-        return {}
+        return {} if self._writer is None else unpack_state(self._writer.state)
 
     def pack_state(self, scope: str) -> bytes:
         """The state to publish with a commit."""
@@ -143,6 +137,16 @@ class Target:
         writer = mmapcache.Writer(options.path, **arguments)
         self._recreate = self._discard = False  # once: a later file is somebody else's
         return writer
+
+
+def unpack_state(state: bytes) -> dict[str, Any]:
+    """A loader's own state; empty for any other."""
+    if state:
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(state)
+            if isinstance(value, dict) and value.get("version") == 1:
+                return value
+    return {}
 
 
 def _say_taken_over(path: str, began: float, refused: float) -> None:
