@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
             shaping = Shaping(resolved)
-            source = _source(plan.sparing(resolved) if resolved.dry_run else resolved)
+            source = _source(plan.sparing(resolved) if resolved.dry_run else resolved, shaping)
         except UsageError as error:
             complain("sync", f"error: {error}")
             return USAGE
@@ -61,11 +61,11 @@ def _load(resolved: options.Options, source: Source, shaping: Shaping, inbox: In
     return Loader(resolved, source, inbox, bar=bar, shaping=shaping).run()
 
 
-def _source(resolved: options.Options) -> Source:
+def _source(resolved: options.Options, shaping: Shaping) -> Source:
     if resolved.source is not None:
         from mmapcache.sync.files import FileSource
 
         return FileSource(resolved.source, allow_empty=resolved.allow_empty)
-    from mmapcache.sync.mongo import MongoSource
+    from mmapcache.sync.mongo.source import MongoSource
 
-    return MongoSource(resolved)
+    return MongoSource(resolved, shaping.fingerprint())

@@ -69,6 +69,8 @@ def _value(options: Options, key: str) -> Any:
     value = getattr(options, key)
     if key == "mode":
         return f"{value:04o}"
+    if key == "settle":
+        return str(value)
     if key == "source" and value is not None:
         return f"file:{value}"
     return value

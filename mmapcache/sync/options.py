@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmapcache.sync import logs
+from mmapcache.sync import logs, parsing
 from mmapcache.sync.errors import UsageError
 from mmapcache.sync.names import check_database, check_name, parse_namespace, split_namespace
 from mmapcache.sync.redaction import is_uri, register_typed, register_uri
@@ -34,6 +33,7 @@ READ_PREFERENCES = (
     "secondaryPreferred",
     "nearest",
 )
+FOLLOW = ("auto", "stream", "poll")
 DEFAULT_BATCH_SIZE = 5000  # documents; 1.5 MB of 300-byte ones: see docs/operations.md
 
 
@@ -81,6 +81,9 @@ class Options:
     collections: tuple[CollectionOptions, ...] = ()
     database: str | None = None
     defaults: CollectionOptions = CollectionOptions("", "", "")
+    follow: str = "auto"
+    settle: parsing.Settle = parsing.DEFAULT_SETTLE
+    reload_spread: float = 5.0
     interval: float = 10.0
     once: bool = False
     standby: bool = False
@@ -99,141 +102,44 @@ class Options:
     given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
-# --- one parser for each kind of value; a ValueError's text completes "… must be" -----------------
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a text that is not empty")
-    return value
-
-
-def _number(least: float, *, zero: bool = False) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        try:
-            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-                raise ValueError
-            number = float(value)
-            if not (least <= number <= 1e9 or (zero and number == 0)):
-                raise ValueError
-        except ValueError:
-            raise ValueError(f"seconds, {least:g} or more") from None
-        return number
-
-    return parse
-
-
-def _flag(value: object) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True}
-    words |= {"0": False, "false": False, "no": False, "off": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ValueError("true or false")
-
-
-def _choice(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        for choice in choices:
-            if isinstance(value, str) and value.lower() == choice.lower():
-                return choice
-        raise ValueError("one of " + ", ".join(choices))
-
-    return parse
-
-
-def _size(value: object) -> str:
-    units = ("", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib")
-    text = str(value).strip()
-    digits = text.rstrip("BbKkMmGgTtIi ").strip()
-    unit = text[len(digits) :].strip().lower()
-    if isinstance(value, bool) or not digits.isdecimal() or int(digits) == 0 or unit not in units:
-        raise ValueError("a number of bytes such as 1073741824 or 512MiB")
-    return text
-
-
-def _mode(value: object) -> int:
-    try:
-        mode = int(value, 8) if isinstance(value, str) else value
-    except ValueError:
-        mode = None
-    if not isinstance(mode, int) or isinstance(mode, bool) or mode & ~0o777:
-        raise ValueError('octal permissions such as "0640"')
-    if mode & 0o600 != 0o600:
-        raise ValueError("readable and writable for the owner (0600)")
-    if mode & 0o002:
-        raise ValueError("without write permission for others: readers refuse such a file")
-    return mode
-
-
-def _count(value: object) -> int:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError
-        count = int(value)
-        if not 1 <= count <= 1_000_000:
-            raise ValueError
-    except ValueError:
-        raise ValueError("a number of documents from 1 to 1000000") from None
-    return count
-
-
-def _texts(value: object) -> list[str]:
-    """A list of names as they are, or (in a variable) names separated by commas and spaces."""
-    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(items, list) or not items:
-        raise ValueError("one or more names")
-    return [_text(item) for item in items]
-
-
-def _document(value: object) -> Mapping[str, Any] | str:
-    """A table, or Extended JSON for an object; the conversion to BSON is the source's."""
-    if isinstance(value, Mapping):
-        return value
-    try:
-        if isinstance(value, str) and isinstance(json.loads(value), dict):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise ValueError('a JSON object such as {"active": true}')
-
-
 _Layer = Mapping[str, tuple[object, str]]  # setting -> (value, where it comes from)
 
 SETTINGS: dict[str, Callable[[object], Any]] = {
-    "path": _text,
-    "uri": _text,
-    "uri_file": _text,
-    "source": _text,
-    "collection": _texts,
-    "database": _text,
-    "interval": _number(0.05),
-    "once": _flag,
-    "standby": _flag,
-    "timeout": _number(0.0),
-    "max_size": _size,
-    "mode": _mode,
-    "retention": _number(0.0),
-    "collapse": _flag,
-    "allow_empty": _flag,
-    "recreate": _flag,
-    "read_preference": _choice(*READ_PREFERENCES),
-    "batch_size": _count,
-    "transform": _text,
-    "log_level": _choice(*logs.LEVELS),
-    "log_format": _choice(*logs.FORMATS),
-    "progress": _flag,
+    "path": parsing.text,
+    "uri": parsing.text,
+    "uri_file": parsing.text,
+    "source": parsing.text,
+    "collection": parsing.texts,
+    "database": parsing.text,
+    "follow": parsing.choice(*FOLLOW),
+    "settle": parsing.settle,
+    "reload_spread": parsing.number(0.0),
+    "interval": parsing.number(0.05),
+    "once": parsing.flag,
+    "standby": parsing.flag,
+    "timeout": parsing.number(0.0),
+    "max_size": parsing.size,
+    "mode": parsing.mode,
+    "retention": parsing.number(0.0),
+    "collapse": parsing.flag,
+    "allow_empty": parsing.flag,
+    "recreate": parsing.flag,
+    "read_preference": parsing.choice(*READ_PREFERENCES),
+    "batch_size": parsing.count,
+    "transform": parsing.text,
+    "log_level": parsing.choice(*logs.LEVELS),
+    "log_format": parsing.choice(*logs.FORMATS),
+    "progress": parsing.flag,
 }
 PER_COLLECTION: dict[str, Callable[[object], Any]] = {
-    "allow_empty": _flag,
-    "read_preference": _choice(*READ_PREFERENCES),
-    "batch_size": _count,
-    "filter": _document,
-    "projection": _document,
-    "follow_index": _flag,
-    "transform": _text,
-    "key": _text,
+    "allow_empty": parsing.flag,
+    "read_preference": parsing.choice(*READ_PREFERENCES),
+    "batch_size": parsing.count,
+    "filter": parsing.document,
+    "projection": parsing.document,
+    "follow_index": parsing.flag,
+    "transform": parsing.text,
+    "key": parsing.text,
 }
 
 
@@ -261,7 +167,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--transform", metavar="MODULE:FUNCTION", help="what to make of a document")
     what.add_argument("--key", action="append", metavar="NAME=FIELD", help="the key, if not _id")
     when = parser.add_argument_group("when")
-    when.add_argument("--interval", metavar="S", help="seconds between two refreshes (10)")
+    when.add_argument(
+        "--follow",
+        metavar="HOW",
+        help="auto: MongoDB's change stream if it has one; stream: fail without; poll: never",
+    )
+    when.add_argument("--settle", metavar="MIN:MAX", help="ms that a burst is gathered (5:100)")
+    when.add_argument(
+        "--reload-spread", metavar="S", help="seconds over which hosts spread a full reload (5)"
+    )
+    when.add_argument("--interval", metavar="S", help="seconds between two polls (10)")
     when.add_argument("--once", action=switch, help="load once: exit status 0 done, 1 failed")
     when.add_argument("--timeout", metavar="S", help="seconds that --once keeps trying (30)")
     when.add_argument("--standby", action=switch, help="wait for another loader's end, then go on")
@@ -461,7 +376,7 @@ def _split_document(text: str) -> tuple[str, str]:
     shorter, rest = name, document
     while rest:
         with contextlib.suppress(ValueError):
-            _document(rest)
+            parsing.document(rest)
             return shorter, rest
         more, _, rest = rest.partition("=")
         shorter += "=" + more

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import mmapcache
 from mmapcache.cli.output import DONE, FAILED, complain, emit, size_text
 from mmapcache.sync import early
 from mmapcache.sync.absence import absent, kept_sentence
-from mmapcache.sync.errors import SourceRefusedError, SyncError
+from mmapcache.sync.errors import NoStreamsError, SourceRefusedError, SyncError
 from mmapcache.sync.options import CollectionOptions, Options
+from mmapcache.sync.position import Position, unpack
 from mmapcache.sync.redaction import redact
 from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Feed, Source
@@ -70,6 +72,8 @@ class _Plan:
         self._known: frozenset[str] = frozenset()  # collections with content in the cache
         self._present: frozenset[str] = frozenset()
         self._scope: object = None
+        self._position: Position | None = None
+        self._refusal = ""  # why there are no change streams
         self.failed = False
 
     def file(self) -> None:
@@ -118,7 +122,8 @@ class _Plan:
         path, status, stats = self._options.path, cache.status(), cache.stats()
         self._present = frozenset(cache)
         self._known = frozenset(name for name in cache if len(cache[name]))
-        self._scope = unpack_state(cache.state).get("scope")
+        state = unpack_state(cache.state)
+        self._scope, self._position = state.get("scope"), unpack(state.get("position"))
         self._say(
             "file",
             f"{path}: generation {status['generation']}, {stats['documents']:,} documents in "
@@ -131,8 +136,8 @@ class _Plan:
             patience = f"for {self._options.timeout:g} s at most"
             if self._options.standby:
                 patience = "without limit, as a standby"
-            state = f" ({status['state']})" if status["state"] else ""
-            self._say("file", f"another loader{state} holds it: this one would wait {patience}")
+            doing = f" ({status['state']})" if status["state"] else ""
+            self._say("file", f"another loader{doing} holds it: this one would wait {patience}")
 
     def _created(self, path: str) -> None:
         directory = Path(path).absolute().parent
@@ -150,7 +155,7 @@ class _Plan:
         self._say("from", self._source.label)
         seen = set()
         try:
-            for feed in self._source.feeds(self._known, estimate=True):
+            for feed in self._feeds():
                 seen.add(feed.name)
                 self._collection(feed)
         except SyncError as error:
@@ -164,7 +169,29 @@ class _Plan:
         for name in dropped:
             self._say("drop", f"{name}: in the cache, and not among these")
         if not self._options.once:
-            self._say("then", f"everything is read again every {self._options.interval:g} s")
+            self._say("then", self._afterwards())
+
+    def _feeds(self) -> Iterator[Feed]:
+        """The source's collections, with a position for what follows if there can be one."""
+        follow = self._options.follow != "poll" and self._source.identity is not None
+        try:
+            yield from self._source.feeds(self._known, estimate=True, follow=follow)
+        except NoStreamsError as error:
+            if self._options.follow == "stream":
+                raise SourceRefusedError(
+                    f"{error} (--follow auto reads everything again instead)"
+                ) from None
+            self._refusal = f": {error}"
+            yield from self._source.feeds(self._known, estimate=True, follow=False)
+
+    def _afterwards(self) -> str:
+        if self._source.position is None:
+            return f"everything is read again every {self._options.interval:g} s{self._refusal}"
+        before = self._position
+        if before is None or before.of != self._source.identity:
+            return "the change streams are followed"
+        moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(before.at))
+        return f"the change streams are followed from the position in the file, of {moment}"
 
     def _collection(self, feed: Feed) -> None:
         self._say("load", f"{feed.origin} -> {feed.name}: {self._described(feed)}")

@@ -20,6 +20,7 @@ from typing import Any
 import mmapcache
 from mmapcache.sync.errors import ShapeError
 from mmapcache.sync.options import CollectionOptions, Options
+from mmapcache.sync.source import Found
 from mmapcache.sync.transform import Transform
 
 _SHOWN = 80  # characters of an _id or a key in a message
@@ -60,6 +61,20 @@ class Shaping:
         every[""] = self._identified(self._defaults)
         told = {name: what for name, what in every.items() if what is not None}
         return json.dumps(told, sort_keys=True) if told else ""
+
+    def apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> bool:
+        """`Shaper.apply` to the writer's open batch, if the collection has a shaper."""
+        shaper = self.of(found.name)
+        if shaper is None:
+            return False
+        with writer.reader(front_bytes=0) as cache:
+            shaper.apply(batch, cache.get(found.name), found.missing, found.buffer)
+        return True
+
+    def forget(self) -> None:
+        """The cache is another one now."""
+        for shaper in filter(None, self._shapers.values()):
+            shaper.forget()
 
     def committed(self) -> None:
         """What the shapers did has been published."""
