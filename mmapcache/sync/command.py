@@ -1,7 +1,6 @@
 """`mmapcache sync`: keeps a cache file up to date from MongoDB or from files.
 
-Exit status: 0 done (or stopped by SIGTERM or SIGINT), 1 failed, 2 wrong usage; 143 or 130 when a
-second SIGTERM or SIGINT came before the first one had ended it.
+Exit status: see `_EPILOG`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,23 @@ if TYPE_CHECKING:
     from mmapcache.sync.inbox import Inbox
 
 
+_EPILOG = """\
+exit status:
+  0    stopped by SIGTERM or SIGINT; --once: everything was published
+  1    could not go on; --once: also when something is missing, or when it was stopped before its
+       end; --dry-run: it would fail. The last line says why
+  2    wrong usage, nothing was touched
+  143, 130
+       ended by a second SIGTERM or SIGINT (--dry-run: by the first)
+
+A flag wins over its variable (--max-size: MMAPCACHE_MAX_SIZE), which wins over the file of --config
+(max_size), which wins over the default."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_arguments(parser)
 
 

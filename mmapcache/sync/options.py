@@ -157,14 +157,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--uri", help="MongoDB URI (others see a command line: prefer --uri-file)")
     what.add_argument("--uri-file", metavar="F", help="a file that holds the URI")
     what.add_argument("--source", metavar="file:PATH", help="a .json or .bson file or a directory")
-    what.add_argument("--collection", action="append", metavar="DB.COLL[=NAME]", help="repeatable")
+    what.add_argument(
+        "--collection",
+        action="append",
+        metavar="DB.COLL[=NAME]",
+        help="repeatable; NAME in the cache",
+    )
     what.add_argument("--database", metavar="DB", help="all collections of the database")
     what.add_argument("--filter", action="append", metavar="NAME=JSON", help="load only these")
     what.add_argument("--projection", action="append", metavar="NAME=JSON", help="only the fields")
     what.add_argument("--read-preference", metavar="P", help=", ".join(READ_PREFERENCES))
     what.add_argument("--batch-size", metavar="N", help="documents a batch (5000)")
     what.add_argument("--allow-empty", action=switch, help="publish a collection even when empty")
-    what.add_argument("--transform", metavar="MODULE:FUNCTION", help="what to make of a document")
+    what.add_argument("--transform", metavar="MODULE:FUNCTION", help="what becomes of a document")
     what.add_argument("--key", action="append", metavar="NAME=FIELD", help="the key, if not _id")
     when = parser.add_argument_group("when")
     when.add_argument(
@@ -190,13 +195,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rest.add_argument("--config", metavar="F", help="a TOML file with these options")
     rest.add_argument("--log-level", metavar="LEVEL", help=", ".join(logs.LEVELS))
     rest.add_argument("--log-format", metavar="FORMAT", help=", ".join(logs.FORMATS))
-    rest.add_argument("--log-json", dest="log_format", action="store_const", const="json")
-    rest.add_argument("--progress", action=switch, help="a bar (when on a terminal)")
-    look = parser.add_argument_group("look and exit")
-    look.add_argument(
-        "--dry-run", action="store_true", help="say what would be loaded, load nothing"
+    rest.add_argument(
+        "--log-json",
+        dest="log_format",
+        action="store_const",
+        const="json",
+        help="--log-format json",
     )
-    look.add_argument("--print-config", action="store_true", help="the options with their origins")
+    rest.add_argument("--progress", action=switch, help="a bar (when on a terminal)")
+    look = parser.add_argument_group("say something and exit")
+    look.add_argument("--dry-run", action="store_true", help="what would be loaded, and from where")
+    look.add_argument(
+        "--print-config", action="store_true", help="the options, and where each comes from"
+    )
 
 
 def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Options:
@@ -441,6 +452,10 @@ def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions
     origin, name = table.get("from"), table.get("name")
     if _for_files(table, options) and isinstance(name, str):
         return replace(options.defaults, name=name)
+    if options.source is not None and origin is None:
+        raise UsageError(
+            f"[[collection]] {name}: of a file there is name, key and transform to be said, no more"
+        )
     if origin is None and options.database is not None and isinstance(name, str):
         origin = f"{options.database}.{name}"
     if not isinstance(origin, str) or not (name is None or isinstance(name, str)):

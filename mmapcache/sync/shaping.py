@@ -67,8 +67,11 @@ class Shaping:
         shaper = self.of(found.name)
         if shaper is None:
             return False
-        with writer.reader(front_bytes=0) as cache:
-            shaper.apply(batch, cache.get(found.name), found.missing, found.buffer)
+        if shaper.keyed:
+            with writer.reader(front_bytes=0) as cache:
+                shaper.apply(batch, cache.get(found.name), found.missing, found.buffer)
+        else:
+            shaper.apply(batch, None, found.missing, found.buffer)
         return True
 
     def forget(self) -> None:
@@ -116,6 +119,11 @@ class Shaper:
         self._changed: dict[Any, Any] = {}  # and what apply has changed since
         self._holders: dict[Any, Any] = {}  # identity of a key -> its document's _id, since then
         self.count = 0  # documents that the load under way has put
+
+    @property
+    def keyed(self) -> bool:
+        """Whether another field than _id is the key."""
+        return self._field is not None
 
     # --- a full load ------------------------------------------------------------------------------
 
@@ -178,7 +186,8 @@ class Shaper:
         """Applies to an open batch what reading some documents by their `_id` has given: deletes
         first, then puts. Until `committed`, nothing of it counts.
 
-        :param served: the collection as it was before the batch; None when there was none
+        :param served: the collection as it was before the batch, which only keys of their own need;
+            None when there was none
         :param missing: the `_id` of each that was not found; found ones may be among them
         :param buffer: those that were found
         :return: how many were deleted and put
