@@ -21,7 +21,7 @@ from mmapcache.sync.errors import (
     SourceRefusedError,
     UsageError,
 )
-from mmapcache.sync.options import check_name
+from mmapcache.sync.names import check_name
 from mmapcache.sync.source import Feed
 
 BUFFER_BYTES = 1 << 20  # what one buffer holds at least, unless it is the last

@@ -25,6 +25,7 @@ from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
     NoStreamsError,
     PositionLostError,
+    ShapeError,
     SourceAwayError,
     SourceRefusedError,
     StopError,
@@ -36,6 +37,7 @@ from mmapcache.sync.options import Options
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Caught, Found, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
@@ -54,6 +56,7 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param shaping: what is made of the documents
     :param dice: see `Backoff`
     """
 
@@ -64,12 +67,14 @@ class Loader:
         inbox: Inbox,
         *,
         bar: bool,
+        shaping: Shaping | None = None,
         dice: random.Random | None = None,
     ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
+        self._shaping = Shaping(options) if shaping is None else shaping
         self._dice = dice or random.Random()
         self._target = Target(options, inbox)
         self._tally = Tally()
@@ -117,6 +122,7 @@ class Loader:
     def _attempt(self) -> float | None:
         """One load, or following until it ends; seconds until the next attempt, or None when there
         is none to come."""
+        self._shaping.abandoned()
         try:
             self._look()
             return self._follow() if self._position is not None else self._load()
@@ -138,7 +144,9 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(_full(error)), self._interval())
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+            if error.__cause__ is not None:
+                log.debug("what the transform raised", exc_info=error.__cause__)
             return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
@@ -153,6 +161,7 @@ class Loader:
         if writer is self._opened:
             return
         self._opened = writer
+        self._shaping.forget()
         self._tally.resume(writer)
         goes_on = self._follows() and not self._options.once
         position = self._target.position() if goes_on else None
@@ -260,6 +269,7 @@ class Loader:
             self._source,
             self._target,
             self._inbox,
+            self._shaping,
             follow=self._follows(),
             first=not self._loaded,
             bar=self._bar,
@@ -336,16 +346,17 @@ class Loader:
             return message
         caught = None
         with writer.batch() as batch:
-            _apply(batch, message)
+            self._apply(writer, batch, message)
             for more in messages:
                 if isinstance(more, Caught):
                     caught = more
                     break
-                _apply(batch, more)
+                self._apply(writer, batch, more)
             assert caught is not None, "a burst ends with its position"
             if batch.puts or batch.deletes:
                 batch.state = self._target.pack_state(self._source.scope, caught.position)
         assert caught is not None
+        self._shaping.committed()
         log.debug(
             "generation %s: %d events, %d put, %d deleted",
             batch.generation,
@@ -380,19 +391,20 @@ class Loader:
             following=True,
         )
 
+    def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
+        """Takes away what is missing, and puts the rest.
 
-def _apply(batch: mmapcache.Batch, found: Found) -> None:
-    """Takes away what is missing, and puts the rest.
-
-    :raises PositionLostError: it has a document that no cache can hold: a load knows how to publish
-        the other collections without it
-    """
-    for key in found.missing:
-        batch.delete(found.name, key)
-    if found.buffer:
+        :raises PositionLostError: it has a document that no cache can hold: a load knows how to
+            publish the other collections without it, or says what is wrong
+        """
         try:
-            batch.put_raw(found.name, found.buffer)
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+            if self._shaping.apply(writer, batch, found):
+                return
+            for key in found.missing:
+                batch.delete(found.name, key)
+            if found.buffer:
+                batch.put_raw(found.name, found.buffer)
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
 
 

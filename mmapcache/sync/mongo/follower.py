@@ -22,7 +22,8 @@ from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
-from mmapcache.sync.options import CollectionOptions, Settle
+from mmapcache.sync.options import CollectionOptions
+from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
 from mmapcache.sync.source import Caught, Found
 
