@@ -48,6 +48,7 @@ class MongoFollower:
     :param lookup: reads by _id; closed at the end
     :param targets: what is loaded from a namespace
     :param read: the collection to read from
+    :param same: whether a collection is still the one that was loaded
     :param position: where to begin
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
@@ -60,6 +61,7 @@ class MongoFollower:
         lookup: Lookup,
         targets: Callable[[str, str], Sequence[CollectionOptions]],
         read: Callable[[CollectionOptions], Collection[Any]],
+        same: Callable[[CollectionOptions], bool],
         position: Position,
         settle: Settle,
         inbox: Inbox,
@@ -69,6 +71,7 @@ class MongoFollower:
         self._lookup = lookup
         self._targets = targets
         self._read = read
+        self._same = same
         self._begin = position
         self._at = position.at
         self._tokens: dict[str, Any] = dict(position.tokens)
@@ -80,7 +83,7 @@ class MongoFollower:
         self._cancelled = False
         self._heard = dict.fromkeys(self._streams, time.monotonic())
         self._progress = time.monotonic()  # when the server was last heard, by any thread
-        self._burst: dict[tuple[str, str], dict[bytes, None]] = {}
+        self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
         self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
         self._latest = 0  # the same, of all that ever came
@@ -197,12 +200,12 @@ class MongoFollower:
             return  # what was read by its _id since is this change's outcome, or a later one's
         elements = self._burst.setdefault(key[:2], {})
         if change.element not in elements:
-            elements[change.element] = None
             self._size += 1
             if self._size > self._limit:
                 raise PositionLostError(
                     "behind", f"more than {self._limit:,} documents changed: a load is quicker"
                 )
+        elements[change.element] = change.gone
 
     def _hear(self, heard: Heard) -> None:
         self._heard[heard.database] = heard.moment
@@ -226,13 +229,18 @@ class MongoFollower:
                 if options.name in self._begin.stale:
                     reason = self._begin.stale[options.name]
                     raise PositionLostError(reason, f"{options.origin} has changed")
+                missing = 0
                 for found in self._lookup.read(self._read(options), options.name, elements):
                     changed = True
+                    missing += len(found.missing)
                     self._room.acquire()
                     self._progress = time.monotonic()
                     if self._cancelled:
                         return False
                     self._inbox.post(_Message(self, found))
+                if missing > sum(elements.values()) and not self._same(options):
+                    # Not these documents are gone, but all: as the stream is about to say.
+                    raise PositionLostError("dropped", f"{options.origin} was dropped")
             for element in elements:
                 self._answers[database, collection, element] = asked
         self._answered = max(self._answered, asked)

@@ -69,6 +69,7 @@ class Change(NamedTuple):
     :param element: its _id as BSON: type and value
     :param time: when, as a number that grows with the server's (seconds, count)
     :param alone: not part of a transaction
+    :param gone: it was deleted
     """
 
     database: str
@@ -77,6 +78,7 @@ class Change(NamedTuple):
     time: int
     token: Any
     alone: bool
+    gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,7 @@ class Stream:
                         moment.time << 32 | moment.inc,
                         event["_id"],
                         "txnNumber" not in document,
+                        kind == "delete",
                     )
                 )
             elif kind not in _SILENT:
