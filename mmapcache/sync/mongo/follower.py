@@ -206,6 +206,7 @@ class MongoFollower:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
+        self._reached[change.database] = change.time - 1
         self._events += 1
         key = (change.database, change.collection, change.element)
         if change.time <= self._checked_at and key in self._checked:
