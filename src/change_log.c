@@ -82,9 +82,6 @@ static enum mc_status find_start(const struct mc_view *view, uint64_t since, uin
     uint32_t bytes = view->root.log_last;
     for (*start = end; bytes != 0;) {
         uint64_t at = *start - bytes;
-        if (mc_log_is_odd(bytes)) {
-            return MC_CORRUPT;
-        }
         if (end - at > view->log.size) {
             return MC_ABSENT;
         }
@@ -92,7 +89,7 @@ static enum mc_status find_start(const struct mc_view *view, uint64_t since, uin
         if (!is_kept(view, at)) {
             return MC_ABSENT;
         }
-        if (group.bytes != bytes || group.generation > generation) {
+        if (mc_log_is_odd(bytes) || group.bytes != bytes || group.generation > generation) {
             return MC_CORRUPT;
         }
         if (group.generation <= since) {
@@ -240,8 +237,7 @@ enum mc_status mc_changes_next(struct mc_changes *changes, struct mc_change *out
                 return status;
             }
             if ((header.flags & MC_LOG_ALL) != 0) {
-                out->kind = MC_CHANGE_ALL;
-                out->generation = header.generation;
+                *out = (struct mc_change){.kind = MC_CHANGE_ALL, .generation = header.generation};
                 changes->at = changes->end;
                 return MC_OK;
             }

@@ -56,9 +56,8 @@ void mc_changes_restart(struct mc_writer *writer)
     if (size == 0) {
         return;
     }
-    /* A ring further on, so that all that was logged is out of reach; and a word, so that the next
-     * loader sees that, too, should nothing be logged before it comes. */
-    writer->notes.end = whole_words(mc_log_announced(space)) + size + MC_LOG_ALIGN;
+    /* A ring further on, so that all that was logged is out of reach. */
+    writer->notes.end = whole_words(mc_log_announced(space)) + size;
     writer->notes.last = 0;
     mc_log_announce(space, writer->notes.end);
 }
@@ -69,9 +68,10 @@ void mc_changes_recover(struct mc_writer *writer)
     const struct mc_root *root = &writer->root;
     struct mc_log log = mc_superblock_log(&writer->superblock);
     struct mc_log_group group = {0};
+    /* A killed loader had announced one group that its root does not know. */
     bool sound = root->log_end % MC_LOG_ALIGN == 0 && !mc_log_is_odd(root->log_last) &&
-                 root->log_last <= log.size &&
-                 mc_log_announced(space) - root->log_end <= log.size;
+                 root->log_last <= log.size / 2 &&
+                 mc_log_announced(space) - root->log_end <= log.size / 2;
     if (sound) {
         mc_log_read(space, &log, root->log_end - root->log_last, &group, sizeof group);
         sound = group.bytes == root->log_last && group.generation <= root->generation;
@@ -230,7 +230,8 @@ static uint8_t *add_collection(const struct mc_notes *notes,
     return to;
 }
 
-/* Makes a group of what was noted, of `most` bytes at most. NULL: there is no memory for it. */
+/* Makes a group of what was noted, which has `most` bytes at most. NULL: it has too many, or there
+ * is no memory for it. */
 static struct mc_log_group *make_group(struct mc_writer *writer, size_t most)
 {
     const struct mc_writer_collection *items = writer->collections.items;
@@ -253,7 +254,7 @@ static struct mc_log_group *make_group(struct mc_writer *writer, size_t most)
     assert(bytes <= most);
     memset(to, 0, bytes - len);
     *notes->group = (struct mc_log_group){.bytes = (uint32_t)bytes};
-    return notes->group;
+    return bytes <= writer->superblock.log_size / 2 ? notes->group : NULL;
 }
 
 /* Puts a group behind the last one. */
@@ -286,7 +287,7 @@ void mc_changes_log(struct mc_writer *writer, struct mc_root *root)
     }
     uint64_t most = measure(writer);
     if (most > 0 || notes->last == 0) {
-        if (most <= size / 2 && notes->last != 0) {
+        if (most <= size && notes->last != 0) {
             group = make_group(writer, (size_t)most);
         }
         group = group != NULL ? group : &all;
