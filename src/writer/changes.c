@@ -78,7 +78,7 @@ void mc_changes_recover(struct mc_writer *writer)
     }
     writer->notes.end = root->log_end;
     writer->notes.last = root->log_last;
-    if (!sound) {
+    if (!sound && !MC_MUTANT_IS(654)) { /* 654: whatever the root says */
         mc_changes_restart(writer);
     }
 }
@@ -118,7 +118,7 @@ void mc_changes_whole(struct mc_writer *writer, struct mc_writer_collection *col
     if (collection->noted > 0 && collection->first_note - 1 + collection->noted == notes->used) {
         notes->used = collection->first_note - 1; /* all that was noted since was its own */
     }
-    collection->whole = true;
+    collection->whole = !MC_MUTANT_IS(656); /* 656: what was too much is forgotten */
     collection->first_note = collection->last_note = collection->noted = 0;
 }
 

@@ -198,8 +198,10 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
     writer->batch.listed = collection->next_listed;
     collection->listed = collection->changed = false;
     collection->next_listed = 0;
-    collection->whole = false;
-    collection->first_note = collection->last_note = collection->noted = 0;
+    if (!MC_MUTANT_IS(653)) { /* 653: the notes of a batch that is over stay */
+        collection->whole = false;
+        collection->first_note = collection->last_note = collection->noted = 0;
+    }
     if (writer->batch.listed == 0) { /* the batch is over */
         mc_changes_forget(writer);
     }
