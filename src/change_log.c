@@ -86,7 +86,7 @@ static enum mc_status find_start(const struct mc_view *view, uint64_t since, uin
             return MC_ABSENT;
         }
         mc_log_read(&view->space, &view->log, at, &group, sizeof group);
-        if (!is_kept(view, at) && !MC_MUTANT_IS(311)) { /* 311: wherever that leads */
+        if (!is_kept(view, at) && !MC_MUTANT_IS(351)) { /* 351: wherever that leads */
             return MC_ABSENT;
         }
         if (mc_log_is_odd(bytes) || group.bytes != bytes || group.generation > generation) {
@@ -119,7 +119,7 @@ static enum mc_status copy_groups(const struct mc_view *view, uint64_t start,
         return MC_NOMEM;
     }
     mc_log_read(&view->space, &view->log, start, out->bytes, len);
-    if (!is_kept(view, start) && !MC_MUTANT_IS(310)) { /* 310: whatever was copied */
+    if (!is_kept(view, start) && !MC_MUTANT_IS(350)) { /* 350: whatever was copied */
         return MC_ABSENT;
     }
     out->len = len;
