@@ -193,19 +193,6 @@ static bool is_noted(const struct mc_writer_collection *collection)
     return collection->noted > 0 || is_whole(collection);
 }
 
-/* Bytes that the group needs at most; 0: nothing changed. */
-static uint64_t measure(const struct mc_writer *writer)
-{
-    const struct mc_writer_collection *items = writer->collections.items;
-    uint64_t bytes = 0;
-    for (uint32_t at = writer->batch.listed; at != 0; at = items[at - 1].next_listed) {
-        if (is_noted(&items[at - 1])) {
-            bytes += sizeof(struct mc_log_record) + items[at - 1].name_len + items[at - 1].noted;
-        }
-    }
-    return bytes > 0 ? whole_words(sizeof(struct mc_log_group) + bytes) : 0;
-}
-
 /* Adds a collection to a group: its name, and its records. */
 static uint8_t *add_collection(const struct mc_notes *notes,
                                const struct mc_writer_collection *collection, uint8_t *to)
@@ -230,31 +217,43 @@ static uint8_t *add_collection(const struct mc_notes *notes,
     return to;
 }
 
-/* Makes a group of what was noted, which has `most` bytes at most. NULL: it has too many, or there
- * is no memory for it. */
-static struct mc_log_group *make_group(struct mc_writer *writer, size_t most)
+/* Makes sure that the group being made has room for so many bytes. */
+static bool reserve_group(struct mc_notes *notes, size_t bytes, size_t most)
+{
+    if (bytes <= notes->group_capacity) {
+        return true;
+    }
+    void *bigger = bytes <= most ? realloc(notes->group, bytes) : NULL;
+    if (bigger == NULL) {
+        return false;
+    }
+    notes->group = bigger;
+    notes->group_capacity = bytes;
+    return true;
+}
+
+/* Makes a group of what was noted: its length, that of a header when nothing was, or 0 when it was
+ * too much or there is no memory for it. */
+static size_t make_group(struct mc_writer *writer)
 {
     const struct mc_writer_collection *items = writer->collections.items;
     struct mc_notes *notes = &writer->notes;
-    if (most > notes->group_capacity) {
-        void *bigger = realloc(notes->group, most);
-        if (bigger == NULL) {
-            return NULL;
-        }
-        notes->group = bigger;
-        notes->group_capacity = most;
-    }
-    uint8_t *start = (uint8_t *)notes->group, *to = start + sizeof(struct mc_log_group);
+    size_t size = writer->superblock.log_size, len = sizeof(struct mc_log_group);
     for (uint32_t at = writer->batch.listed; at != 0; at = items[at - 1].next_listed) {
-        if (is_noted(&items[at - 1])) {
-            to = add_collection(notes, &items[at - 1], to);
+        const struct mc_writer_collection *collection = &items[at - 1];
+        size_t more = sizeof(struct mc_log_record) + collection->name_len + collection->noted;
+        if (!is_noted(collection)) {
+            continue;
         }
+        if (!reserve_group(notes, len + more + MC_LOG_ALIGN, size)) {
+            return 0;
+        }
+        uint8_t *start = (uint8_t *)notes->group;
+        len = (size_t)(add_collection(notes, collection, start + len) - start);
+        memset(start + len, 0, MC_LOG_ALIGN); /* what fills it up, should it be the last */
     }
-    size_t len = (size_t)(to - start), bytes = (size_t)whole_words(len);
-    assert(bytes <= most);
-    memset(to, 0, bytes - len);
-    *notes->group = (struct mc_log_group){.bytes = (uint32_t)bytes};
-    return bytes <= writer->superblock.log_size / 2 ? notes->group : NULL;
+    len = (size_t)whole_words(len);
+    return len <= size / 2 ? len : 0;
 }
 
 /* Puts a group behind the last one. */
@@ -281,17 +280,17 @@ static void append(struct mc_writer *writer, struct mc_log_group *group)
 void mc_changes_log(struct mc_writer *writer, struct mc_root *root)
 {
     struct mc_notes *notes = &writer->notes;
-    uint32_t size = writer->superblock.log_size;
-    struct mc_log_group all = {.bytes = sizeof all, .flags = MC_LOG_ALL}, *group = NULL;
-    if (size == 0) {
+    struct mc_log_group all = {.flags = MC_LOG_ALL}, *group = &all;
+    if (writer->superblock.log_size == 0) {
         return;
     }
-    uint64_t most = measure(writer);
-    if (most > 0 || notes->last == 0) {
-        if (most <= size && notes->last != 0) {
-            group = make_group(writer, (size_t)most);
-        }
-        group = group != NULL ? group : &all;
+    size_t len = notes->last != 0 ? make_group(writer) : 0;
+    if (len > sizeof all) {
+        group = notes->group;
+        group->flags = 0;
+    }
+    if (len != sizeof all) { /* something is to be said */
+        group->bytes = (uint32_t)(len != 0 ? len : sizeof all);
         group->generation = root->generation;
         group->before = notes->last;
         append(writer, group);
