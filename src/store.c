@@ -86,10 +86,9 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
     }
     bool sound =
         superblock->checksum == mc_checksum(superblock, offsetof(struct mc_superblock, checksum)) &&
-        superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 &&
-        rings_fit(superblock) && superblock->max_size >= MC_MAP_MIN &&
-        superblock->max_size <= MC_MAP_MAX && superblock->max_size % MC_EXTENT == 0 &&
-        superblock->base_generation < MC_GENERATION_MAX;
+        superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 && rings_fit(superblock) &&
+        superblock->max_size >= MC_MAP_MIN && superblock->max_size <= MC_MAP_MAX &&
+        superblock->max_size % MC_EXTENT == 0 && superblock->base_generation < MC_GENERATION_MAX;
     return sound
                ? MC_OK
                : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");

@@ -265,12 +265,11 @@ static void append(struct mc_writer *writer, struct mc_log_group *group)
     const uint8_t *bytes = (const uint8_t *)group;
     group->checksum = mc_checksum(bytes + sizeof group->checksum, /* of all that is behind it */
                                   group->bytes - sizeof group->checksum);
-    bool late = MC_MUTANT_IS(650); /* 650: announced when it has been written */
-    if (!late) {
+    if (!MC_MUTANT_IS(650)) { /* 650: announced when it has been written */
         mc_log_announce(space, notes->end + group->bytes);
     }
     mc_log_write(space, &log, notes->end, group, group->bytes);
-    if (late) {
+    if (MC_MUTANT_IS(650)) {
         mc_log_announce(space, notes->end + group->bytes);
     }
     notes->end += group->bytes;

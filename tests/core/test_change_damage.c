@@ -23,7 +23,8 @@ static void patch_root(uint64_t log_end, uint32_t log_last)
     root.log_end = log_end;
     root.log_last = log_last;
     root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
-    log_patch(MC_RING_OFFSET + root.generation % log_world.options.ring_slots * sizeof root, &root, sizeof root);
+    log_patch(MC_RING_OFFSET + root.generation % log_world.options.ring_slots * sizeof root, &root,
+              sizeof root);
 }
 
 static void make_three(void)
@@ -159,7 +160,7 @@ static void test_without(void)
     mc_writer_close(log_world.writer);
 }
 
-/* Its successor of another size has a log; whoever has known the old file knows that all changed. */
+/* Its successor of another size has a log; whoever knew the old file is told that all changed. */
 static void test_succession(void)
 {
     struct mc_map *map;
@@ -184,8 +185,8 @@ static void test_succession(void)
     static const struct {
         uint64_t max_size;
         uint32_t log_size;
-    } sizes[] = {{2u << 20, 64u << 10},   {64u << 20, 64u << 10},   {126u << 20, 64u << 10},
-                 {128u << 20, 128u << 10}, {1u << 30, 1u << 20},     {UINT64_C(1) << 40, 1u << 20}};
+    } sizes[] = {{2u << 20, 64u << 10},    {64u << 20, 64u << 10}, {126u << 20, 64u << 10},
+                 {128u << 20, 128u << 10}, {1u << 30, 1u << 20},   {UINT64_C(1) << 40, 1u << 20}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         remove_cache(test_path());
         log_world.options.max_size = sizes[i].max_size;
@@ -195,7 +196,6 @@ static void test_succession(void)
         mc_writer_close(log_world.writer);
     }
 }
-
 
 /* ---- hostile bytes ---- */
 
@@ -259,14 +259,14 @@ static void test_records(void)
         {"\1\2\2\0ab\3\2\1\0x", 11, 0, MC_ABSENT, 1},
         {"\1\2\2\0ab\3\12\0\0\4\2\1\0y", 15, 0, MC_ABSENT, 2}, /* a key without bytes */
         {"\2\2\1\0a\1\2\1\0b", 10, 0, MC_ABSENT, 1},
-        {"\1\2\2\0ab\0\0\0\0\0\0\0\0\0\0", 16, 0, MC_CORRUPT, 0}, /* too many zeros */
-        {"\1\2\2\0ab\0x", 8, 0, MC_CORRUPT, 0},                   /* no zeros */
-        {"\3\2\1\0x", 5, 0, MC_CORRUPT, 0},                       /* of no collection */
-        {"\2\3\1\0a", 5, 0, MC_CORRUPT, 0},                       /* a name is a string */
-        {"\1\2\0\0", 4, 0, MC_CORRUPT, 0},                        /* an empty name */
-        {"\1\2\1\0a\5\2\1\0x", 10, 0, MC_CORRUPT, 0},            /* of no kind */
-        {"\1\2\1\0a\3\40\1\0x", 10, 0, MC_CORRUPT, 0},           /* a key of no type */
-        {"\1\2\1\0a\3\2\377\0x", 10, 0, MC_CORRUPT, 0},          /* behind the group */
+        {"\1\2\2\0ab\0\0\0\0\0\0\0\0\0\0", 16, 0, MC_CORRUPT, 0},   /* too many zeros */
+        {"\1\2\2\0ab\0x", 8, 0, MC_CORRUPT, 0},                     /* no zeros */
+        {"\3\2\1\0x", 5, 0, MC_CORRUPT, 0},                         /* of no collection */
+        {"\2\3\1\0a", 5, 0, MC_CORRUPT, 0},                         /* a name is a string */
+        {"\1\2\0\0", 4, 0, MC_CORRUPT, 0},                          /* an empty name */
+        {"\1\2\1\0a\5\2\1\0x", 10, 0, MC_CORRUPT, 0},               /* of no kind */
+        {"\1\2\1\0a\3\40\1\0x", 10, 0, MC_CORRUPT, 0},              /* a key of no type */
+        {"\1\2\1\0a\3\2\377\0x", 10, 0, MC_CORRUPT, 0},             /* behind the group */
         {"\1\2\21\0abcdefghijklmnopq\3\2\1", 24, 0, MC_CORRUPT, 0}, /* half a record */
     };
     uint8_t bytes[2 * HOSTILE], records[HOSTILE] = {1, 2, 0, 1};
@@ -289,9 +289,10 @@ static void test_records(void)
         CHECK_EQ(read_groups(bytes, len - cut, &count), MC_CORRUPT);
     }
     for (uint32_t at = 0; at < len; at++) {
-        bytes[at] ^= 16;
+        uint8_t bit = at % 2 == 0 ? 1 : 16; /* of its length: an odd one, and one too long */
+        bytes[at] ^= bit;
         CHECK_EQ(read_groups(bytes, len, &count), MC_CORRUPT);
-        bytes[at] ^= 16;
+        bytes[at] ^= bit;
     }
 }
 

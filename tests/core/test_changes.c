@@ -168,7 +168,8 @@ static void test_aborts(void)
 static void test_too_much(void)
 {
     char name[32];
-    log_open_new(1024); /* a collection has 256 bytes of notes: 16 keys of 8 bytes; a batch has 512 */
+    log_open_new(
+        1024); /* a collection has 256 bytes of notes: 16 keys of 8 bytes; a batch has 512 */
     log_begin();
     log_put(1, 1, 1);
     log_commit();
@@ -200,28 +201,6 @@ static void test_too_much(void)
     log_commit();
     CHECK_CHANGES(3, "flags *, limits +0 +1 +2 +3 +4 +5 +6 +7 +8 +9 +10 +11 +12 +13 +14 +15, "
                      "sites +0 +1 +2 +3 +4 +5 +6 +7 +8 +9 +10 +11 +12 +13 +14 +15");
-    log_begin(); /* within a replace that is cancelled: what was noted before it is lost */
-    log_put(0, 1, 6);
-    log_put(1, 1, 6);
-    struct oracle before = log_world.working;
-    log_replace(0);
-    for (int k = 0; k < 30; k++) {
-        log_put(0, k, 7);
-    }
-    mc_replace_cancel(log_world.writer);
-    log_world.working = before;
-    log_commit();
-    CHECK_CHANGES(4, "limits +1, sites *");
-    log_begin(); /* and what was noted only within it is gone */
-    log_replace(0);
-    for (int k = 0; k < 30; k++) {
-        log_put(0, k, 7);
-    }
-    mc_replace_cancel(log_world.writer);
-    log_world.working = before;
-    log_put(0, 2, 8);
-    log_commit();
-    CHECK_CHANGES(5, "sites +2");
     log_begin(); /* more names than there is room for */
     for (int i = 0; i < 30; i++) {
         struct mc_key key;
@@ -234,7 +213,78 @@ static void test_too_much(void)
                               &test_error));
     }
     log_commit();
-    CHECK_CHANGES(6, "all");
+    CHECK_CHANGES(4, "all");
+    mc_writer_close(log_world.writer);
+}
+
+/* Notes of the longest keys: their room grows by more than it was. */
+static void test_long_keys(void)
+{
+    static const char text[MC_KEY_MAX];
+    struct mc_changes changes;
+    struct mc_change change;
+    log_open_new(16384);
+    for (int version = 1; version < 3; version++) {
+        if (version == 2) { /* a loader without any room yet */
+            mc_writer_close(log_world.writer);
+            log_open();
+        }
+        log_begin();
+        for (int k = 0; k < 3; k++) {
+            uint8_t document[DOCUMENT_MOST], bytes[MC_KEY_MAX];
+            struct mc_key key = {.type = MC_BSON_STRING, .len = MC_KEY_MAX, .data = bytes};
+            bool existed;
+            memcpy(bytes, text, sizeof bytes);
+            bytes[0] = (uint8_t)('a' + k);
+            CHECK_OK(mc_batch_put(log_world.writer, "sites", 5, &key, document,
+                                  make_document(document, k, version), &existed, &test_error));
+        }
+        log_commit();
+    }
+    struct mc_view view = log_view();
+    CHECK_OK(mc_changes_open(&view, 1, &changes));
+    for (int k = 0; k < 3; k++) {
+        CHECK_EQ(mc_changes_next(&changes, &change), MC_OK);
+        CHECK(change.kind == MC_CHANGE_PUT && change.key.type == MC_BSON_STRING);
+        CHECK(change.key.len == MC_KEY_MAX && change.key.data[0] == 'a' + k);
+    }
+    CHECK_EQ(mc_changes_next(&changes, &change), MC_ABSENT);
+    mc_changes_close(&changes);
+    mc_writer_close(log_world.writer);
+}
+
+/* Too much within a replace that is cancelled. */
+static void test_too_much_cancelled(void)
+{
+    log_open_new(1024);
+    for (int version = 1; version < 5; version++) {
+        log_begin();
+        log_put(version % 2, 1, version);
+        log_commit();
+    }
+    CHECK_CHANGES(3, "sites +1");
+    log_begin(); /* what was noted before it is lost */
+    log_put(0, 1, 6);
+    log_put(1, 1, 6);
+    struct oracle before = log_world.working;
+    log_replace(0);
+    for (int k = 0; k < 30; k++) {
+        log_put(0, k, 7);
+    }
+    mc_replace_cancel(log_world.writer);
+    log_world.working = before;
+    log_commit();
+    CHECK_CHANGES(4, "limits +1, sites *");
+    log_begin(); /* what was noted only within it is gone */
+    log_replace(0);
+    for (int k = 0; k < 30; k++) {
+        log_put(0, k, 7);
+    }
+    mc_replace_cancel(log_world.writer);
+    log_world.working = before;
+    log_put(0, 2, 8);
+    log_commit();
+    CHECK_CHANGES(5, "sites +2");
     mc_writer_close(log_world.writer);
 }
 
@@ -335,8 +385,8 @@ static void judge_all(const struct mc_view *view)
     uint64_t oldest = log_world.now > HISTORY - 1 ? log_world.now - (HISTORY - 1) : 0;
     bool known = true;
     for (uint64_t since = log_world.now; since > oldest; since--) {
-        enum mc_status status =
-            judge_changes(view, since, &log_world.history[since % HISTORY], &log_world.history[log_world.now % HISTORY]);
+        enum mc_status status = judge_changes(view, since, &log_world.history[since % HISTORY],
+                                              &log_world.history[log_world.now % HISTORY]);
         CHECK(status == MC_OK || (status == MC_ABSENT && since + 1 < log_world.now));
         CHECK(known || status == MC_ABSENT); /* what is lost is lost for all before, too */
         known = status == MC_OK;
@@ -456,7 +506,7 @@ static void test_pauses(void)
 static struct mc_map *stopped_map;
 static long stops;
 
-/* Whoever reads before any store of the loader finds the log right, or knows that it is too late. */
+/* Whoever reads before any store of the loader finds the log right, or is told to be too late. */
 static void on_store(enum shm_access access, const void *address, size_t len)
 {
     struct mc_view view;
@@ -505,6 +555,8 @@ int main(void)
     test_replaces();
     test_aborts();
     test_too_much();
+    test_too_much_cancelled();
+    test_long_keys();
     test_no_memory();
     test_reader_no_memory();
     for (uint32_t log_size = MC_LOG_MIN; log_size <= 32768; log_size *= log_size < 1024 ? 2 : 4) {

@@ -56,16 +56,16 @@ void log_empty(int c)
 void log_drop(int c)
 {
     bool existed;
-    CHECK_OK(mc_batch_drop(log_world.writer, collection_names[c], strlen(collection_names[c]), &existed,
-                           &test_error));
+    CHECK_OK(mc_batch_drop(log_world.writer, collection_names[c], strlen(collection_names[c]),
+                           &existed, &test_error));
     log_world.working.exists[c] = false;
     log_empty(c);
 }
 
 void log_replace(int c)
 {
-    CHECK_OK(
-        mc_replace_begin(log_world.writer, collection_names[c], strlen(collection_names[c]), &test_error));
+    CHECK_OK(mc_replace_begin(log_world.writer, collection_names[c], strlen(collection_names[c]),
+                              &test_error));
     log_world.working.exists[c] = true;
     log_empty(c);
 }
@@ -77,8 +77,6 @@ struct mc_view log_view(void)
     return view;
 }
 
-/* The changes from `since` on as text: "sites +3 -4, limits *", "all"; with a generation in front of
- * each group when there are several. */
 const char *list_changes(uint64_t since)
 {
     static char text[4096];
