@@ -140,7 +140,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
-        mc_collections_change(writer, index);
+        mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
         writer->batch.counts.puts++;
@@ -300,7 +300,7 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
     enter_scope(writer, index);
     enum mc_status status = mc_table_delete(&writer->table, &record->root, key, &old, err);
     if (status == MC_OK) {
-        mc_collections_change(writer, index);
+        mc_collections_change_key(writer, index, MC_LOG_DELETE, key);
         record->count--;
         record->content -= (uint64_t)old.key_len + old.value_len;
         writer->batch.counts.deletes++;
@@ -493,12 +493,7 @@ void mc_replace_cancel(struct mc_writer *writer)
         return;
     }
     mc_arena_replace_cancel(&writer->arena);
-    struct mc_writer_collection *collection = &writer->collections.items[replace->collection];
-    writer->batch.collections -= !replace->before.exists; /* from its begin on it exists */
-    collection->exists =
-        replace->before.exists; /* it may stay on the list: commit finds it unchanged */
-    collection->changed = replace->before.changed;
-    collection->record = replace->before.record;
+    mc_collections_take_back(writer, replace->collection, &replace->before);
     writer->batch.counts = replace->counts_before;
     replace->open = false;
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "changes.h"
 #include "mutant.h"
 
 #define FORGOTTEN_MIN 64u /* names beyond twice those of the catalogue */
@@ -144,6 +145,13 @@ void mc_collections_change(struct mc_writer *writer, size_t index)
     }
 }
 
+void mc_collections_change_key(struct mc_writer *writer, size_t index, uint8_t kind,
+                               const struct mc_key *key)
+{
+    mc_collections_change(writer, index);
+    mc_changes_note(writer, &writer->collections.items[index], kind, key);
+}
+
 enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, struct mc_error *err)
 {
     struct mc_writer_collection *collection = &writer->collections.items[index];
@@ -167,7 +175,19 @@ void mc_collections_remove(struct mc_writer *writer, size_t index)
     mc_collections_change(writer, index);
     collection->exists = false;
     collection->record = (struct mc_collection_record){0};
+    mc_changes_whole(writer, collection);
     writer->batch.collections--;
+}
+
+void mc_collections_take_back(struct mc_writer *writer, size_t index,
+                              const struct mc_writer_collection *before)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[index];
+    writer->batch.collections -= !before->exists; /* while it is replaced it exists */
+    collection->exists = before->exists; /* it may stay on the list: commit finds it unchanged */
+    collection->changed = before->changed;
+    collection->record = before->record;
+    mc_changes_take_back(writer, collection, before);
 }
 
 struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
@@ -178,6 +198,13 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
     writer->batch.listed = collection->next_listed;
     collection->listed = collection->changed = false;
     collection->next_listed = 0;
+    if (!MC_MUTANT_IS(653)) { /* 653: the notes of a batch that is over stay */
+        collection->whole = false;
+        collection->first_note = collection->last_note = collection->noted = 0;
+    }
+    if (writer->batch.listed == 0) { /* the batch is over */
+        mc_changes_forget(writer);
+    }
     return collection;
 }
 
