@@ -63,7 +63,9 @@ class FileSource:
     def position(self) -> None:
         return None
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         paths = sorted(self._files()) if self.discovers else [self._path]
         if not paths and not known and not self._allow_empty:
             raise SourceRefusedError(f"{self._path} has no .json or .bson file")

@@ -84,7 +84,6 @@ class Loader:
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
         self._position: Position | None = None  # where to go on; None: a load is next
         self._why = "initial"  # that load
-        self._stale: dict[str, str] = {}  # see Outcome.stale
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
         self._loaded_at = 0.0  # likewise
@@ -164,7 +163,6 @@ class Loader:
         self._opened = writer
         self._shaping.forget()
         self._tally.resume(writer)
-        self._stale = self._target.stale()
         goes_on = self._follows() and not self._options.once
         position = self._target.position() if goes_on else None
         if position is not None and position.of == self._source.identity and writer.generation:
@@ -188,9 +186,10 @@ class Loader:
     def _lost(self, error: PositionLostError) -> float:
         """The position is of no use: a load is next, not at the same moment on all hosts."""
         self._tally.error(error.code)
+        stale = self._position is not None and self._position.stale
         self._position, self._why = None, error.reason
         delay = self._dice.uniform(0.0, self._options.reload_spread)
-        if self._stale:
+        if stale:
             # Content that the source has not got is waited for, but not by loading all the time.
             delay = max(delay, self._loaded_at + self._interval() - time.monotonic())
         elif not self._followed:  # not once since the load before: the oplog may be too short
@@ -280,9 +279,8 @@ class Loader:
         self._loaded_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
-        self._position = self._source.position
+        self._position = outcome.position
         self._tally.position_at = self._position.at if self._position else 0.0
-        self._stale = outcome.stale()
         if self._why in _LOADING or self._position is None:
             self._backoff.reset()
         self._why = "poll"
@@ -319,7 +317,7 @@ class Loader:
         assert self._position is not None
         writer = self._target.writer()
         self._tally.position_at = self._position.at
-        if not self._told and not self._stale:
+        if not self._told and not self._position.stale:
             self._report(
                 state="streaming",
                 error=self._noted,
@@ -327,7 +325,7 @@ class Loader:
                 following=True,
             )
         limit = max(_BEHIND, writer.stats()["documents"] // 3)
-        with self._source.follow(self._position, self._inbox, self._stale, limit) as follower:
+        with self._source.follow(self._position, self._inbox, limit) as follower:
             messages = follower.messages()
             while True:
                 if writer is not self._target.writer():
@@ -356,9 +354,7 @@ class Loader:
                 self._apply(writer, batch, more)
             assert caught is not None, "a burst ends with its position"
             if batch.puts or batch.deletes:
-                batch.state = self._target.pack_state(
-                    self._source.scope, caught.position, self._stale
-                )
+                batch.state = self._target.pack_state(self._source.scope, caught.position)
         assert caught is not None
         self._shaping.committed()
         log.debug(
@@ -384,12 +380,16 @@ class Loader:
         if now - self._marked >= _MARK:
             self._marked = now
             self._target.mark(caught.position)
-        confirmed = time.time() - (now - caught.heard) - caught.behind
-        if self._stale:
-            self._report(confirmed=confirmed, following=True)
-        else:
-            self._recovered()
-            self._report(state="streaming", error=self._noted, confirmed=confirmed, following=True)
+        if caught.position.stale:
+            self._report()  # what is not the source's content is not confirmed either
+            return
+        self._recovered()
+        self._report(
+            state="streaming",
+            error=self._noted,
+            confirmed=time.time() - (now - caught.heard) - caught.behind,
+            following=True,
+        )
 
     def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
         """Takes away what is missing, and puts the rest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mmapcache
 from mmapcache.sync.absence import absent, kept_sentence, some_of, vanished
@@ -12,6 +12,7 @@ from mmapcache.sync.errors import ShapeError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.position import Position
 from mmapcache.sync.progress import Progress
 from mmapcache.sync.pump import Pump
 from mmapcache.sync.shaping import Shaping
@@ -29,6 +30,7 @@ class Outcome:
     """
 
     generation: int | None = None
+    position: Position | None = None
     documents: int = 0
     puts: int = 0
     deletes: int = 0
@@ -118,14 +120,18 @@ class Round:
                 seen.add(feed.name)
                 self._load(batch, feed, pump.buffers(), outcome, had=feed.name in known)
             self._absent(batch, present - seen, known, outcome)
+            scope, position = self._source.scope, self._source.position
+            if position is not None:
+                position = replace(position, stale=outcome.stale())
             changed = batch.puts or batch.deletes or outcome.dropped
-            position = self._source.position
-            if changed or not self._target.says(self._source.scope, outcome.stale()):
-                batch.state = self._target.pack_state(self._source.scope, position, outcome.stale())
+            if changed or not self._target.says(scope):
+                batch.state = self._target.pack_state(scope, position)
         self._shaping.committed()
-        if position is not None and batch.generation is None:
-            self._target.mark(position)
+        outcome.position = position
         outcome.generation = batch.generation
+        if position is not None and batch.generation is None and not self._target.mark(position):
+            with writer.batch() as again:
+                again.state = self._target.pack_state(scope, position)
         outcome.puts, outcome.deletes = batch.puts, batch.deletes
         return outcome
 

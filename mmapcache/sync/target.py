@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ class Target:
     """Holds the writer, and opens it again when the file was damaged, replaced or removed.
 
     The loader's own state, published with each commit, is a small JSON document:
-    `{"version": 1, "scope": "collections", "recreated": 0, "position": {…}, "stale": {}}`. Scope:
-    see `Source.scope`; recreated: how often a loader found its file corrupt and began a new one;
-    position: see position.py, or null; stale: collections whose content is not the source's, and
-    what a load for one is called.
+    `{"version": 1, "scope": "collections", "recreated": 0, "position": {…}}`. Scope: see
+    `Source.scope`; recreated: how often a loader found its file corrupt and began a new one;
+    position: see position.py, or null.
 
     :param options: path and everything about the file
     :param inbox: where a stop arrives while the lock is waited for
@@ -64,20 +62,19 @@ class Target:
         """What the loader before left in the file; empty when there was none."""
         return {} if self._writer is None else unpack_state(self._writer.state)
 
-    def pack_state(self, scope: str, position: Position | None, stale: Mapping[str, str]) -> bytes:
+    def pack_state(self, scope: str, position: Position | None) -> bytes:
         """The state to publish with a commit."""
         state = {
             "version": 1,
             "scope": scope,
             "recreated": self.recreated,
             "position": None if position is None else position.packed(),
-            "stale": dict(stale),
         }
         return json.dumps(state, separators=(",", ":")).encode()
 
-    def says(self, scope: str, stale: Mapping[str, str]) -> bool:
-        """Whether the state is this one already, whatever the position."""
-        packed: dict[str, Any] = json.loads(self.pack_state(scope, None, stale))
+    def says(self, scope: str) -> bool:
+        """Whether the state is the one of this scope already, whatever its position."""
+        packed: dict[str, Any] = json.loads(self.pack_state(scope, None))
         return {**self.state(), "position": None} == packed
 
     def position(self) -> Position | None:
@@ -85,17 +82,14 @@ class Target:
         assert self._writer is not None
         return unmark(self._writer.position) or unpack(self.state().get("position"))
 
-    def stale(self) -> dict[str, str]:
-        """What it said of collections that it could not bring up to date."""
-        stale = self.state().get("stale")
-        return {str(k): str(v) for k, v in stale.items()} if isinstance(stale, dict) else {}
-
-    def mark(self, position: Position) -> None:
-        """Notes a position without a generation. One that is too long for that waits for the next
-        commit: a restart then goes over some more events again."""
-        if self._writer is not None:
-            with contextlib.suppress(mmapcache.LimitError):
-                self._writer.mark(position.mark())
+    def mark(self, position: Position) -> bool:
+        """Notes a position without a generation; False: it is too long for that."""
+        assert self._writer is not None
+        try:
+            self._writer.mark(position.mark())
+        except mmapcache.LimitError:
+            return False
+        return True
 
     def discard(self, error: Exception) -> None:
         """The open file turned out to be corrupt: the next `writer()` begins a new one."""

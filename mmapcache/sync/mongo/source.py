@@ -101,7 +101,9 @@ class MongoSource:
     def _where(self) -> str:
         return self._label
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         self.position = None
         with translated(self._where):
             client = self._connected()
@@ -137,9 +139,7 @@ class MongoSource:
                 expected,
             )
 
-    def follow(
-        self, position: Position, inbox: Inbox, kept: Mapping[str, str], limit: int
-    ) -> MongoFollower:
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
             client = self._connected()
             streams = [s for s in self._streams(client) if s.database in position.tokens]
@@ -152,8 +152,7 @@ class MongoSource:
             position,
             self._options.settle,
             inbox,
-            kept=kept,
-            limit=limit,
+            limit,
         )
 
     def _begin(self, client: Client, *, follow: bool) -> None:
