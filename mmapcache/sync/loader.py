@@ -343,9 +343,10 @@ class Loader:
             while True:
                 if writer is not self._target.writer():
                     return 0.0  # the file was removed or replaced
-                if (given := next(messages, None)) is None:
-                    self._verify_at = time.monotonic()  # SIGHUP
+                if (given := next(messages, None)) is None:  # SIGHUP
+                    self._verify_at = time.monotonic()
                     self._inbox.answered()
+                    messages = follower.messages()
                 elif isinstance(given, Found):
                     self._caught(self._burst(writer, given, messages))
                 elif isinstance(given, Caught):

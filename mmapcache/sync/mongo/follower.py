@@ -210,6 +210,7 @@ class MongoFollower:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
+        self._reached[change.database] = change.time - 1
         self._latest = max(self._latest, change.time)
         self._events += 1
         key = (change.database, change.collection, change.element)
