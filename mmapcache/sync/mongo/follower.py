@@ -49,6 +49,7 @@ class MongoFollower:
     :param lookup: reads by _id; closed at the end
     :param targets: what is loaded from a namespace
     :param read: the collection to read from
+    :param same: whether a collection is still the one that was loaded
     :param position: where to begin
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
@@ -62,6 +63,7 @@ class MongoFollower:
         lookup: Lookup,
         targets: Callable[[str, str], Sequence[CollectionOptions]],
         read: Callable[[CollectionOptions], pymongo_collection.Collection[Any]],
+        same: Callable[[CollectionOptions], bool],
         position: Position,
         settle: Settle,
         inbox: Inbox,
@@ -72,6 +74,7 @@ class MongoFollower:
         self._lookup = lookup
         self._targets = targets
         self._read = read
+        self._same = same
         self._begin = position
         self._at = position.at
         self._tokens: dict[str, Any] = dict(position.tokens)
@@ -84,9 +87,10 @@ class MongoFollower:
         self._cancelled = False
         self._heard = dict.fromkeys(self._streams, time.monotonic())
         self._progress = time.monotonic()  # when the server was last heard, by any thread
-        self._burst: dict[tuple[str, str], dict[bytes, None]] = {}
+        self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
-        self._newest = 0  # time of the newest event, as in Change
+        self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
+        self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
         self._flushed = 0.0  # when the last burst ended
@@ -207,6 +211,7 @@ class MongoFollower:
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
         self._reached[change.database] = change.time - 1
+        self._latest = max(self._latest, change.time)
         self._events += 1
         key = (change.database, change.collection, change.element)
         if change.time <= self._checked_at and key in self._checked:
@@ -218,12 +223,12 @@ class MongoFollower:
             return  # what was read by its _id since is this change's outcome, or a later one's
         elements = self._burst.setdefault(key[:2], {})
         if change.element not in elements:
-            elements[change.element] = None
             self._size += 1
             if self._size > self._limit:
                 raise PositionLostError(
                     "behind", f"more than {self._limit:,} documents changed: a load is quicker"
                 )
+        elements[change.element] = change.gone
 
     def _hear(self, heard: Heard) -> None:
         self._heard[heard.database] = heard.moment
@@ -238,6 +243,8 @@ class MongoFollower:
         heard = min(self._heard.values())
         for stream in self._streams.values():
             self._lookup.advance(stream.session_times)
+        if self._latest:  # the replies' own times say as much, where a reply has one
+            self._lookup.reach(self._latest)
         if self._held():
             return True
         changed = False
@@ -270,7 +277,13 @@ class MongoFollower:
                 if options.name in self._begin.stale:
                     reason = self._begin.stale[options.name]
                     raise PositionLostError(reason, f"{options.origin} has changed")
-                yield from self._lookup.read(self._read(options), options.name, elements)
+                missing = 0
+                for found in self._lookup.read(self._read(options), options.name, elements):
+                    missing += len(found.missing)
+                    yield found
+                if missing > sum(elements.values()) and not self._same(options):
+                    # Not these documents are gone, but all: as the stream is about to say.
+                    raise PositionLostError("dropped", f"{options.origin} was dropped")
 
     def _caught(self, heard: float, *, changed: bool) -> Caught:
         if self._newest:

@@ -55,6 +55,12 @@ class Lookup:
         if operation is not None:
             self._session.advance_operation_time(operation)
 
+    def reach(self, moment: int) -> None:
+        """What is read from now on is not older than this, a time as in `stream.Change`."""
+        from bson.timestamp import Timestamp
+
+        self._session.advance_operation_time(Timestamp(moment >> 32, moment & 0xFFFFFFFF))
+
     def read(
         self, collection: Collection[Any], name: str, elements: Iterable[bytes]
     ) -> Iterator[Found]:
