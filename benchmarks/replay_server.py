@@ -16,6 +16,7 @@ other in turn, a refresh's change each time. Run in a process of its own:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import socketserver
@@ -174,6 +175,10 @@ class Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Answer requests until the client goes away."""
+        with contextlib.suppress(ConnectionError):  # or is killed
+            self._serve()
+
+    def _serve(self) -> None:
         while header := self._read(_HEADER.size):
             length, request, _, code = _HEADER.unpack(header)
             body = self._read(length - _HEADER.size)

@@ -149,7 +149,7 @@ class LiveReplay(Replay):
 
     def __init__(self, count: int, many: int) -> None:
         """Make the documents in their first version."""
-        self.base = int(time.time())
+        self.base = int(time.time()) - 1
         self.count = count
         self.documents = [document(index, 0) for index in range(count)]
         self.index = {data.key(index): index for index in range(count)}
@@ -298,9 +298,8 @@ class LiveReplay(Replay):
 
     def clock(self) -> dict[str, Any]:
         """The fields of a reply that say what the time is."""
-        # That of the newest event; while none comes, the wall's, as the no-ops of a replica set.
-        seconds = max(int(time.time()) // _TICK * _TICK, self.base + self.released // _PER_SECOND)
-        now = Timestamp(seconds, self.released % _PER_SECOND + 1)
+        # That of the newest event, as the stamps of those to come are made before they happen.
+        now = stamp_of(self.base, self.released - 1)
         signature = {"hash": b"\x00" * 20, "keyId": bson.Int64(0)}
         return {
             "operationTime": now,
