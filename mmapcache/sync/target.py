@@ -82,7 +82,7 @@ class Target:
     def says(self, scope: str, stale: Mapping[str, str]) -> bool:
         """Whether the state is this one already, whatever the position."""
         packed = json.loads(self.pack_state(scope, None, stale))
-        return {**self.state(), "position": None} == packed
+        return bool({**self.state(), "position": None} == packed)
 
     def position(self) -> Position | None:
         """Where the loader before was: the mark if the data is still that of its generation."""
