@@ -1,9 +1,8 @@
 """The gap test: a loader that follows a database, while all that can end or stop does so at random.
 
-    writers ──────────────> MongoDB server <── proxy <── loader ──> cache file ──> readers
-       └── journal: each state of each key            │                             └── journal:
-           before it is asked for                     │                                 what they saw
-                                   judge: support.history, here
+    writers ──> MongoDB server <── proxy <── loader ──> cache file ──> readers
+       └── journal: each state of each key,   what they saw: journal ─────┘
+           before it is asked for ───> support.history.Judge <───┘
 
 Storms and calms alternate. In a storm the loader and the server are killed and stopped, and the
 proxy cuts, holds and delays what passes between them. In a calm writers pause; within CALM seconds
@@ -34,6 +33,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from support import faulty_loader, gap_writer
 from support.gap_world import PLACES, WRITERS, configuration, digest
-from support.history import Journal, Judge, KeyName, read
+from support.history import Judge, KeyName, read
 from support.loader import Loader
 from support.mongodb_server import Server
 from support.wire_proxy import WireProxy
@@ -122,9 +122,9 @@ class Gap:
         """Storms and calms until the time is over, or until something must not be."""
         self._server.start()
         for number, journal in enumerate(self._writers):
-            self._fork(f"writer {number}", lambda n=number, j=journal: self._write(n, j))
+            self._fork(f"writer {number}", partial(self._write, number, journal))
         for number, journal in enumerate(self._readers):
-            self._fork(f"reader {number}", lambda j=journal: read(self._path, j))
+            self._fork(f"reader {number}", partial(read, self._path, journal))
         self._proxy.__enter__()
         self._wait(lambda: all(self._flags_shared[gap_writer.WRITES + n] for n in range(WRITERS)))
         self._start_loader()
@@ -327,7 +327,7 @@ class Gap:
             for place in PLACES:
                 collection = client[place.database][place.name]
                 for document in collection.find(place.filter, place.projection):
-                    found[place.name, int(document["k"])] = document.raw
+                    found[place.name, int(document["k"])] = bytes(document.raw)
         return found
 
     def _difference(self, database: dict[KeyName, bytes]) -> str:
@@ -344,7 +344,9 @@ class Gap:
         except mmapcache.SnapshotExpired:
             return "the cache changes too fast to be read"
         wrong = sorted(
-            name for name in cached.keys() | database.keys() if cached.get(name) != database.get(name)
+            name
+            for name in cached.keys() | database.keys()
+            if cached.get(name) != database.get(name)
         )
         if not wrong:
             return ""
@@ -358,9 +360,10 @@ class Gap:
     def _judge_loads(self) -> None:
         """Everything is read once, and again when a collection was dropped."""
         assert self._cache is not None
-        loads: dict[str, int] = dict(self._cache.status()).get("loads") or {}
         if self._poll:
             return
+        now: dict[str, Any] = dict(self._cache.status())
+        loads: dict[str, int] = now.get("loads") or {}
         for reason, count in loads.items():
             most = {"initial": 1, "dropped": self._drops()}.get(reason, 0)
             if count > most:
@@ -450,8 +453,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="faults at random, and no gap")
     parser.add_argument("--seconds", type=float, default=None, help="(600; 60 with a fault)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--pace", type=float, default=80.0, help="changes a second and writer (80)")
-    parser.add_argument("--fault", choices=sorted(faulty_loader.FAULTS), help="see faulty_loader.py")
+    parser.add_argument(
+        "--pace", type=float, default=80.0, help="changes a second, of each writer (80)"
+    )
+    parser.add_argument(
+        "--fault", choices=sorted(faulty_loader.FAULTS), help="see faulty_loader.py"
+    )
     parser.add_argument("--faults", action="store_true", help="all of them")
     parser.add_argument("--poll", action="store_true", help="a loader that polls")
     parser.add_argument("--keep", action="store_true", help="the directory, after a violation")

@@ -156,14 +156,15 @@ class Writer:
             else ReplaceOne({"_id": state["_id"]}, state, upsert=True)
             for k, state in states.items()
         ]
-        first = next(iter(states.values()))
+        first: Any = next(iter(states.values()))
         if len(keys) == 1 and first is not None:
             if self._now.get((place.name, keys[0])) is None:
-                self._do(place, states, lambda: collection.insert_one(dict(first)))
+                self._do(place, states, lambda: collection.insert_one(first))
                 return
             if self._dice.random() < 0.5:
+                which = {"_id": first["_id"]}
                 change = {"$set": {name: first[name] for name in first if name != "_id"}}
-                self._do(place, states, lambda: collection.update_one({"_id": first["_id"]}, change))
+                self._do(place, states, lambda: collection.update_one(which, change))
                 return
         self._do(place, states, lambda: collection.bulk_write(asked, ordered=True))
 
@@ -204,7 +205,7 @@ class Writer:
         self._flags[WRITES + self._number] += sum(done.values())
 
     def _came_about(self, place: Place, k: int, state: Document | None) -> bool:
-        """What the server has of a key when an answer was lost: the state before, or the new one."""
+        """Whether a key has the new state or still the one before, when the answer was lost."""
         before = self._now.get((place.name, k))
         some = state or before
         if some is None:
