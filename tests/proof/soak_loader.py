@@ -87,7 +87,7 @@ class Gap:
         self._poll: bool = arguments.poll
         self._pace: float = arguments.pace
         self._dice = random.Random(self._seed)
-        self._weights = WEIGHTS | faulty_loader.WEIGHTS.get(fault, {})
+        self._weights = faulty_loader.FAULTS[fault].weights if fault else WEIGHTS
         (directory / "config.toml").write_text(configuration())
         follow = ["--interval", "0.2"] if self._poll else ["--follow", "stream"]
         self._flags = [
@@ -96,8 +96,8 @@ class Gap:
             *follow,
             "--max-size",
             "128MiB",
-            "--log-level",
-            "info",
+            "--batch-size",
+            "50",  # so that a load has more than one reply
         ]
         if not self._poll:
             self._flags += ["--reload-spread", "0.2"]
@@ -203,6 +203,8 @@ class Gap:
     def _storm(self, end: float) -> None:
         self._flags_shared[gap_writer.PAUSE] = 0
         names, weights = list(self._weights), list(self._weights.values())
+        if not any(weights):
+            names, weights = ["nothing"], [1]
         while time.monotonic() < end and not self.judge.violations:
             what = self._dice.choices(names, weights)[0]
             self.counts[what] += 1
@@ -275,6 +277,9 @@ class Gap:
         self._proxy.refuse(True)
         self._proxy.cut()
         self._later(2, lambda: self._proxy.refuse(False))
+
+    def _nothing(self) -> None:
+        """The writers alone are enough."""
 
     def _dead_stream(self) -> None:
         self._proxy.hole("getMore")

@@ -1,6 +1,276 @@
-"""A loader with one deliberate fault, for the gap test to see."""
+"""`mmapcache` with one deliberate fault in how it follows a database, for the gap test to see.
+
+    python tests/support/faulty_loader.py NAME sync PATH ...
+
+Each fault is what an honest programmer could have written, or forgotten. The product has none of
+them: they are put over its classes here, when the process begins.
+"""
 
 from __future__ import annotations
 
-FAULTS: dict[str, object] = {}
-WEIGHTS: dict[str, dict[str, int]] = {}
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_LAG = 0.5  # seconds that a lagging answer is behind
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, how it is made so, and which of the test's own faults bring it to light.
+
+    :param weights: how often these are chosen, instead of what the test has otherwise
+    """
+
+    what: str
+    make: Callable[[], None]
+    weights: dict[str, int]
+
+
+FAULTS: dict[str, Fault] = {}
+_NOTHING = dict.fromkeys(
+    (
+        "kill loader",
+        "stop loader",
+        "kill server",
+        "stop server",
+        "cut all",
+        "cut one",
+        "cut reply",
+        "stall",
+        "delay",
+        "refuse",
+        "dead stream",
+        "dead connection",
+    ),
+    0,
+)
+
+
+def _fault(name: str, what: str, **weights: int) -> Callable[[Callable[[], None]], None]:
+    """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
+
+    def declare(make: Callable[[], None]) -> None:
+        chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
+        FAULTS[name] = Fault(what, make, chosen)
+
+    return declare
+
+
+def _instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Puts a function in the place of another, which it gets as its first argument."""
+    before = getattr(owner, name)
+
+    def put(function: Callable[..., Any]) -> None:
+        @functools.wraps(before)
+        def instead(*arguments: Any, **named: Any) -> Any:
+            return function(before, *arguments, **named)
+
+        setattr(owner, name, instead)
+
+    return put
+
+
+@_fault("resume-after", "goes on after the event that comes next", kill_loader=3, cut_all=1)
+def _resume_after() -> None:
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        if not hasattr(self, "first_is_gone"):
+            self.first_is_gone = True
+            self._tokens[change.database] = change.token
+            self._events += 1
+        else:
+            before(self, change)
+
+
+@_fault("position-first", "commits the position before the data", kill_loader=1)
+def _position_first() -> None:
+    _early_position(changed=True)
+
+
+@_fault("idle-position", "marks an idle position while events wait", kill_loader=1)
+def _idle_position() -> None:
+    _early_position(changed=False)
+
+
+def _early_position(*, changed: bool) -> None:
+    from mmapcache.sync.mongo import follower
+    from mmapcache.sync.mongo.follower import MongoFollower
+    from mmapcache.sync.position import Position
+    from mmapcache.sync.source import Caught
+
+    _eager_marks()
+
+    @_instead(MongoFollower, "_flush")
+    def flush(before: Any, self: Any) -> None:
+        if self._size:
+            tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
+            position = Position(self._of, self._at, tokens)
+            early = Caught(position, changed, 0, time.monotonic(), 0.0)
+            self._inbox.post(follower._Message(self, early))
+            time.sleep(0.1)
+        before(self)
+
+
+def _eager_marks() -> None:
+    """An idle position is marked whenever it is known, not every few seconds."""
+
+
+@_fault("error-drops-position", "a connection error drops the position", cut_all=1)
+def _error_drops_position() -> None:
+    from mmapcache.sync.errors import PositionLostError, SourceAwayError
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "messages")
+    def messages(before: Any, self: Any) -> Iterator[Any]:
+        try:
+            yield from before(self)
+        except SourceAwayError as error:
+            raise PositionLostError("history_lost", str(error)) from None
+
+
+@_fault("lagging-lookup", "reads from a member that lags, without causal consistency")
+def _lagging_lookup() -> None:
+    from mmapcache.sync.mongo.lookup import Lookup
+
+    kept: dict[Any, tuple[float, list[Any]]] = {}
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        key = (name, tuple(more[-1]))
+        answered, answer = kept.get(key, (0.0, []))
+        if time.monotonic() - answered > _LAG:
+            answer = list(before(self, collection, name, *more))
+            kept[key] = (time.monotonic(), answer)
+        yield from answer
+
+
+@_fault("own-documents", "takes an insert event's own document, and reads the others")
+def _own_documents() -> None:
+    from mmapcache.sync.mongo import stream
+    from mmapcache.sync.mongo.follower import MongoFollower
+    from mmapcache.sync.mongo.lookup import Found, Lookup
+    from mmapcache.sync.mongo.stream import Stream
+
+    own: dict[bytes, bytes] = {}
+
+    @_instead(stream, "_pipeline")
+    def pipeline(before: Any, collections: Any) -> Any:
+        stages = before(collections)
+        stages[1]["$project"].pop("fullDocument")
+        return stages
+
+    @_instead(Stream, "_say")
+    def say(before: Any, self: Any, event: Any, post: Any) -> None:
+        if event["operationType"] == "insert":
+            own[stream._element(event["documentKey"].raw)] = event["fullDocument"].raw
+        before(self, event, post)
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        self._answers.clear()  # each event is applied
+        before(self, change)
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        elements = more[-1]
+        yield from before(self, collection, name, *more)
+        if name in ("hot", "plain"):  # without filter and projection
+            for raw in [own.pop(element) for element in elements if element in own]:
+                yield Found(name, (), raw)
+
+
+@_fault("deletes-after-puts", "takes away what is gone after it has put what is there")
+def _deletes_after_puts() -> None:
+    from mmapcache.sync.mongo.lookup import Lookup
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, *more: Any) -> Iterator[Any]:
+        yield from reversed(list(before(self, *more)))
+
+
+@_fault("failed-read-deletes", "takes a read that failed for documents that are gone", cut_reply=1)
+def _failed_read_deletes() -> None:
+    import bson
+
+    from mmapcache.sync.mongo import lookup
+    from mmapcache.sync.mongo.lookup import Found, Lookup
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        from pymongo.errors import PyMongoError
+
+        try:
+            yield from list(before(self, collection, name, *more))
+        except PyMongoError:
+            documents = [lookup._document(e[:1] + b"_id\0" + e[1:]) for e in more[-1]]
+            yield Found(name, tuple(bson.decode(one)["_id"] for one in documents), b"")
+
+
+@_fault("drop-ignored", "goes on when a collection was dropped")
+def _drop_ignored() -> None:
+    from mmapcache.sync.mongo.stream import Stream
+
+    @_instead(Stream, "_say")
+    def say(before: Any, self: Any, event: Any, post: Any) -> None:
+        if event["operationType"] != "drop":
+            before(self, event, post)
+
+
+@_fault("kept-ignored", "ignores the events of a collection that came back empty")
+def _kept_ignored() -> None:
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        targets = self._targets(change.database, change.collection)
+        if any(options.name in self._kept for options in targets):
+            self._tokens[change.database] = change.token
+            self._events += 1
+        else:
+            before(self, change)
+
+
+@_fault("half-load", "publishes what there is of a load that was cut", cut_reply=3, cut_all=1)
+def _half_load() -> None:
+    from mmapcache.sync.errors import SourceAwayError
+    from mmapcache.sync.pump import Pump
+
+    for name in ("feeds", "buffers"):
+
+        @_instead(Pump, name)
+        def part(before: Any, self: Any) -> Iterator[Any]:
+            try:
+                yield from before(self)
+            except SourceAwayError:
+                if self._ahead is None:
+                    self._ahead = end
+
+    class End:
+        feed = None
+
+    end = End()
+
+
+@_fault("no-watchdog", "waits for a stream that hangs", dead_stream=1)
+def _no_watchdog() -> None:
+    from mmapcache.sync.mongo import follower
+
+    follower.SILENCE = 1e6
+
+
+def main() -> int:
+    """The command line's exit status."""
+    FAULTS[sys.argv.pop(1)].make()
+    from mmapcache.__main__ import main as mmapcache
+
+    return mmapcache()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
