@@ -60,6 +60,6 @@ def _source(resolved: options.Options) -> Source:
         from mmapcache.sync.files import FileSource
 
         return FileSource(resolved.source, allow_empty=resolved.allow_empty)
-    from mmapcache.sync.mongo import MongoSource
+    from mmapcache.sync.mongo.source import MongoSource
 
     return MongoSource(resolved)

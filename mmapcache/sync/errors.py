@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class SyncError(Exception):
-    """Base of the loader's own errors; the text is a sentence for the operator."""
+    """Base of the loader's own errors; the text is a sentence for the operator.
+
+    :param code: under what it is counted: the server's code or the name of what PyMongo raised
+    """
+
+    def __init__(self, text: str = "", *, code: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class UsageError(SyncError):
@@ -21,6 +28,21 @@ class SourceRefusedError(SyncError):
     At the start this ends the loader at once. Once a load has succeeded the same answer only
     degrades it: a password that is being rotated must not take the loader away.
     """
+
+
+class NoStreamsError(SyncError):
+    """The server has no change streams, or not for this user: everything is read again instead."""
+
+
+class PositionLostError(SyncError):
+    """A change stream does not go on from where it was: everything is read again.
+
+    :param reason: why: see `tally.REASONS`
+    """
+
+    def __init__(self, reason: str, text: str, *, code: str | None = None) -> None:
+        super().__init__(text, code=code)
+        self.reason = reason
 
 
 class StopError(Exception):

@@ -50,7 +50,15 @@ class FileSource:
     def scope(self) -> str:
         return f"directory {self._path}" if self.discovers else "file"
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
+    @property
+    def identity(self) -> None:
+        return None
+
+    @property
+    def position(self) -> None:
+        return None
+
+    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
         paths = sorted(self._files()) if self.discovers else [self._path]
         if not paths and not known and not self._allow_empty:
             raise SourceRefusedError(f"{self._path} has no .json or .bson file")
@@ -87,6 +95,9 @@ class FileSource:
             raise SourceRefusedError(f"there is no file {path}") from None
         except OSError as error:
             raise SourceAwayError(f"cannot read {path}: {error.strerror}") from None
+
+    def follow(self, *_: object) -> NoReturn:
+        raise NoStreamsError("files are read again, not followed")
 
     def close(self) -> None:
         """Nothing is kept open between two loads."""

@@ -33,6 +33,7 @@ READ_PREFERENCES = (
     "secondaryPreferred",
     "nearest",
 )
+FOLLOW = ("auto", "stream", "poll")
 NAME_BYTES = 255  # the cache's own limit for a collection's name
 DATABASE_BYTES = 63  # MongoDB's limit for a database's name
 DEFAULT_BATCH_SIZE = 5000  # documents; 1.5 MB of 300-byte ones: see docs/operations.md
@@ -63,6 +64,18 @@ class CollectionOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """How long a burst of changes may take before it is published; seconds.
+
+    :param shortest: so long nothing more has come
+    :param longest: so old is its first change
+    """
+
+    shortest: float = 0.005
+    longest: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """All that `mmapcache sync` was told; times in seconds.
 
@@ -77,6 +90,9 @@ class Options:
     collections: tuple[CollectionOptions, ...] = ()
     database: str | None = None
     defaults: CollectionOptions = CollectionOptions("", "", "")
+    follow: str = "auto"
+    settle: Settle = Settle()
+    reload_spread: float = 5.0
     interval: float = 10.0
     once: bool = False
     timeout: float = 30.0
@@ -113,6 +129,19 @@ def _number(least: float, *, zero: bool = False) -> Callable[[object], float]:
         return number
 
     return parse
+
+
+def _settle(value: object) -> Settle:
+    error = ValueError("two numbers of milliseconds, MIN:MAX, such as 5:100")
+    if not isinstance(value, str):
+        raise error
+    try:
+        shortest, longest = (float(part) / 1000 for part in value.split(":"))
+    except ValueError:
+        raise error from None
+    if not 0 <= shortest <= longest <= 60:
+        raise ValueError(f"{error}: MIN at most MAX, MAX at most 60000")
+    return Settle(shortest, longest)
 
 
 def _flag(value: object) -> bool:
@@ -200,6 +229,9 @@ _SETTINGS: dict[str, Callable[[object], Any]] = {
     "source": _text,
     "collection": _texts,
     "database": _text,
+    "follow": _choice(*FOLLOW),
+    "settle": _settle,
+    "reload_spread": _number(0.0),
     "interval": _number(0.05),
     "once": _flag,
     "timeout": _number(0.0),
@@ -247,7 +279,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--batch-size", metavar="N", help="documents a batch (5000)")
     what.add_argument("--allow-empty", action=switch, help="publish a collection even when empty")
     when = parser.add_argument_group("when")
-    when.add_argument("--interval", metavar="S", help="seconds between two refreshes (10)")
+    when.add_argument(
+        "--follow",
+        metavar="HOW",
+        help="auto: MongoDB's change stream if it has one; stream: fail without; poll: never",
+    )
+    when.add_argument("--settle", metavar="MIN:MAX", help="ms that a burst is gathered (5:100)")
+    when.add_argument(
+        "--reload-spread", metavar="S", help="seconds over which hosts spread a full reload (5)"
+    )
+    when.add_argument("--interval", metavar="S", help="seconds between two polls (10)")
     when.add_argument("--once", action=switch, help="load once: exit status 0 done, 1 failed")
     when.add_argument("--timeout", metavar="S", help="seconds that --once keeps trying (30)")
     file = parser.add_argument_group("the file")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.position import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,53 @@ class Feed:
     origin: str
     allow_empty: bool
     expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some documents of a collection as they are now.
+
+    :param name: the collection's name in the cache
+    :param missing: _ids that it has not, or not within its filter; to be taken away first
+    :param buffer: documents, concatenated
+    """
+
+    name: str
+    missing: tuple[Any, ...]
+    buffer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """Everything up to the position has been delivered.
+
+    :param changed: whether something was found before it, to be published with the position
+    :param events: how many changes that stands for
+    :param heard: when the source said so, by `time.monotonic`
+    :param behind: seconds from the newest change to the source's time then
+    """
+
+    position: Position
+    changed: bool
+    events: int
+    heard: float
+    behind: float
+
+
+class Follower(Protocol):
+    """What follows a source from a position; a context manager, which ends its threads."""
+
+    def __enter__(self) -> Follower: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def messages(self) -> Iterator[Found | Caught]:
+        """What is found, and what ends it, in turn. Ends when somebody asks for a load (SIGHUP).
+
+        :raises StopError: a signal ended the loader
+        :raises PositionLostError: nothing follows any more: everything is to be read
+        :raises SyncError: the source cannot be followed now
+        """
 
 
 class Source(Protocol):
@@ -43,16 +93,38 @@ class Source(Protocol):
     def discovers(self) -> bool:
         """Whether the source finds its collections itself (a whole database, a directory)."""
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
+    @property
+    def identity(self) -> str | None:
+        """What a position belongs to: other options, another server: another text. None for a
+        source that cannot be followed."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where to go on from what the last `feeds(…, follow=True)` delivers."""
+
+    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
         """What there is to load now.
 
         :param known: collections with content in the cache: one of them may be missing at the
             source without being a wrong name
         :param estimate: ask for the number of documents too
+        :param follow: note the position first, and read nothing that is older
+        :raises NoStreamsError: the source cannot be followed
         """
 
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         """The collection's documents as buffers of concatenated BSON, none of them empty."""
+
+    def follow(
+        self, position: Position, inbox: Inbox, kept: Mapping[str, str], limit: int
+    ) -> Follower:
+        """What happens after the position.
+
+        :param inbox: where it arrives
+        :param kept: names whose content is not the source's; and why a change there needs a load
+        :param limit: so many changed documents at once are slower than a load
+        :raises SyncError: it cannot be had now
+        """
 
     def close(self) -> None:
         """Gives connections back; harmless twice."""

@@ -90,7 +90,7 @@ int main(void)
         CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
         CHECK_EQ(generation, commit);
         mc_writer_report(writer, commit % 2 ? "odd" : "even", commit % 2 ? "odd" : "even", NULL,
-                         -1);
+                         -1, NULL);
         usleep(500);
     }
     over = true;

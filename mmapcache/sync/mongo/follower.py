@@ -1,0 +1,260 @@
+"""From changes to documents: gathers what a burst changed, and reads it by `_id`.
+
+    stream threads ── Change, Heard ──> follower thread ── Part, Part, Caught ──> inbox
+                                            │    (a part: documents and missing _ids)
+                                            └── find by _id (lookup.py)
+
+A burst ends when nothing has come for the shorter of the two settle times, or when its first event
+is as old as the longer one. A single event after a quiet time goes on at once: nobody waits for
+what most often is alone. `Caught` says up to which position everything before it is applied.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
+from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.mongo.lookup import Lookup
+from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
+from mmapcache.sync.options import CollectionOptions, Settle
+from mmapcache.sync.position import Position
+from mmapcache.sync.source import Caught, Found
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
+
+SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
+_IN_FLIGHT = 4  # parts that the main thread has not applied yet
+_COMPANY = 0.0003  # seconds in which the rest of one reply follows its first event
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    sender: MongoFollower
+    content: Found | Caught | BaseException
+
+
+class MongoFollower:
+    """Follows the streams from a position; a context manager, which ends the threads.
+
+    :param streams: one for each database of the position
+    :param lookup: reads by _id; closed at the end
+    :param targets: what is loaded from a namespace
+    :param read: the collection to read from
+    :param position: where to begin
+    :param settle: how long a burst may take
+    :param inbox: where the consumer waits
+    :param kept: names whose content is not the server's: a change there needs a load
+    :param limit: so many changed documents at once are slower than a load
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        lookup: Lookup,
+        targets: Callable[[str, str], Sequence[CollectionOptions]],
+        read: Callable[[CollectionOptions], Collection[Any]],
+        position: Position,
+        settle: Settle,
+        inbox: Inbox,
+        *,
+        kept: Mapping[str, str],
+        limit: int,
+    ) -> None:
+        self._streams = {stream.database: stream for stream in streams}
+        self._lookup = lookup
+        self._targets = targets
+        self._read = read
+        self._of = position.of
+        self._at = position.at
+        self._tokens: dict[str, Any] = dict(position.tokens)
+        self._settle = settle
+        self._inbox = inbox
+        self._kept = kept
+        self._limit = limit
+        self._arrivals: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_IN_FLIGHT)
+        self._cancelled = False
+        self._heard = dict.fromkeys(self._streams, time.monotonic())
+        self._progress = time.monotonic()  # when the server was last heard, by any thread
+        self._burst: dict[tuple[str, str], dict[bytes, None]] = {}
+        self._events = self._size = 0
+        self._newest = 0  # time of the newest event, as in Change
+        self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
+        self._answered = 0  # and the newest of these times
+        self._flushed = 0.0  # when the last burst ended
+        self._thread = threading.Thread(target=self._run, name="mmapcache-follower", daemon=True)
+
+    def __enter__(self) -> MongoFollower:
+        for database, stream in self._streams.items():
+            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cancelled = True
+        for stream in self._streams.values():
+            stream.cancel()
+        self._arrivals.put(None)
+        self._room.release()
+
+    def messages(self) -> Iterator[Found | Caught]:
+        """Parts and what ends them, in turn; taking the next part makes room for one more. Ends
+        when somebody asks for a load (SIGHUP).
+
+        :raises StopError: a signal ended the loader
+        :raises PositionLostError: the streams end here
+        :raises SyncError: the server cannot be read
+        """
+        while True:
+            if self._inbox.refresh:
+                return
+            message = self._inbox.receive(SILENCE / 2)
+            if message is None and time.monotonic() - self._progress > SILENCE:
+                raise self._silence()
+            if not isinstance(message, _Message) or message.sender is not self:
+                continue
+            if isinstance(message.content, BaseException):
+                raise message.content
+            yield message.content
+            if isinstance(message.content, Found):
+                self._room.release()
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._cancelled:
+                self._gather()
+                if self._cancelled:
+                    return
+                self._flush()
+        except SyncError as error:
+            self._inbox.post(_Message(self, error))
+        except BaseException as error:
+            away = SourceAwayError(f"following failed: {type(error).__name__}: {error}")
+            away.__cause__ = error
+            self._inbox.post(_Message(self, away))
+        finally:
+            for stream in self._streams.values():
+                stream.cancel()
+            self._lookup.close()
+
+    def _gather(self) -> None:
+        """Takes what arrives, until it is to be read and published: a burst, or word that there is
+        nothing."""
+        first = 0.0
+        wait = AWAIT
+        while True:
+            try:
+                arrival = self._arrivals.get(timeout=wait) if wait > 0 else self._arrivals.get_nowait()
+            except queue.Empty:
+                if self._size or wait < AWAIT:
+                    return
+                if self._silent() is not None:
+                    raise self._silence() from None
+                continue
+            if self._cancelled:
+                return
+            self._progress = now = time.monotonic()
+            if isinstance(arrival, Change):
+                self._add(arrival)
+                if not first:
+                    first = now
+                wait = self._patience(first, now, arrival)
+            elif isinstance(arrival, Heard):
+                self._hear(arrival)
+                if not first:
+                    return
+                wait = min(wait, first + self._settle.longest - now)
+            elif isinstance(arrival, Ended):
+                raise arrival.error
+
+    def _patience(self, first: float, now: float, change: Change) -> float:
+        """Seconds that the burst waits for another event."""
+        quiet = first - self._flushed > self._settle.longest
+        if quiet and self._events == 1 and change.alone:
+            return min(_COMPANY, self._settle.shortest)
+        return min(self._settle.shortest, first + self._settle.longest - now)
+
+    def _add(self, change: Change) -> None:
+        self._tokens[change.database] = change.token
+        self._heard[change.database] = self._progress
+        self._newest = max(self._newest, change.time)
+        self._events += 1
+        key = (change.database, change.collection, change.element)
+        if change.time > self._answered:
+            self._answers.clear()
+        elif self._answers.get(key, 0) >= change.time:
+            return  # what was read by its _id since is this change's outcome, or a later one's
+        elements = self._burst.setdefault(key[:2], {})
+        if change.element not in elements:
+            elements[change.element] = None
+            self._size += 1
+            if self._size > self._limit:
+                raise PositionLostError(
+                    "behind", f"more than {self._limit:,} documents changed: a load is quicker"
+                )
+
+    def _hear(self, heard: Heard) -> None:
+        self._heard[heard.database] = heard.moment
+        if heard.token is not None:
+            self._tokens[heard.database] = heard.token
+        self._at = max(self._at, heard.server)
+        self._newest = 0
+
+    def _flush(self) -> None:
+        """Reads what the burst changed, and posts it with the position."""
+        burst, self._burst = self._burst, {}
+        heard = min(self._heard.values())
+        for stream in self._streams.values():
+            self._lookup.advance(stream.session_times)
+        changed = False
+        asked = self._lookup.time
+        for (database, collection), elements in burst.items():
+            for options in self._targets(database, collection):
+                if options.name in self._kept:
+                    raise PositionLostError(
+                        self._kept[options.name], f"{options.origin} has changed"
+                    )
+                for found in self._lookup.read(self._read(options), options.name, elements):
+                    changed = True
+                    self._room.acquire()
+                    self._progress = time.monotonic()
+                    if self._cancelled:
+                        return
+                    self._inbox.post(_Message(self, found))
+            for element in elements:
+                self._answers[database, collection, element] = asked
+        self._answered = max(self._answered, asked)
+        if self._newest:
+            self._at = max(self._at, float(self._newest >> 32))
+        server = max((s.server_time for s in self._streams.values()), default=0.0)
+        behind = max(0.0, server - (self._newest >> 32)) if self._newest else 0.0
+        tokens = {name: _raw(token) for name, token in self._tokens.items()}
+        caught = Caught(Position(self._of, self._at, tokens), changed, self._events, heard, behind)
+        if self._events:
+            self._flushed = time.monotonic()
+        self._events = self._size = 0
+        self._inbox.post(_Message(self, caught))
+
+    def _silent(self) -> str | None:
+        """A database of which nothing was heard for too long."""
+        oldest = min(self._heard, key=lambda name: self._heard[name])
+        return oldest if time.monotonic() - self._heard[oldest] > SILENCE else None
+
+    def _silence(self) -> SourceAwayError:
+        return SourceAwayError(
+            f"nothing was heard from the server for {SILENCE:g} s: its change stream hangs",
+            code="silence",
+        )
+
+
+def _raw(token: Any) -> bytes:
+    return token if isinstance(token, bytes) else bytes(token.raw)
