@@ -154,8 +154,9 @@ def _lagging_lookup() -> None:
 def _own_documents() -> None:
     from mmapcache.sync.mongo import stream
     from mmapcache.sync.mongo.follower import MongoFollower
-    from mmapcache.sync.mongo.lookup import Found, Lookup
+    from mmapcache.sync.mongo.lookup import Lookup
     from mmapcache.sync.mongo.stream import Stream
+    from mmapcache.sync.source import Found
 
     own: dict[bytes, bytes] = {}
 
@@ -199,7 +200,8 @@ def _failed_read_deletes() -> None:
     import bson
 
     from mmapcache.sync.mongo import lookup
-    from mmapcache.sync.mongo.lookup import Found, Lookup
+    from mmapcache.sync.mongo.lookup import Lookup
+    from mmapcache.sync.source import Found
 
     @_instead(Lookup, "_find")
     def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:

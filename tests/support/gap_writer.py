@@ -94,8 +94,8 @@ class Writer:
             self._drop(place)
         elif self._keys[place.name]:
             k = self._dice.choice(self._keys[place.name])
-            there = self._now.get((place.name, k)) is not None
-            self._change(place, [k], gone=there and self._dice.random() < 0.2)
+            gone = self._may_go(place, k) and self._dice.random() < 0.2
+            self._change(place, [k], gone=gone)
 
     def _storm(self, place: Place) -> None:
         """One key in quick succession: update, delete, insert, update."""
@@ -116,6 +116,11 @@ class Writer:
             self._cold[place.name] += 1
             self._change(place, [k], gone=False)
 
+    def _may_go(self, place: Place, k: int) -> bool:
+        """The last key stays: a collection that is empty, and was not dropped, is another story."""
+        there = self._now.get((place.name, k)) is not None
+        return there and k != self._keys[place.name][-1]
+
     def _cold_key(self, index: int) -> int:
         return COLD + index * WRITERS + self._number
 
@@ -124,8 +129,7 @@ class Writer:
         keys = self._keys[place.name]
         some = self._dice.sample(keys, self._dice.randint(0, len(keys)))
         if self._dice.random() < 0.3:
-            some = [k for k in some if self._now.get((place.name, k)) is not None]
-            self._change(place, some, gone=True)
+            self._change(place, [k for k in some if self._may_go(place, k)], gone=True)
         else:
             self._change(place, some, gone=False)
 
