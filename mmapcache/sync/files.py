@@ -13,9 +13,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
+from mmapcache.sync.errors import (
+    NoStreamsError,
+    SourceAwayError,
+    SourceRefusedError,
+    UsageError,
+)
 from mmapcache.sync.options import check_name
 from mmapcache.sync.source import Feed
 
@@ -98,6 +103,9 @@ class FileSource:
 
     def follow(self, *_: object) -> NoReturn:
         raise NoStreamsError("files are read again, not followed")
+
+    def broken(self) -> tuple[()]:
+        return ()
 
     def close(self) -> None:
         """Nothing is kept open between two loads."""

@@ -59,6 +59,10 @@ class Inbox:
         """Whether a SIGHUP came that no `sleep` has answered."""
         return self._refresh
 
+    def answered(self) -> None:
+        """The SIGHUP that came is answered."""
+        self._refresh = False
+
     def clear(self) -> None:
         """Forgets what cancelled loads have left; between two loads.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,6 +125,10 @@ class Source(Protocol):
         :param limit: so many changed documents at once are slower than a load
         :raises SyncError: it cannot be had now
         """
+
+    def broken(self) -> Sequence[str]:
+        """What broke connections that are followed, since this was asked last: a code or a name for
+        each, also where following went on by itself."""
 
     def close(self) -> None:
         """Gives connections back; harmless twice."""

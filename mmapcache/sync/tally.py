@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import mmapcache
@@ -33,14 +34,30 @@ class Tally:
         self.events = 0
         self.disconnects = 0
         self.position_at = 0.0
+        self._fresh = True
 
     def resume(self, writer: mmapcache.Writer) -> None:
-        """Goes on from what the file says, plus what was counted while no file was open."""
+        """Goes on from what the file says; for the first file, plus what happened before it."""
+        if not self._fresh:
+            self.loads, self.errors = Counter(), Counter()
+            self.events = self.disconnects = 0
+        self._fresh = False
         status = writer.status()
         self.loads.update(status["loads"])
         self.errors.update(status["errors"])
         self.events += status["events"]
         self.disconnects += status["disconnects"]
+
+    def error(self, code: str | None) -> None:
+        """Counts what went wrong, if it has a name."""
+        if code is not None:
+            self.errors[code] += 1
+
+    def broken(self, codes: Iterable[str]) -> None:
+        """Counts streams that broke, by what broke them."""
+        for code in codes:
+            self.disconnects += 1
+            self.errors[code] += 1
 
     def values(self) -> dict[str, Any]:
         """Keyword arguments for `Writer.report`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmapcache.sync.errors import SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.position import Position, unmark, unpack
 
 _LOCK_POLL = 0.1  # seconds between two tries for the lock
 
@@ -21,8 +23,10 @@ class Target:
     """Holds the writer, and opens it again when the file was damaged, replaced or removed.
 
     The loader's own state, published with each commit, is a small JSON document:
-    `{"version": 1, "scope": "collections", "recreated": 0}`. Scope: see `Source.scope`; recreated:
-    how often a loader found its file corrupt and began a new one.
+    `{"version": 1, "scope": "collections", "recreated": 0, "position": {…}, "stale": {}}`. Scope:
+    see `Source.scope`; recreated: how often a loader found its file corrupt and began a new one;
+    position: see position.py, or null; stale: collections whose content is not the source's, and
+    what a load for one is called.
 
     :param options: path and everything about the file
     :param inbox: where a stop arrives while the lock is waited for
@@ -64,9 +68,38 @@ class Target:
                     return state
         return {}
 
-    def pack_state(self, scope: str) -> bytes:
+    def pack_state(self, scope: str, position: Position | None, stale: Mapping[str, str]) -> bytes:
         """The state to publish with a commit."""
-        return json.dumps({"version": 1, "scope": scope, "recreated": self.recreated}).encode()
+        state = {
+            "version": 1,
+            "scope": scope,
+            "recreated": self.recreated,
+            "position": None if position is None else position.packed(),
+            "stale": dict(stale),
+        }
+        return json.dumps(state, separators=(",", ":")).encode()
+
+    def says(self, scope: str, stale: Mapping[str, str]) -> bool:
+        """Whether the state is this one already, whatever the position."""
+        packed = json.loads(self.pack_state(scope, None, stale))
+        return {**self.state(), "position": None} == packed
+
+    def position(self) -> Position | None:
+        """Where the loader before was: the mark if the data is still that of its generation."""
+        assert self._writer is not None
+        return unmark(self._writer.position) or unpack(self.state().get("position"))
+
+    def stale(self) -> dict[str, str]:
+        """What it said of collections that it could not bring up to date."""
+        stale = self.state().get("stale")
+        return {str(k): str(v) for k, v in stale.items()} if isinstance(stale, dict) else {}
+
+    def mark(self, position: Position) -> None:
+        """Notes a position without a generation. One that is too long for that waits for the next
+        commit: a restart then goes over some more events again."""
+        if self._writer is not None:
+            with contextlib.suppress(mmapcache.LimitError):
+                self._writer.mark(position.mark())
 
     def discard(self, error: Exception) -> None:
         """The open file turned out to be corrupt: the next `writer()` begins a new one."""

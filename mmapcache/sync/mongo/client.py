@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     Client = MongoClient[RawBSONDocument]
 
+_RESUMABLE = "ResumableChangeStreamError"  # an error's label
 # Milliseconds, each for a URI that does not set it: an attempt to find a server is short because
 # the loader's own backoff comes after it; a silent server is given up only when it is surely lost.
 _TIMEOUTS = {
@@ -72,8 +74,12 @@ def _host(address: str) -> str:
     return "localhost" if "%2f" in address.lower() else address.partition(":")[0]
 
 
-def make_client(uri: str, options: Options) -> Client:
-    """A client that has not connected yet."""
+def make_client(uri: str, options: Options, broken: Callable[[str], None]) -> Client:
+    """A client that has not connected yet.
+
+    :param broken: told what breaks a change stream's connection, also when PyMongo goes on by
+        itself; any thread
+    """
     from bson.raw_bson import RawBSONDocument
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError, InvalidURI
@@ -88,7 +94,13 @@ def make_client(uri: str, options: Options) -> Client:
     if options.once and "socketTimeoutMS" in timeouts:
         timeouts["socketTimeoutMS"] = max(60_000, int(options.timeout * 1000))
     try:
-        return MongoClient(uri, document_class=RawBSONDocument, appname="mmapcache", **timeouts)
+        return MongoClient(
+            uri,
+            document_class=RawBSONDocument,
+            appname="mmapcache",
+            event_listeners=[_listener(broken)],
+            **timeouts,
+        )
     except (InvalidURI, ValueError) as error:
         # PyMongo's text may quote a piece of a password that was not escaped.
         reason = str(error) if "@" not in uri else "user name and password must be percent-encoded"
@@ -97,3 +109,26 @@ def make_client(uri: str, options: Options) -> Client:
         if "does not exist" in str(error) or "srv" not in given:
             raise SourceRefusedError(f"{public_uri(uri)}: {error}") from None
         raise SourceAwayError(f"{public_uri(uri)}: {error}") from None
+
+
+def _listener(broken: Callable[[str], None]) -> Any:
+    from pymongo.monitoring import CommandListener
+
+    class Breaks(CommandListener):
+        """Sees a cursor's connection break, or its server forget it or step down: PyMongo opens a
+        change stream again once, and says nothing. What it raises is counted elsewhere."""
+
+        def started(self, event: Any) -> None: ...
+
+        def succeeded(self, event: Any) -> None: ...
+
+        def failed(self, event: Any) -> None:
+            if event.command_name != "getMore":
+                return
+            failure = event.failure
+            if "code" not in failure:
+                broken(str(failure.get("errtype", "AutoReconnect")))
+            elif failure["code"] == 43 or _RESUMABLE in failure.get("errorLabels", ()):
+                broken(str(failure["code"]))
+
+    return Breaks()

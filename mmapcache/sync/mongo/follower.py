@@ -112,8 +112,9 @@ class MongoFollower:
         :raises PositionLostError: the streams end here
         :raises SyncError: the server cannot be read
         """
+        inside = False  # a burst of which parts were given
         while True:
-            if self._inbox.refresh:
+            if self._inbox.refresh and not inside:
                 return
             message = self._inbox.receive(SILENCE / 2)
             if message is None and time.monotonic() - self._progress > SILENCE:
@@ -122,19 +123,17 @@ class MongoFollower:
                 continue
             if isinstance(message.content, BaseException):
                 raise message.content
+            inside = isinstance(message.content, Found)
             yield message.content
-            if isinstance(message.content, Found):
+            if inside:
                 self._room.release()
 
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while not self._cancelled:
-                self._gather()
-                if self._cancelled:
-                    return
-                self._flush()
+            while self._gather() and self._flush():
+                pass
         except SyncError as error:
             self._inbox.post(_Message(self, error))
         except BaseException as error:
@@ -146,32 +145,36 @@ class MongoFollower:
                 stream.cancel()
             self._lookup.close()
 
-    def _gather(self) -> None:
+    def _gather(self) -> bool:
         """Takes what arrives, until it is to be read and published: a burst, or word that there is
-        nothing."""
+        nothing. False: nobody wants it any more."""
         first = 0.0
         wait = AWAIT
         while True:
             try:
-                arrival = self._arrivals.get(timeout=wait) if wait > 0 else self._arrivals.get_nowait()
+                arrival = (
+                    self._arrivals.get(timeout=wait) if wait > 0 else self._arrivals.get_nowait()
+                )
             except queue.Empty:
                 if self._size or wait < AWAIT:
-                    return
+                    return True
                 if self._silent() is not None:
                     raise self._silence() from None
                 continue
             if self._cancelled:
-                return
+                return False
             self._progress = now = time.monotonic()
             if isinstance(arrival, Change):
                 self._add(arrival)
                 if not first:
                     first = now
                 wait = self._patience(first, now, arrival)
+                if wait < -self._settle.longest:
+                    return True  # there is more, and there may always be
             elif isinstance(arrival, Heard):
                 self._hear(arrival)
                 if not first:
-                    return
+                    return True
                 wait = min(wait, first + self._settle.longest - now)
             elif isinstance(arrival, Ended):
                 raise arrival.error
@@ -209,8 +212,8 @@ class MongoFollower:
         self._at = max(self._at, heard.server)
         self._newest = 0
 
-    def _flush(self) -> None:
-        """Reads what the burst changed, and posts it with the position."""
+    def _flush(self) -> bool:
+        """Reads what the burst changed, and posts it with the position. False as `_gather`."""
         burst, self._burst = self._burst, {}
         heard = min(self._heard.values())
         for stream in self._streams.values():
@@ -228,7 +231,7 @@ class MongoFollower:
                     self._room.acquire()
                     self._progress = time.monotonic()
                     if self._cancelled:
-                        return
+                        return False
                     self._inbox.post(_Message(self, found))
             for element in elements:
                 self._answers[database, collection, element] = asked
@@ -243,6 +246,7 @@ class MongoFollower:
             self._flushed = time.monotonic()
         self._events = self._size = 0
         self._inbox.post(_Message(self, caught))
+        return True
 
     def _silent(self) -> str | None:
         """A database of which nothing was heard for too long."""

@@ -11,12 +11,13 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmapcache.sync.mongo.client import Client
 from mmapcache.sync.mongo.errors import translated
 from mmapcache.sync.source import Found
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
+
+    from mmapcache.sync.mongo.client import Client
 
 # _ids in one find. Larger lists save little on a server that looks each of them up in its index,
 # and cost much on one that compares each document with all of them.
@@ -31,7 +32,9 @@ class Lookup:
     :param queries: filter and projection of collections, by their names in the cache
     """
 
-    def __init__(self, client: Client, where: str, queries: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, client: Client, where: str, queries: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self._client = client
         self._where = where
         self._queries = queries
@@ -72,10 +75,10 @@ class Lookup:
             if some:
                 yield from self._find(collection, name, query, some)
 
-    def exists(self, collection: Collection[Any], filter: Mapping[str, Any]) -> bool:
+    def exists(self, collection: Collection[Any], chosen: Mapping[str, Any]) -> bool:
         """Whether a document is there."""
         with translated(self._where):
-            found = _majority(collection).find_one(filter, {"_id": 1}, session=self._session)
+            found = _majority(collection).find_one(chosen, {"_id": 1}, session=self._session)
         return found is not None
 
     def close(self) -> None:

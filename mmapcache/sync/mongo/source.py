@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
-from mmapcache.sync.mongo.client import Client, make_client, read_uri, refuse_unknown_hosts
+from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
 from mmapcache.sync.mongo.errors import BAD_QUERIES, CREDENTIALS, UNAUTHORIZED, translated
 from mmapcache.sync.mongo.follower import MongoFollower
 from mmapcache.sync.mongo.lookup import Lookup
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
     from pymongo.client_session import ClientSession
     from pymongo.collection import Collection
+
+    from mmapcache.sync.mongo.client import Client
 
 MISSING = "pymongo is not installed: pip install 'mmapcache[mongodb]'"
 _GOODBYE = 1.0  # seconds
@@ -64,6 +66,7 @@ class MongoSource:
         self._identities: _Identities = {}
         self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         self._session: ClientSession | None = None  # in which a load to be followed reads
+        self._broken: list[str] = []
         self.position: Position | None = None
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
         self._label = public_uri(read_uri(options))
@@ -284,6 +287,12 @@ class MongoSource:
                 f"{smaller} or less avoids this)"
             ) from None
 
+    def broken(self) -> list[str]:
+        broken: list[str] = []
+        while self._broken:
+            broken.append(self._broken.pop())
+        return broken
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -300,7 +309,7 @@ class MongoSource:
         self.close()
         if not self._reached:
             refuse_unknown_hosts(uri)
-        self._client = make_client(uri, self._options)
+        self._client = make_client(uri, self._options, self._broken.append)
         self._uri, self._label = uri, public_uri(uri)
         return self._client
 
@@ -351,7 +360,9 @@ class MongoSource:
             try:
                 existing = client[database].list_collection_names(authorizedCollections=True)
             except OperationFailure as error:
-                if error.code == UNAUTHORIZED:  # may read what it was told to, but not ask for names
+                if (
+                    error.code == UNAUTHORIZED
+                ):  # may read what it was told to, but not ask for names
                     continue
                 raise
             for c in chosen:
@@ -406,5 +417,3 @@ def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: boo
                 info = entry.get("info") or {}
                 found[database, entry["name"]] = info.get("uuid")
     return found
-
-

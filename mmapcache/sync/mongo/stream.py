@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import mmapcache
 from mmapcache.sync.errors import (
@@ -24,12 +24,14 @@ from mmapcache.sync.errors import (
     SourceAwayError,
     SyncError,
 )
-from mmapcache.sync.mongo.client import Client
 from mmapcache.sync.mongo.errors import UNAUTHORIZED, server_text, translated
 
 if TYPE_CHECKING:
+    from bson.raw_bson import RawBSONDocument
     from pymongo.change_stream import DatabaseChangeStream
     from pymongo.client_session import ClientSession
+
+    from mmapcache.sync.mongo.client import Client
 
 AWAIT = 1.0  # seconds that the server waits for an event before it says that there is none
 _WIRE_VERSION = 8  # MongoDB 4.2: startAfter and postBatchResumeToken
@@ -155,7 +157,7 @@ class Stream:
                     f"no change stream of {self.database} at {self._where}: its replies have "
                     "neither a resume token nor an operation time"
                 )
-        return bytes(token.raw)
+        return bytes(cast("RawBSONDocument", token).raw)
 
     def run(self, token: bytes, post: Post, waiting: Callable[[], int]) -> None:
         """Posts what happens after the position, until `cancel` or until it ends: Change, Heard,
@@ -279,7 +281,7 @@ def _element(raw: bytes) -> bytes:
 
 
 def _namespace(document: mmapcache.Document) -> str:
-    names = document.get("ns", {})
+    names: Any = document.get("ns", {})
     return f"{names.get('db')}.{names['coll']}" if "coll" in names else f"{names.get('db')}"
 
 
