@@ -89,6 +89,8 @@ class Gap:
         self._pace: float = arguments.pace
         self._dice = random.Random(self._seed)
         self._weights = faulty_loader.FAULTS[fault].weights if fault else WEIGHTS
+        self._drop_often = faulty_loader.FAULTS[fault].drops if fault else 0.08
+        self._storm_seconds = 8.0 if fault else STORM
         (directory / "config.toml").write_text(configuration())
         follow = (
             ["--interval", "0.2"]
@@ -134,7 +136,9 @@ class Gap:
         self._cache = mmapcache.open(self._path, timeout=PATIENCE)
         end = time.monotonic() + seconds
         while not self.judge.violations:
-            self._storm(min(end, time.monotonic() + self._dice.uniform(0.5, 1.5) * STORM))
+            self._storm(
+                min(end, time.monotonic() + self._dice.uniform(0.5, 1.5) * self._storm_seconds)
+            )
             if not self.judge.violations:
                 self._calm()
             print(self._progress(end), flush=True)
@@ -145,7 +149,13 @@ class Gap:
 
     def _write(self, number: int, journal: Path) -> None:
         writer = gap_writer.Writer(
-            number, self._server.port, journal, self._seed, self._flags_shared, self._pace
+            number,
+            self._server.port,
+            journal,
+            self._seed,
+            self._flags_shared,
+            pace=self._pace,
+            drops=self._drop_often,
         )
         writer.fill()
         writer.run()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _LAG = 0.5  # seconds that a lagging answer is behind
+_WINDOW = 0.1  # seconds between two things that belong together
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,13 @@ class Fault:
     """What is wrong, how it is made so, and which of the test's own faults bring it to light.
 
     :param weights: how often these are chosen, instead of what the test has otherwise
+    :param drops: how often a writer drops a collection
     """
 
     what: str
     make: Callable[[], None]
     weights: dict[str, int]
+    drops: float
 
 
 FAULTS: dict[str, Fault] = {}
@@ -50,12 +53,14 @@ _NOTHING = dict.fromkeys(
 )
 
 
-def _fault(name: str, what: str, **weights: int) -> Callable[[Callable[[], None]], None]:
+def _fault(
+    name: str, what: str, *, drops: float = 0.0, **weights: int
+) -> Callable[[Callable[[], None]], None]:
     """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
 
     def declare(make: Callable[[], None]) -> None:
         chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
-        FAULTS[name] = Fault(what, make, chosen)
+        FAULTS[name] = Fault(what, make, chosen, drops)
 
     return declare
 
@@ -90,38 +95,81 @@ def _resume_after() -> None:
 
 @_fault("position-first", "commits the position before the data", kill_loader=1)
 def _position_first() -> None:
-    _early_position(changed=True)
+    from mmapcache.sync.loader import Loader
+    from mmapcache.sync.source import Caught
+
+    @_instead(Loader, "_burst")
+    def burst(before: Any, self: Any, writer: Any, messages: Iterator[Any]) -> Any:
+        parts = []
+        for part in messages:
+            parts.append(part)
+            if isinstance(part, Caught):
+                if len(parts) > 1:
+                    with writer.batch() as batch:
+                        batch.state = self._target.pack_state(
+                            self._source.scope, part.position, self._stale
+                        )
+                    time.sleep(_WINDOW)
+                break
+        return before(self, writer, iter(parts))
 
 
 @_fault("idle-position", "marks an idle position while events wait", kill_loader=1)
 def _idle_position() -> None:
-    _early_position(changed=False)
-
-
-def _early_position(*, changed: bool) -> None:
     from mmapcache.sync.mongo import follower
     from mmapcache.sync.mongo.follower import MongoFollower
     from mmapcache.sync.position import Position
     from mmapcache.sync.source import Caught
 
-    _eager_marks()
+    _mark_at_once()
 
     @_instead(MongoFollower, "_flush")
     def flush(before: Any, self: Any) -> None:
         if self._size:
             tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
             position = Position(self._of, self._at, tokens)
-            early = Caught(position, changed, 0, time.monotonic(), 0.0)
+            early = Caught(position, False, 0, time.monotonic(), 0.0)
             self._inbox.post(follower._Message(self, early))
-            time.sleep(0.1)
+            time.sleep(_WINDOW)
         before(self)
 
 
-def _eager_marks() -> None:
-    """An idle position is marked whenever it is known, not every few seconds."""
+@_fault("stale-position", "marks a generation with an earlier position", kill_loader=1)
+def _stale_position() -> None:
+    from mmapcache.sync.target import Target
+
+    first: list[Any] = []
+    _mark_at_once()
+
+    @_instead(Target, "mark")
+    def mark(before: Any, self: Any, position: Any) -> None:
+        first.append(position)
+        before(self, first[0])
 
 
-@_fault("error-drops-position", "a connection error drops the position", cut_all=1)
+def _mark_at_once() -> None:
+    """Idle positions are marked whenever they are known, not every few seconds."""
+    from mmapcache.sync import loader
+
+    loader._MARK = 0.0
+
+
+@_fault("late-position", "notes where to go on when everything was read", drops=0.1, delay=1)
+def _late_position() -> None:
+    from mmapcache.sync.mongo.source import MongoSource
+
+    def position(self: Any) -> Any:
+        if self.noted is not None:
+            self._begin(self._connected(), follow=True)
+        return self.noted
+
+    def note(self: Any, position: Any) -> None:
+        self.noted = position
+
+    MongoSource.position = property(position, note)  # type: ignore[assignment]
+
+
+@_fault("error-drops-position", "a connection error drops the position", refuse=1, kill_server=1)
 def _error_drops_position() -> None:
     from mmapcache.sync.errors import PositionLostError, SourceAwayError
     from mmapcache.sync.mongo.follower import MongoFollower
@@ -195,7 +243,12 @@ def _deletes_after_puts() -> None:
         yield from reversed(list(before(self, *more)))
 
 
-@_fault("failed-read-deletes", "takes a read that failed for documents that are gone", cut_reply=1)
+@_fault(
+    "failed-read-deletes",
+    "takes a read that failed for documents that are gone",
+    refuse=1,
+    kill_server=1,
+)
 def _failed_read_deletes() -> None:
     import bson
 
@@ -214,7 +267,7 @@ def _failed_read_deletes() -> None:
             yield Found(name, tuple(bson.decode(one)["_id"] for one in documents), b"")
 
 
-@_fault("drop-ignored", "goes on when a collection was dropped")
+@_fault("drop-ignored", "goes on when a collection was dropped", drops=0.2)
 def _drop_ignored() -> None:
     from mmapcache.sync.mongo.stream import Stream
 
@@ -224,7 +277,7 @@ def _drop_ignored() -> None:
             before(self, event, post)
 
 
-@_fault("kept-ignored", "ignores the events of a collection that came back empty")
+@_fault("kept-ignored", "ignores the events of a collection that came back empty", drops=0.2)
 def _kept_ignored() -> None:
     from mmapcache.sync.mongo.follower import MongoFollower
 
@@ -238,7 +291,9 @@ def _kept_ignored() -> None:
             before(self, change)
 
 
-@_fault("half-load", "publishes what there is of a load that was cut", cut_reply=3, cut_all=1)
+@_fault(
+    "half-load", "publishes what there is of a load that was cut", drops=0.3, cut_reply=3, delay=1
+)
 def _half_load() -> None:
     from mmapcache.sync.errors import SourceAwayError
     from mmapcache.sync.pump import Pump

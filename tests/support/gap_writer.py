@@ -40,16 +40,26 @@ class Writer:
     :param journal: where its states go
     :param flags: shared with main, see above
     :param pace: changes a second, about
+    :param drops: the part of its acts that may drop a collection
     """
 
     def __init__(
-        self, number: int, port: int, journal: Path, seed: int, flags: memoryview, pace: float
+        self,
+        number: int,
+        port: int,
+        journal: Path,
+        seed: int,
+        flags: memoryview,
+        *,
+        pace: float,
+        drops: float,
     ) -> None:
         self._number = number
         self._dice = random.Random(f"{seed} {number}")
         self._journal = Journal(journal)
         self._flags = flags
         self._pace = pace
+        self._drops = drops
         self._client: MongoClient[RawBSONDocument] = MongoClient(
             "127.0.0.1",
             port,
@@ -90,7 +100,7 @@ class Writer:
             self._cool(place)
         elif how < 0.46:
             self._many(place)
-        elif how < 0.48 and place.owner == self._number:
+        elif how < 0.46 + self._drops and place.owner == self._number:
             self._drop(place)
         elif self._keys[place.name]:
             k = self._dice.choice(self._keys[place.name])
