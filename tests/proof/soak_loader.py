@@ -51,6 +51,7 @@ import mmapcache
 
 READERS = 2
 STORM = 15.0  # seconds, about
+PAUSE = 0.7  # seconds between two faults, about
 QUIET = 0.2  # of the storms: nobody writes, so that idle positions are what matters
 CALM = 30.0  # seconds from the last fault until the cache must be the database
 PATIENCE = 60.0  # seconds for writers and readers to come along
@@ -214,7 +215,7 @@ class Gap:
     # --- storms -----------------------------------------------------------------------------------
 
     def _storm(self, end: float) -> None:
-        quiet = self._dice.random() < QUIET
+        quiet = not self._fault and self._dice.random() < QUIET
         self._flags_shared[gap_writer.PAUSE] = int(quiet)
         names, weights = list(self._weights), list(self._weights.values())
         if not any(weights):
@@ -223,7 +224,7 @@ class Gap:
             what = self._dice.choices(names, weights)[0]
             self.counts[what] += 1
             getattr(self, "_" + what.replace(" ", "_"))()
-            pause = time.monotonic() + self._dice.expovariate(1) * 0.5
+            pause = time.monotonic() + self._dice.expovariate(1) * PAUSE
             while True:
                 self._undo_until(time.monotonic())
                 self._watch()
@@ -241,12 +242,24 @@ class Gap:
             what()
 
     def _kill_loader(self) -> None:
+        if self._dice.random() < 0.7:
+            self._next_generation()
         loader, self._loader = self._loader, None
         if loader is not None:
             self.counts["kills of the loader"] += 1
             loader.process.kill()
             loader.process.wait()
             self._later(self._dice.choice((0, 0, 2)), self._restart_loader)
+
+    def _next_generation(self) -> None:
+        """A loader that has not begun yet dies as easily as one that is at work, but for less."""
+        assert self._cache is not None
+        generation = self._cache.generation
+        end = time.monotonic() + 3
+        while not self._cache.wait(generation, 0.05) and time.monotonic() < end:
+            self._undo_until(time.monotonic())
+            self._watch()
+        time.sleep(self._dice.choice((0, 0, 0.01)) * self._dice.random())
 
     def _restart_loader(self) -> None:
         if self._loader is None:
