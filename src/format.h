@@ -130,12 +130,12 @@ _Static_assert(sizeof(struct mc_report) == 2048, "report");
 #define MC_POSITION_OFFSET 12288u
 #define MC_POSITION_MAX 2016u
 struct mc_position {
-    uint64_t sequence;            /* as of a report */
-    uint64_t generation;          /* whose data it belongs to */
-    int64_t published_at;         /* of that generation's root */
-    uint32_t length;              /* of bytes */
+    uint64_t sequence;              /* as of a report */
+    uint64_t generation;            /* whose data it belongs to */
+    int64_t published_at;           /* of that generation's root */
+    uint32_t length;                /* of bytes */
     uint8_t bytes[MC_POSITION_MAX]; /* zeros behind the length */
-    uint32_t checksum;            /* of the 2044 bytes before it */
+    uint32_t checksum;              /* of the 2044 bytes before it */
 };
 _Static_assert(sizeof(struct mc_position) == 2048, "position");
 _Static_assert(offsetof(struct mc_position, checksum) == 2044, "position");

@@ -32,7 +32,7 @@ static void record_write(const struct mc_space *space, uint64_t offset, void *sl
     struct record record;
     memcpy(&record, slot, sizeof record);
     shm_fence_release(); /* the record before this one is whole before its rival is overwritten */
-    record.sequence++; /* a file may say 2^64 - 1: then this one counts for none, the next does */
+    record.sequence++;   /* a file may say 2^64 - 1: then this one counts for none, the next does */
     record.checksum = mc_checksum(&record, CHECKED);
     uint64_t place = MC_MUTANT_IS(306) ? 0 : record.sequence % SLOTS; /* 306: no turns */
     shm_write(space->base + offset + place * sizeof record, &record, sizeof record);

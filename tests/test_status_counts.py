@@ -1,7 +1,8 @@
-"""What a loader says of its stream of changes: counts, position, lag; and that hostile bytes say nothing."""
+"""What a loader says of its stream of changes to readers; hostile bytes say nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -36,7 +37,7 @@ def words(status: mmapcache.types.Status) -> tuple[object, ...]:
     )
 
 
-NOTHING = (None, 0, 0, {}, {}, None)
+NOTHING: tuple[object, ...] = (None, 0, 0, {}, {}, None)
 
 
 def test_a_file_without_them_says_nothing(cache_path: Path) -> None:
@@ -185,6 +186,37 @@ def test_wrong_arguments_change_nothing(
             writer.report(state="after", **arguments)  # type: ignore[arg-type]
         assert words(writer.status()) == before
         assert writer.status()["state"] == "before"
+
+
+def stat(path: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "mmapcache", "stat", str(path), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_stat_shows_them(cache_path: Path) -> None:
+    with mmapcache.Writer(cache_path) as writer:
+        put_one(writer)
+        text = stat(cache_path)
+        for line in (
+            "lag none: the loader does not",
+            "position never",
+            "loads none",
+            "errors none",
+        ):
+            assert line in " ".join(text.split())
+        errors = {"AutoReconnect": 2, "a\nb": 3}
+        writer.report(following=True, confirmed=True, position_at=86400.0, events=1234)
+        writer.report(disconnects=5, loads={"initial": 1, "poll": 2000}, errors=errors)
+        text = " ".join(stat(cache_path).split())
+        assert " s behind the source " in text
+        assert "position 1970-01-02" in text
+        assert "loads poll 2,000, initial 1 " in text
+        assert "events 1,234 disconnects 5 errors a\\nb 3, AutoReconnect 2 " in text
+        status, seen = json.loads(stat(cache_path, "--json"))["status"], writer.status()
+        assert status.keys() == seen.keys()
+        for name in ("position_at", "events", "disconnects", "loads", "errors"):
+            assert status[name] == seen[name]
+        assert status["lag"] is not None
 
 
 # ---- positions ----

@@ -47,3 +47,7 @@ class PositionLostError(SyncError):
 
 class StopError(Exception):
     """SIGTERM or SIGINT arrived: whatever is under way is abandoned."""
+
+
+class ShapeError(SyncError):
+    """A document that --transform or --key cannot do anything with; the text names its _id."""

@@ -21,7 +21,7 @@ from mmapcache.sync.errors import (
     SourceRefusedError,
     UsageError,
 )
-from mmapcache.sync.options import check_name
+from mmapcache.sync.names import check_name
 from mmapcache.sync.source import Feed
 
 BUFFER_BYTES = 1 << 20  # what one buffer holds at least, unless it is the last
@@ -63,7 +63,9 @@ class FileSource:
     def position(self) -> None:
         return None
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         paths = sorted(self._files()) if self.discovers else [self._path]
         if not paths and not known and not self._allow_empty:
             raise SourceRefusedError(f"{self._path} has no .json or .bson file")

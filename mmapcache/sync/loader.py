@@ -25,6 +25,7 @@ from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
     NoStreamsError,
     PositionLostError,
+    ShapeError,
     SourceAwayError,
     SourceRefusedError,
     StopError,
@@ -36,6 +37,7 @@ from mmapcache.sync.options import Options
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Caught, Found, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
@@ -54,6 +56,7 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param shaping: what is made of the documents
     :param dice: see `Backoff`
     """
 
@@ -64,12 +67,14 @@ class Loader:
         inbox: Inbox,
         *,
         bar: bool,
+        shaping: Shaping | None = None,
         dice: random.Random | None = None,
     ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
+        self._shaping = Shaping(options) if shaping is None else shaping
         self._dice = dice or random.Random()
         self._target = Target(options, inbox)
         self._tally = Tally()
@@ -79,7 +84,6 @@ class Loader:
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
         self._position: Position | None = None  # where to go on; None: a load is next
         self._why = "initial"  # that load
-        self._stale: dict[str, str] = {}  # see Outcome.stale
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
         self._loaded_at = 0.0  # likewise
@@ -118,6 +122,7 @@ class Loader:
     def _attempt(self) -> float | None:
         """One load, or following until it ends; seconds until the next attempt, or None when there
         is none to come."""
+        self._shaping.abandoned()
         try:
             self._look()
             return self._follow() if self._position is not None else self._load()
@@ -139,7 +144,9 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(_full(error)), self._interval())
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+            if error.__cause__ is not None:
+                log.debug("what the transform raised", exc_info=error.__cause__)
             return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
@@ -154,8 +161,8 @@ class Loader:
         if writer is self._opened:
             return
         self._opened = writer
+        self._shaping.forget()
         self._tally.resume(writer)
-        self._stale = self._target.stale()
         goes_on = self._follows() and not self._options.once
         position = self._target.position() if goes_on else None
         if position is not None and position.of == self._source.identity and writer.generation:
@@ -179,9 +186,10 @@ class Loader:
     def _lost(self, error: PositionLostError) -> float:
         """The position is of no use: a load is next, not at the same moment on all hosts."""
         self._tally.error(error.code)
+        stale = self._position is not None and self._position.stale
         self._position, self._why = None, error.reason
         delay = self._dice.uniform(0.0, self._options.reload_spread)
-        if self._stale:
+        if stale:
             # Content that the source has not got is waited for, but not by loading all the time.
             delay = max(delay, self._loaded_at + self._interval() - time.monotonic())
         elif not self._followed:  # not once since the load before: the oplog may be too short
@@ -261,6 +269,7 @@ class Loader:
             self._source,
             self._target,
             self._inbox,
+            self._shaping,
             follow=self._follows(),
             first=not self._loaded,
             bar=self._bar,
@@ -270,9 +279,8 @@ class Loader:
         self._loaded_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
-        self._position = self._source.position
+        self._position = outcome.position
         self._tally.position_at = self._position.at if self._position else 0.0
-        self._stale = outcome.stale()
         if self._why in _LOADING or self._position is None:
             self._backoff.reset()
         self._why = "poll"
@@ -309,7 +317,7 @@ class Loader:
         assert self._position is not None
         writer = self._target.writer()
         self._tally.position_at = self._position.at
-        if not self._told and not self._stale:
+        if not self._told and not self._position.stale:
             self._report(
                 state="streaming",
                 error=self._noted,
@@ -317,7 +325,7 @@ class Loader:
                 following=True,
             )
         limit = max(_BEHIND, writer.stats()["documents"] // 3)
-        with self._source.follow(self._position, self._inbox, self._stale, limit) as follower:
+        with self._source.follow(self._position, self._inbox, limit) as follower:
             messages = follower.messages()
             while True:
                 if writer is not self._target.writer():
@@ -338,18 +346,17 @@ class Loader:
             return message
         caught = None
         with writer.batch() as batch:
-            _apply(batch, message)
+            self._apply(writer, batch, message)
             for more in messages:
                 if isinstance(more, Caught):
                     caught = more
                     break
-                _apply(batch, more)
+                self._apply(writer, batch, more)
             assert caught is not None, "a burst ends with its position"
             if batch.puts or batch.deletes:
-                batch.state = self._target.pack_state(
-                    self._source.scope, caught.position, self._stale
-                )
+                batch.state = self._target.pack_state(self._source.scope, caught.position)
         assert caught is not None
+        self._shaping.committed()
         log.debug(
             "generation %s: %d events, %d put, %d deleted",
             batch.generation,
@@ -373,26 +380,31 @@ class Loader:
         if now - self._marked >= _MARK:
             self._marked = now
             self._target.mark(caught.position)
-        confirmed = time.time() - (now - caught.heard) - caught.behind
-        if self._stale:
-            self._report(confirmed=confirmed, following=True)
-        else:
-            self._recovered()
-            self._report(state="streaming", error=self._noted, confirmed=confirmed, following=True)
+        if caught.position.stale:
+            self._report()  # what is not the source's content is not confirmed either
+            return
+        self._recovered()
+        self._report(
+            state="streaming",
+            error=self._noted,
+            confirmed=time.time() - (now - caught.heard) - caught.behind,
+            following=True,
+        )
 
+    def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
+        """Takes away what is missing, and puts the rest.
 
-def _apply(batch: mmapcache.Batch, found: Found) -> None:
-    """Takes away what is missing, and puts the rest.
-
-    :raises PositionLostError: it has a document that no cache can hold: a load knows how to publish
-        the other collections without it
-    """
-    for key in found.missing:
-        batch.delete(found.name, key)
-    if found.buffer:
+        :raises PositionLostError: it has a document that no cache can hold: a load knows how to
+            publish the other collections without it, or says what is wrong
+        """
         try:
-            batch.put_raw(found.name, found.buffer)
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+            if self._shaping.apply(writer, batch, found):
+                return
+            for key in found.missing:
+                batch.delete(found.name, key)
+            if found.buffer:
+                batch.put_raw(found.name, found.buffer)
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
 
 

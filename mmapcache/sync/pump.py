@@ -48,7 +48,7 @@ class Pump:
         known: frozenset[str],
         *,
         estimate: bool,
-        follow: bool,
+        follow: bool = False,
     ) -> None:
         self._source = source
         self._inbox = inbox

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mmapcache
+from mmapcache.sync.absence import absent, kept_sentence, some_of, vanished
+from mmapcache.sync.errors import ShapeError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.position import Position
 from mmapcache.sync.progress import Progress
 from mmapcache.sync.pump import Pump
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
-
-_NAMED = 5  # collections that a status text names before it counts the rest
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class Outcome:
     """
 
     generation: int | None = None
+    position: Position | None = None
     documents: int = 0
     puts: int = 0
     deletes: int = 0
@@ -40,17 +43,14 @@ class Outcome:
         """Why it is not the whole content of the source; empty when it is."""
         parts = list(self.refused.values())
         if self.kept:
-            parts.append(
-                f"came back empty, kept with its last content: {_names(self.kept)} "
-                "(--allow-empty publishes an empty collection)"
-            )
+            parts.append(kept_sentence(self.kept))
         return "; ".join(parts)
 
     def oddities(self) -> str:
         """What an operator may want to know, though it is no trouble."""
         if not self.duplicates:
             return ""
-        some = _names([f"{name} ({count:,})" for name, count in sorted(self.duplicates.items())])
+        some = some_of([f"{name} ({count:,})" for name, count in sorted(self.duplicates.items())])
         return (
             f"documents whose _id another one has: {some}; of those with one _id the smallest, by "
             "its bytes, is in the cache"
@@ -65,6 +65,7 @@ class Round:
     """One load; `run` it once.
 
     :param options: which collections may be empty
+    :param shaping: what is made of the documents
     :param follow: whether the source notes a position, which the commit takes along
     :param first: whether nothing was loaded before in this process: progress is shown
     :param bar: as a bar
@@ -76,6 +77,7 @@ class Round:
         source: Source,
         target: Target,
         inbox: Inbox,
+        shaping: Shaping,
         *,
         follow: bool,
         first: bool,
@@ -85,6 +87,7 @@ class Round:
         self._source = source
         self._target = target
         self._inbox = inbox
+        self._shaping = shaping
         self._follow = follow
         self._first = first
         self._bar = bar
@@ -117,13 +120,18 @@ class Round:
                 seen.add(feed.name)
                 self._load(batch, feed, pump.buffers(), outcome, had=feed.name in known)
             self._absent(batch, present - seen, known, outcome)
+            scope, position = self._source.scope, self._source.position
+            if position is not None:
+                position = replace(position, stale=outcome.stale())
             changed = batch.puts or batch.deletes or outcome.dropped
-            position = self._source.position
-            if changed or not self._target.says(self._source.scope, outcome.stale()):
-                batch.state = self._target.pack_state(self._source.scope, position, outcome.stale())
-        if position is not None and batch.generation is None:
-            self._target.mark(position)
+            if changed or not self._target.says(scope):
+                batch.state = self._target.pack_state(scope, position)
+        self._shaping.committed()
+        outcome.position = position
         outcome.generation = batch.generation
+        if position is not None and batch.generation is None and not self._target.mark(position):
+            with writer.batch() as again:
+                again.state = self._target.pack_state(scope, position)
         outcome.puts, outcome.deletes = batch.puts, batch.deletes
         return outcome
 
@@ -140,21 +148,28 @@ class Round:
         a document that no cache can hold: whoever can write one must not stop the others.
         """
         first = next(buffers, None)
+        shaper = self._shaping.of(feed.name)
         if first is None:
             if had and not feed.allow_empty:
                 outcome.kept.append(feed.name)
                 return
-            with batch.replace(feed.name):
-                pass
+            with batch.replace(feed.name) as full:
+                if shaper is not None:
+                    shaper.begin(batch, full)
             return
         duplicates = batch.duplicates
         progress = Progress(feed.name, feed.expected, shown=self._first, bar=self._bar)
         try:
             with batch.replace(feed.name) as full:
+                put = full.put_raw if shaper is None else shaper.begin(batch, full)
                 for buffer in itertools.chain((first,), buffers):
-                    progress.add(full.put_raw(buffer))
-        except mmapcache.InvalidDocument as error:
-            raise type(error)(_after(feed, progress, error)) from None
+                    progress.add(put(buffer))
+                if had and not feed.allow_empty and shaper is not None and not shaper.count:
+                    raise _EmptiedError
+        except (mmapcache.InvalidDocument, ShapeError) as error:
+            raise type(error)(_after(feed, progress, error)) from error.__cause__
+        except _EmptiedError:
+            outcome.kept.append(feed.name)
         except mmapcache.LimitError as error:
             outcome.refused[feed.name] = _after(feed, progress, error)
             for _ in buffers:  # the next collection comes after what is left of this one
@@ -173,31 +188,22 @@ class Round:
         known: frozenset[str],
         outcome: Outcome,
     ) -> None:
-        """Collections in the cache that the source did not deliver.
-
-        With the scope of the commit before they have vanished, which counts as coming back empty.
-        With another scope the operator no longer asks for them. What no loader put there stays.
-        """
+        """Collections in the cache that the source did not deliver."""
         before = self._target.state().get("scope")
-        if before is None:
-            return
-        vanished = self._source.discovers and before == self._source.scope
-        own = {c.name: c.allow_empty for c in self._options.collections}
-        for name in sorted(names):
-            if vanished and name in known and not own.get(name, self._options.allow_empty):
-                outcome.kept.append(name)
-            else:
-                batch.drop(name)
-                outcome.dropped.append(name)
-        if outcome.dropped:
-            why = "gone from the source" if vanished else "no longer asked for"
-            log.info("dropping %s: %s", _names(outcome.dropped), why)
+        kept, dropped = absent(self._options, self._source, before, names, known)
+        for name in dropped:
+            batch.drop(name)
+        outcome.kept += kept
+        outcome.dropped += dropped
+        if dropped:
+            gone = vanished(self._source, before)
+            why = "gone from the source" if gone else "no longer asked for"
+            log.info("dropping %s: %s", some_of(dropped), why)
+
+
+class _EmptiedError(Exception):
+    """A transform left every document out: as good as a collection that came back empty."""
 
 
 def _after(feed: Feed, progress: Progress, error: Exception) -> str:
     return f"{feed.origin}, after {progress.count:,} documents: {error}"
-
-
-def _names(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

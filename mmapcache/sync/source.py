@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,7 +102,9 @@ class Source(Protocol):
     def position(self) -> Position | None:
         """Where to go on from what the last `feeds(…, follow=True)` delivers."""
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         """What there is to load now.
 
         :param known: collections with content in the cache: one of them may be missing at the
@@ -115,13 +117,11 @@ class Source(Protocol):
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         """The collection's documents as buffers of concatenated BSON, none of them empty."""
 
-    def follow(
-        self, position: Position, inbox: Inbox, kept: Mapping[str, str], limit: int
-    ) -> Follower:
-        """What happens after the position.
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> Follower:
+        """What happens after the position. A change in what it calls stale ends it: that needs a
+        load.
 
         :param inbox: where it arrives
-        :param kept: names whose content is not the source's; and why a change there needs a load
         :param limit: so many changed documents at once are slower than a load
         :raises SyncError: it cannot be had now
         """

@@ -3,7 +3,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "os.h"
+#include "region.h"
 #include "writer/publish.h"
 #include "writer_object.h"
 
@@ -183,9 +183,9 @@ const char mc_report_doc[] = PyDoc_STR(
 
 PyObject *mc_writer_object_report(PyObject *self_object, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"state",       "error",  "source",      "confirmed", "following",
-                               "position_at", "events", "disconnects", "loads",     "errors",
-                               NULL};
+    static char *keywords[] = {"state",     "error",       "source", "confirmed",
+                               "following", "position_at", "events", "disconnects",
+                               "loads",     "errors",      NULL};
     mc_writer_object *self = (mc_writer_object *)self_object;
     PyObject *given[10] = {NULL}, *owned[3] = {NULL}, *result = NULL;
     const char *state, *error, *source;

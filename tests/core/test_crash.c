@@ -51,7 +51,9 @@ static void on_access(enum shm_access access, const void *address, size_t len)
         }
         stores_left -= stores_left > 0;
         this_run.stores++;
-    } else if (len != sizeof(struct mc_report)) { /* of these, and of positions, only the valid one counts */
+    } else if (len !=
+               sizeof(
+                   struct mc_report)) { /* of these, and of positions, only the valid one counts */
         this_run.loaded = hash_more(this_run.loaded, address, len);
     }
 }

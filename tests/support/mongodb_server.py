@@ -9,13 +9,16 @@ SecantusDB is GPL: only that process ever imports it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Server:
@@ -26,6 +29,7 @@ class Server:
         first user without it, then restart)
     :param replica_set: whether it has change streams
     :param sync: whether what it has acknowledged is there after `kill`
+    :param settings: more of SecantusDBServer's own, of TLS for example
     """
 
     def __init__(
@@ -35,10 +39,12 @@ class Server:
         auth: bool = False,
         replica_set: bool = False,
         sync: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._directory = directory
         self._auth = auth
         self._flags = ["--replica-set"] * replica_set + ["--sync"] * sync
+        self.settings = dict(settings or {})  # for the next start
         self._process: subprocess.Popen[str] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,7 +59,12 @@ class Server:
         self._auth = self._auth if auth is None else auth
         command = [sys.executable, __file__, str(self._directory), str(self.port)]
         self._process = subprocess.Popen(
-            command + ["--auth"] * self._auth + self._flags, stdout=subprocess.PIPE, text=True
+            command
+            + ["--auth"] * self._auth
+            + self._flags
+            + ["--settings", json.dumps(self.settings)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -99,7 +110,15 @@ class Server:
         self.kill()
 
 
-def serve(directory: str, port: int, *, auth: bool, replica_set: bool, sync: bool) -> None:
+def serve(
+    directory: str,
+    port: int,
+    *,
+    auth: bool,
+    replica_set: bool,
+    sync: bool,
+    settings: Mapping[str, Any],
+) -> None:
     """Serves until SIGTERM."""
     from secantus import SecantusDBServer
 
@@ -111,6 +130,7 @@ def serve(directory: str, port: int, *, auth: bool, replica_set: bool, sync: boo
         require_auth=auth,
         replica_set_name="rs0" if replica_set else None,
         sync_on_commit=sync,
+        **settings,
     ):
         print("ready", flush=True)
         parent = os.getppid()
@@ -125,6 +145,7 @@ if __name__ == "__main__":
     parser.add_argument("--auth", action="store_true")
     parser.add_argument("--replica-set", action="store_true")
     parser.add_argument("--sync", action="store_true")
+    parser.add_argument("--settings", type=json.loads, default={})
     given = parser.parse_args()
     serve(
         given.directory,
@@ -132,4 +153,5 @@ if __name__ == "__main__":
         auth=given.auth,
         replica_set=given.replica_set,
         sync=given.sync,
+        settings=given.settings,
     )

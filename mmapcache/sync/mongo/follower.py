@@ -14,15 +14,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
-from mmapcache.sync.options import CollectionOptions, Settle
+from mmapcache.sync.options import CollectionOptions
+from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
 from mmapcache.sync.source import Caught, Found
 
@@ -50,7 +51,6 @@ class MongoFollower:
     :param position: where to begin
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
-    :param kept: names whose content is not the server's: a change there needs a load
     :param limit: so many changed documents at once are slower than a load
     """
 
@@ -63,20 +63,17 @@ class MongoFollower:
         position: Position,
         settle: Settle,
         inbox: Inbox,
-        *,
-        kept: Mapping[str, str],
         limit: int,
     ) -> None:
         self._streams = {stream.database: stream for stream in streams}
         self._lookup = lookup
         self._targets = targets
         self._read = read
-        self._of = position.of
+        self._begin = position
         self._at = position.at
         self._tokens: dict[str, Any] = dict(position.tokens)
         self._settle = settle
         self._inbox = inbox
-        self._kept = kept
         self._limit = limit
         self._arrivals: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = threading.Semaphore(_IN_FLIGHT)
@@ -222,10 +219,9 @@ class MongoFollower:
         asked = self._lookup.time
         for (database, collection), elements in burst.items():
             for options in self._targets(database, collection):
-                if options.name in self._kept:
-                    raise PositionLostError(
-                        self._kept[options.name], f"{options.origin} has changed"
-                    )
+                if options.name in self._begin.stale:
+                    reason = self._begin.stale[options.name]
+                    raise PositionLostError(reason, f"{options.origin} has changed")
                 for found in self._lookup.read(self._read(options), options.name, elements):
                     changed = True
                     self._room.acquire()
@@ -241,7 +237,8 @@ class MongoFollower:
         server = max((s.server_time for s in self._streams.values()), default=0.0)
         behind = max(0.0, server - (self._newest >> 32)) if self._newest else 0.0
         tokens = {name: _raw(token) for name, token in self._tokens.items()}
-        caught = Caught(Position(self._of, self._at, tokens), changed, self._events, heard, behind)
+        position = replace(self._begin, at=self._at, tokens=tokens)
+        caught = Caught(position, changed, self._events, heard, behind)
         if self._events:
             self._flushed = time.monotonic()
         self._events = self._size = 0

@@ -48,15 +48,18 @@ _BAD_HINTS = BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
 class MongoSource:
     """The collections or the database that the options name.
 
+    :param options: what is loaded, and how
+    :param shaping: what identifies what is made of it
     :raises UsageError: pymongo is missing, or a filter or projection is no Extended JSON
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, shaping: str = "") -> None:
         try:
             import pymongo  # noqa: F401 - here for its absence to be told at once
         except ImportError:
             raise UsageError(MISSING) from None
         self._options = options
+        self._shaping = shaping
         self._client: Client | None = None
         self._uri = ""
         self._reached = False  # a server has answered in this process's life
@@ -89,7 +92,7 @@ class MongoSource:
     @property
     def identity(self) -> str:
         options = self._options
-        loaded: list[Any] = [self._label, options.database]
+        loaded: list[Any] = [self._label, options.database, self._shaping]
         for c in options.collections:
             loaded.append([c.origin, c.name, str(c.filter), str(c.projection)])
         return hashlib.sha256(json.dumps(loaded).encode()).hexdigest()[:16]
@@ -98,7 +101,9 @@ class MongoSource:
     def _where(self) -> str:
         return self._label
 
-    def feeds(self, known: frozenset[str], *, estimate: bool, follow: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         self.position = None
         with translated(self._where):
             client = self._connected()
@@ -134,9 +139,7 @@ class MongoSource:
                 expected,
             )
 
-    def follow(
-        self, position: Position, inbox: Inbox, kept: Mapping[str, str], limit: int
-    ) -> MongoFollower:
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
             client = self._connected()
             streams = [s for s in self._streams(client) if s.database in position.tokens]
@@ -149,8 +152,7 @@ class MongoSource:
             position,
             self._options.settle,
             inbox,
-            kept=kept,
-            limit=limit,
+            limit,
         )
 
     def _begin(self, client: Client, *, follow: bool) -> None:

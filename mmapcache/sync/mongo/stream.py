@@ -134,30 +134,32 @@ class Stream:
         :raises NoStreamsError: the server or the user's role has none
         :raises SyncError: it cannot be said now
         """
-        from pymongo.errors import OperationFailure
+        from pymongo.errors import ConfigurationError, OperationFailure
 
-        with translated(self._where), self._client.start_session(causal_consistency=False) as own:
-            hello = self._client.admin.command("hello", session=own)
-            if hello.get("maxWireVersion", 0) < _WIRE_VERSION:
-                raise NoStreamsError("the server is older than MongoDB 4.2")
+        with translated(self._where):
             try:
-                with self._open(own, None) as stream:
-                    token = stream.resume_token
+                hello = self._client.admin.command("hello")
+                if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                    raise NoStreamsError(self._none("it is no replica set"))
+                if hello.get("maxWireVersion", 0) < _WIRE_VERSION:
+                    raise NoStreamsError(self._none("it is older than MongoDB 4.2"))
+                with self._client.start_session(causal_consistency=False) as session:
+                    with self._open(session, None) as stream:
+                        token = stream.resume_token
+                    self.session_times = (session.cluster_time, session.operation_time)
             except OperationFailure as error:
                 if error.code in _NO_STREAMS_AT_FIRST or error.code == UNAUTHORIZED:
-                    raise NoStreamsError(
-                        f"no change stream of {self.database} at {self._where}: "
-                        f"{server_text(error)}",
-                        code=str(error.code),
-                    ) from None
+                    code = str(error.code)
+                    raise NoStreamsError(self._none(server_text(error)), code=code) from None
                 raise
-            self.session_times = (own.cluster_time, own.operation_time)
-            if token is None or own.operation_time is None or own.cluster_time is None:
-                raise NoStreamsError(
-                    f"no change stream of {self.database} at {self._where}: its replies have "
-                    "neither a resume token nor an operation time"
-                )
+            except ConfigurationError as error:  # no sessions
+                raise NoStreamsError(self._none(str(error))) from None
+        if token is None or None in self.session_times:
+            raise NoStreamsError(self._none("its replies lack a resume token or operation time"))
         return bytes(cast("RawBSONDocument", token).raw)
+
+    def _none(self, why: str) -> str:
+        return f"no change stream of {self.database} at {self._where}: {why}"
 
     def run(self, token: bytes, post: Post, waiting: Callable[[], int]) -> None:
         """Posts what happens after the position, until `cancel` or until it ends: Change, Heard,

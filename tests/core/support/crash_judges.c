@@ -92,7 +92,8 @@ uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *
 }
 
 /* A position counts for the generation that it was stored for, or for the same content in a
- * successor, and no other. There, of several that were stored the killed loader lost one at most. */
+ * successor, and for no other. Of several that were stored for it a killed loader lost one at
+ * most. */
 static void judge_position(const struct mc_writer *writer, const struct mc_view *view)
 {
     struct mc_superblock superblock;
