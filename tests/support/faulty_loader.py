@@ -206,7 +206,7 @@ def _own_documents() -> None:
     from mmapcache.sync.mongo.stream import Stream
     from mmapcache.sync.source import Found
 
-    own: dict[bytes, bytes] = {}
+    own: dict[tuple[str, bytes], bytes] = {}
 
     @_instead(stream, "_pipeline")
     def pipeline(before: Any, collections: Any) -> Any:
@@ -217,7 +217,8 @@ def _own_documents() -> None:
     @_instead(Stream, "_say")
     def say(before: Any, self: Any, event: Any, post: Any) -> None:
         if event["operationType"] == "insert":
-            own[stream._element(event["documentKey"].raw)] = event["fullDocument"].raw
+            key = (event["ns"]["coll"], stream._element(event["documentKey"].raw))
+            own[key] = event["fullDocument"].raw
         before(self, event, post)
 
     @_instead(MongoFollower, "_add")
@@ -227,10 +228,9 @@ def _own_documents() -> None:
 
     @_instead(Lookup, "_find")
     def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
-        elements = more[-1]
         yield from before(self, collection, name, *more)
         if name in ("hot", "plain"):  # without filter and projection
-            for raw in [own.pop(element) for element in elements if element in own]:
+            for raw in [own.pop((name, e)) for e in more[-1] if (name, e) in own]:
                 yield Found(name, (), raw)
 
 
