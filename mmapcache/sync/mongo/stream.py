@@ -203,7 +203,10 @@ class Stream:
         self._cancelled = True
 
     def _open(self, session: ClientSession, token: Any) -> DatabaseChangeStream[Any]:
-        return self._client[self.database].watch(
+        from mmapcache.sync.mongo.event import Event
+
+        options = self._client.codec_options.with_options(document_class=Event)
+        return self._client.get_database(self.database, codec_options=options).watch(
             self._pipeline,
             session=session,
             start_after=token,
