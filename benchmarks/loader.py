@@ -13,7 +13,7 @@ import mmapcache
 from mmapcache.sync.errors import StopError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.loader import Loader
-from mmapcache.sync.mongo import MongoSource
+from mmapcache.sync.mongo.source import MongoSource
 from mmapcache.sync.options import CollectionOptions, Options
 
 

@@ -31,6 +31,7 @@ MAX_DEPTH: Final[int]
 MAX_DOCUMENT_BYTES: Final[int]
 MAX_KEY_BYTES: Final[int]
 MAX_NAME_BYTES: Final[int]
+MAX_POSITION_BYTES: Final[int]
 MAX_SIZE: Final[int]
 MAX_STATE_BYTES: Final[int]
 MIN_SIZE: Final[int]
@@ -225,6 +226,8 @@ class Writer:
     @property
     def state(self) -> bytes: ...
     @property
+    def position(self) -> bytes: ...
+    @property
     def closed(self) -> bool: ...
     def batch(self) -> Batch: ...
     def reader(
@@ -242,7 +245,14 @@ class Writer:
         error: str | None = None,
         source: str | None = None,
         confirmed: float | bool | None = None,
+        following: bool | None = None,
+        position_at: float | None = None,
+        events: int | None = None,
+        disconnects: int | None = None,
+        loads: Mapping[str, int] | None = None,
+        errors: Mapping[str, int] | None = None,
     ) -> None: ...
+    def mark(self, position: Buffer, /) -> None: ...
     def status(self) -> Status: ...
     def stats(self) -> Stats: ...
     def checkpoint(self) -> None: ...

@@ -21,6 +21,9 @@ class Status(TypedDict):
     """When the loader last knew the data to be current, Unix seconds; None: it never said."""
     age: float | None
     """Seconds since confirmed_at, or since published_at when it was never confirmed."""
+    lag: float | None
+    """The same while the loader follows the source's changes: how far the data is behind them.
+    None while it does not."""
     loader: Literal["alive", "dead", "none"]
     """dead: it ended without closing."""
     state: str
@@ -29,6 +32,16 @@ class Status(TypedDict):
     """The loader's last error; None: all is well."""
     source: str
     """Where the data comes from, without secrets; empty: it never said."""
+    position_at: float | None
+    """The moment of the source that the data has reached, Unix seconds; None: it never said."""
+    events: int
+    """Changes that the source sent, over the file's life as are all of these counts."""
+    disconnects: int
+    """Connections to the source that were lost."""
+    loads: dict[str, int]
+    """How often everything was read, by reason, such as "initial"."""
+    errors: dict[str, int]
+    """How often the loader failed, by name. Where names find no room, "other" is their sum."""
 
 
 class FrontCacheStats(TypedDict):

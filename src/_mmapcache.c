@@ -21,6 +21,7 @@ static int add_constants(PyObject *module)
     return PyModule_AddIntConstant(module, "MAX_KEY_BYTES", MC_KEY_MAX) |
            PyModule_AddIntConstant(module, "MAX_DOCUMENT_BYTES", MC_DOCUMENT_MAX) |
            PyModule_AddIntConstant(module, "MAX_NAME_BYTES", MC_NAME_MAX) |
+           PyModule_AddIntConstant(module, "MAX_POSITION_BYTES", MC_POSITION_MAX) |
            PyModule_AddIntConstant(module, "MAX_COLLECTIONS", MC_COLLECTIONS_MAX) |
            PyModule_AddIntConstant(module, "MAX_STATE_BYTES", MC_STATE_MAX) |
            PyModule_AddIntConstant(module, "MAX_DEPTH", MC_BSON_DEPTH_MAX) |

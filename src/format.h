@@ -3,6 +3,7 @@
  *   0        superblock   written once, checksummed
  *   4096     control      what moves without a generation: commit, horizon, boot, checkpoint
  *   8192     reports      what the loader says of itself, in two slots
+ *   12288    positions    where a change stream goes on, in two slots
  *   16384    root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
  *   ...      change log   a ring of bytes: the keys that the last generations put and deleted
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
@@ -114,10 +115,37 @@ struct mc_report {
     char state[32]; /* NUL-terminated UTF-8, as are the next two */
     char source[256];
     char error[480];
-    uint8_t reserved[1228];
-    uint32_t checksum; /* of the 2044 bytes before it */
+    int64_t position_at;  /* microseconds since 1970: the moment of the source that the data has
+                             reached; 0: not known */
+    uint64_t events;      /* changes that the source sent, over the file's life */
+    uint64_t disconnects; /* connections lost, likewise */
+    uint32_t flags;
+    uint32_t counts_len;  /* bytes of counts; 0: none */
+    uint8_t counts[1196]; /* one BSON document: see counts.h */
+    uint32_t checksum;    /* of the 2044 bytes before it */
 };
 _Static_assert(sizeof(struct mc_report) == 2048, "report");
+#define MC_REPORT_FOLLOWING 1u /* flag: the loader hears of each change as it happens */
+
+/* ---- positions ---- */
+
+/* Where a loader goes on in the source's stream of changes, while nothing changes: bytes of its own
+ * that moved without a generation. Two slots, written and taken as reports are. What is taken
+ * counts only while the generation that it belongs to is the current one. Two generations may have
+ * had the same number, where a machine failed before the first one was on disk: the moment of its
+ * publication tells them apart. */
+#define MC_POSITION_OFFSET 12288u
+#define MC_POSITION_MAX 2016u
+struct mc_position {
+    uint64_t sequence;              /* as of a report */
+    uint64_t generation;            /* whose data it belongs to */
+    int64_t published_at;           /* of that generation's root */
+    uint32_t length;                /* of bytes */
+    uint8_t bytes[MC_POSITION_MAX]; /* zeros behind the length */
+    uint32_t checksum;              /* of the 2044 bytes before it */
+};
+_Static_assert(sizeof(struct mc_position) == 2048, "position");
+_Static_assert(offsetof(struct mc_position, checksum) == 2044, "position");
 
 /* ---- root ring ---- */
 #define MC_RING_OFFSET 16384u

@@ -30,6 +30,7 @@
 
 #include "mutant.h"
 #include "region.h"
+#include "slots.h"
 
 struct mc_map {
     struct mc_region region;
@@ -42,7 +43,6 @@ struct mc_map {
 /* A view that is overwritten while it is opened is a reader that slept through a
  * whole ring of commits. */
 #define VIEW_ATTEMPTS 64
-#define REPORT_ATTEMPTS 16
 
 static struct mc_control *control_of(const struct mc_space *space)
 {
@@ -239,7 +239,16 @@ void mc_map_report(const struct mc_map *map, struct mc_loader_report *out)
     *out = (struct mc_loader_report){.confirmed_at = slot.confirmed_at,
                                      .confirmed_boot = slot.confirmed_boot,
                                      .running = slot.running != 0,
-                                     .pid = slot.pid};
+                                     .following = (slot.flags & MC_REPORT_FOLLOWING) != 0,
+                                     .pid = slot.pid,
+                                     .position_at = slot.position_at,
+                                     .events = slot.events,
+                                     .disconnects = slot.disconnects,
+                                     .counts_len = slot.counts_len};
+    if (slot.counts_len > sizeof out->counts) { /* whoever wrote that wrote no counts */
+        out->counts_len = 0;
+    }
+    memcpy(out->counts, slot.counts, sizeof out->counts);
     memcpy(out->boot_id, slot.boot_id, sizeof out->boot_id);
     memcpy(out->state, slot.state, sizeof out->state - 1);
     memcpy(out->source, slot.source, sizeof out->source - 1);
@@ -490,34 +499,6 @@ void mc_tail_write(const struct mc_space *space, uint64_t end)
 {
     assert(end >= MC_MAP_MIN && end % MC_GRANULE == 0);
     shm_store(mc_tail_mark(space, end), MC_TAIL_MARK);
-}
-
-/* ---- the loader's report ---- */
-
-void mc_report_write(const struct mc_space *space, struct mc_report *slot)
-{
-    shm_fence_release(); /* the report before this one is whole before its rival is overwritten */
-    slot->sequence++; /* a file may say 2^64 - 1: then this report counts for none, the next does */
-    slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));
-    uint64_t place = MC_MUTANT_IS(306) ? 0 : slot->sequence % MC_REPORT_SLOTS; /* 306: no turns */
-    shm_write(space->base + MC_REPORT_OFFSET + place * sizeof *slot, slot, sizeof *slot);
-}
-
-void mc_report_read(const struct mc_space *space, struct mc_report *out)
-{
-    struct mc_report slot;
-    *out = (struct mc_report){0};
-    /* A reader so slow that both slots were rewritten under it looks again. */
-    for (int attempt = 0; attempt < REPORT_ATTEMPTS && out->sequence == 0; attempt++) {
-        for (uint64_t place = 0; place < MC_REPORT_SLOTS; place++) {
-            shm_read(&slot, space->base + MC_REPORT_OFFSET + place * sizeof slot, sizeof slot);
-            if (slot.sequence > out->sequence &&
-                slot.checksum == mc_checksum(&slot, offsetof(struct mc_report, checksum))) {
-                *out = slot;
-            }
-        }
-        shm_fence_acquire();
-    }
 }
 
 /* ---- reboots ---- */

@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "counts.h"
 #include "format.h"
 #include "hash.h"
 #include "key.h"
@@ -75,8 +76,13 @@ struct mc_loader_report {
     int64_t confirmed_at;   /* microseconds since 1970; 0: never */
     int64_t confirmed_boot; /* the same by mc_boot_us, in the boot of boot_id */
     uint8_t boot_id[16];
-    bool running; /* opened and not closed: alive or killed, see mc_map_loader */
+    bool running;   /* opened and not closed: alive or killed, see mc_map_loader */
+    bool following; /* hears of each change as it happens */
     uint32_t pid;
+    int64_t position_at; /* microseconds since 1970; 0: not known */
+    uint64_t events, disconnects;
+    uint32_t counts_len; /* of counts, which nobody has validated: see mc_counts_open */
+    uint8_t counts[MC_COUNTS_ROOM];
     char state[32], source[256], error[480]; /* NUL-terminated; UTF-8 if the loader wrote UTF-8 */
 };
 
@@ -271,12 +277,6 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 void mc_wake(const struct mc_space *space);
 
 uint64_t mc_commit_word(const struct mc_space *space);
-
-/* Writes the report after the one in `slot`, which is updated. */
-void mc_report_write(const struct mc_space *space, struct mc_report *slot);
-
-/* The last complete report; zero when there is none. */
-void mc_report_read(const struct mc_space *space, struct mc_report *out);
 
 /* Whether the content was verified in this boot of the machine, or is a clean checkpoint. */
 bool mc_boot_is_current(const struct mc_space *space, const struct mc_superblock *superblock,

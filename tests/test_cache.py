@@ -675,7 +675,7 @@ def test_status(writer: mmapcache.Writer, cache_path: Path) -> None:
     status = cache.status()
     assert set(status) == {
         "path", "file_id", "generation", "published_at", "confirmed_at", "age", "loader", "state",
-        "error", "source",
+        "error", "source", "lag", "position_at", "events", "disconnects", "loads", "errors",
     }  # fmt: skip
     assert status["path"] == str(cache_path)
     assert str(uuid.UUID(status["file_id"])) == status["file_id"]

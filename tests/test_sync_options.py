@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import re
 from pathlib import Path
 
 import pytest
 
+from mmapcache.cli import main
 from mmapcache.sync import options
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import UsageError
@@ -236,3 +238,65 @@ def test_backoff_doubles_up_to_a_limit_with_jitter() -> None:
     assert len(set(delays)) == 100
     backoff.reset()
     assert backoff.next() <= 1.0
+
+
+# --- the flags ------------------------------------------------------------------------------------
+
+
+def test_the_help_has_every_option_in_a_group_and_every_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["sync", "--help"])
+    text = capsys.readouterr().out
+    ungrouped, *groups = text.split("options:\n", 1)[1].split("\n\n")
+    grouped = "\n".join(groups)
+    for key in {*options.SETTINGS, "filter", "projection", "key", "dry-run", "print-config"} - {
+        "path"
+    }:
+        flag = "--" + key.replace("_", "-")
+        assert re.search(rf"^  {flag}\b", grouped, re.MULTILINE), flag
+        assert flag not in ungrouped
+    statuses = text.split("Exit status:\n")[1]
+    for status in ("0", "1", "2", "143, 130"):
+        assert re.search(rf"^  {status}\b", statuses, re.MULTILINE), status
+
+
+def test_key_and_transform(tmp_path: Path) -> None:
+    config = write(
+        tmp_path,
+        'uri = "mongodb://h/"\ntransform = "a:b"\n'
+        '[[collection]]\nfrom = "shop.sites"\nkey = "host.name"\n'
+        '[[collection]]\nfrom = "shop.rates=x"\nname = "rates=x"\ntransform = "c:d"\n',
+    )
+    sites, rates = resolve("c", "--config", config, "--key", "rates=x=_n").collections
+    assert (sites.transform, sites.key) == ("a:b", "host.name")
+    assert (rates.transform, rates.key) == ("c:d", "_n")
+    (one,) = resolve("c", "--config", config, "--collection=a.b", "--transform=e:f").collections
+    assert (one.transform, one.key) == ("e:f", None)
+    (one,) = resolve(*MINIMUM, MMAPCACHE_TRANSFORM="g:h").collections
+    assert one.transform == "g:h"
+    (of_file,) = resolve("c", "--source=file:s.json", "--key=s=name").collections
+    assert (of_file.name, of_file.key, of_file.database) == ("s", "name", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--key=sites"], "--key must be NAME=FIELD"),
+        (["--key=sites="], "--key must be NAME=FIELD"),
+        (["--key==name"], "--key must be NAME=FIELD"),
+        (["--key=rates=name"], "--key names 'rates', which is not loaded"),
+        (["--transform="], "--transform must be a text that is not empty"),
+        (["--once", "--standby"], "--once and --standby do not go together"),
+    ],
+)
+def test_wrong_usage_of_later_options(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        resolve(*MINIMUM, *arguments)
+
+
+def test_a_table_of_a_file_source_says_no_more_than_key_and_transform(tmp_path: Path) -> None:
+    config = write(tmp_path, '[[collection]]\nname = "s"\nkey = "n"\nbatch_size = 5\n')
+    with pytest.raises(UsageError, match="name, key and transform"):
+        resolve("c", "--source=file:s.json", "--config", config)

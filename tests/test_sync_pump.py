@@ -25,7 +25,9 @@ class Script:
         self._collections = collections
         self.delivered = 0
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         for name in self._collections:
             yield Feed(name, name, False)
 

@@ -120,10 +120,10 @@ def test_what_a_source_raised_is_shown_with_debug(cache_path: Path) -> None:
 
 BROKEN = """
 import sys
-from mmapcache.sync import loader
+from mmapcache.sync import loader, round
 def broken(*arguments):
     raise {error}
-loader.Loader.{method} = broken
+{where} = broken
 sys.argv[0] = "mmapcache"
 from mmapcache.__main__ import main
 sys.exit(main())
@@ -133,14 +133,14 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("error", "status"), [("LookupError('within')", 1), ("MemoryError", 1), ("SystemExit(3)", 3)]
 )
-@pytest.mark.parametrize("method", ["_absent", "_succeeded"])
+@pytest.mark.parametrize("where", ["round.Round._absent", "loader.Loader._note"])
 def test_whatever_ends_the_loader_is_in_the_file(
-    cache_path: Path, method: str, error: str, status: int
+    cache_path: Path, where: str, error: str, status: int
 ) -> None:
     source = cache_path.with_name("sites.bson")
     source.write_bytes(bson.encode({"_id": 1}))
     assert load_once(cache_path, [f"--source=file:{source}"])[0] == 0
-    script = BROKEN.format(method=method, error=error)
+    script = BROKEN.format(where=where, error=error)
     done = subprocess.run(
         [sys.executable, "-c", script, "sync", str(cache_path), f"--source=file:{source}"],
         capture_output=True,

@@ -18,7 +18,7 @@ pytest.importorskip("pymongo")
 from pymongo import monitoring
 
 from mmapcache.sync import options
-from mmapcache.sync.mongo import MongoSource
+from mmapcache.sync.mongo.source import MongoSource
 
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -79,10 +79,16 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ),
         ("age", f"{seconds_text(status['age'])} since the data was last known to be current"),
         ("confirmed", _confirmed_text(confirmed, status["age"])),
+        ("lag", _lag_text(status["lag"])),
+        ("position", moment_text(status["position_at"])),
         ("loader", loader),
         ("state", status["state"] or "none reported"),
         ("error", status["error"] or "none"),
         ("source", status["source"] or "none reported"),
+        ("loads", _counts_text(status["loads"])),
+        ("events", f"{status['events']:,}"),
+        ("disconnects", f"{status['disconnects']:,}"),
+        ("errors", _counts_text(status["errors"])),
         ("in use", f"{size_text(stats['bytes_used'])} of {size_text(stats['file_size'])} file"),
         (
             "free",
@@ -112,6 +118,16 @@ def _confirmed_text(confirmed: float | None, age: float | None) -> str:
     if not confirmed:
         return "never"
     return f"{moment_text(confirmed)}, {seconds_text(age)} ago"
+
+
+def _lag_text(lag: float | None) -> str:
+    if lag is None:
+        return "none: the loader does not follow the source's changes"
+    return f"{seconds_text(lag)} behind the source"
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
 def _collection_lines(collections: dict[str, dict[str, int]]) -> list[str]:

@@ -2,6 +2,7 @@
 
     options ──> command ──> loader ──> target   the cache file: lock, recreation, replacement
                                │
+                               ├─────> shaping  transforms and keys
                                ├─────> pump     the source's thread and the buffers in flight
                                │         └────> source: mongo | files
                                └─────> inbox, backoff, progress, logs, redaction

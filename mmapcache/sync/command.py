@@ -1,7 +1,6 @@
 """`mmapcache sync`: keeps a cache file up to date from MongoDB or from files.
 
-Exit status: 0 done (or stopped by SIGTERM or SIGINT), 1 failed, 2 wrong usage; 143 or 130 when a
-second SIGTERM or SIGINT came before the first one had ended it.
+Exit status: see `_EPILOG`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,32 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmapcache.cli.output import FAILED, USAGE, complain
-from mmapcache.sync import logs, options
+from mmapcache.sync import configuration, logs, options, plan
 from mmapcache.sync.errors import UsageError
+from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
 
 if TYPE_CHECKING:
     from mmapcache.sync.inbox import Inbox
 
 
+_EPILOG = """\
+Exit status:
+  0    stopped by SIGTERM or SIGINT; --once: everything was published
+  1    could not go on; --once: also when something is missing, or when it was stopped before its
+       end; --dry-run: it would fail. The last line says why
+  2    wrong usage, nothing was touched
+  143, 130
+       ended by a second SIGTERM or SIGINT (--dry-run: by the first)
+
+A flag wins over its variable (--max-size: MMAPCACHE_MAX_SIZE), which wins over the file of --config
+(max_size), which wins over the default."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_arguments(parser)
 
 
@@ -32,13 +47,18 @@ def run(args: argparse.Namespace) -> int:
     with inbox.signals():
         try:
             resolved = options.resolve(args)
+            if resolved.print_config:
+                return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
-            source = _source(resolved)
+            shaping = Shaping(resolved)
+            source = _source(plan.sparing(resolved) if resolved.dry_run else resolved, shaping)
         except UsageError as error:
             complain("sync", f"error: {error}")
             return USAGE
         try:
-            return _load(resolved, source, inbox)
+            if resolved.dry_run:
+                return plan.show(resolved, source, shaping)
+            return _load(resolved, source, shaping, inbox)
         except Exception:
             logs.log.critical("the loader ended unexpectedly", exc_info=True)
             return FAILED
@@ -46,20 +66,20 @@ def run(args: argparse.Namespace) -> int:
             finish_log()
 
 
-def _load(resolved: options.Options, source: Source, inbox: Inbox) -> int:
+def _load(resolved: options.Options, source: Source, shaping: Shaping, inbox: Inbox) -> int:
     from mmapcache.sync.loader import Loader
 
     bar = resolved.progress
     if bar is None:
         bar = sys.stderr.isatty() and resolved.log_format == "text"
-    return Loader(resolved, source, inbox, bar=bar).run()
+    return Loader(resolved, source, inbox, bar=bar, shaping=shaping).run()
 
 
-def _source(resolved: options.Options) -> Source:
+def _source(resolved: options.Options, shaping: Shaping) -> Source:
     if resolved.source is not None:
         from mmapcache.sync.files import FileSource
 
         return FileSource(resolved.source, allow_empty=resolved.allow_empty)
-    from mmapcache.sync.mongo import MongoSource
+    from mmapcache.sync.mongo.source import MongoSource
 
-    return MongoSource(resolved)
+    return MongoSource(resolved, shaping.fingerprint())

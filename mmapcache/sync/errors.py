@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class SyncError(Exception):
-    """Base of the loader's own errors; the text is a sentence for the operator."""
+    """Base of the loader's own errors; the text is a sentence for the operator.
+
+    :param code: under what it is counted: the server's code or the name of what PyMongo raised
+    """
+
+    def __init__(self, text: str = "", *, code: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class UsageError(SyncError):
@@ -23,5 +30,28 @@ class SourceRefusedError(SyncError):
     """
 
 
+class HeldError(SyncError):
+    """A marker says that the source is being changed: nothing is published until it is gone."""
+
+
+class NoStreamsError(SyncError):
+    """The server has no change streams, or not for this user: everything is read again instead."""
+
+
+class PositionLostError(SyncError):
+    """A change stream does not go on from where it was: everything is read again.
+
+    :param reason: why: see `tally.REASONS`
+    """
+
+    def __init__(self, reason: str, text: str, *, code: str | None = None) -> None:
+        super().__init__(text, code=code)
+        self.reason = reason
+
+
 class StopError(Exception):
     """SIGTERM or SIGINT arrived: whatever is under way is abandoned."""
+
+
+class ShapeError(SyncError):
+    """A document that --transform or --key cannot do anything with; the text names its _id."""

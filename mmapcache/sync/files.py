@@ -13,10 +13,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
-from mmapcache.sync.options import check_name
+from mmapcache.sync.errors import (
+    NoStreamsError,
+    SourceAwayError,
+    SourceRefusedError,
+    UsageError,
+)
+from mmapcache.sync.names import check_name
 from mmapcache.sync.source import Feed
 
 BUFFER_BYTES = 1 << 20  # what one buffer holds at least, unless it is the last
@@ -50,7 +55,21 @@ class FileSource:
     def scope(self) -> str:
         return f"directory {self._path}" if self.discovers else "file"
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
+    @property
+    def identity(self) -> None:
+        return None
+
+    @property
+    def moment(self) -> int:
+        return 0
+
+    @property
+    def position(self) -> None:
+        return None
+
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         paths = sorted(self._files()) if self.discovers else [self._path]
         if not paths and not known and not self._allow_empty:
             raise SourceRefusedError(f"{self._path} has no .json or .bson file")
@@ -87,6 +106,15 @@ class FileSource:
             raise SourceRefusedError(f"there is no file {path}") from None
         except OSError as error:
             raise SourceAwayError(f"cannot read {path}: {error.strerror}") from None
+
+    def follow(self, *_: object) -> NoReturn:
+        raise NoStreamsError("files are read again, not followed")
+
+    def identify(self, document: bytes) -> bytes:
+        return document
+
+    def broken(self) -> tuple[()]:
+        return ()
 
     def close(self) -> None:
         """Nothing is kept open between two loads."""

@@ -54,6 +54,15 @@ class Inbox:
         self._stop = message
         raise StopError(f"stopped by {message.name}")
 
+    @property
+    def refresh(self) -> bool:
+        """Whether a SIGHUP came that no `sleep` has answered."""
+        return self._refresh
+
+    def answered(self) -> None:
+        """The SIGHUP that came is answered."""
+        self._refresh = False
+
     def clear(self) -> None:
         """Forgets what cancelled loads have left; between two loads.
 

@@ -1,56 +1,55 @@
-"""Loads and refreshes: every round reads all collections and publishes them in one commit.
+"""Loads, and then follows the source's changes; where it has none, loads again and again.
 
-    starting ──> loading ──────────────> polling <──────────┐
-                    │  refused: exit 1      │ a round fails │ a round succeeds
-                    └─ away: back off       └──> degraded ──┘
+    starting ──> loading ──────────────> streaming <────────────┐
+        │           │ no change streams     │ ^ the connection  │ goes on from
+        │           v                       v │ is back         │ the position
+        │        polling <──────────────> degraded ─────────────┘
+        └── a position in the file: streaming at once;  a position that is lost: loading
 
-A round that fails, whatever the reason, publishes nothing: the batch is abandoned by the exception
-that ends it, and the generation before stays as it was. What ends the loader itself, other than a
-signal, is written into the file's status before the file is closed.
+Every load reads all collections and publishes them in one commit, with the position from which the
+changes go on; every burst of changes is one commit, with the position behind it. What fails, for
+whatever reason, publishes nothing: the batch is abandoned by the exception that ends it, and the
+generation before stays as it was. What ends the loader itself, other than a signal, is written into
+the file's status before the file is closed.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import mmapcache
 from mmapcache.sync.backoff import Backoff
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, StopError, SyncError
+from mmapcache.sync.errors import (
+    HeldError,
+    NoStreamsError,
+    PositionLostError,
+    ShapeError,
+    SourceAwayError,
+    SourceRefusedError,
+    StopError,
+    SyncError,
+)
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
-from mmapcache.sync.progress import Progress
-from mmapcache.sync.pump import Pump
+from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
-from mmapcache.sync.source import Feed, Source
+from mmapcache.sync.round import Outcome, Round
+from mmapcache.sync.shaping import Shaping
+from mmapcache.sync.source import Caught, Found, Given, Held, Source, Verified
+from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
+from mmapcache.sync.verification import Verification
 
 DONE, FAILED = 0, 1
-_NAMED = 5  # collections that a status text names before it counts the rest
-
-
-@dataclass(slots=True)
-class Round:
-    """What one round did.
-
-    `kept`: collections that came back empty and keep their last content; `refused`: why others keep
-    theirs, having a document that no cache can hold. `duplicates`: how many documents of a
-    collection had an _id that another one had, too.
-    """
-
-    generation: int | None = None
-    documents: int = 0
-    puts: int = 0
-    deletes: int = 0
-    kept: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    duplicates: dict[str, int] = field(default_factory=dict)
+STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
+HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
+_MARK = 5.0  # seconds between two positions of a stream in which nothing happens
+_BEHIND = 20_000  # changed documents at once, at least, before a load is thought to be quicker
+_LOADING = frozenset({"initial", "poll"})  # loads that no lost position is behind
 
 
 class Loader:
@@ -60,6 +59,7 @@ class Loader:
     :param source: where the documents come from
     :param inbox: where signals and buffers arrive
     :param bar: whether the first load draws a progress bar
+    :param shaping: what is made of the documents
     :param dice: see `Backoff`
     """
 
@@ -70,16 +70,29 @@ class Loader:
         inbox: Inbox,
         *,
         bar: bool,
+        shaping: Shaping | None = None,
         dice: random.Random | None = None,
     ) -> None:
         self._options = options
         self._source = source
         self._inbox = inbox
         self._bar = bar
+        self._shaping = Shaping(options) if shaping is None else shaping
+        self._dice = dice or random.Random()
         self._target = Target(options, inbox)
-        self._backoff = Backoff(dice=dice)
+        self._tally = Tally()
+        self._backoff = Backoff(dice=self._dice)
         self._deadline = time.monotonic() + options.timeout
-        self._loaded = False  # a round has succeeded in this process
+        self._loaded = False  # a load or a burst has succeeded in this process
+        self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
+        self._position: Position | None = None  # where to go on; None: a load is next
+        self._why = "initial"  # that load
+        self._streams_again = 0.0  # by time.monotonic
+        self._marked = 0.0  # likewise
+        self._verify_at = self._next_verification()  # likewise
+        self._verification: Verification | None = None  # under way
+        self._loaded_at = 0.0  # likewise
+        self._followed = True  # something was heard of the streams since
         self._told = ""  # the trouble that was logged last
         self._noted = ""  # and what was odd, but no trouble
 
@@ -92,29 +105,39 @@ class Loader:
                 delay = self._attempt()
                 if delay is None:
                     return DONE
-                self._inbox.sleep(delay)
+                if delay > 0:
+                    self._inbox.sleep(delay)
         except StopError as stop:
             log.info("%s", stop)
             return FAILED if self._options.once else DONE
         except _FatalError as error:
-            self._target.report(state="degraded", error=public_text(str(error)))
+            self._report(state="degraded", error=public_text(str(error)))
             log.error("%s", error)
             return FAILED
         except BaseException as error:
             text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
-            self._target.report(state="degraded", error=public_text(text))
+            self._report(state="degraded", error=public_text(text))
             raise
         finally:
             self._source.close()
             self._target.close()
 
-    # --- one round and what follows from it -------------------------------------------------------
+    # --- one attempt and what follows from it -----------------------------------------------------
 
     def _attempt(self) -> float | None:
-        """One round; seconds until the next, or None when there is none to come."""
-        began = time.monotonic()
+        """One load, or following until it ends; seconds until the next attempt, or None when there
+        is none to come."""
+        self._shaping.abandoned()
         try:
-            outcome = self._round()
+            self._look()
+            return self._follow() if self._position is not None else self._load()
+        except PositionLostError as error:
+            self._verification = None
+            return self._lost(error)
+        except HeldError as error:
+            return self._failed(error, HELD_AGAIN, retry=True)
+        except NoStreamsError as error:
+            return self._without_streams(error)
         except SourceAwayError as error:
             if error.__cause__ is not None:
                 log.debug("what the source raised", exc_info=error.__cause__)
@@ -125,69 +148,97 @@ class Loader:
             return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
             self._target.discard(error)
+            self._opened = None
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(_full(error)), self._interval())
-        except (mmapcache.InvalidDocument, mmapcache.LimitError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+            if error.__cause__ is not None:
+                log.debug("what the transform raised", exc_info=error.__cause__)
             return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._loaded:
                 raise _FatalError(str(error)) from None
             return self._failed(error, self._backoff.next())
-        self._backoff.reset()
-        return self._succeeded(outcome, time.monotonic() - began)
+        finally:
+            self._tally.broken(self._source.broken())
 
-    def _succeeded(self, outcome: Round, seconds: float) -> float | None:
-        self._loaded = True
-        fields = {
-            "generation": outcome.generation,
-            "documents": outcome.documents,
-            "puts": outcome.puts,
-            "deletes": outcome.deletes,
-            "seconds": round(seconds, 3),
-        }
-        if outcome.generation is None:
-            log.log(
-                logging.INFO if self._options.once else logging.DEBUG,
-                "nothing changed: %s documents in %.2f s",
-                f"{outcome.documents:,}",
-                seconds,
-                extra={"fields": fields},
-            )
-        else:
+    def _look(self) -> None:
+        """What a file says that was just opened: the counts of its life, and a position."""
+        writer = self._target.writer()
+        if writer is self._opened:
+            return
+        self._opened = writer
+        self._shaping.forget()
+        self._tally.resume(writer)
+        goes_on = self._follows() and not self._options.once
+        position = self._target.position() if goes_on else None
+        if position is not None and position.of == self._source.identity and writer.generation:
             log.info(
-                "generation %d: %s documents read, %s put, %s deleted in %.2f s",
-                outcome.generation,
-                f"{outcome.documents:,}",
-                f"{outcome.puts:,}",
-                f"{outcome.deletes:,}",
-                seconds,
-                extra={"fields": fields},
+                "going on from the position of %s, %.0f s ago",
+                time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(position.at)),
+                max(0.0, time.time() - position.at),
+                extra={"fields": {"position_at": position.at}},
             )
-        trouble = outcome.refused + ([_kept(outcome.kept)] if outcome.kept else [])
-        if trouble:
-            return self._failed(SyncError("; ".join(trouble)), self._interval())
-        if self._told:
-            log.info("recovered")
-        self._told = ""
-        noted = public_text(_duplicates(outcome.duplicates))
-        if noted and noted != self._noted:
-            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
-        self._noted = noted
-        # When the round began, by the clock as it is now: it may have been set meanwhile.
-        confirmed = time.time() - seconds
-        self._target.report(state="polling", error=noted, confirmed=confirmed)
-        return None if self._options.once else self._interval()
+            self._position = position
+        else:
+            self._position, self._why = None, "initial"
+
+    def _follows(self) -> bool:
+        return (
+            self._options.follow != "poll"
+            and self._source.identity is not None
+            and time.monotonic() >= self._streams_again
+        )
+
+    def _lost(self, error: PositionLostError) -> float:
+        """The position is of no use: a load is next, not at the same moment on all hosts."""
+        self._tally.error(error.code)
+        stale = self._position is not None and self._position.stale
+        self._position, self._why = None, error.reason
+        delay = self._dice.uniform(0.0, self._options.reload_spread)
+        if stale:
+            # Content that the source has not got is waited for, but not by loading all the time.
+            delay = max(delay, self._loaded_at + self._interval() - time.monotonic())
+        elif not self._followed:  # not once since the load before: the oplog may be too short
+            delay = max(delay, self._backoff.next())
+        log.warning(
+            "%s: everything is read again (%s) in %.1f s",
+            error,
+            error.reason,
+            delay,
+            extra={"fields": {"reason": error.reason, "retry_in": delay}},
+        )
+        return delay
+
+    def _without_streams(self, error: NoStreamsError) -> float:
+        """Everything is read again each interval, and streams are asked for now and then."""
+        self._tally.error(error.code)
+        self._position = None
+        if self._options.follow == "stream":
+            refused = SourceRefusedError(
+                f"{error} (--follow auto reads everything again instead)", code=error.code
+            )
+            if not self._loaded:
+                raise _FatalError(str(refused))
+            return self._failed(refused, max(self._interval(), self._backoff.next()))
+        if not self._streams_again:
+            log.info("%s: reading everything every %g s", error, self._options.interval)
+        self._streams_again = time.monotonic() + max(STREAMS_AGAIN, self._options.interval)
+        if self._loaded:
+            self._why = "poll"
+        return 0.0
 
     def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
         """Says what is wrong, in the log and in the status.
 
-        :param delay: seconds until the next round
+        :param delay: seconds until the next attempt
         :param retry: whether `--once` tries again too, until its time is over
         :raises _FatalError: `--once` ends here
         """
+        self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
         text = public_text(str(error) or type(error).__name__)
-        self._target.report(state="degraded", error=text)
+        self._report(state="degraded", error=text)
         if self._options.once:
             left = self._deadline - time.monotonic()
             if not retry or left <= 0:
@@ -198,134 +249,244 @@ class Loader:
         self._told = text
         return delay
 
+    def _recovered(self) -> None:
+        if self._told:
+            log.info("recovered")
+        self._told = ""
+
     def _interval(self) -> float:
         return self._backoff.interval(self._options.interval)
 
-    # --- the round itself -------------------------------------------------------------------------
+    def _report(self, **values: object) -> None:
+        self._target.report(**values, **self._tally.values())
 
-    def _round(self) -> Round:
-        writer = self._target.writer()
-        state = "degraded" if self._told else "polling" if self._loaded else "loading"
+    # --- a load -----------------------------------------------------------------------------------
+
+    def _load(self) -> float | None:
+        """Reads everything; seconds until the next attempt, or None when there is none to come."""
+        began = time.monotonic()
+        state = "degraded" if self._told else "polling" if self._why == "poll" else "loading"
         # What the loader before complained of is no longer news; our own trouble is.
         error = None if self._told or self._noted else ""
-        writer.report(state=state, error=error, source=public_text(self._source.label))
-        outcome = Round()
-        with writer.reader() as cache:
-            known = frozenset(name for name in cache if len(cache.collection(name)))
-            present = frozenset(cache)
-        estimate = self._bar and not self._loaded
-        with (
-            Pump(self._source, self._inbox, known, estimate=estimate) as pump,
-            writer.batch() as batch,
-        ):
-            seen = set()
-            for feed in pump.feeds():
-                seen.add(feed.name)
-                self._load(batch, feed, pump.buffers(), outcome, had=feed.name in known)
-            self._absent(batch, present - seen, known, outcome)
-            packed = self._target.pack_state(self._source.scope)
-            if packed != writer.state:
-                batch.state = packed
-        outcome.generation = batch.generation
-        outcome.puts, outcome.deletes = batch.puts, batch.deletes
-        return outcome
-
-    def _load(
-        self,
-        batch: mmapcache.Batch,
-        feed: Feed,
-        buffers: Iterator[bytes],
-        outcome: Round,
-        *,
-        had: bool,
-    ) -> None:
-        """One collection, whole; or untouched when it came back empty and must not, or when it has
-        a document that no cache can hold: whoever can write one must not stop the others.
-        """
-        first = next(buffers, None)
-        if first is None:
-            if had and not feed.allow_empty:
-                outcome.kept.append(feed.name)
-                return
-            with batch.replace(feed.name):
-                pass
-            return
-        shown = not self._loaded
-        duplicates = batch.duplicates
-        progress = Progress(feed.name, feed.expected, shown=shown, bar=self._bar)
-        try:
-            with batch.replace(feed.name) as full:
-                for buffer in itertools.chain((first,), buffers):
-                    progress.add(full.put_raw(buffer))
-        except mmapcache.InvalidDocument as error:
-            raise type(error)(_after(feed, progress, error)) from None
-        except mmapcache.LimitError as error:
-            outcome.refused.append(_after(feed, progress, error))
-            for _ in buffers:  # the next collection comes after what is left of this one
-                pass
+        self._tally.position_at = 0.0
+        self._report(
+            state=state, error=error, source=public_text(self._source.label), following=False
+        )
+        load = Round(
+            self._options,
+            self._source,
+            self._target,
+            self._inbox,
+            self._shaping,
+            follow=self._follows(),
+            first=not self._loaded,
+            bar=self._bar,
+        )
+        outcome = load.run()
+        seconds = time.monotonic() - began
+        self._loaded_at = time.monotonic()
+        self._followed = False
+        self._tally.loads[self._why] += 1
+        self._position = outcome.position
+        self._tally.position_at = self._position.at if self._position else 0.0
+        if self._why in _LOADING or self._position is None:
+            self._backoff.reset()
+        self._why = "poll"
+        self._loaded = True
+        _tell(outcome, seconds, level=logging.INFO if self._options.once else logging.DEBUG)
+        trouble = outcome.trouble()
+        if trouble:
+            self._failed(SyncError(trouble), self._interval())
+            self._report(following=self._position is not None)
         else:
-            outcome.documents += progress.count
-        finally:
-            progress.close()
-        if batch.duplicates > duplicates:
-            outcome.duplicates[feed.name] = batch.duplicates - duplicates
+            self._recovered()
+            self._note(outcome)
+            # When the load began, by the clock as it is now: it may have been set meanwhile.
+            self._report(
+                state="polling" if self._position is None else "streaming",
+                error=self._noted,
+                confirmed=time.time() - seconds,
+                following=self._position is not None,
+            )
+        if self._options.once:
+            return None
+        return self._interval() if self._position is None else 0.0
 
-    def _absent(
-        self,
-        batch: mmapcache.Batch,
-        names: frozenset[str],
-        known: frozenset[str],
-        outcome: Round,
-    ) -> None:
-        """Collections in the cache that the source did not deliver.
+    def _note(self, outcome: Outcome) -> None:
+        noted = public_text(outcome.oddities())
+        if noted and noted != self._noted:
+            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
+        self._noted = noted
 
-        With the scope of the commit before they have vanished, which counts as coming back empty.
-        With another scope the operator no longer asks for them. What no loader put there stays.
-        """
-        before = self._target.state().get("scope")
-        if before is None:
+    # --- following --------------------------------------------------------------------------------
+
+    def _follow(self) -> float:
+        """Publishes what changes, until a load is asked for."""
+        assert self._position is not None
+        writer = self._target.writer()
+        self._tally.position_at = self._position.at
+        if not self._told and not self._position.stale:
+            self._report(
+                state="streaming",
+                error=self._noted,
+                source=public_text(self._source.label),
+                following=True,
+            )
+        limit = max(_BEHIND, writer.stats()["documents"] // 3)
+        followed = self._source.follow(self._position, self._inbox, limit)
+        if self._verification is not None:
+            followed.verify(self._verification.suspects, self._verification.moment)
+        with followed as follower:
+            messages = follower.messages()
+            while True:
+                if writer is not self._target.writer():
+                    return 0.0  # the file was removed or replaced
+                if (given := next(messages, None)) is None:  # SIGHUP
+                    self._verify_at = time.monotonic()
+                    self._inbox.answered()
+                    messages = follower.messages()
+                elif isinstance(given, Found):
+                    self._caught(self._burst(writer, given, messages))
+                elif isinstance(given, Caught):
+                    self._caught(given)
+                elif isinstance(given, Held):
+                    self._held(given)
+                else:
+                    self._verified(given)
+                if time.monotonic() >= self._verify_at and not self._verification:
+                    break
+        return self._verify(writer)
+
+    def _verify(self, writer: mmapcache.Writer) -> float:
+        """Compares everything, and goes on from where following was, with what is suspect."""
+        log.info("reading everything to verify it")
+        self._verify_at = self._next_verification()
+        verification = Verification()
+        verification.compare(writer, self._source, self._inbox, self._shaping)
+        self._tally.loads["verify"] += 1
+        self._verification = verification
+        return 0.0
+
+    def _verified(self, verified: Verified) -> None:
+        assert self._verification is not None
+        differed = self._verification.finish(verified.explained)
+        self._verification = None
+        if differed:
+            self._tally.errors["differed"] += differed
+
+    def _next_verification(self) -> float:
+        hours = self._options.verify_every
+        return time.monotonic() + hours * 3600 if hours else float("inf")
+
+    def _held(self, held: Held) -> None:
+        """Says that nothing is published for now, and why."""
+        if self._told != held.why:
+            log.info("%s", held.why)
+        self._told = held.why
+        self._report(state="streaming", error=public_text(held.why), following=True)
+
+    def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
+        """Publishes a burst."""
+        caught = None
+        with writer.batch() as batch:
+            self._apply(writer, batch, first)
+            for more in messages:
+                if not isinstance(more, Found):
+                    break
+                self._apply(writer, batch, more)
+            assert isinstance(more, Caught), "a burst ends with its position"
+            caught = more
+            if batch.puts or batch.deletes:
+                batch.state = self._target.pack_state(self._source.scope, caught.position)
+        assert caught is not None
+        self._shaping.committed()
+        log.debug(
+            "generation %s: %d events, %d put, %d deleted",
+            batch.generation,
+            caught.events,
+            batch.puts,
+            batch.deletes,
+        )
+        if batch.generation is not None:
+            self._marked = time.monotonic()
+        return caught
+
+    def _caught(self, caught: Caught) -> None:
+        """Says that everything up to the position is there."""
+        now = time.monotonic()
+        self._position = caught.position
+        self._loaded = self._followed = True
+        self._backoff.reset()
+        self._tally.events += caught.events
+        self._tally.broken(self._source.broken())
+        self._tally.position_at = caught.position.at
+        if now - self._marked >= _MARK:
+            self._marked = now
+            self._target.mark(caught.position)
+        if caught.position.stale:
+            self._report()  # what is not the source's content is not confirmed either
             return
-        vanished = self._source.discovers and before == self._source.scope
-        own = {c.name: c.allow_empty for c in self._options.collections}
-        for name in sorted(names):
-            if vanished and name in known and not own.get(name, self._options.allow_empty):
-                outcome.kept.append(name)
-            else:
-                batch.drop(name)
-                outcome.dropped.append(name)
-        if outcome.dropped:
-            why = "gone from the source" if vanished else "no longer asked for"
-            log.info("dropping %s: %s", _names(outcome.dropped), why)
+        self._recovered()
+        self._report(
+            state="streaming",
+            error=self._noted,
+            confirmed=time.time() - (now - caught.heard) - caught.behind,
+            following=True,
+        )
+
+    def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
+        """Takes away what is missing, and puts the rest.
+
+        :raises PositionLostError: it has a document that no cache can hold: a load knows how to
+            publish the other collections without it, or says what is wrong
+        """
+        before = batch.puts + batch.deletes
+        try:
+            if not self._shaping.apply(writer, batch, found):
+                for key in found.missing:
+                    batch.delete(found.name, key)
+                if found.buffer:
+                    batch.put_raw(found.name, found.buffer)
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+            raise PositionLostError("refused", f"{found.name}: {error}") from None
+        if found.verified and self._verification is not None:
+            self._verification.differed += batch.puts + batch.deletes - before
 
 
 class _FatalError(Exception):
     """Ends the loader with status 1; the text is the sentence that says why."""
 
 
-def _after(feed: Feed, progress: Progress, error: Exception) -> str:
-    return f"{feed.origin}, after {progress.count:,} documents: {error}"
+def _tell(outcome: Outcome, seconds: float, *, level: int) -> None:
+    """One line of the log: what a load did.
 
-
-def _names(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _kept(names: list[str]) -> str:
-    return (
-        f"came back empty, kept with its last content: {_names(names)} "
-        "(--allow-empty publishes an empty collection)"
-    )
-
-
-def _duplicates(found: dict[str, int]) -> str:
-    if not found:
-        return ""
-    some = _names([f"{name} ({count:,})" for name, count in sorted(found.items())])
-    return (
-        f"documents whose _id another one has: {some}; of those with one _id the smallest, by its "
-        "bytes, is in the cache"
-    )
+    :param level: of a load that changed nothing
+    """
+    fields = {
+        "generation": outcome.generation,
+        "documents": outcome.documents,
+        "puts": outcome.puts,
+        "deletes": outcome.deletes,
+        "seconds": round(seconds, 3),
+    }
+    if outcome.generation is None:
+        log.log(
+            level,
+            "nothing changed: %s documents in %.2f s",
+            f"{outcome.documents:,}",
+            seconds,
+            extra={"fields": fields},
+        )
+    else:
+        log.info(
+            "generation %d: %s documents read, %s put, %s deleted in %.2f s",
+            outcome.generation,
+            f"{outcome.documents:,}",
+            f"{outcome.puts:,}",
+            f"{outcome.deletes:,}",
+            seconds,
+            extra={"fields": fields},
+        )
 
 
 def _full(error: mmapcache.FullError) -> str:

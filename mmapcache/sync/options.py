@@ -1,6 +1,6 @@
 """The loader's options: flags over environment over a TOML file over defaults.
 
-Every option is one row of `_SETTINGS`: its name in the TOML file; `MMAPCACHE_` and the name in
+Every option is one row of `SETTINGS`: its name in the TOML file; `MMAPCACHE_` and the name in
 capitals is its variable; its flag is declared in `add_arguments`. A value of any origin goes
 through the same parser, so that a wrong one is refused in the same words, with its origin named.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmapcache.sync import logs
+from mmapcache.sync import logs, parsing
 from mmapcache.sync.errors import UsageError
-from mmapcache.sync.redaction import is_uri, redact, register_typed, register_uri
+from mmapcache.sync.names import check_database, check_name, parse_namespace, split_namespace
+from mmapcache.sync.redaction import is_uri, register_typed, register_uri
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,8 +33,7 @@ READ_PREFERENCES = (
     "secondaryPreferred",
     "nearest",
 )
-NAME_BYTES = 255  # the cache's own limit for a collection's name
-DATABASE_BYTES = 63  # MongoDB's limit for a database's name
+FOLLOW = ("auto", "stream", "poll")
 DEFAULT_BATCH_SIZE = 5000  # documents; 1.5 MB of 300-byte ones: see docs/operations.md
 
 
@@ -44,6 +43,8 @@ class CollectionOptions:
 
     `filter` and `projection` are Extended JSON text or what TOML made of a table. `follow_index`:
     the server may follow an index for the filter, and miss a document that moves in it meanwhile.
+    `transform` and `key`: see transform and shaping. `given`: where each setting comes from. For a
+    file source there is a `name` only.
     """
 
     database: str
@@ -55,6 +56,9 @@ class CollectionOptions:
     filter: Mapping[str, Any] | str | None = None
     projection: Mapping[str, Any] | str | None = None
     follow_index: bool = False
+    transform: str | None = None
+    key: str | None = None
+    given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def origin(self) -> str:
@@ -77,8 +81,14 @@ class Options:
     collections: tuple[CollectionOptions, ...] = ()
     database: str | None = None
     defaults: CollectionOptions = CollectionOptions("", "", "")
+    follow: str = "auto"
+    settle: parsing.Settle = parsing.DEFAULT_SETTLE
+    reload_spread: float = 5.0
+    verify_every: float = 0.0
+    hold_while: parsing.Marker | None = None
     interval: float = 10.0
     once: bool = False
+    standby: bool = False
     timeout: float = 30.0
     max_size: str | None = None
     mode: int = 0o640
@@ -89,139 +99,51 @@ class Options:
     log_level: str = "info"
     log_format: str = "text"
     progress: bool | None = None
-
-
-# --- one parser for each kind of value; a ValueError's text completes "… must be" -----------------
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a text that is not empty")
-    return value
-
-
-def _number(least: float, *, zero: bool = False) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        try:
-            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-                raise ValueError
-            number = float(value)
-            if not (least <= number <= 1e9 or (zero and number == 0)):
-                raise ValueError
-        except ValueError:
-            raise ValueError(f"seconds, {least:g} or more") from None
-        return number
-
-    return parse
-
-
-def _flag(value: object) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True}
-    words |= {"0": False, "false": False, "no": False, "off": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ValueError("true or false")
-
-
-def _choice(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        for choice in choices:
-            if isinstance(value, str) and value.lower() == choice.lower():
-                return choice
-        raise ValueError("one of " + ", ".join(choices))
-
-    return parse
-
-
-def _size(value: object) -> str:
-    units = ("", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib")
-    text = str(value).strip()
-    digits = text.rstrip("BbKkMmGgTtIi ").strip()
-    unit = text[len(digits) :].strip().lower()
-    if isinstance(value, bool) or not digits.isdecimal() or int(digits) == 0 or unit not in units:
-        raise ValueError("a number of bytes such as 1073741824 or 512MiB")
-    return text
-
-
-def _mode(value: object) -> int:
-    try:
-        mode = int(value, 8) if isinstance(value, str) else value
-    except ValueError:
-        mode = None
-    if not isinstance(mode, int) or isinstance(mode, bool) or mode & ~0o777:
-        raise ValueError('octal permissions such as "0640"')
-    if mode & 0o600 != 0o600:
-        raise ValueError("readable and writable for the owner (0600)")
-    if mode & 0o002:
-        raise ValueError("without write permission for others: readers refuse such a file")
-    return mode
-
-
-def _count(value: object) -> int:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError
-        count = int(value)
-        if not 1 <= count <= 1_000_000:
-            raise ValueError
-    except ValueError:
-        raise ValueError("a number of documents from 1 to 1000000") from None
-    return count
-
-
-def _texts(value: object) -> list[str]:
-    """A list of names as they are, or (in a variable) names separated by commas and spaces."""
-    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(items, list) or not items:
-        raise ValueError("one or more names")
-    return [_text(item) for item in items]
-
-
-def _document(value: object) -> Mapping[str, Any] | str:
-    """A table, or Extended JSON for an object; the conversion to BSON is the source's."""
-    if isinstance(value, Mapping):
-        return value
-    try:
-        if isinstance(value, str) and isinstance(json.loads(value), dict):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise ValueError('a JSON object such as {"active": true}')
+    dry_run: bool = False
+    print_config: bool = False
+    given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 _Layer = Mapping[str, tuple[object, str]]  # setting -> (value, where it comes from)
 
-_SETTINGS: dict[str, Callable[[object], Any]] = {
-    "path": _text,
-    "uri": _text,
-    "uri_file": _text,
-    "source": _text,
-    "collection": _texts,
-    "database": _text,
-    "interval": _number(0.05),
-    "once": _flag,
-    "timeout": _number(0.0),
-    "max_size": _size,
-    "mode": _mode,
-    "retention": _number(0.0),
-    "collapse": _flag,
-    "allow_empty": _flag,
-    "recreate": _flag,
-    "read_preference": _choice(*READ_PREFERENCES),
-    "batch_size": _count,
-    "log_level": _choice(*logs.LEVELS),
-    "log_format": _choice(*logs.FORMATS),
-    "progress": _flag,
+SETTINGS: dict[str, Callable[[object], Any]] = {
+    "path": parsing.text,
+    "uri": parsing.text,
+    "uri_file": parsing.text,
+    "source": parsing.text,
+    "collection": parsing.texts,
+    "database": parsing.text,
+    "follow": parsing.choice(*FOLLOW),
+    "settle": parsing.settle,
+    "reload_spread": parsing.number(0.0),
+    "verify_every": parsing.hours,
+    "hold_while": parsing.marker,
+    "interval": parsing.number(0.05),
+    "once": parsing.flag,
+    "standby": parsing.flag,
+    "timeout": parsing.number(0.0),
+    "max_size": parsing.size,
+    "mode": parsing.mode,
+    "retention": parsing.number(0.0),
+    "collapse": parsing.flag,
+    "allow_empty": parsing.flag,
+    "recreate": parsing.flag,
+    "read_preference": parsing.choice(*READ_PREFERENCES),
+    "batch_size": parsing.count,
+    "transform": parsing.text,
+    "log_level": parsing.choice(*logs.LEVELS),
+    "log_format": parsing.choice(*logs.FORMATS),
+    "progress": parsing.flag,
 }
-_PER_COLLECTION: dict[str, Callable[[object], Any]] = {
-    "allow_empty": _flag,
-    "read_preference": _choice(*READ_PREFERENCES),
-    "batch_size": _count,
-    "filter": _document,
-    "projection": _document,
-    "follow_index": _flag,
+PER_COLLECTION: dict[str, Callable[[object], Any]] = {
+    "allow_empty": parsing.flag,
+    "read_preference": parsing.choice(*READ_PREFERENCES),
+    "batch_size": parsing.count,
+    "filter": parsing.document,
+    "projection": parsing.document,
+    "follow_index": parsing.flag,
+    "transform": parsing.text,
+    "key": parsing.text,
 }
 
 
@@ -239,17 +161,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--uri", help="MongoDB URI (others see a command line: prefer --uri-file)")
     what.add_argument("--uri-file", metavar="F", help="a file that holds the URI")
     what.add_argument("--source", metavar="file:PATH", help="a .json or .bson file or a directory")
-    what.add_argument("--collection", action="append", metavar="DB.COLL[=NAME]", help="repeatable")
+    what.add_argument(
+        "--collection",
+        action="append",
+        metavar="DB.COLL[=NAME]",
+        help="repeatable; NAME in the cache",
+    )
     what.add_argument("--database", metavar="DB", help="all collections of the database")
     what.add_argument("--filter", action="append", metavar="NAME=JSON", help="load only these")
     what.add_argument("--projection", action="append", metavar="NAME=JSON", help="only the fields")
     what.add_argument("--read-preference", metavar="P", help=", ".join(READ_PREFERENCES))
     what.add_argument("--batch-size", metavar="N", help="documents a batch (5000)")
     what.add_argument("--allow-empty", action=switch, help="publish a collection even when empty")
+    what.add_argument("--transform", metavar="MODULE:FUNCTION", help="what becomes of a document")
+    what.add_argument("--key", action="append", metavar="NAME=FIELD", help="the key, if not _id")
     when = parser.add_argument_group("when")
-    when.add_argument("--interval", metavar="S", help="seconds between two refreshes (10)")
+    when.add_argument(
+        "--follow",
+        metavar="HOW",
+        help="auto: MongoDB's change stream if it has one; stream: fail without; poll: never",
+    )
+    when.add_argument("--settle", metavar="MIN:MAX", help="ms that a burst is gathered (5:100)")
+    when.add_argument(
+        "--reload-spread", metavar="S", help="seconds over which hosts spread a full reload (5)"
+    )
+    when.add_argument(
+        "--verify-every",
+        metavar="HOURS",
+        help="compare everything with what the stream made of it, and repair (never; SIGHUP: now)",
+    )
+    when.add_argument(
+        "--hold-while",
+        metavar="DB.COLL:FILTER",
+        help="publish nothing while a document of that collection matches the filter",
+    )
+    when.add_argument("--interval", metavar="S", help="seconds between two polls (10)")
     when.add_argument("--once", action=switch, help="load once: exit status 0 done, 1 failed")
     when.add_argument("--timeout", metavar="S", help="seconds that --once keeps trying (30)")
+    when.add_argument("--standby", action=switch, help="wait for another loader's end, then go on")
     file = parser.add_argument_group("the file")
     file.add_argument("--max-size", metavar="N", help="bytes, or 512MiB and so on (1GiB)")
     file.add_argument("--mode", metavar="MODE", help="permissions of a new file (0640)")
@@ -260,8 +209,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rest.add_argument("--config", metavar="F", help="a TOML file with these options")
     rest.add_argument("--log-level", metavar="LEVEL", help=", ".join(logs.LEVELS))
     rest.add_argument("--log-format", metavar="FORMAT", help=", ".join(logs.FORMATS))
-    rest.add_argument("--log-json", dest="log_format", action="store_const", const="json")
+    rest.add_argument(
+        "--log-json",
+        dest="log_format",
+        action="store_const",
+        const="json",
+        help="--log-format json",
+    )
     rest.add_argument("--progress", action=switch, help="a bar (when on a terminal)")
+    look = parser.add_argument_group("say something and exit")
+    look.add_argument("--dry-run", action="store_true", help="what would be loaded, and from where")
+    look.add_argument(
+        "--print-config", action="store_true", help="the options, and where each comes from"
+    )
 
 
 def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Options:
@@ -281,7 +241,7 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None
             raise UsageError(f"--config (or MMAPCACHE_CONFIG) {_NO_PATH}")
         layer, tables = _file_layer(config)
         layers.append(layer)
-    values = _merge(layers)
+    values, given = _merge(layers)
     if values.get("uri"):
         register_uri(values["uri"])
     if "path" not in values:
@@ -292,17 +252,21 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] | None
         uri_file=values.get("uri_file"),
         source=_source_path(values.get("source")),
         database=values.get("database"),
+        dry_run=bool(getattr(arguments, "dry_run", False)),
+        print_config=bool(getattr(arguments, "print_config", False)),
+        given=given,
         **{key: values[key] for key in _PLAIN if key in values},
     )
     named = _flag_tables(arguments)
     options = replace(options, defaults=_with_settings(options.defaults, values, "defaults"))
-    options = _with_collections(options, values.get("collection"), named, tables)
+    options = _with_collections(options, values.get("collection"), named, tables, config)
     _check(options)
     return options
 
 
-_PLAIN = frozenset(_SETTINGS).difference(
-    ("path", "uri", "uri_file", "source", "collection", "database", "read_preference", "batch_size")
+_PLAIN = frozenset(SETTINGS).difference(
+    ("path", "uri", "uri_file", "source", "collection", "database"),
+    ("read_preference", "batch_size", "transform"),
 )  # those that become a field of Options as they are
 _EXCLUSIVE = (("uri", "uri_file", "source"), ("collection", "database"))
 _NO_PATH = (
@@ -312,7 +276,7 @@ _NO_PATH = (
 
 
 def _flag_layer(arguments: argparse.Namespace) -> _Layer:
-    given = {key: getattr(arguments, key, None) for key in _SETTINGS}
+    given = {key: getattr(arguments, key, None) for key in SETTINGS}
     return {
         key: (value, "PATH" if key == "path" else "--" + key.replace("_", "-"))
         for key, value in given.items()
@@ -321,7 +285,7 @@ def _flag_layer(arguments: argparse.Namespace) -> _Layer:
 
 
 def _environment_layer(environment: Mapping[str, str]) -> _Layer:
-    names = {key: "MMAPCACHE_" + key.upper() for key in _SETTINGS}
+    names = {key: "MMAPCACHE_" + key.upper() for key in SETTINGS}
     return {k: (environment[name], name) for k, name in names.items() if environment.get(name)}
 
 
@@ -341,7 +305,7 @@ def _file_layer(path: str) -> tuple[_Layer, list[Mapping[str, Any]]]:
             tables = content.pop("collection")
         elif not all(isinstance(item, str) for item in items):
             raise UsageError(f"collection in {path} must be names, or [[collection]] tables")
-    unknown = sorted(set(content) - set(_SETTINGS))
+    unknown = sorted(set(content) - set(SETTINGS))
     if unknown:
         raise UsageError(f"{path} has an unknown setting: {', '.join(unknown)}")
     return {key: (value, f"{key} in {path}") for key, value in content.items()}, tables
@@ -360,9 +324,11 @@ def _texts_in(value: object) -> Iterator[str]:
             yield from _texts_in(item)
 
 
-def _merge(layers: Iterable[_Layer]) -> dict[str, Any]:
-    """The first layer that has a setting wins; of settings that exclude each other likewise."""
+def _merge(layers: Iterable[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values, and where each comes from. The first layer that has a setting wins; of settings
+    that exclude each other likewise."""
     values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for layer in layers:
         settled = set(values)
         for key, (value, where) in layer.items():
@@ -373,12 +339,13 @@ def _merge(layers: Iterable[_Layer]) -> dict[str, Any]:
             if others:
                 raise UsageError(f"give {where} or {others[0]}, not both")
             try:
-                values[key] = _SETTINGS[key](value)
+                values[key] = SETTINGS[key](value)
             except ValueError as error:
                 raise UsageError(f"{where} must be {error}") from None
+            given[key] = where
             if key in ("path", "uri_file") and is_uri(values[key]):
                 raise UsageError(f"{where} {_NO_PATH}")
-    return values
+    return values, given
 
 
 def _source_path(value: str | None) -> str | None:
@@ -393,82 +360,26 @@ def _source_path(value: str | None) -> str | None:
 
 
 def _with_settings(
-    options: CollectionOptions, settings: Mapping[str, Any], where: str
+    options: CollectionOptions, settings: Mapping[str, Any], where: str, origin: str | None = None
 ) -> CollectionOptions:
-    """The collection's options with those of `settings` that are given, parsed."""
+    """The collection's options with those of `settings` that are given, parsed.
+
+    :param where: for messages
+    :param origin: for `given`; None: these are the defaults of all collections
+    """
     changes: dict[str, Any] = {}
-    for key, parse in _PER_COLLECTION.items():
+    for key, parse in PER_COLLECTION.items():
         if settings.get(key) is not None:
             try:
                 changes[key] = parse(settings[key])
             except ValueError as error:
                 raise UsageError(f"{key} of {where} must be {error}") from None
-    return replace(options, **changes)
-
-
-def parse_namespace(text: str) -> tuple[str, str, str]:
-    """`DB.COLL[=NAME]` as (database, collection, name in the cache).
-
-    :raises UsageError: it is not one, or breaks MongoDB's or the cache's rules for names
-    """
-    namespace, equals, name = text.partition("=")
-    if "=" in name:
-        raise UsageError(
-            f"{text!r} has more than one =, so that the collection's name and NAME cannot be told "
-            "apart: write a [[collection]] table with from and name into the --config file"
-        )
-    database, collection = split_namespace(namespace, "DB.COLL or DB.COLL=NAME")
-    if equals and not name:
-        raise UsageError(f"{text!r} has no NAME after the =")
-    name = name or collection
-    check_name(name)
-    return database, collection, name
-
-
-def split_namespace(namespace: str, form: str) -> tuple[str, str]:
-    """The database and the collection of `DB.COLL`, whose first dot is the one between them.
-
-    :param form: what was asked for, to be named in the message
-    :raises UsageError: it is no namespace, or breaks MongoDB's rules for names
-    """
-    if is_uri(namespace):
-        raise UsageError(f"a MongoDB URI is not {form}: it belongs to --uri-file or MMAPCACHE_URI")
-    database, dot, collection = namespace.partition(".")
-    if not dot or not database or not collection:
-        raise UsageError(f"{namespace!r} is not {form}")
-    check_database(database)
-    if not _is_text(collection) or (
-        "$" in collection or collection[0] == "." or collection[-1] == "." or ".." in collection
-    ):
-        raise UsageError(f"{collection!r} cannot be the name of a MongoDB collection")
-    return database, collection
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be encoded: what stands for bytes that are not UTF-8 cannot."""
-    return "\0" not in name and not any("\ud800" <= c <= "\udfff" for c in name)
-
-
-def check_database(database: str) -> None:
-    """:raises UsageError: MongoDB allows no database of this name"""
-    if (
-        not _is_text(database)
-        or len(database.encode()) > DATABASE_BYTES
-        or set(database) & set('/\\. "$*<>:|?')
-    ):
-        raise UsageError(f"{database!r} cannot be the name of a MongoDB database")
-
-
-def check_name(name: str) -> None:
-    """:raises UsageError: the cache allows no collection of this name"""
-    if not name or not _is_text(name) or len(name.encode()) > NAME_BYTES:
-        raise UsageError(
-            f"{redact(name)[:40]!r} cannot be a collection's name: 1 to {NAME_BYTES} bytes of UTF-8"
-        )
+    given = {**options.given, **dict.fromkeys(changes, origin)} if origin else options.given
+    return replace(options, **changes, given=given)
 
 
 def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, Any]]]:
-    """--filter and --projection as tables of the TOML file, each with its flag."""
+    """--filter, --projection and --key as tables of the TOML file, each with its flag."""
     tables: list[tuple[str, Mapping[str, Any]]] = []
     for key in ("filter", "projection"):
         for text in getattr(arguments, key, None) or ():
@@ -476,6 +387,11 @@ def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, 
             if not name or "=" not in text:
                 raise UsageError(f"--{key} must be NAME=JSON")
             tables.append((f"--{key}", {"name": name, key: document}))
+    for text in getattr(arguments, "key", None) or ():
+        name, _, path = text.rpartition("=")
+        if not name or not path:
+            raise UsageError("--key must be NAME=FIELD")
+        tables.append(("--key", {"name": name, "key": path}))
     return tables
 
 
@@ -485,7 +401,7 @@ def _split_document(text: str) -> tuple[str, str]:
     shorter, rest = name, document
     while rest:
         with contextlib.suppress(ValueError):
-            _document(rest)
+            parsing.document(rest)
             return shorter, rest
         more, _, rest = rest.partition("=")
         shorter += "=" + more
@@ -497,6 +413,7 @@ def _with_collections(
     names: list[str] | None,
     flags: list[tuple[str, Mapping[str, Any]]],
     tables: list[Mapping[str, Any]],
+    config: str | None,
 ) -> Options:
     """Settles which collections are read (the names' part) and how (the tables' part).
 
@@ -507,25 +424,27 @@ def _with_collections(
     chosen: list[CollectionOptions] = []
     for text in names or []:
         database, collection, name = parse_namespace(text)
+        given = {"": options.given["collection"]}
         chosen.append(
-            replace(base, database=database, collection=collection, name=name)
-        )  # fmt: skip
+            replace(base, database=database, collection=collection, name=name, given=given)
+        )
     for flag, table in [*((None, table) for table in reversed(tables)), *reversed(flags)]:
         where = flag or str(table.get("from") or table.get("name"))
-        extra = sorted(set(table) - set(_PER_COLLECTION) - {"from", "name"})
+        origin = flag or f"[[collection]] in {config}"
+        extra = sorted(set(table) - set(PER_COLLECTION) - {"from", "name"})
         if extra:
             raise UsageError(f"[[collection]] {where} has an unknown setting: {', '.join(extra)}")
         matches = [c for c in chosen if _matches(table, c)]
         if not matches:
-            if flag is not None and options.database is None:
+            if flag is not None and options.database is None and not _for_files(table, options):
                 raise UsageError(f"{where} names {table['name']!r}, which is not loaded")
             if names is not None:
                 continue  # a table for a collection that the flags left out
-            new = _from_table(table, options)
+            new = replace(_from_table(table, options), given={"": origin})
             chosen.insert(0, new)
             matches = [new]
         for match in matches:
-            chosen[chosen.index(match)] = _with_settings(match, table, where)
+            chosen[chosen.index(match)] = _with_settings(match, table, where, origin)
     return replace(options, collections=tuple(chosen))
 
 
@@ -537,9 +456,20 @@ def _matches(table: Mapping[str, Any], options: CollectionOptions) -> bool:
     )
 
 
+def _for_files(table: Mapping[str, Any], options: Options) -> bool:
+    """Whether the table says what is made of a file's documents."""
+    return options.source is not None and {"name"} < set(table) <= {"name", "key", "transform"}
+
+
 def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions:
     """A new entry for a table that says where its collection comes from."""
     origin, name = table.get("from"), table.get("name")
+    if _for_files(table, options) and isinstance(name, str):
+        return replace(options.defaults, name=name)
+    if options.source is not None and origin is None:
+        raise UsageError(
+            f"[[collection]] {name}: of a file there is name, key and transform to be said, no more"
+        )
     if origin is None and options.database is not None and isinstance(name, str):
         origin = f"{options.database}.{name}"
     if not isinstance(origin, str) or not (name is None or isinstance(name, str)):
@@ -557,8 +487,10 @@ def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions
 
 def _check(options: Options) -> None:
     """What only the whole can tell."""
+    if options.once and options.standby:
+        raise UsageError("--once and --standby do not go together: a standby waits without limit")
     if options.source is not None:
-        if options.collections or options.database:
+        if options.database or any(c.database for c in options.collections):
             raise UsageError("--collection and --database belong to MongoDB, not to a file source")
         return
     if options.uri is None and options.uri_file is None:

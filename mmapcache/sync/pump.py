@@ -38,15 +38,23 @@ class Pump:
     :param inbox: where the consumer waits
     :param known: see `Source.feeds`
     :param estimate: see `Source.feeds`
+    :param follow: see `Source.feeds`
     """
 
     def __init__(
-        self, source: Source, inbox: Inbox, known: frozenset[str], *, estimate: bool
+        self,
+        source: Source,
+        inbox: Inbox,
+        known: frozenset[str],
+        *,
+        estimate: bool,
+        follow: bool = False,
     ) -> None:
         self._source = source
         self._inbox = inbox
         self._known = known
         self._estimate = estimate
+        self._follow = follow
         self._cancelled = False
         self._room = threading.Semaphore(IN_FLIGHT)
         self._ahead: _Message | None = None  # the message that ended the feed before
@@ -63,7 +71,9 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            for feed in self._source.feeds(self._known, estimate=self._estimate):
+            for feed in self._source.feeds(
+                self._known, estimate=self._estimate, follow=self._follow
+            ):
                 self._inbox.post(_Message(self, feed=feed))
                 for buffer in self._source.buffers(feed):
                     self._room.acquire()

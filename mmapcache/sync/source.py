@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.position import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,80 @@ class Feed:
     origin: str
     allow_empty: bool
     expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some documents of a collection as they are now.
+
+    :param name: the collection's name in the cache
+    :param missing: _ids that it has not, or not within its filter; to be taken away first
+    :param buffer: documents, concatenated
+    :param verified: nothing changed there: what differs from the cache is an error of ours
+    """
+
+    name: str
+    missing: tuple[Any, ...]
+    buffer: bytes
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """Everything up to the position has been delivered.
+
+    :param changed: whether something was found before it, to be published with the position
+    :param events: how many changes that stands for
+    :param heard: when the source said so, by `time.monotonic`
+    :param behind: seconds from the newest change to the source's time then
+    """
+
+    position: Position
+    changed: bool
+    events: int
+    heard: float
+    behind: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Changes wait for a marker to go; why, as a sentence."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was compared once more has been; of the differences that were found then, so many were
+    changes under way."""
+
+    explained: int
+
+
+Given = Found | Caught | Held | Verified
+
+
+class Follower(Protocol):
+    """What follows a source from a position; a context manager, which ends its threads."""
+
+    def __enter__(self) -> Follower: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def verify(self, suspects: Mapping[Feed, Collection[bytes]], moment: int) -> None:
+        """Has documents read once more, when everything up to a time has been delivered.
+
+        :param suspects: what `Source.identify` says of them
+        :param moment: a time of the source's, see `Source.moment`
+        """
+
+    def messages(self) -> Iterator[Given]:
+        """What is found, and what ends it, in turn. Ends when somebody asks for more (SIGHUP).
+
+        :raises StopError: a signal ended the loader
+        :raises PositionLostError: nothing follows any more: everything is to be read
+        :raises SyncError: the source cannot be followed now
+        """
 
 
 class Source(Protocol):
@@ -43,16 +120,49 @@ class Source(Protocol):
     def discovers(self) -> bool:
         """Whether the source finds its collections itself (a whole database, a directory)."""
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
+    @property
+    def identity(self) -> str | None:
+        """What a position belongs to: other options, another server: another text. None for a
+        source that cannot be followed."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where to go on from what the last `feeds(…, follow=True)` delivers."""
+
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
         """What there is to load now.
 
         :param known: collections with content in the cache: one of them may be missing at the
             source without being a wrong name
         :param estimate: ask for the number of documents too
+        :param follow: note the position first, and read nothing that is older
+        :raises NoStreamsError: the source cannot be followed
         """
 
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         """The collection's documents as buffers of concatenated BSON, none of them empty."""
+
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> Follower:
+        """What happens after the position. A change in what it calls stale ends it: that needs a
+        load.
+
+        :param inbox: where it arrives
+        :param limit: so many changed documents at once are slower than a load
+        :raises SyncError: it cannot be had now
+        """
+
+    def identify(self, document: bytes) -> bytes:
+        """A document's _id, for `Follower.verify`."""
+
+    @property
+    def moment(self) -> int:
+        """Its own time, after everything that it has delivered to a load that is followed."""
+
+    def broken(self) -> Sequence[str]:
+        """What broke connections that are followed, since this was asked last: a code or a name for
+        each, also where following went on by itself."""
 
     def close(self) -> None:
         """Gives connections back; harmless twice."""

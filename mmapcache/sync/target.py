@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmapcache.sync.errors import SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.position import Position, unmark, unpack
 
 _LOCK_POLL = 0.1  # seconds between two tries for the lock
 
@@ -21,8 +23,9 @@ class Target:
     """Holds the writer, and opens it again when the file was damaged, replaced or removed.
 
     The loader's own state, published with each commit, is a small JSON document:
-    `{"version": 1, "scope": "collections", "recreated": 0}`. Scope: see `Source.scope`; recreated:
-    how often a loader found its file corrupt and began a new one.
+    `{"version": 1, "scope": "collections", "recreated": 0, "position": {…}}`. Scope: see
+    `Source.scope`; recreated: how often a loader found its file corrupt and began a new one;
+    position: see position.py, or null.
 
     :param options: path and everything about the file
     :param inbox: where a stop arrives while the lock is waited for
@@ -33,6 +36,7 @@ class Target:
         self._inbox = inbox
         self._writer: mmapcache.Writer | None = None
         self._inode: tuple[int, int] | None = None
+        self._patience = math.inf if options.standby else options.timeout
         self._recreate = options.recreate
         self._discard = False  # the file opens, but reading it has found it corrupt
         self.recreated = 0
@@ -56,17 +60,36 @@ class Target:
 
     def state(self) -> dict[str, Any]:
         """What the loader before left in the file; empty when there was none."""
-        writer = self._writer
-        if writer is not None and writer.state:
-            with contextlib.suppress(ValueError, RecursionError):
-                state = json.loads(writer.state)
-                if isinstance(state, dict) and state.get("version") == 1:
-                    return state
-        return {}
+        return {} if self._writer is None else unpack_state(self._writer.state)
 
-    def pack_state(self, scope: str) -> bytes:
+    def pack_state(self, scope: str, position: Position | None) -> bytes:
         """The state to publish with a commit."""
-        return json.dumps({"version": 1, "scope": scope, "recreated": self.recreated}).encode()
+        state = {
+            "version": 1,
+            "scope": scope,
+            "recreated": self.recreated,
+            "position": None if position is None else position.packed(),
+        }
+        return json.dumps(state, separators=(",", ":")).encode()
+
+    def says(self, scope: str) -> bool:
+        """Whether the state is the one of this scope already, whatever its position."""
+        packed: dict[str, Any] = json.loads(self.pack_state(scope, None))
+        return {**self.state(), "position": None} == packed
+
+    def position(self) -> Position | None:
+        """Where the loader before was: the mark if the data is still that of its generation."""
+        assert self._writer is not None
+        return unmark(self._writer.position) or unpack(self.state().get("position"))
+
+    def mark(self, position: Position) -> bool:
+        """Notes a position without a generation; False: it is too long for that."""
+        assert self._writer is not None
+        try:
+            self._writer.mark(position.mark())
+        except mmapcache.LimitError:
+            return False
+        return True
 
     def discard(self, error: Exception) -> None:
         """The open file turned out to be corrupt: the next `writer()` begins a new one."""
@@ -98,21 +121,26 @@ class Target:
         )
 
     def _opened(self) -> mmapcache.Writer:
-        deadline = time.monotonic() + self._options.timeout
-        told = False
+        began = time.monotonic()
+        refused = 0.0  # when the last try began that found another loader
         while True:
+            tried = time.monotonic()
             try:
-                return self._open()
+                writer = self._open()
+                if refused and self._options.standby:
+                    _say_taken_over(self._options.path, began, refused)
+                return writer
             except mmapcache.LockTimeout as error:
-                left = deadline - time.monotonic()
+                left = self._patience - (tried - began)
                 if left <= 0:
                     raise SyncError(
                         f"another loader holds {self._options.path}: one file has one loader; stop "
                         f"that one, or give another PATH ({error})"
                     ) from None
-                if not told:
-                    told = True
-                    log.info("another loader holds %s: waiting for it", self._options.path)
+                if not refused:
+                    waiting = "standing by" if self._options.standby else "waiting for it"
+                    log.info("another loader holds %s: %s", self._options.path, waiting)
+                refused = tried
                 self._inbox.sleep(min(left, _LOCK_POLL))
             except mmapcache.CorruptError as error:
                 if self._recreate:
@@ -136,6 +164,28 @@ class Target:
         writer = mmapcache.Writer(options.path, **arguments)
         self._recreate = self._discard = False  # once: a later file is somebody else's
         return writer
+
+
+def unpack_state(state: bytes) -> dict[str, Any]:
+    """A loader's own state; empty for any other."""
+    if state:
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(state)
+            if isinstance(value, dict) and value.get("version") == 1:
+                return value
+    return {}
+
+
+def _say_taken_over(path: str, began: float, refused: float) -> None:
+    """:param refused: when another loader was last seen: the file had one until then at least"""
+    now = time.monotonic()
+    log.info(
+        "took over %s after %.1f s: it was without a loader for at most %.3f s",
+        path,
+        now - began,
+        now - refused,
+        extra={"fields": {"waited": round(now - began, 3), "gap": round(now - refused, 3)}},
+    )
 
 
 def _inode(path: str) -> tuple[int, int] | None:

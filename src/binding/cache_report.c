@@ -36,6 +36,49 @@ static int put_text(PyObject *dict, const char *name, const char *text, size_t s
     return put(dict, name, PyUnicode_DecodeUTF8(text, (Py_ssize_t)strnlen(text, size), "replace"));
 }
 
+/* The counts of one kind: a dict, empty where the file holds none, or bytes that are none. */
+static PyObject *counts(const struct mc_loader_report *status, enum mc_counts_kind kind)
+{
+    struct mc_bson_cursor cursor;
+    struct mc_count count;
+    PyObject *dict = PyDict_New();
+    if (dict == NULL || !mc_counts_open(status->counts, status->counts_len, kind, &cursor)) {
+        return dict;
+    }
+    while (dict != NULL && mc_counts_next(&cursor, &count)) {
+        PyObject *name = PyUnicode_DecodeUTF8(count.name, (Py_ssize_t)count.name_len, "replace");
+        PyObject *value = PyLong_FromUnsignedLongLong(count.count);
+        if (name == NULL || value == NULL || PyDict_SetItem(dict, name, value) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+/* What the loader says of its stream of changes: 0, or -1. */
+static int put_stream(PyObject *dict, const struct mc_loader_report *status)
+{
+    return put_time(dict, "position_at", status->position_at) < 0 ||
+                   put_count(dict, "events", status->events) < 0 ||
+                   put_count(dict, "disconnects", status->disconnects) < 0 ||
+                   put(dict, "loads", counts(status, MC_COUNTS_LOADS)) < 0 ||
+                   put(dict, "errors", counts(status, MC_COUNTS_ERRORS)) < 0
+               ? -1
+               : 0;
+}
+
+/* Seconds since the data was last known to be current; None before there was any. */
+static PyObject *age(const struct mc_reading *reading, const struct mc_loader_report *status)
+{
+    int64_t published = reading->view.root.published_at;
+    if (status->confirmed_at == 0 && published == 0) {
+        return Py_NewRef(Py_None);
+    }
+    return PyFloat_FromDouble((double)mc_map_age(reading->view.map, status, published) / 1e6);
+}
+
 static PyObject *file_id(const struct mc_superblock *superblock)
 {
     char text[37];
@@ -65,31 +108,27 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct mc_reader *reader = mc_cache_reader(self);
     struct mc_reading *reading = fresh_reading(reader);
     struct mc_loader_report status;
-    int64_t published;
     PyObject *dict;
     if (reading == NULL) {
         return NULL;
     }
     mc_reading_retain(reading); /* a new dict may start a collection of garbage */
     mc_map_report(reading->view.map, &status);
-    published = reading->view.root.published_at;
     dict = PyDict_New();
     if (dict == NULL || put(dict, "path", Py_NewRef(((mc_cache_object *)self)->path)) < 0 ||
         put(dict, "file_id", file_id(mc_map_superblock(reading->view.map))) < 0 ||
         put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
-        put_time(dict, "published_at", published) < 0 ||
+        put_time(dict, "published_at", reading->view.root.published_at) < 0 ||
         put_time(dict, "confirmed_at", status.confirmed_at) < 0 ||
-        put(dict, "age",
-            status.confirmed_at == 0 && published == 0
-                ? Py_NewRef(Py_None)
-                : PyFloat_FromDouble((double)mc_map_age(reading->view.map, &status, published) /
-                                     1e6)) < 0 ||
+        put(dict, "age", age(reading, &status)) < 0 ||
+        put(dict, "lag", status.following ? age(reading, &status) : Py_NewRef(Py_None)) < 0 ||
         put(dict, "loader", PyUnicode_FromString(loaders[mc_map_loader(reading->view.map)])) < 0 ||
         put_text(dict, "state", status.state, sizeof status.state) < 0 ||
         (status.error[0] == '\0'
              ? put(dict, "error", Py_NewRef(Py_None))
              : put_text(dict, "error", status.error, sizeof status.error)) < 0 ||
-        put_text(dict, "source", status.source, sizeof status.source) < 0) {
+        put_text(dict, "source", status.source, sizeof status.source) < 0 ||
+        put_stream(dict, &status) < 0) {
         Py_CLEAR(dict);
     }
     mc_reading_release(reading);

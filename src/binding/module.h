@@ -16,6 +16,7 @@
  *      snapshot_type.c  the type Snapshot
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other
+ *      writer_report.c  report(), mark(), position of a Writer
  *      batch_type.c, replace_type.c, writer_type.c      the types Batch, Replace and Writer
  *
  * Each file includes the headers of those before it only; a header is named like its file.

@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "region.h"
 #include "writer/publish.h"
+#include "writer_report.h"
 
 #define LOCK_RETRY 10000000ll /* nanoseconds between two tries to get the lock */
 
@@ -289,76 +290,7 @@ static PyObject *writer_closed(PyObject *self_object, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->writer == NULL || !mc_writer_is_mine(self->writer));
 }
 
-/* ---- reports, checkpoints, batches ---- */
-
-/* UTF-8 of an argument that is a str or None: 0, or -1 with an exception. Where a str has none, as
- * with the surrogates of a path that is not UTF-8, they are escaped, and *owned has the bytes. */
-static int optional_text(PyObject *object, const char *what, const char **text, PyObject **owned)
-{
-    *text = NULL;
-    *owned = NULL;
-    if (object == NULL || object == Py_None) {
-        return 0;
-    }
-    if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s is a str or None, not %.100s", what,
-                     Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    *text = PyUnicode_AsUTF8(object);
-    if (*text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Clear();
-        *owned = PyUnicode_AsEncodedString(object, "utf-8", "backslashreplace");
-        *text = *owned == NULL ? NULL : PyBytes_AS_STRING(*owned);
-    }
-    return *text == NULL ? -1 : 0;
-}
-
-static int confirmed_time(PyObject *object, int64_t *microseconds)
-{
-    double seconds;
-    *microseconds = -1;
-    if (object == NULL || object == Py_None || object == Py_False) {
-        return 0;
-    }
-    if (object == Py_True) {
-        *microseconds = mc_time_us();
-        return 0;
-    }
-    seconds = PyFloat_AsDouble(object);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (!(seconds >= 0 && seconds < 9e12)) {
-        PyErr_SetString(PyExc_ValueError, "confirmed: Unix seconds, or True for now");
-        return -1;
-    }
-    *microseconds = (int64_t)(seconds * 1e6);
-    return 0;
-}
-
-static PyObject *writer_report(PyObject *self_object, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"state", "error", "source", "confirmed", NULL};
-    mc_writer_object *self = (mc_writer_object *)self_object;
-    PyObject *state = NULL, *error = NULL, *source = NULL, *confirmed = NULL;
-    const char *state_text, *error_text, *source_text;
-    PyObject *owned[3] = {NULL}, *result = NULL;
-    int64_t microseconds;
-    if (PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOO:report", names, &state, &error, &source,
-                                    &confirmed) &&
-        optional_text(state, "state", &state_text, &owned[0]) == 0 &&
-        optional_text(error, "error", &error_text, &owned[1]) == 0 &&
-        optional_text(source, "source", &source_text, &owned[2]) == 0 &&
-        confirmed_time(confirmed, &microseconds) == 0 && mc_writer_enter(self) != NULL) {
-        mc_writer_report(self->writer, state_text, error_text, source_text, microseconds);
-        result = Py_NewRef(Py_None);
-    }
-    for (int i = 0; i < 3; i++) {
-        Py_XDECREF(owned[i]);
-    }
-    return result;
-}
+/* ---- checkpoints, batches ---- */
 
 static PyObject *writer_checkpoint(PyObject *self_object, PyObject *Py_UNUSED(ignored))
 {
@@ -402,21 +334,19 @@ PyDoc_STRVAR(reader_doc,
              "       front_entries=16384)\n--\n\n"
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
              "The arguments are those of mmapcache.open().");
-PyDoc_STRVAR(
-    report_doc,
-    "report($self, /, *, state=None, error=None, source=None, confirmed=None)\n--\n\n"
-    "Updates what Cache.status() shows, without a commit. None keeps what is there.\n\n"
-    "state: at most 31 bytes, such as \"polling\". error: at most 479 bytes, \"\" for none.\n"
-    "source: at most 255 bytes; longer text is cut.\n"
-    "confirmed: when the data was last known to be current, Unix seconds, or True for now.");
 
 static PyMethodDef methods[] = {
     {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
      METH_VARARGS | METH_KEYWORDS | METH_CLASS, anonymous_doc},
     {"reader", (PyCFunction)(void (*)(void))writer_reader, METH_VARARGS | METH_KEYWORDS,
      reader_doc},
-    {"report", (PyCFunction)(void (*)(void))writer_report, METH_VARARGS | METH_KEYWORDS,
-     report_doc},
+    {"report", (PyCFunction)(void (*)(void))mc_writer_object_report, METH_VARARGS | METH_KEYWORDS,
+     mc_report_doc},
+    {"mark", mc_writer_object_mark, METH_O,
+     "mark($self, position, /)\n--\n\n"
+     "Stores where the loader goes on in its source's changes: bytes, without a commit.\n\n"
+     "They belong to the current generation; the next one makes them void. What has to outlive it\n"
+     "belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
     {"batch", writer_batch, METH_NOARGS,
      "batch($self, /)\n--\n\n"
      "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
@@ -439,6 +369,8 @@ static PyGetSetDef getset[] = {
     {"path", writer_path, NULL, "The path as it was given; empty for an anonymous cache.", NULL},
     {"generation", writer_generation, NULL, "The last published generation; 0: none yet.", NULL},
     {"state", writer_state, NULL, "The bytes last published as batch.state; b\"\" before.", NULL},
+    {"position", mc_writer_object_position, NULL,
+     "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
     {"closed", writer_closed, NULL, "Whether it was closed, or is the parent process's.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -33,7 +33,8 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer);
 /* Writes one changed collection into root->catalogue, or takes it out,
  * and adds it to the root's counts. */
 enum mc_status mc_collections_store(struct mc_writer *writer,
-                                    struct mc_writer_collection *collection, struct mc_root *root);
+                                    struct mc_writer_collection *collection, struct mc_root *root,
+                                    struct mc_error *err);
 
 /* Once no batch is open: forgets the list when most names on it are of no collection any more. */
 void mc_collections_trim(struct mc_writer *writer);

@@ -1,7 +1,7 @@
 /* publish.c - generations and reports: what a loader makes visible.
  *
  * A generation is published by one store of the commit word, after everything that it refers to. A
- * report moves without a generation: store.c writes it into one of two slots.
+ * report and a position move without a generation: slots.c writes them into one of two slots.
  */
 #include "publish.h"
 
@@ -11,6 +11,7 @@
 #include "changes.h"
 #include "make_room.h"
 #include "mutant.h"
+#include "slots.h"
 #include "writer_state.h"
 
 /* ---- generations ---- */
@@ -97,9 +98,24 @@ enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *e
 void mc_writer_running(struct mc_writer *writer, bool running)
 {
     mc_report_read(&writer->table.space, &writer->report);
+    mc_position_read(&writer->table.space, &writer->position);
     writer->report.running = running;
+    writer->report.flags &= ~MC_REPORT_FOLLOWING; /* not yet, and no more */
     writer->report.pid = mc_process();
     mc_report_write(&writer->table.space, &writer->report);
+}
+
+void mc_writer_inherit(struct mc_writer *writer, const struct mc_writer *old)
+{
+    struct mc_position position;
+    mc_report_read(&old->table.space, &writer->report);
+    if (writer->report.sequence != 0) {
+        mc_report_write(&writer->table.space, &writer->report);
+    }
+    mc_position_read(&old->table.space, &position);
+    if (position.length != 0 && mc_position_is_of(&position, &old->root)) {
+        (void)mc_writer_mark(writer, position.bytes, position.length, NULL);
+    }
 }
 
 /* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
@@ -114,8 +130,29 @@ static void report_text(char *field, size_t size, const char *text)
     memcpy(field, text, len);
 }
 
+static void report_stream(struct mc_report *report, const struct mc_report_stream *stream)
+{
+    if (stream->following >= 0) {
+        report->flags &= ~MC_REPORT_FOLLOWING;
+        report->flags |= stream->following > 0 ? MC_REPORT_FOLLOWING : 0;
+    }
+    if (stream->position_at_us >= 0) {
+        report->position_at = stream->position_at_us;
+    }
+    if (stream->events >= 0) {
+        report->events = (uint64_t)stream->events;
+    }
+    if (stream->disconnects >= 0) {
+        report->disconnects = (uint64_t)stream->disconnects;
+    }
+    if (stream->loads != NULL || stream->errors != NULL) {
+        mc_counts_update(report->counts, &report->counts_len, stream->loads, stream->errors);
+    }
+}
+
 void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
-                      const char *source, int64_t confirmed_at_us)
+                      const char *source, int64_t confirmed_at_us,
+                      const struct mc_report_stream *stream)
 {
     struct mc_report *report = &writer->report;
     if (state != NULL) {
@@ -133,5 +170,37 @@ void mc_writer_report(struct mc_writer *writer, const char *state, const char *e
         report->confirmed_boot = mc_boot_us() - (passed > 0 ? passed : 0);
         memcpy(report->boot_id, writer->boot_id, sizeof report->boot_id);
     }
+    if (stream != NULL) {
+        report_stream(report, stream);
+    }
     mc_report_write(&writer->table.space, report);
+}
+
+/* ---- positions ---- */
+
+enum mc_status mc_writer_mark(struct mc_writer *writer, const void *bytes, size_t len,
+                              struct mc_error *err)
+{
+    struct mc_position *position = &writer->position;
+    if (len > MC_POSITION_MAX) {
+        return mc_fail(err, MC_LIMIT, "the position has %zu bytes, the limit is %u", len,
+                       MC_POSITION_MAX);
+    }
+    enum mc_status status = mc_writer_whole(writer, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    position->generation = writer->root.generation;
+    position->published_at = writer->root.published_at;
+    position->length = (uint32_t)len;
+    memset(position->bytes, 0, sizeof position->bytes);
+    memcpy(position->bytes, bytes, len);
+    mc_position_write(&writer->table.space, position);
+    return MC_OK;
+}
+
+size_t mc_writer_position(const struct mc_writer *writer, const uint8_t **bytes)
+{
+    *bytes = writer->position.bytes;
+    return mc_position_is_of(&writer->position, &writer->root) ? writer->position.length : 0;
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "counts.h"
 #include "status.h"
 #include "store.h"
 #include "writer.h"
@@ -25,9 +26,30 @@ enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *e
  * the rest of the report stays. */
 void mc_writer_running(struct mc_writer *writer, bool running);
 
+/* Takes over the report, and the position if it counts, of the file that this writer's succeeds.
+ * Both have the same content. */
+void mc_writer_inherit(struct mc_writer *writer, const struct mc_writer *old);
+
+/* Of a stream of changes: NULL or a negative number keeps what was there. */
+struct mc_report_stream {
+    int following; /* 1: the loader hears of each change as it happens; 0: it does not */
+    int64_t position_at_us, events, disconnects;
+    const struct mc_counts *loads, *errors; /* what finds no room is counted as MC_COUNTS_OTHER */
+};
+
 /* Reports without a commit: NULL or a negative time keeps what was there.
  * Strings are cut to fit. */
 void mc_writer_report(struct mc_writer *writer, const char *state, const char *error,
-                      const char *source, int64_t confirmed_at_us);
+                      const char *source, int64_t confirmed_at_us,
+                      const struct mc_report_stream *stream);
+
+/* Stores where the loader goes on in its source's stream, without a commit; it counts until the
+ * next one. MC_LIMIT: more than MC_POSITION_MAX bytes. MC_CORRUPT: the file was truncated. */
+enum mc_status mc_writer_mark(struct mc_writer *writer, const void *bytes, size_t len,
+                              struct mc_error *err);
+
+/* What was stored for the current generation, valid until the writer is used again: its length; 0
+ * for nothing. */
+size_t mc_writer_position(const struct mc_writer *writer, const uint8_t **bytes);
 
 #endif

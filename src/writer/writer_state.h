@@ -83,7 +83,7 @@ struct mc_writer {
     uint64_t huge;    /* bytes collapsed */
     int64_t woken_at; /* mc_clock_ns of the last wake-up */
     struct mc_report report;
-    struct mc_error no_room; /* why make_room found none */
+    struct mc_position position; /* the last one stored: of this generation or another */
     struct mc_batch batch;
     struct mc_collections collections;
     struct mc_notes notes;

@@ -3,6 +3,7 @@
 
 #include "faults.h"
 #include "region.h"
+#include "slots.h"
 #include "store_support.h"
 
 #define SECOND INT64_C(1000000000)
@@ -20,7 +21,7 @@ static int64_t age_us(int64_t published_at)
 
 static void confirm(int64_t at_us)
 {
-    mc_writer_report(writer, "polling", NULL, NULL, at_us);
+    mc_writer_report(writer, "polling", NULL, NULL, at_us, NULL);
 }
 
 static void begin(void)
@@ -75,7 +76,7 @@ static void test_clock_is_set(void)
     CHECK_EQ(age_us(0), 10000000);
     faults_wall += 2 * YEAR; /* and ahead */
     CHECK_EQ(age_us(0), 10000000);
-    mc_writer_report(writer, "degraded", NULL, NULL, -1); /* confirms nothing */
+    mc_writer_report(writer, "degraded", NULL, NULL, -1, NULL); /* confirms nothing */
     CHECK_EQ(age_us(0), 10000000);
     confirm(mc_time_us());
     CHECK_EQ(age_us(0), 0);

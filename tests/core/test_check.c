@@ -1,5 +1,6 @@
 /* test_check.c - mc_check finds every damaged byte, and what no checksum can see. */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -263,7 +264,9 @@ static void test_claim(void)
         CHECK_EQ(report.documents, KEYS + 6);
         CHECK(report.largest_free > MC_MAP_MAX / 2 && report.free_blocks[0] > 0);
         printf("test_check: a claim of 1 TiB costs %ld KiB\n", after.ru_maxrss - before.ru_maxrss);
-        CHECK(after.ru_maxrss - before.ru_maxrss < 65536);
+        if (getenv("EMULATED") == NULL) { /* valgrind keeps books on what is mapped */
+            CHECK(after.ru_maxrss - before.ru_maxrss < 65536);
+        }
         exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);

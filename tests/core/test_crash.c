@@ -25,6 +25,7 @@
  */
 #define _GNU_SOURCE
 #include "crash_judges.h"
+#include "slots.h"
 
 static long points, second_points, cases, reader_pairs, retried;
 
@@ -50,7 +51,9 @@ static void on_access(enum shm_access access, const void *address, size_t len)
         }
         stores_left -= stores_left > 0;
         this_run.stores++;
-    } else if (len != sizeof(struct mc_report)) { /* of these only the valid one counts */
+    } else if (len !=
+               sizeof(
+                   struct mc_report)) { /* of these, and of positions, only the valid one counts */
         this_run.loaded = hash_more(this_run.loaded, address, len);
     }
 }
@@ -93,16 +96,16 @@ static uint64_t case_of(const struct scenario *scenario, const struct image *fil
 {
     struct run run = run_in_child(scenario, -1);
     uint64_t hash = hash_more(run.loaded, &file->len, sizeof file->len);
-    struct mc_report valid = {0}, slot;
-    for (uint64_t place = 0; place < MC_REPORT_SLOTS && file->len > 0; place++) {
-        memcpy(&slot, file->bytes + MC_REPORT_OFFSET + place * sizeof slot, sizeof slot);
-        if (slot.sequence > valid.sequence &&
-            slot.checksum == mc_checksum(&slot, offsetof(struct mc_report, checksum))) {
-            valid = slot;
-        }
+    struct mc_report report = {0};
+    struct mc_position position = {0};
+    if (file->len > 0) {
+        struct mc_space space = {.base = (shm_byte *)file->bytes, .limit = file->len};
+        mc_report_read(&space, &report);
+        mc_position_read(&space, &position);
     }
     *stores = run.stores;
-    return hash_more(hash, &valid, sizeof valid);
+    hash = hash_more(hash, &report, sizeof report);
+    return hash_more(hash, &position, sizeof position);
 }
 
 /* Kills the loader that comes after a killed one, before every stride-th of its stores, unless this

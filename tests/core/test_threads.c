@@ -89,8 +89,8 @@ int main(void)
         }
         CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
         CHECK_EQ(generation, commit);
-        mc_writer_report(writer, commit % 2 ? "odd" : "even", commit % 2 ? "odd" : "even", NULL,
-                         -1);
+        mc_writer_report(writer, commit % 2 ? "odd" : "even", commit % 2 ? "odd" : "even", NULL, -1,
+                         NULL);
         usleep(500);
     }
     over = true;

@@ -95,8 +95,8 @@ static void test_long_report(void)
     text[998] = '\0';
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    mc_writer_report(writer, text, text, text, 5);
-    mc_writer_report(writer, NULL, NULL, NULL, -1);
+    mc_writer_report(writer, text, text, text, 5, NULL);
+    mc_writer_report(writer, NULL, NULL, NULL, -1, NULL);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     mc_map_report(map, &status);
     CHECK_EQ(strlen(status.state), 30);
@@ -118,7 +118,7 @@ static void test_report_without_characters(void)
     text[sizeof text - 1] = '\0';
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    mc_writer_report(writer, text, NULL, NULL, -1);
+    mc_writer_report(writer, text, NULL, NULL, -1, NULL);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     mc_map_report(map, &status);
     CHECK_EQ(strlen(status.state), sizeof status.state - 1);

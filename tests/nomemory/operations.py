@@ -704,6 +704,20 @@ def _writer_reports(world: World) -> Case:
     return Case(call)
 
 
+@operation("Writer, counts and a position")
+def _writer_counts(world: World) -> Case:
+    writer = world.writer
+    loads, errors = {"initial": 1, "poll": 2**70}, {f"error {n} \udcff": n for n in range(50)}
+
+    def call() -> object:
+        writer.report(following=True, position_at=1.5, events=2, loads=loads, errors=errors)
+        writer.mark(bytearray(b"position"))
+        status = writer.status()
+        return status["loads"], status["errors"], status["events"], writer.position
+
+    return Case(call)
+
+
 @operation("Writer, reader")
 def _writer_reader(world: World) -> Case:
     return Case(lambda: world.writer.reader(codec_options=OPTIONS)["sites"]["mixed"]["since"])

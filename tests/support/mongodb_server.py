@@ -1,7 +1,7 @@
 """A SecantusDB server, on the WiredTiger engine, in a process of its own.
 
     with Server(directory) as server:        the tests' side: server.uri, server.kill(), …
-    python tests/support/mongodb_server.py DIRECTORY PORT [--auth] [--replica-set]   the process
+    python tests/support/mongodb_server.py DIRECTORY PORT [--auth] [--replica-set] [--sync]
 
 SecantusDB is GPL: only that process ever imports it.
 """
@@ -9,13 +9,16 @@ SecantusDB is GPL: only that process ever imports it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Server:
@@ -24,11 +27,24 @@ class Server:
     :param directory: where its data lives
     :param auth: whether clients must authenticate (there is no exception for local ones: make the
         first user without it, then restart)
+    :param replica_set: whether it has change streams
+    :param sync: whether what it has acknowledged is there after `kill`
+    :param settings: more of SecantusDBServer's own, of TLS for example
     """
 
-    def __init__(self, directory: Path, *, auth: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        auth: bool = False,
+        replica_set: bool = False,
+        sync: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self._directory = directory
         self._auth = auth
+        self._flags = ["--replica-set"] * replica_set + ["--sync"] * sync
+        self.settings = dict(settings or {})  # for the next start
         self._process: subprocess.Popen[str] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -43,7 +59,12 @@ class Server:
         self._auth = self._auth if auth is None else auth
         command = [sys.executable, __file__, str(self._directory), str(self.port)]
         self._process = subprocess.Popen(
-            command + ["--auth"] * self._auth, stdout=subprocess.PIPE, text=True
+            command
+            + ["--auth"] * self._auth
+            + self._flags
+            + ["--settings", json.dumps(self.settings)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -89,7 +110,15 @@ class Server:
         self.kill()
 
 
-def serve(directory: str, port: int, *, auth: bool, replica_set: bool) -> None:
+def serve(
+    directory: str,
+    port: int,
+    *,
+    auth: bool,
+    replica_set: bool,
+    sync: bool,
+    settings: Mapping[str, Any],
+) -> None:
     """Serves until SIGTERM."""
     from secantus import SecantusDBServer
 
@@ -100,6 +129,8 @@ def serve(directory: str, port: int, *, auth: bool, replica_set: bool) -> None:
         port=port,
         require_auth=auth,
         replica_set_name="rs0" if replica_set else None,
+        sync_on_commit=sync,
+        **settings,
     ):
         print("ready", flush=True)
         parent = os.getppid()
@@ -113,5 +144,14 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("--auth", action="store_true")
     parser.add_argument("--replica-set", action="store_true")
+    parser.add_argument("--sync", action="store_true")
+    parser.add_argument("--settings", type=json.loads, default={})
     given = parser.parse_args()
-    serve(given.directory, given.port, auth=given.auth, replica_set=given.replica_set)
+    serve(
+        given.directory,
+        given.port,
+        auth=given.auth,
+        replica_set=given.replica_set,
+        sync=given.sync,
+        settings=given.settings,
+    )

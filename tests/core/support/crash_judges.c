@@ -50,8 +50,7 @@ int list_states(const struct scenario *scenario, struct oracle *states)
  * it. */
 static void judge_status(const struct scenario *scenario, struct mc_map *map)
 {
-    bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED &&
-                     scenario->peculiarity != RESIZED;
+    bool same_file = scenario->setup_commits > 0 && scenario->peculiarity != DAMAGED;
     struct mc_loader_report status;
     mc_map_report(map, &status);
     int64_t confirmed = strcmp(status.state, "polling") == 0    ? 2
@@ -117,6 +116,30 @@ uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *
     return generation;
 }
 
+/* A position counts for the generation that it was stored for, or for the same content in a
+ * successor, and for no other. Of several that were stored for it a killed loader lost one at
+ * most. */
+static void judge_position(const struct mc_writer *writer, const struct mc_view *view)
+{
+    struct mc_superblock superblock;
+    const uint8_t *position;
+    size_t len = mc_writer_position(writer, &position);
+    shm_read(&superblock, view->space.base, sizeof superblock);
+    bool same_file = superblock.base_generation == 0;
+    uint64_t marked = generation_before + (same_file ? 0 : 1);
+    bool anew = !same_file && options.recreate;
+    if (view->root.generation != marked || view->root.published_at == 0 || anew) {
+        CHECK_EQ(len, 0);
+        return;
+    }
+    static const char *const all[] = {MARK_BEFORE, MARK_FIRST, MARK_SECOND};
+    bool found = false;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        found = found || (len == strlen(all[i]) && memcmp(position, all[i], len) == 0);
+    }
+    CHECK(found);
+}
+
 int judge_next_loader(const struct oracle *states, int count, const char *path)
 {
     struct mc_writer *writer;
@@ -128,6 +151,7 @@ int judge_next_loader(const struct oracle *states, int count, const char *path)
     if (view.root.published_at != 0) { /* else the loader has recreated the file, and no more */
         check_clean(&view);
     }
+    judge_position(writer, &view);
     struct oracle now = states[state];
     CHECK_OK(mc_batch_begin(writer, &test_error));
     put_range(writer, &now, 2, 40, 60, 11);

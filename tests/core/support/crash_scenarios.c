@@ -156,9 +156,11 @@ static void do_checkpoint(struct mc_writer *writer, struct oracle *oracle)
 
 static void do_report(struct mc_writer *writer, struct oracle *oracle)
 {
-    mc_writer_report(writer, "degraded", "degraded", NULL, 1);
+    mc_writer_report(writer, "degraded", "degraded", NULL, 1, NULL);
+    CHECK_OK(mc_writer_mark(writer, MARK_FIRST, strlen(MARK_FIRST), &test_error));
     put_range(writer, oracle, 0, 60, 61, 8);
-    mc_writer_report(writer, "polling", "polling", NULL, 2);
+    CHECK_OK(mc_writer_mark(writer, MARK_SECOND, strlen(MARK_SECOND), &test_error));
+    mc_writer_report(writer, "polling", "polling", NULL, 2, NULL);
 }
 
 /* A document whose bytes do not matter, in a collection that nobody compares. */
@@ -234,7 +236,7 @@ const struct scenario crash_scenarios[] = {
     {"the loader's state", 3, 1, do_state, 0, PLAIN},
     {"the loader's state alone", 3, 1, do_state_alone, 0, PLAIN},
     {"aborted batch", 3, 1, do_abort, 0, PLAIN},
-    {"reports", 3, 1, do_report, 0, PLAIN},
+    {"reports, positions", 3, 1, do_report, 0, PLAIN},
     {"checkpoint taken away", 3, 1, do_checkpoint, 0, PLAIN},
     {"file growth", 3, 1, do_grow, 0, FILLED},
     {"reuse, horizon raised", 3, 3, do_update, 0, PLAIN},
@@ -340,7 +342,8 @@ void set_up(const struct scenario *scenario)
         } else if (scenario->peculiarity == DEEP) {
             fill_page(writer);
         }
-        mc_writer_report(writer, "polling", "polling", NULL, 2);
+        mc_writer_report(writer, "polling", "polling", NULL, 2, NULL);
+        CHECK_OK(mc_writer_mark(writer, MARK_BEFORE, strlen(MARK_BEFORE), &test_error));
         mc_writer_view(writer, &view);
         generation_before = view.root.generation;
         if (scenario->peculiarity == KILLED) {

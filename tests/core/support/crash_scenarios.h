@@ -17,6 +17,11 @@
 extern struct oracle before; /* what the scenario starts from */
 
 extern uint64_t generation_before;
+
+/* Positions that are stored: by the loader before the scenario, and by one of them. */
+#define MARK_BEFORE "before"
+#define MARK_FIRST "the first"
+#define MARK_SECOND "the second one"
 extern struct mc_writer_options options;
 
 struct image {

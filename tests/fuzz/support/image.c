@@ -161,6 +161,20 @@ static bool read_view(const struct mc_view *view)
     return mc_check(view, &report, &error) == MC_OK;
 }
 
+static void read_counts(const struct mc_loader_report *loader)
+{
+    struct mc_bson_cursor cursor;
+    struct mc_count count;
+    CHECK(loader->counts_len <= sizeof loader->counts);
+    for (int kind = 0; kind < MC_COUNTS_KINDS; kind++) {
+        bool any = mc_counts_open(loader->counts, loader->counts_len, kind, &cursor);
+        while (any && mc_counts_next(&cursor, &count)) {
+            CHECK(count.count <= INT64_MAX && count.name_len < sizeof loader->counts &&
+                  count.name[count.name_len] == '\0');
+        }
+    }
+}
+
 /* What changed since some earlier generations: whatever is said is within the copy. */
 static void read_changes(const struct mc_view *view)
 {
@@ -202,6 +216,7 @@ static bool read_image(void)
     CHECK(memchr(loader.state, 0, sizeof loader.state) != NULL &&
           memchr(loader.source, 0, sizeof loader.source) != NULL &&
           memchr(loader.error, 0, sizeof loader.error) != NULL);
+    read_counts(&loader);
     CHECK(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
         read_changes(&view);
@@ -355,6 +370,21 @@ static bool is_refusal(enum mc_status status)
     return status == MC_FULL || status == MC_LIMIT;
 }
 
+/* Reports over what the file says so far, of which some is kept. */
+static void report_stream(struct mc_writer *writer)
+{
+    struct mc_count item = {.name = "fuzz", .name_len = 4, .count = 1};
+    struct mc_counts counts = {.items = &item, .number = 1};
+    struct mc_report_stream stream = {.following = 1, .position_at_us = -1, .errors = &counts};
+    const uint8_t *position;
+    size_t len = mc_writer_position(writer, &position);
+    CHECK(len <= MC_POSITION_MAX);
+    mc_writer_report(writer, "idle", "none", "an image", 1, &stream);
+    enum mc_status status = mc_writer_mark(writer, "fuzz", 4, NULL);
+    CHECK(status == MC_OK || status == MC_CORRUPT);
+    CHECK(status != MC_OK || mc_writer_position(writer, &position) == 4);
+}
+
 /* A loader opens the image and commits to it, under a snapshot. */
 static void load_image(bool clean)
 {
@@ -373,7 +403,7 @@ static void load_image(bool clean)
     if (status == MC_OK) {
         bool kept = seen && mc_map_is_at(map, IMAGE_PATH);
         uint64_t before = kept ? digest_view(&snapshot) : 0;
-        mc_writer_report(writer, "idle", "none", "an image", 1);
+        report_stream(writer);
         if (choices & CHOOSE_CHECKPOINT) {
             CHECK(mc_writer_checkpoint(writer, &error) == MC_OK);
         }

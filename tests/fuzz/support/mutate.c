@@ -192,6 +192,9 @@ static void mend_header(uint8_t *image)
         struct mc_report *slot =
             (struct mc_report *)(void *)(image + MC_REPORT_OFFSET + i * sizeof *slot);
         slot->checksum = mc_checksum(slot, offsetof(struct mc_report, checksum));
+        struct mc_position *position =
+            (struct mc_position *)(void *)(image + MC_POSITION_OFFSET + i * sizeof *position);
+        position->checksum = mc_checksum(position, offsetof(struct mc_position, checksum));
     }
     if (draw(8) != 0) { /* else the machine was restarted, and all of it is verified first */
         (void)mc_boot_id(control->boot_id, NULL);

@@ -1,75 +1,80 @@
-"""Whole collections from MongoDB, one cursor each, as the raw batches that the server sent.
+"""Whole collections from MongoDB, one cursor each, as the raw batches that the server sent; and
+what follows them, from the position that was noted before.
 
-The only module that imports pymongo. What PyMongo raises leaves it as SourceAwayError (try
-again) or as SourceRefusedError (the answer will not change by asking again).
+What PyMongo raises leaves this package as SourceAwayError (try again) or as SourceRefusedError (the
+answer will not change by asking again).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
-import socket
+import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
+from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
+from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
+from mmapcache.sync.mongo.errors import BAD_QUERIES, CREDENTIALS, UNAUTHORIZED, translated
+from mmapcache.sync.mongo.follower import MongoFollower
+from mmapcache.sync.mongo.hold import Hold
+from mmapcache.sync.mongo.lookup import Lookup
+from mmapcache.sync.mongo.query import make_query
+from mmapcache.sync.mongo.stream import Stream, element_of
 from mmapcache.sync.options import CollectionOptions, Options
-from mmapcache.sync.redaction import public_uri, register_uri, split_uri
+from mmapcache.sync.position import Position
+from mmapcache.sync.redaction import public_uri
 from mmapcache.sync.source import Feed
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
-    from pymongo import MongoClient
+    from pymongo.client_session import ClientSession
     from pymongo.collection import Collection
 
-    Client = MongoClient[RawBSONDocument]
+    from mmapcache.sync.mongo.client import Client
 
 MISSING = "pymongo is not installed: pip install 'mmapcache[mongodb]'"
-# Milliseconds, each for a URI that does not set it: an attempt to find a server is short because
-# the loader's own backoff comes after it; a silent server is given up only when it is surely lost.
-_TIMEOUTS = {
-    "serverSelectionTimeoutMS": 3_000,
-    "connectTimeoutMS": 3_000,
-    "socketTimeoutMS": 180_000,
-}
 _GOODBYE = 1.0  # seconds
 _ASKED_BY_NAME = 1000  # collections; of more than these all of the database are asked for
 _GONE = object()
-_CREDENTIALS = frozenset({11, 13, 18, 334, 8000})  # user not found, unauthorized, …, Atlas's own
-_BAD_NAMES = frozenset({26, 73, 166})
-_BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
-    range(31249, 31256)  # what is wrong with a projection
-)
 _NATURAL = [("$natural", 1)]  # the hint for a collection's own order
-_BAD_HINTS = _BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
+_BAD_HINTS = BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
 
 
 class MongoSource:
     """The collections or the database that the options name.
 
+    :param options: what is loaded, and how
+    :param shaping: what identifies what is made of it
     :raises UsageError: pymongo is missing, or a filter or projection is no Extended JSON
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, shaping: str = "") -> None:
         try:
             import pymongo  # noqa: F401 - here for its absence to be told at once
         except ImportError:
             raise UsageError(MISSING) from None
         self._options = options
+        self._shaping = shaping
         self._client: Client | None = None
         self._uri = ""
         self._reached = False  # a server has answered in this process's life
-        self._queries = {c.name: _query(c) for c in options.collections}
+        self._queries = {c.name: make_query(c) for c in options.collections}
         self._read: dict[str, CollectionOptions] = {}
         self._hintless: set[str] = set()  # namespaces that the server reads by an index alone
         self._identities: _Identities = {}
         self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
+        self._session: ClientSession | None = None  # in which a load to be followed reads
+        self._broken: list[str] = []
+        self._hold = None if options.hold_while is None else Hold(options.hold_while)
+        self.position: Position | None = None
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
-        self._label = public_uri(_read_uri(options))
+        self._label = public_uri(read_uri(options))
 
     @property
     def label(self) -> str:
@@ -86,9 +91,36 @@ class MongoSource:
     def discovers(self) -> bool:
         return self._options.database is not None
 
-    def feeds(self, known: frozenset[str], *, estimate: bool) -> Iterable[Feed]:
-        with _translated(self):
+    @property
+    def identity(self) -> str:
+        options = self._options
+        held = str(options.hold_while)  # its stream is one more
+        loaded: list[Any] = [self._label, options.database, self._shaping, held]
+        for c in options.collections:
+            loaded.append([c.origin, c.name, str(c.filter), str(c.projection)])
+        return hashlib.sha256(json.dumps(loaded).encode()).hexdigest()[:16]
+
+    def identify(self, document: bytes) -> bytes:
+        return element_of(document)
+
+    @property
+    def moment(self) -> int:
+        operation = None if self._session is None else self._session.operation_time
+        return 0 if operation is None else int(operation.time << 32 | operation.inc)
+
+    @property
+    def _where(self) -> str:
+        return self._label
+
+    def feeds(
+        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+    ) -> Iterable[Feed]:
+        self.position = None
+        with translated(self._where):
             client = self._connected()
+            self._begin(client, follow=follow)
+            if self._hold is not None:
+                self._hold.refuse(client, self._session)
             if self._options.database is None:
                 chosen = list(self._options.collections)
                 if not self._reached:
@@ -119,12 +151,87 @@ class MongoSource:
                 collection.allow_empty,
                 expected,
             )
+        if self._hold is not None:
+            with translated(self._where):
+                self._hold.refuse(client, self._session)
+
+    def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
+        with translated(self._where):
+            client = self._connected()
+            streams = [s for s in self._streams(client) if s.database in position.tokens]
+            lookup = Lookup(client, self._where, self._queries)
+        return MongoFollower(
+            streams,
+            lookup,
+            self._targets(),
+            lambda options: self._collection(client, options),
+            position,
+            self._options.settle,
+            inbox,
+            limit,
+            self._hold,
+        )
+
+    def _begin(self, client: Client, *, follow: bool) -> None:
+        """Notes the position before anything is read, and sees to it that nothing older is."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.end_session()
+        if not follow:
+            return
+        tokens = {}
+        session = client.start_session(causal_consistency=True)
+        at = 0.0
+        for stream in self._streams(client):
+            tokens[stream.database] = stream.begin()
+            cluster, operation = stream.session_times
+            session.advance_cluster_time(cluster)
+            session.advance_operation_time(operation)
+            at = max(at, stream.server_time)
+        self._session = session
+        self.position = Position(self.identity, at, tokens)
+
+    def _streams(self, client: Client) -> list[Stream]:
+        """One for each database."""
+        names: dict[str, set[str] | None] = {}
+        if self._options.database is not None:
+            names[self._options.database] = None
+        chosen = [(c.database, c.collection) for c in self._options.collections]
+        if self._hold is not None:
+            chosen.append((self._hold.database, self._hold.collection))
+        for database, collection in chosen:
+            wanted = names.setdefault(database, set())
+            if wanted is not None:
+                wanted.add(collection)
+        return [Stream(client, self._where, *item) for item in sorted(names.items())]
+
+    def _targets(self) -> Callable[[str, str], Sequence[CollectionOptions]]:
+        """What is loaded from a namespace; of a whole database also what was not there before."""
+        chosen: dict[tuple[str, str], list[CollectionOptions]] = {}
+        for c in self._options.collections:
+            chosen.setdefault((c.database, c.collection), []).append(c)
+
+        def targets(database: str, collection: str) -> Sequence[CollectionOptions]:
+            found = chosen.get((database, collection))
+            if found is None:
+                found = []
+                if self._options.database == database:
+                    found = [self._defaults(database, collection)]
+                chosen[database, collection] = found
+            return found
+
+        return targets
+
+    def _defaults(self, database: str, collection: str) -> CollectionOptions:
+        return replace(
+            self._options.defaults, database=database, collection=collection, name=collection
+        )
 
     def buffers(self, feed: Feed) -> Iterator[bytes]:
         options = self._read[feed.name]
         query = self._queries.get(options.name, {})
         size = self._batch_sizes.get(options.name, options.batch_size)
-        with _translated(self), self._smaller_after_a_long_reply(options, size):
+        with translated(self._where), self._smaller_after_a_long_reply(options, size):
             collection = self._collection(self._connected(), options)
             several = None
             for buffer, more in self._batches(collection, options, query, size):
@@ -152,9 +259,9 @@ class MongoSource:
 
         straight = options.follow_index or _is_by_id(query) or options.origin in self._hintless
         if straight or collection.read_concern.level == "snapshot":
-            yield from _replies(collection, size, query)
+            yield from _replies(collection, size, query, self._session)
             return
-        replies = _replies(collection, size, query | {"hint": _NATURAL})
+        replies = _replies(collection, size, query | {"hint": _NATURAL}, self._session)
         try:
             first = next(replies)
         except OperationFailure as error:
@@ -162,7 +269,7 @@ class MongoSource:
                 raise
             # A view's pipeline or another vendor's server may take no such hint; or else the query
             # itself is wrong, and the second answer says so.
-            replies = _replies(collection, size, query)
+            replies = _replies(collection, size, query, self._session)
             first = next(replies)
             self._hintless.add(options.origin)
             log.warning(
@@ -204,6 +311,12 @@ class MongoSource:
                 f"{smaller} or less avoids this)"
             ) from None
 
+    def broken(self) -> list[str]:
+        broken: list[str] = []
+        while self._broken:
+            broken.append(self._broken.pop())
+        return broken
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -214,13 +327,13 @@ class MongoSource:
 
     def _connected(self) -> Client:
         """The client; made anew when --uri-file has another content, as after a rotation."""
-        uri = _read_uri(self._options)
+        uri = read_uri(self._options)
         if self._client is not None and uri == self._uri:
             return self._client
         self.close()
         if not self._reached:
-            _refuse_unknown_hosts(uri)
-        self._client = _client(uri, self._options)
+            refuse_unknown_hosts(uri)
+        self._client = make_client(uri, self._options, self._broken.append)
         self._uri, self._label = uri, public_uri(uri)
         return self._client
 
@@ -233,8 +346,12 @@ class MongoSource:
         if options.read_preference is not None:
             mode = read_pref_mode_from_name(options.read_preference)
             preference = make_read_preference(mode, None)
+        from pymongo.read_concern import ReadConcern
+
+        # A load that is followed reads nothing that could be rolled back.
+        concern = None if self._session is None else ReadConcern("majority")
         return client[options.database].get_collection(
-            options.collection, read_preference=preference
+            options.collection, read_preference=preference, read_concern=concern
         )
 
     def _discovered(self, client: Client, database: str) -> list[CollectionOptions]:
@@ -244,15 +361,12 @@ class MongoSource:
         """
         own = {c.collection: c for c in self._options.collections}
         listed = client[database].list_collections(nameOnly=True, authorizedCollections=True)
-        defaults = self._options.defaults
         found = []
         for entry in listed:
             name = entry["name"]
             if name.startswith("system.") or entry.get("type") == "view":
                 continue
-            found.append(
-                own.get(name) or replace(defaults, database=database, collection=name, name=name)
-            )
+            found.append(own.get(name) or self._defaults(database, name))
         found.sort(key=lambda c: c.name)
         names = [c.name for c in found]
         twice = next((a for a, b in itertools.pairwise(names) if a == b), None)
@@ -270,7 +384,9 @@ class MongoSource:
             try:
                 existing = client[database].list_collection_names(authorizedCollections=True)
             except OperationFailure as error:
-                if error.code == 13:  # may read what it was told to, but not ask for names
+                if (
+                    error.code == UNAUTHORIZED
+                ):  # may read what it was told to, but not ask for names
                     continue
                 raise
             for c in chosen:
@@ -285,10 +401,13 @@ class MongoSource:
 
 
 def _replies(
-    collection: Collection[RawBSONDocument], size: int, query: Mapping[str, Any]
+    collection: Collection[RawBSONDocument],
+    size: int,
+    query: Mapping[str, Any],
+    session: ClientSession | None,
 ) -> Iterator[tuple[bytes, bool]]:
     """What one cursor gives, at least one buffer, and whether the server has more to give."""
-    with collection.find_raw_batches(batch_size=size, **query) as cursor:
+    with collection.find_raw_batches(batch_size=size, session=session, **query) as cursor:
         batches = cast("Iterator[bytes]", cursor)  # mistyped in PyMongo
         yield next(batches, b""), cursor.alive
         for buffer in batches:
@@ -314,7 +433,7 @@ def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: boo
         try:
             entries = list(client[database].list_collections(filter=only))
         except OperationFailure as error:
-            if not lenient or error.code in _CREDENTIALS - {13}:
+            if not lenient or error.code in CREDENTIALS - {UNAUTHORIZED}:
                 raise
             continue  # it may be read, but not be asked for: nothing to compare
         for entry in entries:
@@ -322,156 +441,3 @@ def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: boo
                 info = entry.get("info") or {}
                 found[database, entry["name"]] = info.get("uuid")
     return found
-
-
-def _query(options: CollectionOptions) -> dict[str, Any]:
-    """find's filter and projection, in BSON's types."""
-    import bson
-    from bson.errors import BSONError
-
-    query: dict[str, Any] = {}
-    for key in ("filter", "projection"):
-        value = getattr(options, key)
-        if value is None:
-            continue
-        try:
-            query[key] = _from_extended_json(value)
-            bson.encode(query[key])  # what has no BSON is told now, not at each load
-        except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            raise UsageError(f"{key} of {options.name}: {error}") from None
-    if "_id" in query.get("projection", {}) and not query["projection"]["_id"]:
-        raise UsageError(f"projection of {options.name}: _id is the key and cannot be left out")
-    return query
-
-
-def _from_extended_json(value: Mapping[str, Any] | str) -> dict[str, Any]:
-    from bson import json_util
-
-    if isinstance(value, str):
-        parsed: dict[str, Any] = json_util.loads(value)
-        return parsed
-
-    def convert(item: Any) -> Any:
-        if isinstance(item, list):
-            return [convert(element) for element in item]
-        if isinstance(item, Mapping):
-            return json_util.object_hook({k: convert(v) for k, v in item.items()})
-        return item  # TOML's own dates and numbers are BSON's too
-
-    return {key: convert(item) for key, item in value.items()}
-
-
-def _read_uri(options: Options) -> str:
-    """The URI, its secrets registered.
-
-    :raises UsageError: the file that holds it cannot be read
-    """
-    uri = options.uri
-    if uri is None:
-        assert options.uri_file is not None
-        try:
-            uri = Path(options.uri_file).read_text("utf-8").strip()
-        except OSError as error:
-            raise UsageError(
-                f"cannot read the URI in {options.uri_file}: {error.strerror}"
-            ) from None
-        except UnicodeDecodeError:
-            raise UsageError(f"{options.uri_file} does not hold a URI: it is not text") from None
-        register_uri(uri)
-        if not uri.startswith(("mongodb://", "mongodb+srv://")):
-            raise UsageError(f"{options.uri_file} must hold a URI: mongodb:// or mongodb+srv://")
-    return uri
-
-
-def _refuse_unknown_hosts(uri: str) -> None:
-    """At the start only: none of the host names exists, says the resolver (not: cannot say)."""
-    scheme, _, hosts, _ = split_uri(uri)
-    if scheme != "mongodb://":
-        return  # mongodb+srv: PyMongo resolves it while it makes the client
-    names = [_host(address) for address in hosts.split(",")]
-    for name in names:
-        try:
-            socket.getaddrinfo(name, None)
-        except socket.gaierror as error:
-            if error.errno != socket.EAI_NONAME:
-                return
-        except (OSError, UnicodeError):
-            return
-        else:
-            return
-    raise SourceRefusedError(f"no such host: {', '.join(names)}")
-
-
-def _host(address: str) -> str:
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    return "localhost" if "%2f" in address.lower() else address.partition(":")[0]
-
-
-def _client(uri: str, options: Options) -> Client:
-    """A client that has not connected yet."""
-    from bson.raw_bson import RawBSONDocument
-    from pymongo import MongoClient
-    from pymongo.errors import ConfigurationError, InvalidURI
-
-    given = uri.lower()
-    timeouts: dict[str, Any] = {
-        key: ms for key, ms in _TIMEOUTS.items() if key.lower() + "=" not in given
-    }
-    selection = "serverSelectionTimeoutMS"
-    if options.once and selection in timeouts:
-        timeouts[selection] = min(timeouts[selection], max(100, int(options.timeout * 300)))
-    if options.once and "socketTimeoutMS" in timeouts:
-        timeouts["socketTimeoutMS"] = max(60_000, int(options.timeout * 1000))
-    try:
-        return MongoClient(uri, document_class=RawBSONDocument, appname="mmapcache", **timeouts)
-    except (InvalidURI, ValueError) as error:
-        # PyMongo's text may quote a piece of a password that was not escaped.
-        reason = str(error) if "@" not in uri else "user name and password must be percent-encoded"
-        raise SourceRefusedError(f"the URI is not valid: {reason}") from None
-    except ConfigurationError as error:
-        if "does not exist" in str(error) or "srv" not in given:
-            raise SourceRefusedError(f"{public_uri(uri)}: {error}") from None
-        raise SourceAwayError(f"{public_uri(uri)}: {error}") from None
-
-
-@contextlib.contextmanager
-def _translated(source: MongoSource) -> Iterator[None]:
-    """Turns what PyMongo raises into SourceAwayError or SourceRefusedError, with a sentence."""
-    from bson.errors import BSONError
-    from pymongo import errors
-
-    where = source.label.partition(" ")[0]
-    try:
-        yield
-    except UsageError as error:  # the URI's file has become unreadable since the start
-        raise SourceRefusedError(str(error)) from None
-    except errors.OperationFailure as error:
-        raise _refusal(error, where) from None
-    except errors.ServerSelectionTimeoutError as error:
-        text = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            raise SourceRefusedError(
-                f"{where}: the server's certificate is refused: {text}"
-            ) from None
-        raise SourceAwayError(f"no MongoDB server answers at {where}: {text}") from None
-    except (errors.ConfigurationError, errors.InvalidName) as error:
-        raise SourceRefusedError(f"{where}: {error}") from None
-    except (errors.PyMongoError, BSONError, OSError) as error:
-        text = str(error).partition(" (configured timeouts")[0] or type(error).__name__
-        raise SourceAwayError(f"{where}: {text}") from None
-
-
-def _refusal(error: Any, where: str) -> Exception:
-    text = str(error).partition(", full error:")[0]
-    if error.code in _CREDENTIALS:
-        if error.code == 13:
-            return SourceRefusedError(f"{where}: the user may not read this: {text}")
-        return SourceRefusedError(
-            f"{where}: wrong credentials (user, password or authSource): {text}"
-        )
-    if error.code in _BAD_NAMES:
-        return SourceRefusedError(f"{where}: wrong name: {text}")
-    if error.code in _BAD_QUERIES:
-        return SourceRefusedError(f"{where}: the server does not accept the query: {text}")
-    return SourceAwayError(f"{where}: {text} (code {error.code})")

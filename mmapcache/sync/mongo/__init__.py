@@ -1,0 +1,1 @@
+"""Documents from MongoDB: the only package that imports pymongo."""

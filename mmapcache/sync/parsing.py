@@ -1,0 +1,170 @@
+"""One parser for each kind of option; the text of its ValueError completes "… must be"."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """How long a burst of changes may take before it is published; seconds.
+
+    :param shortest: so long nothing more has come
+    :param longest: so old is its first change
+    """
+
+    shortest: float = 0.005
+    longest: float = 0.1
+
+    def __str__(self) -> str:
+        return f"{self.shortest * 1000:g}:{self.longest * 1000:g}"
+
+
+DEFAULT_SETTLE = Settle()
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Publication is held while a document of a collection matches a filter.
+
+    :param origin: `DB.COLL`
+    :param filter: Extended JSON
+    """
+
+    origin: str
+    filter: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}:{self.filter}"
+
+
+def marker(value: object) -> Marker:
+    origin, brace, rest = value.partition(":{") if isinstance(value, str) else ("", "", "")
+    try:
+        if not brace or "." not in origin.strip("."):
+            raise ValueError
+        if not isinstance(json.loads("{" + rest), dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise ValueError('DB.COLL:FILTER, such as shop.migrations:{"running": true}') from None
+    return Marker(origin, "{" + rest)
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def number(least: float, *, zero: bool = False) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        try:
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                raise ValueError
+            number = float(value)
+            if not (least <= number <= 1e9 or (zero and number == 0)):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"seconds, {least:g} or more") from None
+        return number
+
+    return parse
+
+
+def hours(value: object) -> float:
+    try:
+        return number(0.001, zero=True)(value)
+    except ValueError:
+        raise ValueError("hours, such as 24 or 0.5; 0: never") from None
+
+
+def settle(value: object) -> Settle:
+    error = ValueError("two numbers of milliseconds, MIN:MAX, such as 5:100")
+    if not isinstance(value, str):
+        raise error
+    try:
+        shortest, longest = (float(part) / 1000 for part in value.split(":"))
+    except ValueError:
+        raise error from None
+    if not 0 <= shortest <= longest <= 60:
+        raise ValueError(f"{error}: MIN at most MAX, MAX at most 60000")
+    return Settle(shortest, longest)
+
+
+def flag(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError("true or false")
+
+
+def choice(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        for choice in choices:
+            if isinstance(value, str) and value.lower() == choice.lower():
+                return choice
+        raise ValueError("one of " + ", ".join(choices))
+
+    return parse
+
+
+def size(value: object) -> str:
+    units = ("", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib")
+    text = str(value).strip()
+    digits = text.rstrip("BbKkMmGgTtIi ").strip()
+    unit = text[len(digits) :].strip().lower()
+    if isinstance(value, bool) or not digits.isdecimal() or int(digits) == 0 or unit not in units:
+        raise ValueError("a number of bytes such as 1073741824 or 512MiB")
+    return text
+
+
+def mode(value: object) -> int:
+    try:
+        mode = int(value, 8) if isinstance(value, str) else value
+    except ValueError:
+        mode = None
+    if not isinstance(mode, int) or isinstance(mode, bool) or mode & ~0o777:
+        raise ValueError('octal permissions such as "0640"')
+    if mode & 0o600 != 0o600:
+        raise ValueError("readable and writable for the owner (0600)")
+    if mode & 0o002:
+        raise ValueError("without write permission for others: readers refuse such a file")
+    return mode
+
+
+def count(value: object) -> int:
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError
+        count = int(value)
+        if not 1 <= count <= 1_000_000:
+            raise ValueError
+    except ValueError:
+        raise ValueError("a number of documents from 1 to 1000000") from None
+    return count
+
+
+def texts(value: object) -> list[str]:
+    """A list of names as they are, or (in a variable) names separated by commas and spaces."""
+    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(items, list) or not items:
+        raise ValueError("one or more names")
+    return [text(item) for item in items]
+
+
+def document(value: object) -> Mapping[str, Any] | str:
+    """A table, or Extended JSON for an object; the conversion to BSON is the source's."""
+    if isinstance(value, Mapping):
+        return value
+    try:
+        if isinstance(value, str) and isinstance(json.loads(value), dict):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError('a JSON object such as {"active": true}')
