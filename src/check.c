@@ -202,6 +202,18 @@ static enum mc_status check_root(struct check *check)
     return MC_OK;
 }
 
+/* What of the change log this generation leads to. */
+static enum mc_status check_log(struct check *check)
+{
+    enum mc_status status = mc_changes_check(check->view);
+    if (status == MC_NOMEM) {
+        return no_memory(check);
+    }
+    return status == MC_CORRUPT
+               ? mc_fail(check->err, MC_CORRUPT, "the change log is damaged: recreate the cache")
+               : status;
+}
+
 enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
                         struct mc_error *err)
 {
@@ -219,8 +231,8 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
     if (status == MC_OK) {
         status = check_root(&check);
     }
-    if (status == MC_OK && (status = mc_changes_check(view)) == MC_CORRUPT) {
-        (void)mc_fail(err, MC_CORRUPT, "the change log is damaged");
+    if (status == MC_OK) {
+        status = check_log(&check);
     }
     for (unsigned order = 0; order < MC_CHECK_ORDERS; order++) {
         out->free_blocks[order] = mc_buddy_free_blocks(check.buddy, order);
