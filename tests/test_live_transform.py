@@ -162,7 +162,7 @@ def test_a_verification_repairs_what_was_made_otherwise(
         loader(server, sites, cache_path, *flags) as running,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
-        wait_for(lambda: streams(cache))
+        running.expect("going on from the position")
         assert [d["v"] for d in shaped(cache)] == [1, 1, 1]  # nothing says that it has changed
         running.signal(signal.SIGHUP)
         running.expect("verified: 3 documents compared, 3 differed and were put right")
