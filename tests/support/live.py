@@ -54,13 +54,13 @@ def truth(server: ReplicaSet, *names: str, database: str = "shop") -> Content:
         return found
 
 
-def equal(cache: mmapcache.Cache, wanted: Content) -> None:
+def equal(cache: mmapcache.Cache, wanted: Content, when: str = "in the end") -> None:
     """Waits until the cache has exactly that."""
     try:
         wait_for(lambda: content(cache) == wanted)
     except AssertionError:
-        assert content(cache) == wanted  # shows what differs
-        raise
+        found = content(cache)
+        raise AssertionError(f"{when}: {found}, not {wanted}, {cache.status()}") from None
 
 
 def in_state(cache: mmapcache.Cache, state: str) -> None:
