@@ -9,7 +9,7 @@ proxy cuts, holds and delays what passes between them. In a calm writers pause; 
 the cache must be the database, byte for byte. Dead connections stay so in a calm: nothing tells the
 loader of them. All the time the readers' journals are compared with the writers': no document goes
 back, no reader sees a state that the database never had. In the end the loader has read everything
-once, and again only for a collection that was dropped.
+once, and again only for a collection that was dropped, and to verify it, where nothing differed.
 
     PYTHONPATH=tests python tests/proof/soak_loader.py [--seconds 600] [--seed N]
     ... --fault NAME      a loader with a deliberate fault: whether this test sees it
@@ -72,6 +72,7 @@ WEIGHTS = {
     "refuse": 1,
     "dead stream": 1,
     "dead connection": 1,
+    "verify": 2,
 }
 
 
@@ -311,6 +312,13 @@ class Gap:
     def _nothing(self) -> None:
         """The writers alone are enough."""
 
+    def _verify(self) -> None:
+        """SIGHUP: everything is read and compared, and no difference may be found."""
+        for loader in self._loaders:
+            if "->" in loader.output:  # before its first line SIGHUP would end it
+                self.counts["verifications asked for"] += 1
+                loader.signal(signal.SIGHUP)
+
     def _dead_stream(self) -> None:
         self._proxy.hole("getMore")
 
@@ -400,9 +408,15 @@ class Gap:
         now: dict[str, Any] = dict(self._cache.status())
         loads: dict[str, int] = now.get("loads") or {}
         for reason, count in loads.items():
-            most = {"initial": 1, "dropped": self._due()}.get(reason, 0)
+            most = {
+                "initial": 1,
+                "dropped": self._due(),
+                "verify": self.counts["verifications asked for"],
+            }.get(reason, 0)
             if count > most:
                 self._violate(f"loads for the reason {reason!r}: {count}, at most {most} were due")
+        if differed := (now.get("errors") or {}).get("differed"):
+            self._violate(f"verifications have found {differed} documents that differed")
 
     def _drops(self, *, of: tuple[int, ...] = tuple(range(WRITERS))) -> int:
         return sum(self._flags_shared[gap_writer.DROPS + n] for n in of)
