@@ -408,26 +408,27 @@ def events(context: Context) -> Iterator[Row]:
     """A burst that rewrites everything, from a server that is never the limit."""
     count = context.size(200_000, 20_000)
     server = ReplayStream(count)
-    loader = LoaderProcess(context.path("events"), server.uri, *SETTINGS, *STREAM)
     sides: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": [], "lookup": []}
     loads = []
+    details: dict[str, Any] = {}
     try:
-        cache = loader.reach("streaming")
-        for _ in range(context.size(5, 3)):
-            server.prepare(count)
-            start, spent = time.monotonic(), loader.cpu
-            server.release(count)
-            end = _equal(cache, server)
-            sides["ours"].append((end - start, loader.cpu - spent))
-            with loader.stopped():
-                sides["bare"].append(_bare(server, count, lookup=False))
-                sides["lookup"].append(_bare(server, count, lookup=True))
-            _equal(cache, server)
+        for _ in range(3):
+            loader = LoaderProcess(context.path("events"), server.uri, *SETTINGS, *STREAM)
+            try:
+                cache = loader.reach("streaming")
+                server.prepare(count)
+                start, spent = time.monotonic(), loader.cpu
+                server.release(count)
+                end = _equal(cache, server)
+                sides["ours"].append((end - start, loader.cpu - spent))
+                details["loads"] = _loads(cache)
+            finally:
+                loader.kill()
+            sides["bare"].append(_bare(server, count, lookup=False))
+            sides["lookup"].append(_bare(server, count, lookup=True))
             once = LoaderProcess(context.path("load"), server.uri, *SETTINGS, "--once")
             loads.append(once.once())
-        details: dict[str, Any] = {"loads": _loads(cache)}
     finally:
-        loader.kill()
         server.close()
     wall = {side: [seconds for seconds, _ in pairs] for side, pairs in sides.items()}
     work = {side: [spent / count for _, spent in pairs] for side, pairs in sides.items()}

@@ -10,17 +10,15 @@ Times are CLOCK_MONOTONIC's, which all processes share.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +89,6 @@ class LoaderProcess:
         if self.process.wait(timeout) != 0:
             raise RuntimeError(self.log.read_text("utf-8", "replace")[-2000:])
         return float(self.said("seconds")[-1])
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """While open it stands still, so that a peer has the machine for itself."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """End it politely, and wait."""

@@ -140,7 +140,10 @@ class Replay:
             + space
             + b"\x00"
         )
-        opening = b"\x04" + field + b"\x00"
+        return self.wrapped(b"\x04" + field + b"\x00", array, rest)
+
+    def wrapped(self, opening: bytes, array: bytes, rest: bytes) -> list[bytes]:
+        """The pieces of `{cursor: { … array … }, ok: 1}`."""
         inner = 4 + len(opening) + len(array) + len(rest)
         ending = b"\x01ok\x00" + struct.pack("<d", 1.0) + self.signature() + b"\x00"
         label = b"\x03cursor\x00"

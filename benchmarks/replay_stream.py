@@ -208,8 +208,8 @@ class LiveReplay(Replay):
         """The collections of a database."""
         return list(self._few) if database == MANY else [COLLECTION]
 
-    def watch(self, database: str, command: dict[str, Any]) -> list[bytes]:
-        """Open a stream; the reply's pieces."""
+    def watch(self, database: str, command: dict[str, Any]) -> tuple[int, list[bytes]]:
+        """Open a stream; its number and the reply's pieces."""
         first, *rest = command["pipeline"]
         stream = first["$changeStream"]
         position = self._start(stream)
@@ -222,7 +222,7 @@ class LiveReplay(Replay):
             self._streams[number] = opened = _Stream(kind, size, position)
         space = f"{database}.{command['aggregate']}"
         # Nothing in the first batch: as mongod, which answers before it has looked for events.
-        return self._events(b"firstBatch", number, space, Batch([]), opened.position)
+        return number, self._events(b"firstBatch", number, space, Batch([]), opened.position)
 
     def _start(self, stream: Query) -> int:
         for name in ("resumeAfter", "startAfter"):
@@ -282,7 +282,7 @@ class LiveReplay(Replay):
     ) -> list[bytes]:
         """Pieces of a stream's reply, which has a postBatchResumeToken."""
         tick = int(time.time() - self.base) // _TICK if position == self.released else 0
-        rest = bson.encode(
+        after = bson.encode(
             {
                 "id": bson.Int64(cursor),
                 "ns": space,
@@ -290,11 +290,7 @@ class LiveReplay(Replay):
             }
         )[4:]
         opening = b"\x04" + field + b"\x00"
-        inner = 4 + len(opening) + len(batch.encoded) + len(rest)
-        ending = b"\x01ok\x00" + struct.pack("<d", 1.0) + self.signature() + b"\x00"
-        label = b"\x03cursor\x00"
-        head = struct.pack("<i", 4 + len(label) + inner + len(ending)) + label
-        return [head + struct.pack("<i", inner) + opening, batch.encoded, rest + ending]
+        return self.wrapped(opening, batch.encoded, after)
 
     def clock(self) -> dict[str, Any]:
         """The fields of a reply that say what the time is."""
@@ -329,12 +325,23 @@ class _Handler(Handler):
 
     server: _LiveServer
 
+    def setup(self) -> None:
+        """Know the streams that are opened here."""
+        super().setup()
+        self.streams: list[int] = []
+
+    def finish(self) -> None:
+        """The client has gone, and nobody needs to prepare anything for its streams."""
+        self.server.live.kill(self.streams)
+
     def answer(self, command: dict[str, Any]) -> list[bytes]:
         """The reply's document in pieces."""
         replay, database, verb = self.server.live, command["$db"], next(iter(command))
         reply: dict[str, Any] = {"ok": 1.0}
         if verb == "aggregate" and "$changeStream" in command["pipeline"][0]:
-            return replay.watch(database, command)
+            number, pieces = replay.watch(database, command)
+            self.streams.append(number)
+            return pieces
         if verb == "benchPrepare":
             replay.prepare(command[verb])
         elif verb == "benchRelease":

@@ -9,11 +9,12 @@ proxy cuts, holds and delays what passes between them. In a calm writers pause; 
 the cache must be the database, byte for byte. Dead connections stay so in a calm: nothing tells the
 loader of them. All the time the readers' journals are compared with the writers': no document goes
 back, no reader sees a state that the database never had. In the end the loader has read everything
-once, and again only for a collection that was dropped.
+once, and again only for a collection that was dropped, and to verify it, where nothing differed.
 
     PYTHONPATH=tests python tests/proof/soak_loader.py [--seconds 600] [--seed N]
     ... --fault NAME      a loader with a deliberate fault: whether this test sees it
     ... --faults          all of them, one after the other
+    ... --whole           a loader of a whole database, which finds its collections by itself
     ... --poll            a loader that polls; how often it reads everything is not judged
 
 Exit 1: a violation, or with a fault none.
@@ -41,7 +42,7 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from support import faulty_loader, gap_writer
-from support.gap_world import PLACES, WRITERS, configuration, digest
+from support.gap_world import PLACES, WRITERS, configuration, digest, in_one_database
 from support.history import Judge, KeyName, read
 from support.loader import Loader
 from support.mongodb_server import Server
@@ -71,6 +72,7 @@ WEIGHTS = {
     "refuse": 1,
     "dead stream": 1,
     "dead connection": 1,
+    "verify": 2,
 }
 
 
@@ -92,6 +94,7 @@ class Gap:
         self._weights = faulty_loader.FAULTS[fault].weights if fault else WEIGHTS
         self._drop_often = faulty_loader.FAULTS[fault].drops if fault else 0.08
         self._storm_seconds = 8.0 if fault else STORM
+        whole = ["--database", in_one_database()] if arguments.whole else []
         (directory / "config.toml").write_text(configuration())
         follow = (
             ["--interval", "0.2"]
@@ -101,7 +104,9 @@ class Gap:
         self._flags = [
             "--config",
             str(directory / "config.toml"),
+            *whole,
             *follow,
+            "--standby",
             "--max-size",
             "128MiB",
             "--batch-size",
@@ -111,7 +116,7 @@ class Gap:
         self._proxy = WireProxy(self._server.port, random.Random(self._seed + 1))
         self._writers = [directory / f"writer-{number}" for number in range(WRITERS)]
         self._readers = [directory / f"reader-{number}" for number in range(READERS)]
-        self._loader: Loader | None = None
+        self._loaders: list[Loader] = []  # the second one is a standby
         self._children: dict[int, str] = {}
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._flags_shared = memoryview(mmap.mmap(-1, gap_writer.FLAGS * 8)).cast("q")
@@ -175,7 +180,8 @@ class Gap:
 
     def _start_loader(self) -> None:
         program = [faulty_loader.__file__, self._fault] if self._fault else ["-m", "mmapcache"]
-        self._loader = Loader(self._path, ["--uri", self._proxy.uri, *self._flags], None, program)
+        arguments = ["--uri", self._proxy.uri, *self._flags]
+        self._loaders.append(Loader(self._path, arguments, None, program))
         self.counts["loaders started"] += 1
 
     def _wait(self, condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
@@ -194,12 +200,10 @@ class Gap:
         pid, status = os.waitpid(-1, os.WNOHANG) if self._children else (0, 0)
         if pid in self._children:
             self._violate(f"{self._children.pop(pid)} ended with status {status}")
-        if self._loader is not None and self._loader.process.poll() is not None:
-            self._violate(
-                f"the loader ended with status {self._loader.process.returncode}:\n"
-                + self._loader.output[-2000:]
-            )
-            self._loader = None
+        for loader in list(self._loaders):
+            if (ended := loader.process.poll()) is not None:
+                self._violate(f"the loader ended with status {ended}:\n{loader.output[-2000:]}")
+                self._loaders.remove(loader)
         if self._cache is None:
             return
         status_now: dict[str, Any] = dict(self._cache.status())
@@ -244,12 +248,12 @@ class Gap:
     def _kill_loader(self) -> None:
         if self._dice.random() < 0.7:
             self._next_generation()
-        loader, self._loader = self._loader, None
-        if loader is not None:
+        if self._loaders:
             self.counts["kills of the loader"] += 1
+            loader = self._loaders.pop(self._dice.randrange(len(self._loaders)))
             loader.process.kill()
             loader.process.wait()
-            self._later(self._dice.choice((0, 0, 2)), self._restart_loader)
+        self._later(self._dice.choice((0, 0, 2)), self._restart_loader)
 
     def _next_generation(self) -> None:
         """A loader that has not begun yet dies as easily as one that is at work, but for less."""
@@ -262,15 +266,15 @@ class Gap:
         time.sleep(self._dice.choice((0, 0, 0.01)) * self._dice.random())
 
     def _restart_loader(self) -> None:
-        if self._loader is None:
+        """One loader, or two of which one waits for the other's end."""
+        for _ in range(self._dice.choice((1, 1, 2)) - len(self._loaders)):
             self._start_loader()
 
     def _stop_loader(self) -> None:
-        loader = self._loader
-        if loader is not None:
+        for loader in self._loaders:
             self.counts["stops"] += 1
             loader.signal(signal.SIGSTOP)
-            self._later(2, lambda: loader.signal(signal.SIGCONT))
+            self._later(2, partial(loader.signal, signal.SIGCONT))
 
     def _kill_server(self) -> None:
         self.counts["kills of the server"] += 1
@@ -307,6 +311,13 @@ class Gap:
 
     def _nothing(self) -> None:
         """The writers alone are enough."""
+
+    def _verify(self) -> None:
+        """SIGHUP: everything is read and compared, and no difference may be found."""
+        for loader in self._loaders:
+            if "->" in loader.output:  # before its first line SIGHUP would end it
+                self.counts["verifications asked for"] += 1
+                loader.signal(signal.SIGHUP)
 
     def _dead_stream(self) -> None:
         self._proxy.hole("getMore")
@@ -397,9 +408,15 @@ class Gap:
         now: dict[str, Any] = dict(self._cache.status())
         loads: dict[str, int] = now.get("loads") or {}
         for reason, count in loads.items():
-            most = {"initial": 1, "dropped": self._due()}.get(reason, 0)
+            most = {
+                "initial": 1,
+                "dropped": self._due(),
+                "verify": self.counts["verifications asked for"],
+            }.get(reason, 0)
             if count > most:
                 self._violate(f"loads for the reason {reason!r}: {count}, at most {most} were due")
+        if differed := (now.get("errors") or {}).get("differed"):
+            self._violate(f"verifications have found {differed} documents that differed")
 
     def _drops(self, *, of: tuple[int, ...] = tuple(range(WRITERS))) -> int:
         return sum(self._flags_shared[gap_writer.DROPS + n] for n in of)
@@ -412,11 +429,12 @@ class Gap:
 
     def _finish(self) -> None:
         """The loader ends when it is told to, and the file is whole."""
-        assert self._cache is not None and self._loader is not None
-        loader, self._loader = self._loader, None
-        loader.signal(signal.SIGTERM)
-        if (status := loader.wait()) != 0:
-            self._violate(f"the loader that was told to end ended with status {status}")
+        assert self._cache is not None
+        while self._loaders:
+            loader = self._loaders.pop()
+            loader.signal(signal.SIGTERM)
+            if (status := loader.wait()) != 0:
+                self._violate(f"the loader that was told to end ended with status {status}")
         self._cache.check()
 
     # --- what it says -----------------------------------------------------------------------------
@@ -455,9 +473,9 @@ class Gap:
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        if self._loader is not None:
-            self._loader.process.kill()
-            self._loader.process.wait()
+        for loader in self._loaders:
+            loader.process.kill()
+            loader.process.wait()
         self._server.kill()
         self._proxy.close()
 
@@ -498,6 +516,7 @@ def main() -> int:
         "--fault", choices=sorted(faulty_loader.FAULTS), help="see faulty_loader.py"
     )
     parser.add_argument("--faults", action="store_true", help="all of them")
+    parser.add_argument("--whole", action="store_true", help="a loader of a whole database")
     parser.add_argument("--poll", action="store_true", help="a loader that polls")
     parser.add_argument("--keep", action="store_true", help="the directory, after a violation")
     arguments = parser.parse_args()

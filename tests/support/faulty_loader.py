@@ -48,6 +48,7 @@ _NOTHING = dict.fromkeys(
         "refuse",
         "dead stream",
         "dead connection",
+        "verify",
     ),
     0,
 )

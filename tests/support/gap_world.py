@@ -27,15 +27,21 @@ Document = dict[str, Any]
 class Place:
     """A collection and how the loader is told to read it.
 
-    `owner`: the one writer that may drop it; None: nobody does, and each writer has its keys.
+    `home`: its database, unless `in_one_database` was called; `owner`: the one writer that may drop
+    it; None: nobody does, and each writer has its keys; `late`: it comes when loaders are at work.
     """
 
     name: str
-    database: str
+    home: str
     shown: bool = False  # only documents with `shown`
     fields: tuple[str, ...] = ()  # only these; () for all
     allow_empty: bool = False
     owner: int | None = None
+    late: bool = False
+
+    @property
+    def database(self) -> str:
+        return _one_database or self.home
 
     @property
     def filter(self) -> Document:
@@ -64,16 +70,29 @@ PLACES = (
     Place("some", "shop", shown=True),
     Place("cut", "shop", fields=_SEEN),
     Place("narrow", "shop", shown=True, fields=_SEEN),
+    Place("late", "shop", allow_empty=True, late=True),
     Place("fleeting", "depot", allow_empty=True, owner=0),
     Place("kept", "depot", owner=1),
 )
 BY_NAME = {place.name: place for place in PLACES}
 
 
+_one_database = ""
+
+
+def in_one_database() -> str:
+    """All places are in one database from now on; its name."""
+    global _one_database
+    _one_database = "shop"
+    return _one_database
+
+
 def configuration() -> str:
-    """The places as the loader's TOML."""
+    """The places as the loader's TOML; of one database only those that have something to set."""
     tables = []
     for place in PLACES:
+        if _one_database and (place.late or place.name in ("plain", "hot")):
+            continue
         lines = ["[[collection]]", f'from = "{place.database}.{place.name}"']
         if place.shown:
             lines.append("filter = { shown = true }")

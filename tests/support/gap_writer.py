@@ -23,6 +23,7 @@ from pymongo.operations import DeleteOne, ReplaceOne
 from support.gap_world import BY_NAME, COLD, KEYS, PLACES, WRITERS, Document, Place, digest, made
 from support.history import Journal
 
+_LATE = 500  # changes before the collection that comes late
 _COLD_MAX = 150  # such keys of each collection and writer
 # The flags, 8 bytes each: main's wish that writers pause, how many have, that they end.
 PAUSE, STOP = 0, 1
@@ -89,10 +90,13 @@ class Writer:
     def fill(self) -> None:
         """The first documents, so that there is something to load."""
         for place in PLACES:
-            self._refill(place)
+            if not place.late:
+                self._refill(place)
 
     def _act(self) -> None:
         place = self._dice.choice(PLACES)
+        if place.late and self._flags[WRITES + self._number] < _LATE:
+            return
         how = self._dice.random()
         if how < 0.3:
             self._storm(BY_NAME["hot"])

@@ -61,6 +61,7 @@ class WireProxy:
         self._dice = dice
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._server: asyncio.Server | None = None
         self._open: set[_Connection] = set()
         self._gate = asyncio.Event()
         self._gate.set()
@@ -79,8 +80,8 @@ class WireProxy:
     def __enter__(self) -> WireProxy:
         self._thread.start()
         starting = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,11 +89,11 @@ class WireProxy:
 
     def close(self) -> None:
         """Ends every connection and the thread; harmless when it never began."""
-        if not self._thread.is_alive():
-            return
-        self._do(self._end_all)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+        self._loop.close()
 
     # --- faults -----------------------------------------------------------------------------------
 
@@ -136,6 +137,15 @@ class WireProxy:
             return what()
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._end_all()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _end_all(self) -> None:
         for connection in list(self._open):
@@ -207,7 +217,8 @@ class WireProxy:
     def _note(self, connection: _Connection, data: bytes) -> None:
         asked = connection.asked
         asked += data
-        while len(asked) >= 4 and len(asked) >= (size := int.from_bytes(asked[:4], "little")):
+        while len(asked) >= 16 and len(asked) >= (size := int.from_bytes(asked[:4], "little")):
+            size = max(size, 16)  # no message is shorter than its header
             message = bytes(asked[:size])
             del asked[:size]
             if int.from_bytes(message[12:16], "little") != _OP_MSG:

@@ -123,6 +123,8 @@ class MongoFollower:
         :param moment: a time, as in `stream.Change`
         """
         self._suspects, self._suspected = suspects, moment
+        if not suspects:
+            self._checked_at = moment  # and all is well when the stream is there
 
     def messages(self) -> Iterator[Given]:
         """Parts and what ends them, in turn; taking the next part makes room for one more. Ends
