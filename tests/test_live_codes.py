@@ -231,6 +231,33 @@ def test_a_dropped_collection_keeps_its_last_content(cache_path: Path) -> None:
         assert len(state["a"]) in (35, 1, 2)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_kept_collection_is_remembered(cache_path: Path, number: signal.Signals) -> None:
+    """By the next loader, and by a load for another reason."""
+    with ReplicaSet(OLD) as server:
+        with following(cache_path, server, *BOTH) as (loader, cache):
+            server.drop("shop.a")
+            in_state(cache, "degraded")
+            wait_for(lambda: server.streams)
+            server.update("shop.b", 1, {"v": 5})
+            wait_for(lambda: content(cache)["b"][1]["v"] == 5)
+            loader.signal(number)
+            loader.wait()
+        with following(cache_path, server, *BOTH, state="degraded") as (_, cache):
+            server.update("shop.b", 1, {"v": 6})
+            wait_for(lambda: content(cache)["b"][1]["v"] == 6)
+            assert "a" in re.findall(r"\w+", str(cache.status()["error"]))
+            assert loads(cache) == {"initial": 1, "dropped": 1}
+            assert content(cache)["a"] == states(OLD)[0]["a"]
+            server.script("await", LOST)
+            wait_for(lambda: loads(cache).get("history_lost"))
+            assert content(cache)["a"] == states(OLD)[0]["a"]
+            server.insert("shop.a", {"_id": 1, "v": 7})
+            equal(cache, truth(server))
+            in_state(cache, "streaming")
+            assert cache.status()["error"] is None
+
+
 @pytest.mark.parametrize("flags", [BOTH, WHOLE])
 def test_a_dropped_collection_that_may_be_empty(cache_path: Path, flags: list[str]) -> None:
     with (

@@ -257,6 +257,21 @@ def null_documents(reply: dict[str, Any]) -> None:
         event["fullDocument"] = None
 
 
+def with_field(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(reply: dict[str, Any]) -> None:
+        for event in reply["cursor"]["nextBatch"]:
+            event[field] = value
+
+    return change
+
+
+def shard_keys(reply: dict[str, Any]) -> None:
+    """As in a sharded cluster, before or after the _id."""
+    for number, event in enumerate(reply["cursor"]["nextBatch"]):
+        key, identity = {"country": "ch"}, event["documentKey"]
+        event["documentKey"] = key | identity if number % 2 else identity | key
+
+
 WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "no _id": without("_id"),
     "no documentKey": without("documentKey"),
@@ -267,6 +282,14 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "another cursor": cursor_with(id=bson.Int64(4711)),
     "the cursor has ended": cursor_with(id=bson.Int64(0)),
     "no token": cursor_without("postBatchResumeToken"),
+    "an empty token": cursor_with(postBatchResumeToken={}),
+    "a token of another type": cursor_with(postBatchResumeToken=5),
+    "a namespace of another type": with_field("ns", 5),
+    "an _id of another type": with_field("_id", 5),
+    "a time of another type": with_field("clusterTime", 5),
+    "a document key without an _id": with_field("documentKey", {"x": 1}),
+    "a kind that nobody knows": with_field("operationType", "reshard"),
+    "a shard key": shard_keys,
     "no operationTime": lambda reply: reply.pop("operationTime"),
     "no $clusterTime": lambda reply: reply.pop("$clusterTime"),
 }
