@@ -170,6 +170,8 @@ class MongoFollower:
     def _gather(self) -> bool:
         """Takes what arrives, until it is to be read and published: a burst, or word that there is
         nothing. False: nobody wants it any more."""
+        if self._arrivals.empty() and self._silent() is not None:
+            raise self._silence()  # of one stream, while the others go on
         first = 0.0
         wait = AWAIT
         while True:
