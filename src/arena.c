@@ -312,18 +312,18 @@ static void give_back_all(struct mc_arena *arena)
 
 /* Granules from the allocator, with room made for them if need be: first by what was kept at hand,
  * which is also where reclaimed blocks go. */
-static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found)
+static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *found,
+                           struct mc_error *err)
 {
     for (;;) {
-        enum mc_status status = mc_buddy_alloc(arena->buddy, granules, found);
-        if (status != MC_FULL) {
-            return status;
+        if (mc_buddy_alloc(arena->buddy, granules, found) == MC_OK) {
+            return MC_OK;
         }
         if (arena->small_left + arena->quick_granules > 0) {
             give_back_all(arena);
             continue;
         }
-        status = arena->make_room(arena->context, granules * MC_GRANULE);
+        enum mc_status status = arena->make_room(arena->context, granules * MC_GRANULE, err);
         if (status != MC_OK) {
             return status;
         }
@@ -347,13 +347,12 @@ static uint64_t trim(struct mc_arena *arena, uint64_t found, uint64_t taken, uin
 
 /* Hands out granules that were found. */
 static enum mc_status hand_out(struct mc_arena *arena, uint64_t found, uint64_t granules,
-                               uint64_t *offset)
+                               uint64_t *offset, struct mc_error *err)
 {
     struct mc_arena_scope *scope = &arena->scopes[arena->scope];
-    enum mc_status status = young_prepare(arena, scope, granules);
-    if (status != MC_OK) {
+    if (young_prepare(arena, scope, granules) != MC_OK) {
         (void)give(arena, found, granules);
-        return status;
+        return mc_no_memory(err);
     }
     young_set(scope, found, granules);
     *offset = found * MC_GRANULE;
@@ -361,19 +360,19 @@ static enum mc_status hand_out(struct mc_arena *arena, uint64_t found, uint64_t 
 }
 
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
-                              uint64_t *offset)
+                              uint64_t *offset, struct mc_error *err)
 {
     uint64_t granules = mc_granules(bytes), align = alignment / MC_GRANULE;
     uint64_t taken = granules + align - 1, found = quick_take(arena, granules, align);
     assert(granules > 0 && taken <= EXTENT_MASK && (align == 1 || align == LINE_GRANULES));
     if (found == UINT64_MAX) {
-        enum mc_status status = take(arena, taken, &found);
+        enum mc_status status = take(arena, taken, &found, err);
         if (status != MC_OK) {
             return status;
         }
         found = trim(arena, found, taken, granules, align);
     }
-    return hand_out(arena, found, granules, offset);
+    return hand_out(arena, found, granules, offset, err);
 }
 
 /* Cuts granules from the stretch that is set aside, or from a new one:
@@ -403,15 +402,16 @@ static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t al
 }
 
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
-                                    uint64_t *offset)
+                                    uint64_t *offset, struct mc_error *err)
 {
     uint64_t granules = mc_granules(bytes), align = alignment / MC_GRANULE;
     uint64_t found = quick_take(arena, granules, align);
     if (found == UINT64_MAX) {
         found = small_cut(arena, granules, align);
     }
-    return found == UINT64_MAX ? mc_arena_alloc(arena, bytes, alignment, offset) /* makes room */
-                               : hand_out(arena, found, granules, offset);
+    return found == UINT64_MAX
+               ? mc_arena_alloc(arena, bytes, alignment, offset, err) /* makes room */
+               : hand_out(arena, found, granules, offset, err);
 }
 
 uint64_t mc_arena_free(const struct mc_arena *arena)

@@ -58,8 +58,9 @@ struct mc_arena_scope {
 #define MC_QUICK_MOST 48u
 #define MC_QUICK_GRANULES (1u << 18) /* 4 MiB */
 
-/* Makes room for `bytes`: reclaims or grows. MC_OK: try again; else why there is none. */
-typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes);
+/* Makes room for `bytes`: reclaims or grows. MC_OK: try again; else why there is none, also in
+ * *err. */
+typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes, struct mc_error *err);
 
 struct mc_arena {
     const shm_byte *base; /* of the map: only to prefetch lines */
@@ -85,13 +86,13 @@ void mc_arena_destroy(struct mc_arena *arena);
 /* Room for `bytes` that no generation refers to, at a multiple of `alignment` (itself a multiple of
  * MC_GRANULE). MC_FULL and whatever make_room said, MC_NOMEM. */
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
-                              uint64_t *offset);
+                              uint64_t *offset, struct mc_error *err);
 
 /* The same for nodes and pages, which a commit needs several of and which the next commits give up
  * again: cut from a stretch that is set aside for them, so that they are adjacent and an allocation
  * is an addition. */
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
-                                    uint64_t *offset);
+                                    uint64_t *offset, struct mc_error *err);
 
 /* Makes a bitmap at least `needed` words long, new ones zero: MC_NOMEM, and it is as it was. */
 enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed);

@@ -13,6 +13,7 @@
 
 #include "bson.h"
 #include "buddy.h"
+#include "change_log.h"
 #include "mutant.h"
 
 struct check {
@@ -173,7 +174,7 @@ static enum mc_status check_catalogue(struct check *check)
 static enum mc_status check_frame(struct check *check)
 {
     const struct mc_view *view = check->view;
-    uint64_t header = MC_RING_OFFSET + (uint64_t)view->ring_slots * sizeof(struct mc_root);
+    uint64_t header = view->arena_offset;
     uint64_t tail = mc_root_end(&view->root) - sizeof(struct mc_tail);
     check->report->used += header + sizeof(struct mc_tail);
     bool fits = mc_buddy_reserve(check->buddy, 0, header / MC_GRANULE) == MC_OK;
@@ -217,6 +218,9 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
     }
     if (status == MC_OK) {
         status = check_root(&check);
+    }
+    if (status == MC_OK && (status = mc_changes_check(view)) == MC_CORRUPT) {
+        (void)mc_fail(err, MC_CORRUPT, "the change log is damaged");
     }
     for (unsigned order = 0; order < MC_CHECK_ORDERS; order++) {
         out->free_blocks[order] = mc_buddy_free_blocks(check.buddy, order);

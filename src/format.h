@@ -5,6 +5,7 @@
  *   8192     reports      what the loader says of itself, in two slots
  *   12288    positions    where a change stream goes on, in two slots
  *   16384    root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
+ *   ...      change log   a ring of bytes: the keys that the last generations put and deleted
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
  *   the end  tail         one word, the last of the file: a truncated file has it no more
  *
@@ -69,10 +70,13 @@ struct mc_superblock {
     uint8_t file_id[16];              /* a random UUID */
     int64_t created_at;               /* microseconds since 1970 */
     uint64_t base_generation; /* the last of the files that this one succeeds: generations go on */
-    uint8_t reserved[148];
+    uint64_t log_offset;      /* bytes: where the change log is */
+    uint32_t log_size;        /* bytes of it, a power of two; 0: there is none */
+    uint8_t reserved[136];
     uint32_t checksum; /* of the 252 bytes before it */
 };
 _Static_assert(sizeof(struct mc_superblock) == 256, "superblock");
+_Static_assert(offsetof(struct mc_superblock, log_offset) == 104, "superblock");
 _Static_assert(offsetof(struct mc_superblock, checksum) == 252, "superblock");
 
 /* ---- control ---- */
@@ -87,9 +91,12 @@ struct mc_control {
     uint8_t boot_id[16];          /* the boot of the machine in which the content was verified */
     uint64_t checkpoint;          /* the generation that is wholly on disk; 0: none */
     uint32_t checkpoint_checksum; /* of checkpoint and the superblock's file_id */
-    uint8_t line1[36];
+    uint8_t line1[4];
+    uint64_t log_written; /* position in the change log before which bytes may be written by now */
+    uint8_t line1_rest[24];
 };
 _Static_assert(sizeof(struct mc_control) == 128, "control");
+_Static_assert(offsetof(struct mc_control, log_written) == 96, "control");
 _Static_assert(offsetof(struct mc_control, boot_id) == 64, "control");
 
 /* ---- reports ---- */
@@ -158,12 +165,48 @@ struct mc_root {
     uint64_t huge;         /* bytes collapsed into huge pages */
     uint32_t collections;
     uint32_t flags;
-    uint8_t reserved[164];
+    uint64_t log_end;  /* position in the change log where this generation's changes end */
+    uint32_t log_last; /* bytes of the group that ends there; 0: nothing was ever logged */
+    uint8_t reserved[152];
     uint32_t checksum; /* of the 252 bytes before it */
 };
 _Static_assert(sizeof(struct mc_root) == 256, "root");
+_Static_assert(offsetof(struct mc_root, log_end) == 88, "root");
 _Static_assert(MC_RING_OFFSET % MC_GRANULE == 0 && sizeof(struct mc_root) % MC_GRANULE == 0,
                "the arena starts on a granule");
+
+/* ---- change log ---- */
+/* A ring of log_size bytes. A position is a count of bytes that never goes back (it may wrap around
+ * 2^64): its byte is at log_offset + position mod log_size. A generation that changed documents has
+ * a group of records there, which ends at its root's log_end. */
+#define MC_LOG_MIN 256u /* bytes */
+#define MC_LOG_ALIGN 8u /* groups begin at multiples of so many bytes */
+
+struct mc_log_group {
+    uint32_t checksum; /* of the bytes of the group after it */
+    uint32_t bytes;    /* of the group: this header, records, zeros up to a multiple of 8 */
+    uint64_t generation;
+    uint32_t before; /* bytes of the group before this one; 0: there is none */
+    uint32_t flags;
+    /* records */
+};
+_Static_assert(sizeof(struct mc_log_group) == 24, "group");
+_Static_assert(sizeof(struct mc_log_group) % MC_LOG_ALIGN == 0, "group");
+#define MC_LOG_ALL 1u /* everything may have changed: no records follow */
+
+/* A record: what happened, and to which name or key. None begins with a zero byte. */
+struct mc_log_record {
+    uint8_t kind; /* MC_LOG_* */
+    uint8_t type; /* of a name MC_KEY_NAME, else the key's type */
+    uint16_t len; /* bytes of the name or the canonical key, which follow */
+};
+_Static_assert(sizeof(struct mc_log_record) == 4, "record");
+enum {
+    MC_LOG_COLLECTION = 1, /* keys of this collection follow */
+    MC_LOG_WHOLE = 2,      /* whatever is or was in this collection may have changed */
+    MC_LOG_PUT = 3,
+    MC_LOG_DELETE = 4,
+};
 
 /* ---- arena: the tail ---- */
 /* The last granule of the file as a generation knows it (mc_root.file_size); of generation 0, of

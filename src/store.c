@@ -51,6 +51,23 @@ static struct mc_control *control_of(const struct mc_space *space)
 
 /* ---- superblock ---- */
 
+/* Roots, change log and arena stand one behind the other. What a later loader puts between the last
+ * two is its business. */
+static bool rings_fit(const struct mc_superblock *superblock)
+{
+    uint64_t roots = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
+    uint64_t arena = superblock->arena_offset, log = superblock->log_offset;
+    uint32_t size = superblock->log_size;
+    if (arena < roots || arena >= MC_MAP_MIN || arena % MC_LINE_BYTES != 0) {
+        return false;
+    }
+    if (size == 0) {
+        return log == 0;
+    }
+    return log >= roots && log <= arena && size <= arena - log && log % MC_LINE_BYTES == 0 &&
+           size >= MC_LOG_MIN && (size & (size - 1)) == 0;
+}
+
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err)
 {
     if (memcmp(superblock->magic, MC_MAGIC, sizeof superblock->magic) != 0) {
@@ -67,13 +84,11 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
                        "loader of this version recreate it",
                        (unsigned)superblock->version, MC_VERSION);
     }
-    uint64_t arena = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
     bool sound =
         superblock->checksum == mc_checksum(superblock, offsetof(struct mc_superblock, checksum)) &&
-        superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 &&
-        superblock->arena_offset == arena && superblock->max_size >= MC_MAP_MIN &&
-        superblock->max_size <= MC_MAP_MAX && superblock->max_size % MC_EXTENT == 0 &&
-        arena < MC_MAP_MIN && superblock->base_generation < MC_GENERATION_MAX;
+        superblock->granule == MC_GRANULE && superblock->ring_slots >= 2 && rings_fit(superblock) &&
+        superblock->max_size >= MC_MAP_MIN && superblock->max_size <= MC_MAP_MAX &&
+        superblock->max_size % MC_EXTENT == 0 && superblock->base_generation < MC_GENERATION_MAX;
     return sound
                ? MC_OK
                : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");
@@ -320,7 +335,8 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
                                 .tail = mc_tail_mark(&space, MC_MAP_MIN),
                                 .space = space};
         memcpy(out->hash_secret, map->superblock.hash_secret, sizeof out->hash_secret);
-        out->ring_slots = map->superblock.ring_slots;
+        out->arena_offset = map->superblock.arena_offset;
+        out->log = mc_superblock_log(&map->superblock);
         if (mc_region_is_lost(&map->region)) {
             return mc_fail(err, MC_CORRUPT,
                            "the cache file was truncated while it was in use: let the "

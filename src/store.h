@@ -103,13 +103,20 @@ enum mc_loader mc_map_loader(const struct mc_map *map);
 
 /* ---- view ---- */
 
+/* Where the change log of a file is: see change_log.h. */
+struct mc_log {
+    uint64_t offset; /* bytes */
+    uint32_t size;   /* bytes; 0: there is none */
+};
+
 struct mc_view {
     struct mc_map *map; /* borrowed: the caller keeps it retained */
     const struct mc_control *control;
     const shm_byte *tail;  /* where MC_TAIL_MARK stands as long as the file is whole */
     struct mc_space space; /* the mapping; its limit is at most the file's size */
     uint64_t hash_secret[MC_SECRETS];
-    uint32_t ring_slots;
+    uint64_t arena_offset;
+    struct mc_log log;
     struct mc_root root; /* a private copy; all zero for generation 0 */
 };
 
@@ -229,6 +236,11 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
 /* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours), MC_VERSION_DIFFERS, MC_CORRUPT. */
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
+
+static inline struct mc_log mc_superblock_log(const struct mc_superblock *superblock)
+{
+    return (struct mc_log){.offset = superblock->log_offset, .size = superblock->log_size};
+}
 
 /* Bytes of the file that the generation of this root may refer to, up to and with its tail. */
 static inline uint64_t mc_root_end(const struct mc_root *root)

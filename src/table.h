@@ -179,20 +179,26 @@ struct mc_put_result {
 };
 
 /* Puts key (with its hash) and value. The old root stays whole unless its blocks are young. Every
- * failure (MC_FULL, MC_NOMEM, MC_LIMIT: too many keys share a hash, MC_CORRUPT)
- * leaves the same content. */
+ * failure (MC_FULL and MC_OS: see mc_make_room, MC_NOMEM, MC_LIMIT: too many keys share a hash,
+ * MC_CORRUPT) leaves the same content. */
 enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
                             const struct mc_key *key, const void *value, size_t value_len,
-                            struct mc_put_result *result);
+                            struct mc_put_result *result, struct mc_error *err);
 
 /* Removes key. MC_OK, MC_ABSENT, and the failures of put. *old: the entry that was there, whose
  * bytes may already be reused: only its numbers count. */
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
-                               const struct mc_key *key, struct mc_hit *old);
+                               const struct mc_key *key, struct mc_hit *old, struct mc_error *err);
 
 /* Releases everything below the root and makes it empty.
  * MC_NOMEM and MC_CORRUPT leave it untouched. */
-enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root);
+enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root, struct mc_error *err);
+
+/* MC_CORRUPT: what was found in a table contradicts what else is there. */
+static inline enum mc_status mc_table_damaged(struct mc_error *err)
+{
+    return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
+}
 
 /* Bytes of the entry of a key and value of these lengths. */
 static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len)

@@ -59,30 +59,31 @@ static unsigned page_insert(struct mc_page *page, uint64_t slot)
 /* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
  * what the reference says, as in a file that was truncated. */
 enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref,
-                              uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered)
+                              uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered,
+                              struct mc_error *err)
 {
     unsigned count = 0;
     unsigned total = ref_size(ref) * MC_LINE_SLOTS;
     shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
     for (unsigned i = 0; i < total; i++) {
         if (slots[i] == 0) {
-            return MC_CORRUPT;
+            return mc_table_damaged(err);
         }
         if (slots[i] != MC_UNUSED) {
             slots[count++] = slots[i];
         }
     }
     *gathered = count;
-    return count == ref_used(ref) ? MC_OK : MC_CORRUPT;
+    return count == ref_used(ref) ? MC_OK : mc_table_damaged(err);
 }
 
 /* Writes a private page to a new block. */
 static enum mc_status page_write(struct mc_table_writer *writer, const struct mc_page *page,
-                                 uint64_t *offset)
+                                 uint64_t *offset, struct mc_error *err)
 {
     size_t bytes = (size_t)page->lines * MC_LINE_BYTES;
     assert(page->count > 0); /* an empty page is no page */
-    enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset);
+    enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, offset, err);
     if (status == MC_OK) {
         assert(*offset % MC_LINE_BYTES == 0 && *offset + bytes <= writer->space.limit);
         shm_write(writer->space.base + *offset, page->slots, bytes);
@@ -91,11 +92,12 @@ static enum mc_status page_write(struct mc_table_writer *writer, const struct mc
 }
 
 enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
-                                 const uint64_t *slots, unsigned count, uint64_t *offset)
+                                 const uint64_t *slots, unsigned count, uint64_t *offset,
+                                 struct mc_error *err)
 {
     assert(count <= page->lines * MC_LINE_SLOTS);
     for (unsigned i = 0; i < count; i++) {
         (void)page_insert(page, slots[i]);
     }
-    return page_write(writer, page, offset);
+    return page_write(writer, page, offset, err);
 }

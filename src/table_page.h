@@ -32,11 +32,13 @@ void mc_page_begin(struct mc_page *page, unsigned lines, unsigned depth);
 /* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
  * what the reference says, as in a file that was truncated. */
 enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref,
-                              uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered);
+                              uint64_t slots[MC_PAGE_SLOTS_MAX], unsigned *gathered,
+                              struct mc_error *err);
 
 /* Adds these slots, for which there is room, to the page and writes it to a new block. MC_FULL and
  * whatever the arena said. */
 enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
-                                 const uint64_t *slots, unsigned count, uint64_t *offset);
+                                 const uint64_t *slots, unsigned count, uint64_t *offset,
+                                 struct mc_error *err);
 
 #endif

@@ -55,14 +55,14 @@ static unsigned path_total_depth(const struct path *path)
 }
 
 static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *root, uint64_t hash,
-                                struct path *path)
+                                struct path *path, struct mc_error *err)
 {
     unsigned bits = 0;
     uint64_t ref = *root;
     path->root = root;
     for (path->levels = 0;; path->levels++) {
         if (ref != 0 && !ref_is_sound(ref, path->levels, bits, writer->space.limit)) {
-            return MC_CORRUPT;
+            return mc_table_damaged(err);
         }
         if (ref == 0 || !ref_is_node(ref)) {
             path->page = ref;
@@ -74,7 +74,7 @@ static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *
         path->steps[path->levels] = (struct step){.ref = ref, .index = index};
         const shm_byte *at = writer->space.base + ref_offset(ref) + 8 * (uint64_t)index;
         if (!ref_of_word(shm_load(at), &ref)) {
-            return MC_CORRUPT;
+            return mc_table_damaged(err);
         }
     }
 }
@@ -100,7 +100,8 @@ static void path_link(const struct mc_table_writer *writer, struct path *path, u
 }
 
 /* Makes every node of the path young. */
-static enum mc_status path_own(struct mc_table_writer *writer, struct path *path)
+static enum mc_status path_own(struct mc_table_writer *writer, struct path *path,
+                               struct mc_error *err)
 {
     for (unsigned level = 0; level < path->levels; level++) {
         struct step *step = &path->steps[level];
@@ -108,7 +109,8 @@ static enum mc_status path_own(struct mc_table_writer *writer, struct path *path
         if (mc_arena_is_young(writer->arena, old)) {
             continue;
         }
-        enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_GRANULE, &offset);
+        enum mc_status status =
+            mc_arena_alloc_small(writer->arena, bytes, MC_GRANULE, &offset, err);
         if (status != MC_OK) {
             return status;
         }
@@ -135,7 +137,8 @@ static void page_replace(struct mc_table_writer *writer, struct path *path, uint
 }
 
 /* Replaces the innermost node by one of twice the references. */
-static enum mc_status node_double(struct mc_table_writer *writer, struct path *path)
+static enum mc_status node_double(struct mc_table_writer *writer, struct path *path,
+                                  struct mc_error *err)
 {
     assert(path->levels > 0);
     struct step *step = &path->steps[path->levels - 1];
@@ -143,7 +146,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
     uint64_t refs[1 << MC_NODE_BITS], offset;
     assert(bits < MC_NODE_BITS);
     enum mc_status status =
-        mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset);
+        mc_arena_alloc_small(writer->arena, UINT64_C(16) << bits, MC_GRANULE, &offset, err);
     if (status != MC_OK) {
         return status;
     }
@@ -163,11 +166,11 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
 
 /* Hangs the two halves of the path's page below a new node of one bit, in the page's place. */
 static enum mc_status node_create(struct mc_table_writer *writer, struct path *path,
-                                  const uint64_t halves[2])
+                                  const uint64_t halves[2], struct mc_error *err)
 {
     uint64_t offset;
     assert(halves[0] != 0 || halves[1] != 0);
-    enum mc_status status = mc_arena_alloc_small(writer->arena, 16, MC_GRANULE, &offset);
+    enum mc_status status = mc_arena_alloc_small(writer->arena, 16, MC_GRANULE, &offset, err);
     if (status == MC_OK) {
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
         uint64_t words[2] = {word_of_ref(halves[0]), word_of_ref(halves[1])};
@@ -181,7 +184,7 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
  * A half may be empty. */
 static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_t *slots,
                                    unsigned count, unsigned total_depth, unsigned depth,
-                                   uint64_t halves[2])
+                                   uint64_t halves[2], struct mc_error *err)
 {
     uint64_t sides[2][MC_PAGE_SLOTS_MAX + 1];
     unsigned counts[2] = {0, 0};
@@ -193,7 +196,7 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
     unsigned larger = counts[0] > counts[1] ? counts[0] : counts[1];
     if (larger > MC_PAGE_SLOTS_MAX &&
         !MC_MUTANT_IS(209)) { /* 209: no end, in a page that is full and that nobody wrote */
-        return MC_CORRUPT;
+        return mc_table_damaged(err);
     }
     for (unsigned side = 0; side < 2; side++) {
         struct mc_page page;
@@ -204,7 +207,7 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
         }
         mc_page_begin(&page, mc_lines_grown(counts[side], MC_PAGE_LINES_MAX), total_depth + 1);
         enum mc_status status =
-            mc_page_write_all(writer, &page, sides[side], counts[side], &offset);
+            mc_page_write_all(writer, &page, sides[side], counts[side], &offset, err);
         if (status != MC_OK) {
             if (halves[0] != 0) {
                 mc_arena_release(writer->arena, ref_offset(halves[0]), ref_bytes(halves[0]));
@@ -218,7 +221,7 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
 
 /* Splits the path's page, whose slots with the new one are given. */
 static enum mc_status page_split(struct mc_table_writer *writer, struct path *path,
-                                 const uint64_t *slots, unsigned count)
+                                 const uint64_t *slots, unsigned count, struct mc_error *err)
 {
     unsigned total = path_total_depth(path), depth = path_depth(path);
     unsigned bits = path->levels == 0 ? 0 : ref_size(path->steps[path->levels - 1].ref);
@@ -227,16 +230,16 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
     enum mc_status status = MC_OK;
     assert(path->page != 0);
     if (!new_node && depth == bits) {
-        status = node_double(writer, path);
+        status = node_double(writer, path, err);
     }
     if (status == MC_OK) {
-        status = halves_write(writer, slots, count, total, new_node ? 1 : depth + 1, halves);
+        status = halves_write(writer, slots, count, total, new_node ? 1 : depth + 1, halves, err);
     }
     if (status != MC_OK) {
         return status;
     }
     if (new_node) {
-        status = node_create(writer, path, halves);
+        status = node_create(writer, path, halves, err);
         if (status != MC_OK) {
             for (unsigned side = 0; side < 2; side++) {
                 if (halves[side] != 0) {
@@ -260,7 +263,8 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
 }
 
 /* Adds a slot to the path's page, which gets larger or splits if need be. */
-static enum mc_status page_add(struct mc_table_writer *writer, struct path *path, uint64_t slot)
+static enum mc_status page_add(struct mc_table_writer *writer, struct path *path, uint64_t slot,
+                               struct mc_error *err)
 {
     uint64_t slots[MC_PAGE_SLOTS_MAX + 1];
     struct mc_page page;
@@ -268,7 +272,7 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     unsigned lines = path->page != 0 ? ref_size(path->page) : 0, count = 0;
     unsigned total = path_total_depth(path);
     enum mc_status status =
-        path->page != 0 ? mc_page_gather(writer, path->page, slots, &count) : MC_OK;
+        path->page != 0 ? mc_page_gather(writer, path->page, slots, &count, err) : MC_OK;
     if (status != MC_OK) {
         return status;
     }
@@ -278,12 +282,16 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
         if (mc_lines_for(count) > most) {
             path->same_tag = count - 1;
             memcpy(path->alike, slots, sizeof path->alike);
-            return total < MC_TAG_BITS ? page_split(writer, path, slots, count) : MC_LIMIT;
+            if (total < MC_TAG_BITS) {
+                return page_split(writer, path, slots, count, err);
+            }
+            return mc_fail(err, MC_LIMIT,
+                           "too many entries share a hash: this one cannot be stored");
         }
         lines = mc_lines_grown(count, most);
     }
     mc_page_begin(&page, lines, total);
-    status = mc_page_write_all(writer, &page, slots, count, &offset);
+    status = mc_page_write_all(writer, &page, slots, count, &offset, err);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, count);
     }
@@ -292,7 +300,7 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
 
 /* Adds a slot to a young page in place. MC_ABSENT: it has to grow first or is not young. */
 static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct path *path,
-                                        uint64_t slot)
+                                        uint64_t slot, struct mc_error *err)
 {
     assert(slot > MC_UNUSED);
     if (path->page == 0 || ref_used(path->page) >= mc_lines_capacity(ref_size(path->page)) ||
@@ -312,12 +320,12 @@ static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct p
         }
         line = line + 1 == lines ? 0 : line + 1;
     }
-    return MC_CORRUPT; /* fewer slots are free than the reference says */
+    return mc_table_damaged(err); /* fewer slots are free than the reference says */
 }
 
 /* Puts another slot in the place of one, in a young page in place, else in a copy. */
 static enum mc_status page_set(struct mc_table_writer *writer, struct path *path,
-                               const struct mc_place *place, uint64_t slot)
+                               const struct mc_place *place, uint64_t slot, struct mc_error *err)
 {
     uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
     assert(slot > MC_UNUSED);
@@ -325,7 +333,8 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
     bool young =
         mc_arena_is_young(writer->arena, page) || MC_MUTANT_IS(201); /* 201: no copy-on-write */
     if (!young) {
-        enum mc_status status = mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, &copy);
+        enum mc_status status =
+            mc_arena_alloc_small(writer->arena, bytes, MC_LINE_BYTES, &copy, err);
         if (status != MC_OK) {
             return status;
         }
@@ -341,11 +350,12 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
 /* ---- entries ---- */
 
 static enum mc_status entry_write(struct mc_table_writer *writer, const struct mc_key *key,
-                                  const void *value, size_t value_len, uint64_t *offset)
+                                  const void *value, size_t value_len, uint64_t *offset,
+                                  struct mc_error *err)
 {
     uint64_t bytes = mc_entry_bytes(key->len, value_len);
     assert(key->len <= MC_KEY_MAX && value_len <= UINT32_MAX);
-    enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, offset);
+    enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, offset, err);
     if (status != MC_OK) {
         return status;
     }
@@ -363,9 +373,15 @@ static enum mc_status entry_write(struct mc_table_writer *writer, const struct m
 
 /* ---- put, delete, clear ---- */
 
+/* See mc_arena_prepare. */
+static enum mc_status prepare(struct mc_table_writer *writer, size_t releases, struct mc_error *err)
+{
+    return mc_arena_prepare(writer->arena, releases) == MC_OK ? MC_OK : mc_no_memory(err);
+}
+
 enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
                             const struct mc_key *key, const void *value, size_t value_len,
-                            struct mc_put_result *result)
+                            struct mc_put_result *result, struct mc_error *err)
 {
     struct path path;
     struct mc_hit hit;
@@ -374,7 +390,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     assert(key->data != NULL && (value != NULL || value_len == 0));
     path.same_tag = 0;
     path.alike[0] = path.alike[1] = 0;
-    enum mc_status status = path_find(writer, root, key->hash, &path);
+    enum mc_status status = path_find(writer, root, key->hash, &path, err);
     if (status != MC_OK) {
         return status;
     }
@@ -383,7 +399,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         found = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, &hit, &place);
     }
     if (found == MC_CORRUPT) {
-        return found;
+        return mc_table_damaged(err);
     }
     if (found == MC_OK && mc_hit_equals(&hit, value, value_len)) {
         result->offset = hit.offset;
@@ -394,17 +410,17 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         result->offset = hit.offset;
         return MC_OK;
     }
-    if ((status = mc_arena_prepare(writer->arena, RELEASES)) != MC_OK ||
-        (status = path_own(writer, &path)) != MC_OK ||
-        (status = entry_write(writer, key, value, value_len, &result->offset)) != MC_OK) {
+    if ((status = prepare(writer, RELEASES, err)) != MC_OK ||
+        (status = path_own(writer, &path, err)) != MC_OK ||
+        (status = entry_write(writer, key, value, value_len, &result->offset, err)) != MC_OK) {
         return status;
     }
     assert(result->offset % MC_GRANULE == 0 && result->offset < writer->space.limit);
     uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
     if (found == MC_OK) {
-        status = page_set(writer, &path, &place, slot);
-    } else if ((status = page_add_in_place(writer, &path, slot)) == MC_ABSENT) {
-        status = page_add(writer, &path, slot);
+        status = page_set(writer, &path, &place, slot, err);
+    } else if ((status = page_add_in_place(writer, &path, slot, err)) == MC_ABSENT) {
+        status = page_add(writer, &path, slot, err);
     }
     if (status != MC_OK) {
         mc_arena_release(writer->arena, result->offset, mc_entry_bytes(key->len, value_len));
@@ -439,12 +455,13 @@ static void path_prune(struct mc_table_writer *writer, struct path *path)
 }
 
 /* Rebuilds the path's page without one slot; smaller when it has become much too large. */
-static enum mc_status page_remove(struct mc_table_writer *writer, struct path *path, uint64_t slot)
+static enum mc_status page_remove(struct mc_table_writer *writer, struct path *path, uint64_t slot,
+                                  struct mc_error *err)
 {
     uint64_t slots[MC_PAGE_SLOTS_MAX], offset;
     struct mc_page page;
     unsigned lines = ref_size(path->page), kept = 0, count = 0;
-    enum mc_status status = mc_page_gather(writer, path->page, slots, &count);
+    enum mc_status status = mc_page_gather(writer, path->page, slots, &count, err);
     if (status != MC_OK) {
         return status;
     }
@@ -464,7 +481,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
         lines = mc_lines_for(kept);
     }
     mc_page_begin(&page, lines, path_total_depth(path));
-    status = mc_page_write_all(writer, &page, slots, kept, &offset);
+    status = mc_page_write_all(writer, &page, slots, kept, &offset, err);
     if (status == MC_OK) {
         page_replace(writer, path, offset, lines, kept);
     }
@@ -472,11 +489,11 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
 }
 
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
-                               const struct mc_key *key, struct mc_hit *old)
+                               const struct mc_key *key, struct mc_hit *old, struct mc_error *err)
 {
     struct path path;
     struct mc_place place;
-    enum mc_status status = path_find(writer, root, key->hash, &path);
+    enum mc_status status = path_find(writer, root, key->hash, &path, err);
     if (status != MC_OK) {
         return status;
     }
@@ -485,18 +502,18 @@ enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
     }
     status = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, old, &place);
     if (status != MC_OK) {
-        return status;
+        return status == MC_CORRUPT ? mc_table_damaged(err) : status;
     }
-    if ((status = mc_arena_prepare(writer->arena, (size_t)2 * RELEASES)) != MC_OK ||
-        (status = path_own(writer, &path)) != MC_OK ||
-        (status = page_remove(writer, &path, place.slot)) != MC_OK) {
+    if ((status = prepare(writer, (size_t)2 * RELEASES, err)) != MC_OK ||
+        (status = path_own(writer, &path, err)) != MC_OK ||
+        (status = page_remove(writer, &path, place.slot, err)) != MC_OK) {
         return status;
     }
     mc_arena_release(writer->arena, old->offset, mc_entry_bytes(old->key_len, old->value_len));
     return MC_OK;
 }
 
-enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root)
+enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root, struct mc_error *err)
 {
     struct mc_walk walk;
     struct mc_item item;
@@ -506,7 +523,11 @@ enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root)
     while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
         blocks++;
     }
-    if (status != MC_ABSENT || (status = mc_arena_prepare(writer->arena, blocks)) != MC_OK) {
+    if (status != MC_ABSENT) {
+        return mc_table_damaged(err);
+    }
+    status = prepare(writer, blocks, err);
+    if (status != MC_OK) {
         return status;
     }
     mc_walk_begin(&walk, &writer->space, *root);

@@ -257,7 +257,7 @@ def test_the_help_has_every_option_in_a_group_and_every_exit_status(
         flag = "--" + key.replace("_", "-")
         assert re.search(rf"^  {flag}\b", grouped, re.MULTILINE), flag
         assert flag not in ungrouped
-    statuses = text.split("exit status:\n")[1]
+    statuses = text.split("Exit status:\n")[1]
     for status in ("0", "1", "2", "143, 130"):
         assert re.search(rf"^  {status}\b", statuses, re.MULTILINE), status
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _EPILOG = """\
-exit status:
+Exit status:
   0    stopped by SIGTERM or SIGINT; --once: everything was published
   1    could not go on; --once: also when something is missing, or when it was stopped before its
        end; --dry-run: it would fail. The last line says why

@@ -30,6 +30,10 @@ class SourceRefusedError(SyncError):
     """
 
 
+class HeldError(SyncError):
+    """A marker says that the source is being changed: nothing is published until it is gone."""
+
+
 class NoStreamsError(SyncError):
     """The server has no change streams, or not for this user: everything is read again instead."""
 

@@ -60,6 +60,10 @@ class FileSource:
         return None
 
     @property
+    def moment(self) -> int:
+        return 0
+
+    @property
     def position(self) -> None:
         return None
 
@@ -105,6 +109,9 @@ class FileSource:
 
     def follow(self, *_: object) -> NoReturn:
         raise NoStreamsError("files are read again, not followed")
+
+    def identify(self, document: bytes) -> bytes:
+        return document
 
     def broken(self) -> tuple[()]:
         return ()

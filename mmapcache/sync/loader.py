@@ -23,6 +23,7 @@ from collections.abc import Iterator
 import mmapcache
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
+    HeldError,
     NoStreamsError,
     PositionLostError,
     ShapeError,
@@ -38,15 +39,17 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Source
+from mmapcache.sync.source import Caught, Found, Given, Held, Source, Verified
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
+from mmapcache.sync.verification import Verification
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
+HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
 _BEHIND = 20_000  # changed documents at once, at least, before a load is thought to be quicker
-_LOADING = frozenset({"initial", "poll", "verify"})  # loads that no lost position is behind
+_LOADING = frozenset({"initial", "poll"})  # loads that no lost position is behind
 
 
 class Loader:
@@ -86,6 +89,8 @@ class Loader:
         self._why = "initial"  # that load
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
+        self._verify_at = self._next_verification()  # likewise
+        self._verification: Verification | None = None  # under way
         self._loaded_at = 0.0  # likewise
         self._followed = True  # something was heard of the streams since
         self._told = ""  # the trouble that was logged last
@@ -127,7 +132,10 @@ class Loader:
             self._look()
             return self._follow() if self._position is not None else self._load()
         except PositionLostError as error:
+            self._verification = None
             return self._lost(error)
+        except HeldError as error:
+            return self._failed(error, HELD_AGAIN, retry=True)
         except NoStreamsError as error:
             return self._without_streams(error)
         except SourceAwayError as error:
@@ -325,34 +333,69 @@ class Loader:
                 following=True,
             )
         limit = max(_BEHIND, writer.stats()["documents"] // 3)
-        with self._source.follow(self._position, self._inbox, limit) as follower:
+        followed = self._source.follow(self._position, self._inbox, limit)
+        if self._verification is not None:
+            followed.verify(self._verification.suspects, self._verification.moment)
+        with followed as follower:
             messages = follower.messages()
             while True:
                 if writer is not self._target.writer():
                     return 0.0  # the file was removed or replaced
-                caught = self._burst(writer, messages)
-                if caught is None:
+                if (given := next(messages, None)) is None:  # SIGHUP
+                    self._verify_at = time.monotonic()
+                    self._inbox.answered()
+                    messages = follower.messages()
+                elif isinstance(given, Found):
+                    self._caught(self._burst(writer, given, messages))
+                elif isinstance(given, Caught):
+                    self._caught(given)
+                elif isinstance(given, Held):
+                    self._held(given)
+                else:
+                    self._verified(given)
+                if time.monotonic() >= self._verify_at and not self._verification:
                     break
-                self._caught(caught)
-        self._inbox.answered()
+        return self._verify(writer)
+
+    def _verify(self, writer: mmapcache.Writer) -> float:
+        """Compares everything, and goes on from where following was, with what is suspect."""
         log.info("reading everything to verify it")
-        self._position, self._why = None, "verify"
+        self._verify_at = self._next_verification()
+        verification = Verification()
+        verification.compare(writer, self._source, self._inbox, self._shaping)
+        self._tally.loads["verify"] += 1
+        self._verification = verification
         return 0.0
 
-    def _burst(self, writer: mmapcache.Writer, messages: Iterator[Found | Caught]) -> Caught | None:
-        """Publishes the next burst; None: a load was asked for."""
-        message = next(messages, None)
-        if message is None or isinstance(message, Caught):
-            return message
+    def _verified(self, verified: Verified) -> None:
+        assert self._verification is not None
+        differed = self._verification.finish(verified.explained)
+        self._verification = None
+        if differed:
+            self._tally.errors["differed"] += differed
+
+    def _next_verification(self) -> float:
+        hours = self._options.verify_every
+        return time.monotonic() + hours * 3600 if hours else float("inf")
+
+    def _held(self, held: Held) -> None:
+        """Says that nothing is published for now, and why."""
+        if self._told != held.why:
+            log.info("%s", held.why)
+        self._told = held.why
+        self._report(state="streaming", error=public_text(held.why), following=True)
+
+    def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
+        """Publishes a burst."""
         caught = None
         with writer.batch() as batch:
-            self._apply(writer, batch, message)
+            self._apply(writer, batch, first)
             for more in messages:
-                if isinstance(more, Caught):
-                    caught = more
+                if not isinstance(more, Found):
                     break
                 self._apply(writer, batch, more)
-            assert caught is not None, "a burst ends with its position"
+            assert isinstance(more, Caught), "a burst ends with its position"
+            caught = more
             if batch.puts or batch.deletes:
                 batch.state = self._target.pack_state(self._source.scope, caught.position)
         assert caught is not None
@@ -397,15 +440,17 @@ class Loader:
         :raises PositionLostError: it has a document that no cache can hold: a load knows how to
             publish the other collections without it, or says what is wrong
         """
+        before = batch.puts + batch.deletes
         try:
-            if self._shaping.apply(writer, batch, found):
-                return
-            for key in found.missing:
-                batch.delete(found.name, key)
-            if found.buffer:
-                batch.put_raw(found.name, found.buffer)
+            if not self._shaping.apply(writer, batch, found):
+                for key in found.missing:
+                    batch.delete(found.name, key)
+                if found.buffer:
+                    batch.put_raw(found.name, found.buffer)
         except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
+        if found.verified and self._verification is not None:
+            self._verification.differed += batch.puts + batch.deletes - before
 
 
 class _FatalError(Exception):

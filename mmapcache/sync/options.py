@@ -84,6 +84,8 @@ class Options:
     follow: str = "auto"
     settle: parsing.Settle = parsing.DEFAULT_SETTLE
     reload_spread: float = 5.0
+    verify_every: float = 0.0
+    hold_while: parsing.Marker | None = None
     interval: float = 10.0
     once: bool = False
     standby: bool = False
@@ -114,6 +116,8 @@ SETTINGS: dict[str, Callable[[object], Any]] = {
     "follow": parsing.choice(*FOLLOW),
     "settle": parsing.settle,
     "reload_spread": parsing.number(0.0),
+    "verify_every": parsing.hours,
+    "hold_while": parsing.marker,
     "interval": parsing.number(0.05),
     "once": parsing.flag,
     "standby": parsing.flag,
@@ -180,6 +184,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     when.add_argument("--settle", metavar="MIN:MAX", help="ms that a burst is gathered (5:100)")
     when.add_argument(
         "--reload-spread", metavar="S", help="seconds over which hosts spread a full reload (5)"
+    )
+    when.add_argument(
+        "--verify-every",
+        metavar="HOURS",
+        help="compare everything with what the stream made of it, and repair (never; SIGHUP: now)",
+    )
+    when.add_argument(
+        "--hold-while",
+        metavar="DB.COLL:FILTER",
+        help="publish nothing while a document of that collection matches the filter",
     )
     when.add_argument("--interval", metavar="S", help="seconds between two polls (10)")
     when.add_argument("--once", action=switch, help="load once: exit status 0 done, 1 failed")

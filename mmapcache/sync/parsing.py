@@ -26,6 +26,33 @@ class Settle:
 DEFAULT_SETTLE = Settle()
 
 
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Publication is held while a document of a collection matches a filter.
+
+    :param origin: `DB.COLL`
+    :param filter: Extended JSON
+    """
+
+    origin: str
+    filter: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}:{self.filter}"
+
+
+def marker(value: object) -> Marker:
+    origin, brace, rest = value.partition(":{") if isinstance(value, str) else ("", "", "")
+    try:
+        if not brace or "." not in origin.strip("."):
+            raise ValueError
+        if not isinstance(json.loads("{" + rest), dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise ValueError('DB.COLL:FILTER, such as shop.migrations:{"running": true}') from None
+    return Marker(origin, "{" + rest)
+
+
 def text(value: object) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a text that is not empty")
@@ -45,6 +72,13 @@ def number(least: float, *, zero: bool = False) -> Callable[[object], float]:
         return number
 
     return parse
+
+
+def hours(value: object) -> float:
+    try:
+        return number(0.001, zero=True)(value)
+    except ValueError:
+        raise ValueError("hours, such as 24 or 0.5; 0: never") from None
 
 
 def settle(value: object) -> Settle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,11 +33,13 @@ class Found:
     :param name: the collection's name in the cache
     :param missing: _ids that it has not, or not within its filter; to be taken away first
     :param buffer: documents, concatenated
+    :param verified: nothing changed there: what differs from the cache is an error of ours
     """
 
     name: str
     missing: tuple[Any, ...]
     buffer: bytes
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,24 @@ class Caught:
     behind: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Changes wait for a marker to go; why, as a sentence."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was compared once more has been; of the differences that were found then, so many were
+    changes under way."""
+
+    explained: int
+
+
+Given = Found | Caught | Held | Verified
+
+
 class Follower(Protocol):
     """What follows a source from a position; a context manager, which ends its threads."""
 
@@ -64,8 +84,15 @@ class Follower(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def messages(self) -> Iterator[Found | Caught]:
-        """What is found, and what ends it, in turn. Ends when somebody asks for a load (SIGHUP).
+    def verify(self, suspects: Mapping[Feed, Collection[bytes]], moment: int) -> None:
+        """Has documents read once more, when everything up to a time has been delivered.
+
+        :param suspects: what `Source.identify` says of them
+        :param moment: a time of the source's, see `Source.moment`
+        """
+
+    def messages(self) -> Iterator[Given]:
+        """What is found, and what ends it, in turn. Ends when somebody asks for more (SIGHUP).
 
         :raises StopError: a signal ended the loader
         :raises PositionLostError: nothing follows any more: everything is to be read
@@ -125,6 +152,13 @@ class Source(Protocol):
         :param limit: so many changed documents at once are slower than a load
         :raises SyncError: it cannot be had now
         """
+
+    def identify(self, document: bytes) -> bytes:
+        """A document's _id, for `Follower.verify`."""
+
+    @property
+    def moment(self) -> int:
+        """Its own time, after everything that it has delivered to a load that is followed."""
 
     def broken(self) -> Sequence[str]:
         """What broke connections that are followed, since this was asked last: a code or a name for

@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include "collections.h"
-#include "make_room.h"
 #include "mutant.h"
 #include "publish.h"
 #include "refusal.h"
@@ -74,12 +73,13 @@ static bool replaces(void *context, const struct mc_key *key, const struct mc_hi
 
 /* Makes sure that every entry has its bit, in the file as the next put may make it: setting a bit
  * after the put must not fail. */
-static enum mc_status kept_prepare(struct mc_writer *writer)
+static enum mc_status kept_prepare(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_replace *replace = &writer->batch.replace;
     uint64_t limit = writer->table.space.limit + 2 * (uint64_t)MC_GROWTH_MAX;
-    return mc_bits_grow(&replace->kept, &replace->kept_words,
-                        (size_t)(limit / MC_GRANULE / 64) + 1);
+    size_t words = (size_t)(limit / MC_GRANULE / 64) + 1;
+    return mc_bits_grow(&replace->kept, &replace->kept_words, words) == MC_OK ? MC_OK
+                                                                              : mc_no_memory(err);
 }
 
 /* ---- put, delete, drop ---- */
@@ -117,14 +117,14 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     }
     enter_scope(writer, index);
     if (replaced) {
-        status = kept_prepare(writer);
+        status = kept_prepare(writer, err);
         replace->change = 1; /* unless `replaces` knows better */
     }
     if (status == MC_OK) {
         writer->table.replaces = replaced ? replaces : NULL;
         writer->table.replaces_context = writer;
-        status =
-            mc_table_put(&writer->table, &collection->record.root, key, value, value_len, &result);
+        status = mc_table_put(&writer->table, &collection->record.root, key, value, value_len,
+                              &result, err);
         writer->table.replaces = NULL;
     }
     if (status != MC_OK) {
@@ -133,14 +133,14 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
             mc_collections_remove(writer, index);
         }
         return status == MC_LIMIT ? mc_writer_refuse(writer, collection, key, &result, err)
-                                  : mc_writer_explain(writer, status, err);
+                                  : status;
     }
     *changed = result.changed;
     uint64_t there = result.replaced ? result.old_offset : result.offset;
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
-        mc_collections_change(writer, index);
+        mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
         writer->batch.counts.puts++;
@@ -291,17 +291,18 @@ enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size
 }
 
 /* Deletes a key with its hash from a collection. */
-static enum mc_status delete_key(struct mc_writer *writer, size_t index, const struct mc_key *key)
+static enum mc_status delete_key(struct mc_writer *writer, size_t index, const struct mc_key *key,
+                                 struct mc_error *err)
 {
-    struct mc_writer_collection *collection = &writer->collections.items[index];
+    struct mc_collection_record *record = &writer->collections.items[index].record;
     struct mc_hit old;
-    uint64_t root = collection->record.root;
+    uint64_t root = record->root;
     enter_scope(writer, index);
-    enum mc_status status = mc_table_delete(&writer->table, &collection->record.root, key, &old);
+    enum mc_status status = mc_table_delete(&writer->table, &record->root, key, &old, err);
     if (status == MC_OK) {
-        mc_collections_change(writer, index);
-        collection->record.count--;
-        collection->record.content -= (uint64_t)old.key_len + old.value_len;
+        mc_collections_change_key(writer, index, MC_LOG_DELETE, key);
+        record->count--;
+        record->content -= (uint64_t)old.key_len + old.value_len;
         writer->batch.counts.deletes++;
         if (is_replaced(writer, index)) {
             kept_set(&writer->batch.replace, old.offset, false);
@@ -323,9 +324,9 @@ enum mc_status mc_batch_delete(struct mc_writer *writer, const char *name, size_
     }
     struct mc_key hashed = *key;
     hashed.hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
-    status = delete_key(writer, index, &hashed);
+    status = delete_key(writer, index, &hashed, err);
     *existed = status == MC_OK;
-    return status == MC_ABSENT ? MC_OK : mc_writer_explain(writer, status, err);
+    return status == MC_ABSENT ? MC_OK : status;
 }
 
 enum mc_status mc_batch_drop(struct mc_writer *writer, const char *name, size_t name_len,
@@ -342,13 +343,13 @@ enum mc_status mc_batch_drop(struct mc_writer *writer, const char *name, size_t 
     }
     struct mc_writer_collection *collection = &writer->collections.items[index];
     enter_scope(writer, index);
-    status = mc_table_clear(&writer->table, &collection->record.root);
+    status = mc_table_clear(&writer->table, &collection->record.root, err);
     if (status == MC_OK) {
         writer->batch.counts.deletes += collection->record.count;
         mc_collections_remove(writer, index);
         *existed = true;
     }
-    return mc_writer_explain(writer, status, err);
+    return status;
 }
 
 enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, size_t len,
@@ -366,8 +367,7 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
     }
     writer->arena.scope = MC_SCOPE_BATCH;
     key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, 0);
-    status = mc_table_put(&writer->table, &writer->batch.catalogue, &key, state, len, &result);
-    return mc_writer_explain(writer, status, err);
+    return mc_table_put(&writer->table, &writer->batch.catalogue, &key, state, len, &result, err);
 }
 
 /* ---- replace ---- */
@@ -386,10 +386,10 @@ enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size
     }
     struct mc_writer_collection before = writer->collections.items[index];
     struct mc_batch_counts counts = writer->batch.counts;
-    if (kept_prepare(writer) != MC_OK) {
-        return mc_writer_explain(writer, MC_NOMEM, err);
+    status = kept_prepare(writer, err);
+    if (status == MC_OK) {
+        status = mc_collections_create(writer, index, err);
     }
-    status = mc_collections_create(writer, index, err);
     if (status == MC_OK) {
         memset(replace->kept, 0, replace->kept_words * sizeof *replace->kept);
         replace->open = true;
@@ -403,7 +403,8 @@ enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size
 }
 
 /* Offsets of the entries that nothing was put for. */
-static enum mc_status find_unkept(const struct mc_writer *writer, uint64_t **offsets, size_t *count)
+static enum mc_status find_unkept(const struct mc_writer *writer, uint64_t **offsets, size_t *count,
+                                  struct mc_error *err)
 {
     const struct mc_replace *replace = &writer->batch.replace;
     const struct mc_writer_collection *collection = &writer->collections.items[replace->collection];
@@ -414,39 +415,41 @@ static enum mc_status find_unkept(const struct mc_writer *writer, uint64_t **off
     *count = 0;
     *offsets = NULL;
     if (expected > writer->table.space.limit / MC_GRANULE) { /* more than there are granules */
-        return MC_CORRUPT;
+        return mc_table_damaged(err);
     }
     *offsets = malloc((expected + 1) * sizeof **offsets);
     if (*offsets == NULL) {
-        return MC_NOMEM;
+        return mc_no_memory(err);
     }
     mc_walk_begin(&walk, &writer->table.space, collection->record.root);
     while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
         if (!kept_test(replace, hit.offset)) {
             if (*count == expected) { /* more entries than the record says */
-                return MC_CORRUPT;
+                return mc_table_damaged(err);
             }
             (*offsets)[(*count)++] = hit.offset;
         }
     }
-    return status == MC_ABSENT ? MC_OK : status;
+    return status == MC_ABSENT ? MC_OK : mc_table_damaged(err);
 }
 
-static enum mc_status delete_unkept(struct mc_writer *writer, size_t index)
+static enum mc_status delete_unkept(struct mc_writer *writer, size_t index, struct mc_error *err)
 {
     uint64_t *offsets = NULL;
     size_t count;
-    enum mc_status status = find_unkept(writer, &offsets, &count);
+    enum mc_status status = find_unkept(writer, &offsets, &count, err);
     for (size_t i = 0; i < count && status == MC_OK; i++) {
-        struct mc_space *space = &writer->table.space;
         uint8_t bytes[MC_KEY_MAX];
         struct mc_hit hit;
-        status = mc_entry_read(space, offsets[i], &hit);
+        status = mc_entry_read(&writer->table.space, offsets[i], &hit);
         if (status == MC_OK) {
             shm_read(bytes, hit.key, hit.key_len);
             struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = bytes};
             key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, key.len);
-            status = delete_key(writer, index, &key);
+            status = delete_key(writer, index, &key, err);
+        }
+        if (status == MC_CORRUPT || status == MC_ABSENT) { /* it was found there */
+            status = mc_table_damaged(err);
         }
     }
     free(offsets);
@@ -472,15 +475,15 @@ enum mc_status mc_replace_end(struct mc_writer *writer, struct mc_error *err)
         return MC_OK;
     }
     if (replace->kept_count != count) {
-        status = delete_unkept(writer, replace->collection);
+        status = delete_unkept(writer, replace->collection, err);
     }
-    if (status == MC_OK) {
-        status = mc_arena_replace_end(&writer->arena);
+    if (status == MC_OK && mc_arena_replace_end(&writer->arena) != MC_OK) {
+        status = mc_no_memory(err);
     }
     if (status == MC_OK) {
         replace->open = false;
     }
-    return mc_writer_explain(writer, status, err);
+    return status;
 }
 
 void mc_replace_cancel(struct mc_writer *writer)
@@ -490,12 +493,7 @@ void mc_replace_cancel(struct mc_writer *writer)
         return;
     }
     mc_arena_replace_cancel(&writer->arena);
-    struct mc_writer_collection *collection = &writer->collections.items[replace->collection];
-    writer->batch.collections -= !replace->before.exists; /* from its begin on it exists */
-    collection->exists =
-        replace->before.exists; /* it may stay on the list: commit finds it unchanged */
-    collection->changed = replace->before.changed;
-    collection->record = replace->before.record;
+    mc_collections_take_back(writer, replace->collection, &replace->before);
     writer->batch.counts = replace->counts_before;
     replace->open = false;
 }
@@ -547,13 +545,13 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     for (uint32_t at = batch->listed; at != 0 && status == MC_OK;) {
         struct mc_writer_collection *collection = &writer->collections.items[at - 1];
         if (collection->changed) {
-            status = mc_collections_store(writer, collection, &root);
+            status = mc_collections_store(writer, collection, &root, err);
             batch->catalogue = root.catalogue; /* young blocks are linked there now */
         }
         at = collection->next_listed;
     }
     if (status != MC_OK) {
-        return mc_writer_explain(writer, status, err);
+        return status;
     }
     if (root.catalogue == writer->root.catalogue) { /* nothing to publish, if it is still there */
         status = mc_writer_whole(writer, err);

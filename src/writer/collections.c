@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "make_room.h"
+#include "changes.h"
 #include "mutant.h"
 
 #define FORGOTTEN_MIN 64u /* names beyond twice those of the catalogue */
@@ -49,14 +49,14 @@ static void index_add(struct mc_writer *writer, size_t collection)
 }
 
 /* Makes room for one more collection in the list and in the index. */
-static enum mc_status prepare(struct mc_writer *writer)
+static enum mc_status prepare(struct mc_writer *writer, struct mc_error *err)
 {
     if (writer->collections.count == writer->collections.capacity) {
         size_t capacity = writer->collections.capacity == 0 ? 8 : writer->collections.capacity * 2;
         struct mc_writer_collection *items =
             realloc(writer->collections.items, capacity * sizeof *items);
         if (items == NULL) {
-            return MC_NOMEM;
+            return mc_no_memory(err);
         }
         writer->collections.items = items;
         writer->collections.capacity = capacity;
@@ -65,7 +65,7 @@ static enum mc_status prepare(struct mc_writer *writer)
         size_t size = writer->collections.index_size == 0 ? 32 : writer->collections.index_size * 2;
         uint32_t *index = calloc(size, sizeof *index);
         if (index == NULL) {
-            return MC_NOMEM;
+            return mc_no_memory(err);
         }
         free(writer->collections.index);
         writer->collections.index = index;
@@ -78,7 +78,8 @@ static enum mc_status prepare(struct mc_writer *writer)
 }
 
 /* Reads what was committed of a collection. */
-static enum mc_status load(const struct mc_writer *writer, struct mc_writer_collection *collection)
+static enum mc_status load(const struct mc_writer *writer, struct mc_writer_collection *collection,
+                           struct mc_error *err)
 {
     struct mc_hit hit;
     struct mc_collection found;
@@ -92,7 +93,7 @@ static enum mc_status load(const struct mc_writer *writer, struct mc_writer_coll
         collection->record = collection->committed;
         collection->exists = collection->committed_exists = true;
     }
-    return status == MC_ABSENT ? MC_OK : status;
+    return status == MC_CORRUPT ? mc_table_damaged(err) : MC_OK;
 }
 
 enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, size_t len,
@@ -117,15 +118,15 @@ enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, s
             return MC_OK;
         }
     }
-    enum mc_status status = prepare(writer);
+    enum mc_status status = prepare(writer, err);
     struct mc_writer_collection *collection = &writer->collections.items[writer->collections.count];
     if (status == MC_OK) {
         *collection = (struct mc_writer_collection){.name_len = (uint8_t)len};
         memcpy(collection->name, name, len);
-        status = load(writer, collection);
+        status = load(writer, collection, err);
     }
     if (status != MC_OK) {
-        return mc_writer_explain(writer, status, err);
+        return status;
     }
     *out = writer->collections.last = writer->collections.count++;
     index_add(writer, *out);
@@ -142,6 +143,13 @@ void mc_collections_change(struct mc_writer *writer, size_t index)
         collection->next_listed = writer->batch.listed;
         writer->batch.listed = (uint32_t)index + 1;
     }
+}
+
+void mc_collections_change_key(struct mc_writer *writer, size_t index, uint8_t kind,
+                               const struct mc_key *key)
+{
+    mc_collections_change(writer, index);
+    mc_changes_note(writer, &writer->collections.items[index], kind, key);
 }
 
 enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, struct mc_error *err)
@@ -167,7 +175,19 @@ void mc_collections_remove(struct mc_writer *writer, size_t index)
     mc_collections_change(writer, index);
     collection->exists = false;
     collection->record = (struct mc_collection_record){0};
+    mc_changes_whole(writer, collection);
     writer->batch.collections--;
+}
+
+void mc_collections_take_back(struct mc_writer *writer, size_t index,
+                              const struct mc_writer_collection *before)
+{
+    struct mc_writer_collection *collection = &writer->collections.items[index];
+    writer->batch.collections -= !before->exists; /* while it is replaced it exists */
+    collection->exists = before->exists; /* it may stay on the list: commit finds it unchanged */
+    collection->changed = before->changed;
+    collection->record = before->record;
+    mc_changes_take_back(writer, collection, before);
 }
 
 struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
@@ -178,11 +198,19 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
     writer->batch.listed = collection->next_listed;
     collection->listed = collection->changed = false;
     collection->next_listed = 0;
+    if (!MC_MUTANT_IS(653)) { /* 653: the notes of a batch that is over stay */
+        collection->whole = false;
+        collection->first_note = collection->last_note = collection->noted = 0;
+    }
+    if (writer->batch.listed == 0) { /* the batch is over */
+        mc_changes_forget(writer);
+    }
     return collection;
 }
 
 enum mc_status mc_collections_store(struct mc_writer *writer,
-                                    struct mc_writer_collection *collection, struct mc_root *root)
+                                    struct mc_writer_collection *collection, struct mc_root *root,
+                                    struct mc_error *err)
 {
     assert(writer->batch.open && collection->listed && collection->changed);
     struct mc_key key = name_key(writer, collection->name, collection->name_len);
@@ -192,12 +220,13 @@ enum mc_status mc_collections_store(struct mc_writer *writer,
     root->content += collection->record.content - collection->committed.content;
     if (collection->exists) {
         return mc_table_put(&writer->table, &root->catalogue, &key, &collection->record,
-                            sizeof collection->record, &result);
+                            sizeof collection->record, &result, err);
     }
     if (!collection->committed_exists) {
         return MC_OK;
     }
-    return mc_table_delete(&writer->table, &root->catalogue, &key, &old);
+    enum mc_status status = mc_table_delete(&writer->table, &root->catalogue, &key, &old, err);
+    return status == MC_ABSENT ? mc_table_damaged(err) : status; /* it was there */
 }
 
 void mc_collections_trim(struct mc_writer *writer)

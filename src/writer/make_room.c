@@ -44,19 +44,19 @@ void mc_writer_end_at(struct mc_writer *writer, uint64_t end)
 
 /* Makes what the file has become usable. When there is no memory for that, the file stays longer
  * than what is used of it: harmless, and made up for by the next growth. */
-static enum mc_status use_all(struct mc_writer *writer)
+static enum mc_status use_all(struct mc_writer *writer, struct mc_error *err)
 {
-    enum mc_status status =
-        mc_buddy_grow(writer->arena.buddy, writer->region.file_size / MC_GRANULE);
-    if (status == MC_OK) {
-        mc_writer_end_at(writer, writer->region.file_size);
+    uint64_t granules = writer->region.file_size / MC_GRANULE;
+    if (mc_buddy_grow(writer->arena.buddy, granules) != MC_OK) {
+        return mc_no_memory(err);
     }
-    return status;
+    mc_writer_end_at(writer, writer->region.file_size);
+    return MC_OK;
 }
 
 /* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
- * just what is needed. */
-static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
+ * just what is needed. MC_FULL because of max_size: without a sentence, it may not be the end. */
+static enum mc_status grow(struct mc_writer *writer, uint64_t bytes, struct mc_error *err)
 {
     assert(bytes > 0);
     uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
@@ -64,21 +64,20 @@ static enum mc_status grow(struct mc_writer *writer, uint64_t bytes)
     uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
     uint64_t target = min64(size + (step > needed ? step : needed), limit);
     if (writer->table.space.limit < size) {
-        return use_all(writer);
+        return use_all(writer, err);
     }
     if (size + needed > limit) {
         return MC_FULL;
     }
     bool *huge = &writer->options.collapse;
-    enum mc_status status = mc_region_grow(&writer->region, writer->path, target, huge,
-                                           &writer->huge, &writer->no_room);
+    enum mc_status status =
+        mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge, err);
     if (status == MC_FULL && target > size + needed) {
         target = size + needed;
-        status = mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge,
-                                &writer->no_room);
+        status = mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge, err);
     }
     assert(status != MC_OK || writer->region.file_size >= size + needed);
-    return status == MC_OK ? use_all(writer) : status;
+    return status == MC_OK ? use_all(writer, err) : status;
 }
 
 static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)
@@ -121,36 +120,39 @@ void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
     (void)reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
 }
 
-/* Puts the numbers into no_room. The sentence about the file system is there already, from growing;
+/* Puts the numbers into *err. The sentence about the file system is there already, from growing;
  * the one about max_size is for when that is what is in the way. */
-static enum mc_status full(struct mc_writer *writer, uint64_t needed, bool at_limit)
+static enum mc_status full(const struct mc_writer *writer, uint64_t needed, bool at_limit,
+                           struct mc_error *err)
 {
     uint64_t free_bytes = mc_arena_free(&writer->arena);
     uint64_t largest = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     uint64_t limit = writer->superblock.max_size;
     if (at_limit || MC_MUTANT_IS(611)) { /* 611: max_size is blamed for a full disk */
-        (void)mc_fail(&writer->no_room, MC_FULL,
+        (void)mc_fail(err, MC_FULL,
                       "the cache is full: %llu bytes needed, %llu free, largest free block %llu, "
                       "limit %llu bytes. The last generation stays. Raise max_size, or load less",
                       (unsigned long long)needed, (unsigned long long)free_bytes,
                       (unsigned long long)largest, (unsigned long long)limit);
     }
-    writer->no_room.needed = needed;
-    writer->no_room.free = free_bytes;
-    writer->no_room.largest = largest;
-    writer->no_room.limit = limit;
+    if (err != NULL) {
+        err->needed = needed;
+        err->free = free_bytes;
+        err->largest = largest;
+        err->limit = limit;
+    }
     return MC_FULL;
 }
 
 /* See mc_make_room. One step at a time: the caller tries again after each. */
-enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
+enum mc_status mc_writer_make_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     struct mc_writer *writer = context;
     int64_t now = mc_clock_ns();
     if (reclaim_expired(writer, now, SIZE_MAX) > 0 || reclaim_excess(writer, now) > 0) {
         return MC_OK;
     }
-    enum mc_status status = grow(writer, bytes);
+    enum mc_status status = grow(writer, bytes, err);
     if (status != MC_FULL) {
         return status;
     }
@@ -159,27 +161,5 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes)
     if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
         return MC_OK;
     }
-    return full(writer, bytes, at_limit);
-}
-
-enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
-                                 struct mc_error *err)
-{
-    switch (status) {
-    case MC_FULL:
-    case MC_OS:
-        if (err != NULL) {
-            *err = writer->no_room;
-        }
-        return status;
-    case MC_NOMEM:
-        return mc_no_memory(err);
-    case MC_LIMIT: /* of names: a document's key is refused with more words */
-        return mc_fail(err, MC_LIMIT, "too many names share a hash: this cannot be stored");
-    case MC_ABSENT: /* what was found in the table is not there any more */
-    case MC_CORRUPT:
-        return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
-    default:
-        return status;
-    }
+    return full(writer, bytes, at_limit, err);
 }

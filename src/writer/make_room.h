@@ -8,7 +8,7 @@
 #include "writer.h"
 
 /* See mc_make_room in arena.h; context is the writer. */
-enum mc_status mc_writer_make_room(void *context, uint64_t bytes);
+enum mc_status mc_writer_make_room(void *context, uint64_t bytes, struct mc_error *err);
 
 /* The file ends at `end` from now on: there is its tail. The last generation's own stays where that
  * generation's readers look for it, until the next commit retires it. */
@@ -17,9 +17,5 @@ void mc_writer_end_at(struct mc_writer *writer, uint64_t end);
 /* After a commit at `now` (mc_clock_ns): announces and frees some of the blocks whose retention is
  * over, more than a commit retires. */
 void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now);
-
-/* Turns a status of the arena or the table into one with a sentence. */
-enum mc_status mc_writer_explain(const struct mc_writer *writer, enum mc_status status,
-                                 struct mc_error *err);
 
 #endif

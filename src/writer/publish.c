@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "changes.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "slots.h"
@@ -67,6 +68,7 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
     root->huge = writer->huge;
     assert(root->used + root->free <= root->file_size && root->file_size % MC_GRANULE == 0);
     int64_t now = mc_clock_ns();
+    mc_changes_log(writer, root);
     mc_publish(space, &writer->superblock, root);
     if (now - writer->woken_at >= MC_WAKE_QUIET_NS) { /* see mc_map_wait for those not woken */
         mc_wake(space);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "changes.h"
 #include "check.h"
 #include "make_room.h"
 #include "mutant.h"
@@ -38,16 +39,22 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
 {
     struct mc_region *region = &writer->region;
     uint32_t ring_slots = writer->options.ring_slots;
+    uint32_t log_size = writer->options.log_size != MC_LOG_NONE
+                            ? mc_changes_log_size(max_size, writer->options.log_size)
+                            : 0;
+    uint64_t roots_end = MC_RING_OFFSET + (uint64_t)ring_slots * sizeof(struct mc_root);
     assert(max_size >= MC_MAP_MIN && max_size <= MC_MAP_MAX && max_size % MC_EXTENT == 0);
     struct mc_superblock superblock = {
         .version = MC_VERSION,
         .byte_order = MC_BYTE_ORDER,
         .max_size = max_size,
-        .arena_offset = MC_RING_OFFSET + (uint64_t)ring_slots * sizeof(struct mc_root),
+        .arena_offset = roots_end + log_size,
         .granule = MC_GRANULE,
         .ring_slots = ring_slots,
         .created_at = mc_time_us(),
         .base_generation = base_generation,
+        .log_offset = log_size != 0 ? roots_end : 0,
+        .log_size = log_size,
     };
     memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
     enum mc_status status = mc_random(superblock.hash_secret, sizeof superblock.hash_secret, err);
@@ -146,8 +153,12 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
         return MC_OK;
     }
     mc_writer_view(writer, &view);
+    view.log.size = 0; /* which may be half written: no reason to refuse the rest */
     enum mc_status status = mc_check(&view, &report, err);
     if (status == MC_OK) {
+        if (!MC_MUTANT_IS(655)) { /* 655: half written, it goes on */
+            mc_changes_restart(writer);
+        }
         mc_boot_confirm(&writer->table.space, writer->boot_id);
     }
     return status;
@@ -201,6 +212,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     if (!MC_MUTANT_IS(601)) { /* 601: a restart that does not raise */
         mc_raise_horizon(space, generation);
     }
+    mc_changes_recover(writer);
     mc_writer_end_at(writer, file_end);
     assert(space->limit == file_end && !writer->batch.open);
     return MC_OK;
@@ -230,6 +242,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->batch.replace.kept);
     free(writer->collections.items);
     free(writer->collections.index);
+    mc_changes_destroy(writer);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
     free(writer);
@@ -550,7 +563,8 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
             (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
         .tail = mc_tail_mark(&writer->table.space, mc_root_end(&writer->root)),
         .space = writer->table.space,
-        .ring_slots = writer->superblock.ring_slots,
+        .arena_offset = writer->superblock.arena_offset,
+        .log = mc_superblock_log(&writer->superblock),
         .root = writer->root,
     };
     out->space.limit = mc_root_end(&writer->root);

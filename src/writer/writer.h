@@ -27,7 +27,10 @@ struct mc_writer_options {
     bool collapse;        /* make extents of huge pages, as far as the system can */
     int64_t retention_ns; /* how long retired blocks are kept for snapshots unless room is short */
     uint32_t ring_slots;  /* 0: MC_RING_SLOTS; tests use small rings */
+    uint32_t log_size;    /* bytes of a new file's change log, a power of two that is at least
+                             MC_LOG_MIN; 0: as suits max_size; MC_LOG_NONE */
 };
+#define MC_LOG_NONE 1u /* as the files of earlier loaders are */
 #define MC_MAX_SIZE_DEFAULT (1ull << 30)
 
 /* Opens or creates the file at `path`, taking the writer's lock without waiting: MC_LOCKED. An

@@ -23,6 +23,9 @@ struct mc_writer_collection {
     bool listed;          /* is on the batch's list of changed collections */
     uint32_t next_listed; /* index plus one */
     struct mc_collection_record record, committed;
+    bool whole;                     /* the batch may have changed any key of it: see changes.c */
+    uint32_t first_note, last_note; /* the batch's notes of its keys: places plus one */
+    uint32_t noted;                 /* bytes of them */
 };
 
 /* Every collection that this writer has touched. */
@@ -48,6 +51,16 @@ struct mc_replace {
     uint64_t differing; /* puts to take back before the content is the one before, or more */
 };
 
+/* What the open batch changed, for the change log. */
+struct mc_notes {
+    uint8_t *bytes;
+    size_t used, capacity;
+    struct mc_log_group *group; /* what is logged, at last */
+    size_t group_capacity;      /* bytes */
+    uint64_t end;               /* position in the log where the next group begins */
+    uint32_t last;              /* bytes of the one before it; 0: there is none */
+};
+
 struct mc_batch {
     bool open;
     uint64_t catalogue;   /* reference, with the state but without changed collections */
@@ -71,9 +84,9 @@ struct mc_writer {
     int64_t woken_at; /* mc_clock_ns of the last wake-up */
     struct mc_report report;
     struct mc_position position; /* the last one stored: of this generation or another */
-    struct mc_error no_room;     /* why make_room found none */
     struct mc_batch batch;
     struct mc_collections collections;
+    struct mc_notes notes;
 };
 
 #endif

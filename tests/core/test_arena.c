@@ -24,6 +24,7 @@ struct extent {
 };
 
 static struct mc_arena arena;
+static struct mc_error error;
 static const shm_byte nowhere; /* a map that nothing is loaded from */
 static struct extent extents[EXTENTS_MAX];
 static int count;
@@ -42,16 +43,16 @@ static struct group {
 } groups[EXTENTS_MAX];
 static int group_count;
 
-static enum mc_status make_room(void *context, uint64_t bytes)
+static enum mc_status make_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     (void)context;
     uint64_t more = bytes / MC_GRANULE + 64;
     if (granules + more > granules_most) {
-        return MC_FULL;
+        return mc_fail(err, MC_FULL, "no room for %llu bytes", (unsigned long long)bytes);
     }
     enum mc_status status = mc_buddy_grow(arena.buddy, granules + more);
     granules += status == MC_OK ? more : 0;
-    return status;
+    return status == MC_OK ? status : mc_no_memory(err);
 }
 
 /* ---- the model ---- */
@@ -120,10 +121,11 @@ static void do_alloc(uint64_t most)
     uint64_t bytes = 1 + test_below(most * MC_GRANULE), offset;
     uint64_t align = test_below(3) == 0 ? MC_LINE_BYTES : MC_GRANULE;
     bool small = test_below(2) == 0;
-    enum mc_status status = small ? mc_arena_alloc_small(&arena, bytes, align, &offset)
-                                  : mc_arena_alloc(&arena, bytes, align, &offset);
+    enum mc_status status = small ? mc_arena_alloc_small(&arena, bytes, align, &offset, &error)
+                                  : mc_arena_alloc(&arena, bytes, align, &offset, &error);
     if (status != MC_OK) {
         CHECK(status == MC_FULL || status == MC_NOMEM);
+        CHECK_EQ(error.status, status);
         return;
     }
     CHECK(offset % align == 0 && count < EXTENTS_MAX);
@@ -356,11 +358,10 @@ static void test_life(uint64_t start, uint64_t most_granules, int batches, int m
     mc_arena_destroy(&arena);
 }
 
-static enum mc_status no_room(void *context, uint64_t bytes)
+static enum mc_status no_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     (void)context;
-    (void)bytes;
-    return MC_FULL;
+    return mc_fail(err, MC_FULL, "no room for %llu bytes", (unsigned long long)bytes);
 }
 
 /* Small allocations that the stretch set aside for them cannot hold, and more freed small blocks
@@ -373,13 +374,13 @@ static void test_edges(void)
     uint64_t offset, first;
     CHECK_EQ(mc_arena_create(&arena, &nowhere, bytes, bytes, no_room, NULL), MC_OK);
     arena.scope = MC_SCOPE_BATCH;
-    CHECK_EQ(mc_arena_alloc_small(&arena, 40000, MC_LINE_BYTES, &offset), MC_OK);
+    CHECK_EQ(mc_arena_alloc_small(&arena, 40000, MC_LINE_BYTES, &offset, &error), MC_OK);
     CHECK_EQ(offset % MC_LINE_BYTES, 0);
-    CHECK_EQ(mc_arena_alloc(&arena, MC_GRANULE, MC_GRANULE, &first), MC_OK);
-    CHECK_EQ(mc_arena_alloc_small(&arena, 16384, MC_LINE_BYTES, &offset), MC_OK);
+    CHECK_EQ(mc_arena_alloc(&arena, MC_GRANULE, MC_GRANULE, &first, &error), MC_OK);
+    CHECK_EQ(mc_arena_alloc_small(&arena, 16384, MC_LINE_BYTES, &offset, &error), MC_OK);
     CHECK(offset % MC_LINE_BYTES == 0 && arena.small_left > 0); /* the stretch starts elsewhere */
     for (size_t i = 0; i < blocks; i++) {
-        CHECK_EQ(mc_arena_alloc(&arena, block, MC_GRANULE, &offsets[i]), MC_OK);
+        CHECK_EQ(mc_arena_alloc(&arena, block, MC_GRANULE, &offsets[i], &error), MC_OK);
     }
     for (size_t i = 0; i < blocks; i++) {
         mc_arena_release(&arena, offsets[i], block);
@@ -388,7 +389,8 @@ static void test_edges(void)
     CHECK(arena.quick_granules <= MC_QUICK_GRANULES);
     mc_arena_abort(&arena);
     CHECK_EQ(mc_arena_free(&arena), bytes);
-    CHECK_EQ(mc_arena_alloc(&arena, bytes, MC_GRANULE, &offset), MC_OK); /* all of it merges */
+    /* all of it merges */
+    CHECK_EQ(mc_arena_alloc(&arena, bytes, MC_GRANULE, &offset, &error), MC_OK);
     mc_arena_destroy(&arena);
 }
 

@@ -139,7 +139,8 @@ static void test_unknown_kinds(void)
         put_into(1, 1);
         mc_writer_view(writer, &view);
         key.hash = mc_view_hash(&view, &key);
-        CHECK_OK(mc_table_put(&writer->table, &writer->batch.catalogue, &key, "word", 4, &result));
+        CHECK_OK(mc_table_put(&writer->table, &writer->batch.catalogue, &key, "word", 4, &result,
+                              &test_error));
         commit(true);
         mc_writer_view(writer, &view);
         CHECK_EQ(mc_check(&view, &report, &test_error), MC_CORRUPT);

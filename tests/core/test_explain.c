@@ -13,6 +13,7 @@ static struct mc_writer_options options;
 static void open_new(void)
 {
     options = small_options();
+    options.max_size = 4u << 20;
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
 }
@@ -48,6 +49,72 @@ static void test_changed_key(void)
     CHECK_EQ(mc_replace_end(writer, &test_error), MC_CORRUPT);
     CHECK_EQ(test_error.status, MC_CORRUPT);
     mc_batch_abort(writer);
+    mc_writer_close(writer);
+}
+
+/* The name of a collection is another one by the time that its dropping is published. */
+static void test_changed_name(void)
+{
+    uint64_t generation;
+    struct mc_view view;
+    struct mc_walk walk;
+    struct mc_hit name;
+    bool existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_drop(writer, "sites", 5, &existed, &test_error));
+    mc_writer_view(writer, &view);
+    mc_walk_begin(&walk, &view.space, view.root.catalogue);
+    CHECK_OK(mc_walk_entry(&walk, &name));
+    overwrite((uint64_t)(name.key - view.space.base), 77777);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    CHECK_EQ(test_error.status, MC_CORRUPT);
+    mc_batch_abort(writer);
+    mc_writer_close(writer);
+}
+
+/* An entry of the catalogue is damaged, and a name with its hash is looked for there. */
+static void test_damaged_catalogue(void)
+{
+    uint64_t generation, stamp;
+    struct mc_view view;
+    struct mc_walk walk;
+    struct mc_hit name;
+    struct mc_key key;
+    bool existed;
+    faults_equal_hashes = true;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_view(writer, &view);
+    mc_walk_begin(&walk, &view.space, view.root.catalogue);
+    CHECK_OK(mc_walk_entry(&walk, &name));
+    uint64_t at = name.offset + offsetof(struct mc_entry, stamp);
+    mc_copy(&stamp, view.space.base + at, sizeof stamp);
+    overwrite(at, stamp | UINT64_C(0x7FF) << MC_STAMP_LEN_SHIFT); /* longer than any key */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    mc_key_from_int64(1, &key);
+    CHECK_EQ(mc_batch_delete(writer, "rooms", 5, &key, &existed, &test_error), MC_CORRUPT);
+    CHECK_EQ(test_error.status, MC_CORRUPT);
+    mc_writer_close(writer);
+    faults_equal_hashes = false;
+}
+
+/* Who has no use for the sentence still learns that there is no room. */
+static void test_nobody_asks_why(void)
+{
+    static const uint8_t large[8u << 20];
+    struct mc_key key;
+    bool changed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    mc_key_from_int64(1, &key);
+    CHECK(writer->superblock.max_size < sizeof large);
+    CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, large, sizeof large, &changed, NULL), MC_FULL);
     mc_writer_close(writer);
 }
 
@@ -107,6 +174,9 @@ int main(void)
     test_begin("test_explain");
     mc_buddy_test_unchecked = true;
     test_changed_key();
+    test_changed_name();
+    test_damaged_catalogue();
+    test_nobody_asks_why();
     test_names_with_one_hash();
     test_damaged_entries_are_not_shown();
     remove_cache(test_path());

@@ -114,7 +114,9 @@ static bool try_fault(const struct fault_scenario *scenario, uint32_t kinds, lon
     open_reader();
     struct resources start = count_resources();
     faults_arm(kinds, left, lasting, 0);
+    test_error.status = MC_OK;
     enum mc_status status = scenario->run();
+    CHECK(status == MC_OK || test_error.status == status); /* it says why */
     bool still_full = lasting && kinds == FAULT_BIT(FAULT_ALLOCATE) && status == MC_FULL;
     if (still_full && !scenario->reopens) {
         check_content(&world.before);
@@ -174,11 +176,13 @@ static void test_scenarios(void)
 static enum mc_status run_one(int k)
 {
     bool existed;
+    test_error.status = MC_OK;
     enum mc_status status = k % 3 == 0 ? delete_key_of(world.writer, 0, k, &existed)
                                        : put_version(world.writer, 0, k, 2);
     if (status == MC_OK) {
         world.after.version[0][k] = k % 3 == 0 ? ABSENT : 2;
     }
+    CHECK(status == MC_OK || test_error.status == status); /* it says why */
     return status;
 }
 

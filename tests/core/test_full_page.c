@@ -13,17 +13,17 @@
 #define PAGE_AT 4096u
 #define SLOTS (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
 
-static enum mc_status no_room(void *context, uint64_t bytes)
+static enum mc_status no_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     (void)context;
-    (void)bytes;
-    return MC_FULL;
+    return mc_fail(err, MC_FULL, "no room for %llu bytes", (unsigned long long)bytes);
 }
 
 int main(void)
 {
     static _Alignas(4096) uint8_t map[MAP_BYTES];
     struct mc_arena arena;
+    struct mc_error error;
     struct mc_put_result result;
     struct mc_key key;
     uint64_t root = ref_page(PAGE_AT, MC_PAGE_LINES_MAX, 0, SLOTS), before = root;
@@ -39,7 +39,8 @@ int main(void)
     mc_key_from_int64(1, &key);
     key.hash = 0;    /* another tag, on the same side */
     (void)alarm(20); /* it did not end */
-    CHECK_EQ(mc_table_put(&table, &root, &key, "v", 1, &result), MC_CORRUPT);
+    CHECK_EQ(mc_table_put(&table, &root, &key, "v", 1, &result, &error), MC_CORRUPT);
+    CHECK_EQ(error.status, MC_CORRUPT);
     CHECK_EQ(root, before);
     CHECK(!result.changed);
     mc_arena_destroy(&arena);

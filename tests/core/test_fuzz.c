@@ -52,7 +52,8 @@ static int replay(const char *kind, int (*run)(const uint8_t *data, size_t len))
 /* A real image, in place: returns its length. */
 static size_t make_image(int documents)
 {
-    struct mc_writer_options options = {.max_size = 2 * MC_EXTENT, .mode = 0600, .ring_slots = 4};
+    struct mc_writer_options options = {
+        .max_size = 2 * MC_EXTENT, .mode = 0600, .ring_slots = 4, .log_size = 512};
     struct mc_writer *writer;
     struct mc_error error;
     uint8_t document[64];
@@ -68,6 +69,16 @@ static size_t make_image(int documents)
     }
     CHECK_EQ(mc_batch_state(writer, (const uint8_t *)"", 0, &error), MC_OK);
     CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);
+    for (int k = 0; k < 3; k++) { /* something to log */
+        struct mc_key key;
+        bool existed;
+        size_t len = small_document(document, documents + k);
+        CHECK_EQ(mc_batch_begin(writer, &error), MC_OK);
+        CHECK_EQ(mc_batch_put_raw(writer, "flags", 5, document, len, &count, &error), MC_OK);
+        mc_key_from_int64(k, &key);
+        CHECK_EQ(mc_batch_delete(writer, "sites", 5, &key, &existed, &error), MC_OK);
+        CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);
+    }
     mc_writer_close(writer);
     return image_take(input);
 }

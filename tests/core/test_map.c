@@ -86,6 +86,47 @@ static void break_arena(struct mc_superblock *superblock)
     superblock->arena_offset += MC_GRANULE;
 }
 
+static void break_log_offset(struct mc_superblock *superblock)
+{
+    superblock->log_offset -= MC_LINE_BYTES; /* within the roots */
+}
+
+static void break_log_odd(struct mc_superblock *superblock)
+{
+    superblock->log_offset += MC_GRANULE;
+    superblock->arena_offset += MC_LINE_BYTES;
+}
+
+static void break_log_behind(struct mc_superblock *superblock)
+{
+    superblock->log_offset = superblock->arena_offset + MC_LINE_BYTES;
+}
+
+static void break_log_large(struct mc_superblock *superblock)
+{
+    superblock->log_size *= 2;
+}
+
+static void break_log_small(struct mc_superblock *superblock)
+{
+    superblock->log_size = MC_LOG_MIN / 2;
+}
+
+static void break_log_size(struct mc_superblock *superblock)
+{
+    superblock->log_size = MC_LOG_MIN + MC_LINE_BYTES;
+}
+
+static void break_log_none(struct mc_superblock *superblock)
+{
+    superblock->log_size = 0;
+}
+
+static void break_arena_large(struct mc_superblock *superblock)
+{
+    superblock->arena_offset = MC_MAP_MIN;
+}
+
 static void break_ring_large(struct mc_superblock *superblock)
 {
     superblock->ring_slots = MC_MAP_MIN / sizeof(struct mc_root);
@@ -127,6 +168,14 @@ static void test_superblock(void)
         {break_granule, MC_CORRUPT},
         {break_ring, MC_CORRUPT},
         {break_arena, MC_CORRUPT},
+        {break_arena_large, MC_CORRUPT},
+        {break_log_offset, MC_CORRUPT},
+        {break_log_odd, MC_CORRUPT},
+        {break_log_behind, MC_CORRUPT},
+        {break_log_large, MC_CORRUPT},
+        {break_log_small, MC_CORRUPT},
+        {break_log_size, MC_CORRUPT},
+        {break_log_none, MC_CORRUPT},
         {break_ring_large, MC_CORRUPT},
         {break_size_small, MC_CORRUPT},
         {break_size_large, MC_CORRUPT},

@@ -152,41 +152,6 @@ static void test_hostile(void)
     }
 }
 
-/* The file's content moves into one of another size, and so does what goes with it. */
-static void test_successor(void)
-{
-    struct mc_writer_options options = small_options();
-    struct mc_loader_report report;
-    struct mc_map *map;
-    struct mc_report_stream stream = {
-        .following = 1, .position_at_us = 9, .events = 7, .disconnects = 3};
-    begin();
-    commit_one(1);
-    mc_writer_report(writer, "polling", "none", NULL, 5, &stream);
-    mark("one");
-    mc_writer_close(writer);
-    options.max_size *= 2;
-    open_writer(options);
-    check_position("one");
-    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    mc_map_report(map, &report);
-    CHECK(strcmp(report.state, "polling") == 0 && report.confirmed_at == 5 && !report.following);
-    CHECK(report.position_at == 9 && report.events == 7 && report.disconnects == 3);
-    mc_map_release(map);
-    commit_one(2);
-    mc_writer_close(writer);
-    open_writer(small_options());
-    check_position(""); /* the data has gone on without it */
-    mc_writer_close(writer);
-    options.discard = true;
-    open_writer(options);
-    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    mc_map_report(map, &report);
-    CHECK(report.events == 0 && report.state[0] == '\0');
-    mc_map_release(map);
-    mc_writer_close(writer);
-}
-
 /* A file whose end is gone gets no position. */
 static void test_truncated(void)
 {
@@ -236,7 +201,7 @@ static void test_counts_fit(void)
     uint64_t sum;
     for (size_t number = 0; number < NAMES_MOST; number += number < 60 ? 1 : 97) {
         for (size_t name_len = 4; name_len <= MC_COUNTS_NAME_MAX + 1;
-             name_len += 1 + name_len % 5) {
+             name_len += name_len == 64 ? 1 : 5) {
             struct mc_counts counts = numbered(number, name_len, 1);
             room_len = 0;
             mc_counts_update(room, &room_len, &counts, &counts);
@@ -319,10 +284,72 @@ static void test_counts_of_others(void)
     CHECK(room[43] == 1);
     room[43] = 2; /* the value of z: what is wrong in one place is right in none */
     CHECK(!mc_counts_open(room, room_len, MC_COUNTS_LOADS, &cursor));
-    struct mc_counts counts = numbered(1, 4, 3);
+    memset(room, 0, sizeof room);
+    room[0] = room_len = MC_BSON_SIZE_MIN; /* a document without either */
+    CHECK(!mc_counts_open(room, room_len, MC_COUNTS_LOADS, &cursor));
+    struct mc_counts counts = numbered(30, 10, 3); /* what fits for errors is too much for loads */
+    room_len = 0;
+    mc_counts_update(room, &room_len, NULL, &counts);
+    CHECK_EQ(read_counts(MC_COUNTS_ERRORS, &sum), 30);
+    /* "loads" and its empty document out, and then "errors" becomes "loads" */
+    memmove(room + 4, room + 4 + 12, room_len - 4 - 12);
+    room_len -= 12;
+    memcpy(room, &room_len, sizeof room_len);
+    memmove(room + 10, room + 11, room_len - 11);
+    memcpy(room + 4, "\3loads", 7);
+    room_len--;
+    memcpy(room, &room_len, sizeof room_len);
+    CHECK_EQ(read_counts(MC_COUNTS_LOADS, &sum), 30);
+    counts = numbered(1, 4, 3);
     mc_counts_update(room, &room_len, NULL, &counts);
     CHECK_EQ(read_counts(MC_COUNTS_LOADS, &sum), 0);
     CHECK_EQ(read_counts(MC_COUNTS_ERRORS, &sum), 1);
+}
+
+/* ---- both ---- */
+
+/* The file's content moves into one of another size, and so does what goes with it. */
+static void test_successor(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_loader_report report;
+    struct mc_map *map;
+    uint64_t sum;
+    struct mc_report_stream stream = {
+        .following = 1, .position_at_us = 9, .events = 7, .disconnects = 3};
+    begin();
+    commit_one(1);
+    struct mc_count one = {.name = "a", .name_len = 1, .count = 1};
+    struct mc_counts counts = {.items = &one, .number = 1};
+    stream.errors = &counts;
+    mc_writer_report(writer, NULL, NULL, NULL, -1, &stream);
+    stream.errors = NULL;
+    mc_writer_report(writer, "polling", "none", NULL, 5, &stream);
+    mark("one");
+    mc_writer_close(writer);
+    options.max_size *= 2;
+    open_writer(options);
+    check_position("one");
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_map_report(map, &report);
+    CHECK(strcmp(report.state, "polling") == 0 && report.confirmed_at == 5 && !report.following);
+    CHECK(report.position_at == 9 && report.events == 7 && report.disconnects == 3);
+    room_len = report.counts_len;
+    memcpy(room, report.counts, sizeof room);
+    CHECK(read_counts(MC_COUNTS_ERRORS, &sum) == 1 && sum == 1);
+    mc_map_release(map);
+    commit_one(2);
+    mc_writer_close(writer);
+    open_writer(small_options());
+    check_position(""); /* the data has gone on without it */
+    mc_writer_close(writer);
+    options.discard = true;
+    open_writer(options);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_map_report(map, &report);
+    CHECK(report.events == 0 && report.state[0] == '\0');
+    mc_map_release(map);
+    mc_writer_close(writer);
 }
 
 int main(void)

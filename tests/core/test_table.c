@@ -33,25 +33,26 @@ struct model {
 
 static shm_byte *map;
 static struct mc_arena arena;
+static struct mc_error error;
 static struct mc_table_writer table;
 static uint64_t root, committed_root;
 static struct model model, committed;
 static uint64_t hashes[KEYS];
 static uint64_t generation, room; /* room: bytes that the arena may still grow by */
 
-static enum mc_status make_room(void *context, uint64_t bytes)
+static enum mc_status make_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     (void)context;
     uint64_t step = (bytes + 65535) / 65536 * 65536;
     if (step > room) {
-        return MC_FULL;
+        return mc_fail(err, MC_FULL, "no room for %llu bytes", (unsigned long long)bytes);
     }
-    enum mc_status status = mc_buddy_grow(arena.buddy, (table.space.limit + step) / MC_GRANULE);
-    if (status == MC_OK) {
-        room -= step;
-        table.space.limit += step;
+    if (mc_buddy_grow(arena.buddy, (table.space.limit + step) / MC_GRANULE) != MC_OK) {
+        return mc_no_memory(err);
     }
-    return status;
+    room -= step;
+    table.space.limit += step;
+    return MC_OK;
 }
 
 static void begin_world(uint64_t bytes, uint64_t may_grow)
@@ -124,8 +125,9 @@ static enum mc_status put(int k, uint32_t version)
     struct mc_key key = key_of(k);
     struct mc_put_result result;
     size_t len = make_value(value, k, version);
-    enum mc_status status = mc_table_put(&table, &root, &key, value, len, &result);
+    enum mc_status status = mc_table_put(&table, &root, &key, value, len, &result, &error);
     if (status != MC_OK) {
+        CHECK_EQ(error.status, status);
         return status;
     }
     bool same = false;
@@ -144,11 +146,12 @@ static enum mc_status take_out(int k)
 {
     struct mc_key key = key_of(k);
     struct mc_hit old;
-    enum mc_status status = mc_table_delete(&table, &root, &key, &old);
+    enum mc_status status = mc_table_delete(&table, &root, &key, &old, &error);
     if (status == MC_OK || status == MC_ABSENT) {
         CHECK_EQ(status == MC_OK, model.present[k]);
         model.present[k] = false;
     }
+    CHECK(status == MC_OK || status == MC_ABSENT || status == error.status);
     return status == MC_ABSENT ? MC_OK : status;
 }
 
@@ -331,16 +334,16 @@ static void test_clear(void)
             begin_batch();
         }
         faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
-        enum mc_status status = mc_table_clear(&table, &root);
+        enum mc_status status = mc_table_clear(&table, &root, &error);
         CHECK(status == MC_OK || status == MC_NOMEM);
         (void)faults_disarm();
         if (status == MC_NOMEM) {
             compare_all();
-            CHECK_EQ(mc_table_clear(&table, &root), MC_OK);
+            CHECK_EQ(mc_table_clear(&table, &root, &error), MC_OK);
         }
         CHECK_EQ(root, 0);
         memset(&model, 0, sizeof model);
-        CHECK_EQ(mc_table_clear(&table, &root), MC_OK); /* an empty one too */
+        CHECK_EQ(mc_table_clear(&table, &root, &error), MC_OK); /* an empty one too */
         commit();
         compare_all();
         end_world();
@@ -471,8 +474,8 @@ static void test_damage(void)
             struct mc_hit old;
             status = mc_table_find(&table.space, to, &key, &old);
             if (status == MC_CORRUPT) {
-                CHECK_EQ(mc_table_put(&table, &to, &key, "x", 1, &result), MC_CORRUPT);
-                CHECK_EQ(mc_table_delete(&table, &to, &key, &old), MC_CORRUPT);
+                CHECK_EQ(mc_table_put(&table, &to, &key, "x", 1, &result, &error), MC_CORRUPT);
+                CHECK_EQ(mc_table_delete(&table, &to, &key, &old, &error), MC_CORRUPT);
             }
         }
         if (round % 4 != 0) {
@@ -519,11 +522,6 @@ static void test_no_room_anywhere(void)
     CHECK(failures > 1000);
 }
 
-static void write_word(uint64_t offset, uint64_t word)
-{
-    shm_store(map + offset, word);
-}
-
 /* Tables that no writer makes: a page without an empty slot, an entry that does not fit, a node
  * whose references name one page again and again. */
 static void test_hand_made(void)
@@ -537,35 +535,35 @@ static void test_hand_made(void)
     enum mc_status status;
     begin_world(limit, 0);
     memset(map, 0, limit);
-    write_word(entry, 8 | UINT64_C(8) << 32);
-    write_word(entry + 8, UINT64_C(5)); /* born in generation 5, no key */
+    shm_store(map + entry, 8 | UINT64_C(8) << 32);
+    shm_store(map + entry + 8, UINT64_C(5)); /* born in generation 5, no key */
     for (uint64_t i = 0; i < 16; i++) {
-        write_word(page + 8 * i, slot_make(1 + (uint32_t)i, entry));
+        shm_store(map + page + 8 * i, slot_make(1 + (uint32_t)i, entry));
     }
     uint64_t full = ref_page(page, 2, 0, 16);
     CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_ABSENT);
     CHECK(!mc_table_still(space, full, 0, entry, 5));
-    write_word(page + 64 + 8 * 7, slot_make(0, entry)); /* the last one that a search looks at */
+    shm_store(map + page + 64 + 8 * 7, slot_make(0, entry)); /* the last one of a search */
     CHECK(mc_table_still(space, full, 0, entry, 5));
     CHECK(!mc_table_still(space, full, 0, entry, 6));
     CHECK(!mc_table_still(space, full, 0, limit, 5)); /* outside */
     CHECK(!mc_table_still(space, full | UINT64_C(1) << 63, 0, entry, 5));
     CHECK(!mc_table_still(space, 0, 0, entry, 5));
     uint64_t last = limit - sizeof(struct mc_entry); /* its value would be outside */
-    write_word(last, UINT64_C(100) << 32);
-    write_word(page + 64 + 8 * 7, slot_make(0, last));
+    shm_store(map + last, UINT64_C(100) << 32);
+    shm_store(map + page + 64 + 8 * 7, slot_make(0, last));
     CHECK(!mc_table_still(space, full, 0, last, 0));
-    write_word(page, slot_make(0, limit)); /* outside, under the tag that is looked for */
+    shm_store(map + page, slot_make(0, limit)); /* outside, under the tag that is looked for */
     mc_table_warm(space, full, &key, 1);
     CHECK_EQ(mc_table_find(space, full, &key, &hit), MC_CORRUPT);
     mc_table_touch(space, full, 0);
     mc_table_touch(space, 0, 0);
     uint64_t much = ref_page(HEADER + 8192, MC_PAGE_LINES_MAX, 6, 1);
     for (uint64_t i = 0; i < MC_PAGE_LINES_MAX * MC_LINE_SLOTS; i++) {
-        write_word(HEADER + 8192 + 8 * i, i == 0 ? slot_make(0, entry) : MC_UNUSED);
+        shm_store(map + HEADER + 8192 + 8 * i, i == 0 ? slot_make(0, entry) : MC_UNUSED);
     }
     for (uint64_t i = 0; i < 64; i++) {
-        write_word(node + 8 * i, much);
+        shm_store(map + node + 8 * i, much);
     }
     uint64_t again = ref_node(node, 6, 0);
     mc_walk_begin(&walk, space, again);
@@ -573,7 +571,7 @@ static void test_hand_made(void)
     }
     CHECK_EQ(status, MC_CORRUPT);
     root = again;
-    CHECK_EQ(mc_table_clear(&table, &root), MC_CORRUPT);
+    CHECK_EQ(mc_table_clear(&table, &root, &error), MC_CORRUPT);
     CHECK_EQ(root, again);
     end_world();
 }

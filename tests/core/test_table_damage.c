@@ -17,15 +17,15 @@
 
 static shm_byte *map;
 static struct mc_arena arena;
+static struct mc_error error;
 static struct mc_table_writer table;
 static const struct mc_key wanted = {
     .type = 18, .len = 8, .data = (const uint8_t *)"wanted..", .hash = 0};
 
-static enum mc_status no_room(void *context, uint64_t bytes)
+static enum mc_status no_room(void *context, uint64_t bytes, struct mc_error *err)
 {
     (void)context;
-    (void)bytes;
-    return MC_FULL;
+    return mc_fail(err, MC_FULL, "no room for %llu bytes", (unsigned long long)bytes);
 }
 
 static void begin_world(void)
@@ -54,7 +54,7 @@ static void fill_page(uint64_t page, unsigned lines, uint64_t slot)
 static enum mc_status put(uint64_t root)
 {
     struct mc_put_result result;
-    return mc_table_put(&table, &root, &wanted, "x", 1, &result);
+    return mc_table_put(&table, &root, &wanted, "x", 1, &result, &error);
 }
 
 /* The reference of a young page says that there is room, and there is none. */
@@ -62,7 +62,7 @@ static void test_no_free_slot(void)
 {
     uint64_t page;
     begin_world();
-    CHECK_EQ(mc_arena_alloc(&arena, 2 * MC_LINE_BYTES, MC_LINE_BYTES, &page), MC_OK);
+    CHECK_EQ(mc_arena_alloc(&arena, 2 * MC_LINE_BYTES, MC_LINE_BYTES, &page, &error), MC_OK);
     fill_page(page, 2, slot_make(5, ENTRY));
     CHECK_EQ(put(ref_page(page, 2, 0, 1)), MC_CORRUPT);
     end_world();
@@ -83,7 +83,7 @@ static void test_other_line(void)
     shm_write(map + ENTRY + 16, wanted.data, 8);
     shm_store(map + PAGE, slot_make(0, ENTRY));
     uint64_t root = ref_page(PAGE, 2, 0, 1);
-    CHECK_EQ(mc_table_delete(&table, &root, &wanted, &old), MC_CORRUPT);
+    CHECK_EQ(mc_table_delete(&table, &root, &wanted, &old, &error), MC_CORRUPT);
     end_world();
 }
 
@@ -122,7 +122,7 @@ static void clear_while(void (*watch)(const void *old, const void *now, size_t b
     shm_store(map + PAGE, slot_make(5, ENTRY));
     uint64_t root = ref_page(PAGE, 1, 0, 1);
     faults_watch = watch;
-    CHECK_EQ(mc_table_clear(&table, &root), MC_OK);
+    CHECK_EQ(mc_table_clear(&table, &root, &error), MC_OK);
     faults_watch = NULL;
     CHECK_EQ(arena.scopes[MC_SCOPE_BATCH].retired.count, blocks);
     end_world();

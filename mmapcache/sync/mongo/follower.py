@@ -14,21 +14,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
-from mmapcache.sync.source import Caught, Found
+from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Verified
 
 if TYPE_CHECKING:
-    from pymongo.collection import Collection
+    from pymongo import collection as pymongo_collection
 
 SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
 _IN_FLIGHT = 4  # parts that the main thread has not applied yet
@@ -38,7 +39,7 @@ _MANY = 32  # events of a burst after which more are expected
 @dataclass(frozen=True, slots=True)
 class _Message:
     sender: MongoFollower
-    content: Found | Caught | BaseException
+    content: Given | BaseException
 
 
 class MongoFollower:
@@ -52,6 +53,7 @@ class MongoFollower:
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
     :param limit: so many changed documents at once are slower than a load
+    :param hold: nothing is given while its marker is there
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class MongoFollower:
         streams: Sequence[Stream],
         lookup: Lookup,
         targets: Callable[[str, str], Sequence[CollectionOptions]],
-        read: Callable[[CollectionOptions], Collection[Any]],
+        read: Callable[[CollectionOptions], pymongo_collection.Collection[Any]],
         position: Position,
         settle: Settle,
         inbox: Inbox,
         limit: int,
+        hold: Hold | None,
     ) -> None:
         self._streams = {stream.database: stream for stream in streams}
         self._lookup = lookup
@@ -75,6 +78,7 @@ class MongoFollower:
         self._settle = settle
         self._inbox = inbox
         self._limit = limit
+        self._hold = hold
         self._arrivals: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._cancelled = False
@@ -86,6 +90,12 @@ class MongoFollower:
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
         self._flushed = 0.0  # when the last burst ended
+        self._reached = dict.fromkeys(self._streams, 0)  # everything up to there has been delivered
+        self._suspects: Mapping[Feed, Collection[bytes]] = {}  # to be read once more
+        self._suspected = 0  # when everything up to here has been delivered
+        self._checked: set[tuple[str, str, bytes]] = set()  # those, when they have been read
+        self._checked_at = 0  # at that time
+        self._explained = 0  # of those, have a change that was under way then
         self._thread = threading.Thread(target=self._run, name="mmapcache-follower", daemon=True)
 
     def __enter__(self) -> MongoFollower:
@@ -101,9 +111,18 @@ class MongoFollower:
         self._arrivals.put(None)
         self._room.release()
 
-    def messages(self) -> Iterator[Found | Caught]:
+    def verify(self, suspects: Mapping[Feed, Collection[bytes]], moment: int) -> None:
+        """Has documents read once more, when everything up to a time has been delivered; before
+        the threads run.
+
+        :param suspects: type and value of their _ids
+        :param moment: a time, as in `stream.Change`
+        """
+        self._suspects, self._suspected = suspects, moment
+
+    def messages(self) -> Iterator[Given]:
         """Parts and what ends them, in turn; taking the next part makes room for one more. Ends
-        when somebody asks for a load (SIGHUP).
+        when somebody asks for more (SIGHUP).
 
         :raises StopError: a signal ended the loader
         :raises PositionLostError: the streams end here
@@ -132,11 +151,11 @@ class MongoFollower:
             while self._gather() and self._flush():
                 pass
         except SyncError as error:
-            self._inbox.post(_Message(self, error))
+            self._post(error)
         except BaseException as error:
             away = SourceAwayError(f"following failed: {type(error).__name__}: {error}")
             away.__cause__ = error
-            self._inbox.post(_Message(self, away))
+            self._post(away)
         finally:
             for stream in self._streams.values():
                 stream.cancel()
@@ -201,8 +220,12 @@ class MongoFollower:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
+        self._reached[change.database] = change.time - 1
         self._events += 1
         key = (change.database, change.collection, change.element)
+        if change.time <= self._checked_at and key in self._checked:
+            self._checked.discard(key)
+            self._explained += 1
         if change.time > self._answered:
             self._answers.clear()
         elif self._answers.get(key, 0) >= change.time:
@@ -220,44 +243,96 @@ class MongoFollower:
         self._heard[heard.database] = heard.moment
         if heard.token is not None:
             self._tokens[heard.database] = heard.token
-        self._at = max(self._at, heard.server)
+        self._at = max(self._at, float(heard.time >> 32))
+        self._reached[heard.database] = heard.time
         self._newest = 0
 
     def _flush(self) -> bool:
         """Reads what the burst changed, and posts it with the position. False as `_gather`."""
-        burst, self._burst = self._burst, {}
         heard = min(self._heard.values())
         for stream in self._streams.values():
             self._lookup.advance(stream.session_times)
+        if self._held():
+            return True
         changed = False
         asked = self._lookup.time
-        for (database, collection), elements in burst.items():
+        if self._hold is None:
+            parts: Iterable[Found] = self._parts()
+        else:
+            parts = list(self._parts())
+            if self._held():  # what was read may be half of something
+                return True
+        for found in parts:
+            changed = True
+            if not self._give(found):
+                return False
+        self._answers.update(
+            ((*names, element), asked) for names, some in self._burst.items() for element in some
+        )
+        self._answered = max(self._answered, asked)
+        self._post(self._caught(heard, changed=changed))
+        self._burst = {}
+        if self._events:
+            self._flushed = time.monotonic()
+        self._events = self._size = 0
+        return self._verified(heard)
+
+    def _parts(self) -> Iterator[Found]:
+        """What the documents of the burst are now."""
+        for (database, collection), elements in self._burst.items():
             for options in self._targets(database, collection):
                 if options.name in self._begin.stale:
                     reason = self._begin.stale[options.name]
                     raise PositionLostError(reason, f"{options.origin} has changed")
-                for found in self._lookup.read(self._read(options), options.name, elements):
-                    changed = True
-                    self._room.acquire()
-                    self._progress = time.monotonic()
-                    if self._cancelled:
-                        return False
-                    self._inbox.post(_Message(self, found))
-            for element in elements:
-                self._answers[database, collection, element] = asked
-        self._answered = max(self._answered, asked)
+                yield from self._lookup.read(self._read(options), options.name, elements)
+
+    def _caught(self, heard: float, *, changed: bool) -> Caught:
         if self._newest:
             self._at = max(self._at, float(self._newest >> 32))
         server = max((s.server_time for s in self._streams.values()), default=0.0)
         behind = max(0.0, server - (self._newest >> 32)) if self._newest else 0.0
         tokens = {name: _raw(token) for name, token in self._tokens.items()}
         position = replace(self._begin, at=self._at, tokens=tokens)
-        caught = Caught(position, changed, self._events, heard, behind)
-        if self._events:
-            self._flushed = time.monotonic()
-        self._events = self._size = 0
-        self._inbox.post(_Message(self, caught))
+        return Caught(position, changed, self._events, heard, behind)
+
+    def _held(self) -> bool:
+        """Whether the marker is there; then everything gathered stays for later."""
+        if self._hold is None or not self._lookup.held(self._hold):
+            return False
+        self._post(Held(self._hold.why))
         return True
+
+    def _verified(self, heard: float) -> bool:
+        """Reads the suspects when it is time, and later says how many are innocent."""
+        reached = min(self._reached.values())
+        if self._suspects and reached >= self._suspected:
+            asked = self._lookup.time
+            for feed, elements in self._suspects.items():
+                database, _, collection = feed.origin.partition(".")
+                for options in self._targets(database, collection):
+                    if options.name == feed.name:
+                        for found in self._lookup.read(self._read(options), feed.name, elements):
+                            if not self._give(replace(found, verified=True)):
+                                return False
+                self._checked.update((database, collection, element) for element in elements)
+            self._checked_at, self._suspects = asked, {}
+            self._post(self._caught(heard, changed=True))
+        elif self._checked_at and reached >= self._checked_at:
+            self._post(Verified(self._explained))
+            self._checked_at = self._explained = 0
+            self._checked.clear()
+        return True
+
+    def _give(self, found: Found) -> bool:
+        """Posts a part when there is room for it. False: nobody wants it any more."""
+        self._room.acquire()
+        self._progress = time.monotonic()
+        if not self._cancelled:
+            self._post(found)
+        return not self._cancelled
+
+    def _post(self, content: Given | BaseException) -> None:
+        self._inbox.post(_Message(self, content))
 
     def _silent(self) -> str | None:
         """A database of which nothing was heard for too long."""

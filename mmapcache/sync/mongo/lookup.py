@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmapcache.sync.mongo.errors import translated
+from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.together import Together
 from mmapcache.sync.source import Found
 
@@ -74,11 +75,10 @@ class Lookup:
             if some:
                 yield from self._find(collection, name, query, some)
 
-    def exists(self, collection: Collection[Any], chosen: Mapping[str, Any]) -> bool:
-        """Whether a document is there."""
+    def held(self, hold: Hold) -> bool:
+        """Whether the marker is there."""
         with translated(self._where):
-            found = _majority(collection).find_one(chosen, {"_id": 1}, session=self._session)
-        return found is not None
+            return hold.present(self._client, self._session)
 
     def close(self) -> None:
         """Gives the session back."""

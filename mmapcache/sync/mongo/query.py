@@ -20,7 +20,7 @@ def make_query(options: CollectionOptions) -> dict[str, Any]:
         if value is None:
             continue
         try:
-            query[key] = _from_extended_json(value)
+            query[key] = from_extended_json(value)
             bson.encode(query[key])  # what has no BSON is told now, not at each load
         except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise UsageError(f"{key} of {options.name}: {error}") from None
@@ -29,7 +29,7 @@ def make_query(options: CollectionOptions) -> dict[str, Any]:
     return query
 
 
-def _from_extended_json(value: Mapping[str, Any] | str) -> dict[str, Any]:
+def from_extended_json(value: Mapping[str, Any] | str) -> dict[str, Any]:
     from bson import json_util
 
     if isinstance(value, str):

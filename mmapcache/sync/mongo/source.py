@@ -22,9 +22,10 @@ from mmapcache.sync.logs import log
 from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
 from mmapcache.sync.mongo.errors import BAD_QUERIES, CREDENTIALS, UNAUTHORIZED, translated
 from mmapcache.sync.mongo.follower import MongoFollower
+from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.query import make_query
-from mmapcache.sync.mongo.stream import Stream
+from mmapcache.sync.mongo.stream import Stream, element_of
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_uri
@@ -70,6 +71,7 @@ class MongoSource:
         self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         self._session: ClientSession | None = None  # in which a load to be followed reads
         self._broken: list[str] = []
+        self._hold = None if options.hold_while is None else Hold(options.hold_while)
         self.position: Position | None = None
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
         self._label = public_uri(read_uri(options))
@@ -92,10 +94,19 @@ class MongoSource:
     @property
     def identity(self) -> str:
         options = self._options
-        loaded: list[Any] = [self._label, options.database, self._shaping]
+        held = str(options.hold_while)  # its stream is one more
+        loaded: list[Any] = [self._label, options.database, self._shaping, held]
         for c in options.collections:
             loaded.append([c.origin, c.name, str(c.filter), str(c.projection)])
         return hashlib.sha256(json.dumps(loaded).encode()).hexdigest()[:16]
+
+    def identify(self, document: bytes) -> bytes:
+        return element_of(document)
+
+    @property
+    def moment(self) -> int:
+        operation = None if self._session is None else self._session.operation_time
+        return 0 if operation is None else int(operation.time << 32 | operation.inc)
 
     @property
     def _where(self) -> str:
@@ -108,6 +119,8 @@ class MongoSource:
         with translated(self._where):
             client = self._connected()
             self._begin(client, follow=follow)
+            if self._hold is not None:
+                self._hold.refuse(client, self._session)
             if self._options.database is None:
                 chosen = list(self._options.collections)
                 if not self._reached:
@@ -138,6 +151,9 @@ class MongoSource:
                 collection.allow_empty,
                 expected,
             )
+        if self._hold is not None:
+            with translated(self._where):
+                self._hold.refuse(client, self._session)
 
     def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
@@ -153,6 +169,7 @@ class MongoSource:
             self._options.settle,
             inbox,
             limit,
+            self._hold,
         )
 
     def _begin(self, client: Client, *, follow: bool) -> None:
@@ -176,11 +193,16 @@ class MongoSource:
 
     def _streams(self, client: Client) -> list[Stream]:
         """One for each database."""
+        names: dict[str, set[str] | None] = {}
         if self._options.database is not None:
-            return [Stream(client, self._where, self._options.database, None)]
-        names: dict[str, set[str]] = {}
-        for c in self._options.collections:
-            names.setdefault(c.database, set()).add(c.collection)
+            names[self._options.database] = None
+        chosen = [(c.database, c.collection) for c in self._options.collections]
+        if self._hold is not None:
+            chosen.append((self._hold.database, self._hold.collection))
+        for database, collection in chosen:
+            wanted = names.setdefault(database, set())
+            if wanted is not None:
+                wanted.add(collection)
         return [Stream(client, self._where, *item) for item in sorted(names.items())]
 
     def _targets(self) -> Callable[[str, str], Sequence[CollectionOptions]]:

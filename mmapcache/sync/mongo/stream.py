@@ -83,13 +83,13 @@ class Heard:
     """The server said that there is nothing more.
 
     :param token: None when it gave none
-    :param server: its time in seconds; 0: not known
+    :param time: everything up to there has been said; as in `Change`
     :param moment: when, by `time.monotonic`
     """
 
     database: str
     token: Any
-    server: float
+    time: int
     moment: float
 
 
@@ -221,8 +221,9 @@ class Stream:
                     while waiting() > _QUEUED and not self._cancelled:
                         time.sleep(0.005)
                 elif stream.alive:
-                    token = stream.resume_token
-                    post(Heard(self.database, token, self.server_time, time.monotonic()))
+                    moment = session.operation_time
+                    reached = 0 if moment is None else moment.time << 32 | moment.inc
+                    post(Heard(self.database, stream.resume_token, reached, time.monotonic()))
                 else:
                     raise PositionLostError(
                         "invalidated", f"the change stream of {self.database} was ended"
@@ -279,9 +280,19 @@ def _element(raw: bytes) -> bytes:
         fields = mmapcache.Document(raw)
         if len(fields) == 1:
             return raw[4:5] + raw[9:-1]
-    import bson
+    return element_of(raw)  # of a sharded collection
 
-    alone = bson.encode({"_id": bson.decode(raw)["_id"]})  # of a sharded collection
+
+def element_of(document: bytes) -> bytes:
+    """Type and value of any document's _id."""
+    import bson
+    from bson.codec_options import CodecOptions, DatetimeConversion
+    from bson.raw_bson import RawBSONDocument
+
+    options = CodecOptions(
+        document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    )
+    alone = bson.encode({"_id": bson.decode(document, options)["_id"]})
     return alone[4:5] + alone[9:-1]
 
 

@@ -1,6 +1,8 @@
 /* crash_judges.c - see crash_judges.h. */
 #include "crash_judges.h"
 
+#include "change_judge.h"
+
 /* Whether the view shows one of the states that the scenario goes through: 0 the first, -1 none. */
 static int which_state(const struct mc_view *view, const struct oracle *states, int count)
 {
@@ -58,6 +60,27 @@ static void judge_status(const struct scenario *scenario, struct mc_map *map)
     CHECK(confirmed != 0 || (status.state[0] == '\0' && !same_file));
 }
 
+/* What the log says of how the scenario's first state became the one that the view shows, and that
+ * it makes sense as far back as it goes. A log that was begun anew knows nothing. */
+static void judge_log(const struct scenario *scenario, const struct mc_view *view,
+                      const struct oracle *states, int state)
+{
+    bool same_log = scenario->setup_commits > 0 && scenario->peculiarity == PLAIN;
+    uint64_t made = view->root.generation - generation_before;
+    enum mc_status status = judge_changes(view, generation_before, &states[0], &states[state]);
+    CHECK(status == MC_OK || (status == MC_ABSENT && (!same_log || made > 1)));
+    for (uint64_t since = 0; since < view->root.generation; since++) {
+        struct mc_changes changes;
+        struct mc_change change;
+        status = mc_changes_open(view, since, &changes);
+        while (status == MC_OK) {
+            status = mc_changes_next(&changes, &change);
+        }
+        CHECK_EQ(status, MC_ABSENT);
+        mc_changes_close(&changes);
+    }
+}
+
 uint64_t judge_reader(const struct scenario *scenario, const struct oracle *states, int count,
                       struct mc_map *map)
 {
@@ -66,8 +89,10 @@ uint64_t judge_reader(const struct scenario *scenario, const struct oracle *stat
     judge_status(scenario, map);
     enum mc_status status = mc_view_open(map, &view, &test_error);
     if (status == MC_OK) {
-        CHECK(which_state(&view, states, count) >= 0);
+        int state = which_state(&view, states, count);
+        CHECK(state >= 0);
         CHECK(view.root.generation >= generation_before);
+        judge_log(scenario, &view, states, state);
         check_clean(&view);
         return view.root.generation;
     }
@@ -133,6 +158,7 @@ int judge_next_loader(const struct oracle *states, int count, const char *path)
     commit_all(writer);
     mc_writer_view(writer, &view);
     CHECK_EQ(which_state(&view, &now, 1), 0);
+    (void)judge_changes(&view, view.root.generation - 1, &states[state], &now);
     check_clean(&view);
     CHECK(view.root.generation > generation_before);
     /* What is retired is the loader's secret; after it is freed, used and free make the file. */

@@ -177,12 +177,14 @@ void __wrap_free(void *block)
 
 WRAP(FAULT_BLOCK, MC_FULL, enum mc_status, mc_buddy_alloc,
      (struct mc_buddy * b, uint64_t granules, uint64_t *offset), (b, granules, offset))
-WRAP(FAULT_ROOM, MC_FULL, enum mc_status, mc_arena_alloc,
-     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset),
-     (arena, bytes, alignment, offset))
-WRAP(FAULT_ROOM, MC_FULL, enum mc_status, mc_arena_alloc_small,
-     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset),
-     (arena, bytes, alignment, offset))
+WRAP(FAULT_ROOM, mc_fail(err, MC_FULL, "no room"), enum mc_status, mc_arena_alloc,
+     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset,
+      struct mc_error *err),
+     (arena, bytes, alignment, offset, err))
+WRAP(FAULT_ROOM, mc_fail(err, MC_FULL, "no room"), enum mc_status, mc_arena_alloc_small,
+     (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset,
+      struct mc_error *err),
+     (arena, bytes, alignment, offset, err))
 
 WRAP(FAULT_STAT, -1, int, stat, (const char *path, struct stat *file), (path, file))
 WRAP(FAULT_STAT, -1, int, fstat, (int fd, struct stat *file), (fd, file))

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bson.h"
+#include "change_log.h"
 #include "check.h"
 #include "harness.h"
 #include "memory_region.h"
@@ -174,6 +175,32 @@ static void read_counts(const struct mc_loader_report *loader)
     }
 }
 
+/* What changed since some earlier generations: whatever is said is within the copy. */
+static void read_changes(const struct mc_view *view)
+{
+    struct mc_changes changes;
+    struct mc_change change;
+    uint64_t generation = view->root.generation;
+    uint64_t since[] = {0, generation / 2, generation - 3, generation - 1, generation + 1};
+    for (size_t i = 0; i < sizeof since / sizeof since[0]; i++) {
+        uint64_t count = 0;
+        enum mc_status status = mc_changes_open(view, since[i], &changes);
+        while (status == MC_OK && (status = mc_changes_next(&changes, &change)) == MC_OK) {
+            uint8_t buffer[MC_KEY_VALUE_MAX];
+            struct mc_bson_element element;
+            CHECK(++count <= changes.len);
+            if (change.kind != MC_CHANGE_ALL) {
+                (void)mc_checksum(change.name, change.name_len);
+            }
+            if (change.kind == MC_CHANGE_PUT || change.kind == MC_CHANGE_DELETE) {
+                (void)mc_key_to_bson(change.key.type, change.key.data, change.key.len, buffer,
+                                     &element);
+            }
+        }
+        mc_changes_close(&changes);
+    }
+}
+
 /* A reader who comes to the file as it is: true when its generation is clean. */
 static bool read_image(void)
 {
@@ -192,6 +219,7 @@ static bool read_image(void)
     read_counts(&loader);
     CHECK(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
+        read_changes(&view);
         clean = read_view(&view);
     }
     mc_map_release(map);
@@ -360,7 +388,7 @@ static void report_stream(struct mc_writer *writer)
 /* A loader opens the image and commits to it, under a snapshot. */
 static void load_image(bool clean)
 {
-    struct mc_writer_options options = {.mode = 0600, .ring_slots = 4};
+    struct mc_writer_options options = {.mode = 0600, .ring_slots = 4, .log_size = 1024};
     struct mc_writer *writer;
     struct mc_map *map = NULL;
     struct mc_view snapshot, again;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "change_log.h"
 #include "harness.h"
 #include "hash.h"
 #include "image.h"
@@ -131,6 +132,46 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
     return entries;
 }
 
+#define LOG_MOST (16u << 10) /* bytes: what an image has room for beside a table */
+
+/* Roots, change log and arena, one behind the other. */
+static void mend_places(struct mc_superblock *superblock)
+{
+    uint64_t roots_end = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
+    uint32_t size = superblock->log_size;
+    if (size < MC_LOG_MIN || size > LOG_MOST || (size & (size - 1)) != 0) {
+        size = 0;
+    }
+    superblock->log_size = size;
+    superblock->log_offset = size != 0 ? roots_end : 0;
+    superblock->arena_offset = roots_end + size;
+}
+
+/* The checksums of the groups of the change log that a reader comes to, and where they are. */
+static void mend_log(uint8_t *image, const struct mc_root *root)
+{
+    const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
+    struct mc_space space = {.base = (shm_byte *)image, .limit = IMAGE_BYTES};
+    struct mc_log log = mc_superblock_log(superblock);
+    static uint8_t bytes[LOG_MOST];
+    struct mc_log_group group;
+    uint64_t at = root->log_end, seen = 0;
+    uint32_t last = root->log_last;
+    if (log.size == 0) {
+        return;
+    }
+    for (int i = 0; i < 64 && !mc_log_is_odd(last) && seen + last <= log.size; i++) {
+        at -= last;
+        seen += last;
+        mc_log_read(&space, &log, at, bytes, last);
+        memcpy(&group, bytes, sizeof group);
+        group.checksum = mc_checksum(bytes + sizeof group.checksum, last - sizeof group.checksum);
+        mc_log_write(&space, &log, at, &group, sizeof group);
+        add_words(log.offset + (at & (log.size - 1)), last < 64 ? last : 64);
+        last = group.before;
+    }
+}
+
 static void mend_header(uint8_t *image)
 {
     struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
@@ -141,8 +182,7 @@ static void mend_header(uint8_t *image)
     superblock->granule = MC_GRANULE;
     superblock->ring_slots =
         superblock->ring_slots < 2 || superblock->ring_slots > 64 ? 4 : superblock->ring_slots;
-    superblock->arena_offset =
-        MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
+    mend_places(superblock);
     if (superblock->max_size < MC_MAP_MIN || superblock->max_size > 64 * MC_EXTENT ||
         superblock->max_size % MC_EXTENT != 0) {
         superblock->max_size = 4 * MC_EXTENT;
@@ -183,7 +223,7 @@ static void mend_image(uint8_t *image, struct mending mending)
     last_entry = 0;
     add_words(offsetof(struct mc_superblock, file_id), 64);
     add_words(MC_CONTROL_OFFSET, 16);
-    add_words(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), 32);
+    add_words(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), 40);
     add_words(root_at, sizeof *root);
     add_place(&references, root_at + offsetof(struct mc_root, catalogue));
     (void)mend_table(image, root->catalogue, &totals, mending, true);
@@ -197,6 +237,7 @@ static void mend_image(uint8_t *image, struct mending mending)
         control->horizon = control->horizon > control->commit ? control->commit : control->horizon;
     }
     root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
+    mend_log(image, root);
 }
 
 /* ---- changing ---- */
