@@ -147,7 +147,7 @@ def take_over(context: Context) -> Iterator[Row]:
         cache = loader.reach("streaming")
         for _ in range(context.size(7, 3)):
             standby = LoaderProcess(path, uri, *PROBED, *STREAM, "--standby")
-            time.sleep(1.5)
+            until(standby.waits, 60, "a standby")
             loader.kill()
             start = time.monotonic()
             number += 1
