@@ -13,6 +13,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from mmapcache.sync.mongo.event import Event, Token
+from mmapcache.sync.mongo.pace import Pace
 from mmapcache.sync.mongo.together import LEAST, MOST, Together
 
 TOKEN = {"_data": "8263", "_typeBits": b"\x01"}
@@ -76,3 +77,31 @@ def test_a_list_that_is_not_full_says_nothing() -> None:
     together = Together()
     together.took(3, 100.0)
     assert together.count == 64
+
+
+def test_what_keeps_coming_one_by_one_is_asked_for_as_often_as_a_burst_may_last() -> None:
+    pace, now, asked = Pace(0.1, 0.0), 0.0, 0
+    while now < 10.0:
+        now += 0.005 + pace.reply(now)
+        asked += 1
+    assert 100 <= asked <= 115
+
+
+def test_what_comes_now_and_then_is_not_waited_for() -> None:
+    pace = Pace(0.1, 0.0)
+    assert not any(pace.reply(0.15 * number) for number in range(1, 200))
+
+
+def test_a_reply_of_many_events_is_worth_its_cost() -> None:
+    pace, now = Pace(0.1, 0.0), 0.0
+    for _ in range(200):
+        now += 0.002
+        pause = pace.reply(now)
+        for _ in range(999):
+            pace.event()
+    assert pause == 0.0
+
+
+def test_without_settling_nothing_is_waited_for() -> None:
+    pace = Pace(0.0, 0.0)
+    assert not any(pace.reply(0.001 * number) for number in range(100))
