@@ -27,6 +27,7 @@ import collections
 import mmap
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -197,9 +198,10 @@ class Gap:
     def _watch(self) -> None:
         """What can be seen at any time."""
         self.judge.follow()
-        pid, status = os.waitpid(-1, os.WNOHANG) if self._children else (0, 0)
-        if pid in self._children:
-            self._violate(f"{self._children.pop(pid)} ended with status {status}")
+        for child in list(self._children):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                self._violate(f"{self._children.pop(pid)} ended with status {status}")
         for loader in list(self._loaders):
             if (ended := loader.process.poll()) is not None:
                 self._violate(f"the loader ended with status {ended}:\n{loader.output[-2000:]}")
@@ -427,6 +429,15 @@ class Gap:
         kept = {p.owner for p in PLACES if p.owner is not None and not p.allow_empty}
         return self._drops() + self._drops(of=tuple(kept))
 
+    def nonsense(self) -> list[str]:
+        """What a loader says only when it, or the fault in it, is not what its author meant."""
+        lines = [
+            line
+            for log in sorted(self._path.parent.glob("loader-*.log"))
+            for line in log.read_text("utf-8").splitlines()
+        ]
+        return [f"the loader says: {line}" for line in lines if _NONSENSE.search(line)]
+
     def _finish(self) -> None:
         """The loader ends when it is told to, and the file is whole."""
         assert self._cache is not None
@@ -480,6 +491,9 @@ class Gap:
         self._proxy.close()
 
 
+_NONSENSE = re.compile("Traceback|following failed|ended unexpectedly|makes no sense")
+
+
 def _counter(raw: bytes | None) -> str:
     return "nothing" if raw is None else f"state {bson.decode(raw)['n']}"
 
@@ -492,10 +506,14 @@ def run(arguments: argparse.Namespace, fault: str) -> list[str]:
     )
     began = time.monotonic()
     gap = Gap(directory, arguments, fault)
+    nonsense: list[str] = []
     try:
         gap.run(arguments.seconds)
-        if not fault:
-            gap.report(time.monotonic() - began)
+        nonsense = gap.nonsense()
+        if fault:
+            return [] if nonsense else gap.judge.violations
+        gap.judge.violations += nonsense
+        gap.report(time.monotonic() - began)
         return gap.judge.violations
     finally:
         gap.close()
@@ -503,6 +521,8 @@ def run(arguments: argparse.Namespace, fault: str) -> list[str]:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             print(f"kept: {directory}")
+        for line in nonsense:
+            print(line)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ them: they are put over its classes here, when the process begins.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -119,7 +120,6 @@ def _position_first() -> None:
 def _idle_position() -> None:
     from mmapcache.sync.mongo import follower
     from mmapcache.sync.mongo.follower import MongoFollower
-    from mmapcache.sync.position import Position
     from mmapcache.sync.source import Caught
 
     _mark_at_once()
@@ -128,7 +128,7 @@ def _idle_position() -> None:
     def flush(before: Any, self: Any) -> None:
         if self._size:
             tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
-            position = Position(self._of, self._at, tokens)
+            position = dataclasses.replace(self._begin, at=self._at, tokens=tokens)
             early = Caught(position, False, 0, time.monotonic(), 0.0)
             self._inbox.post(follower._Message(self, early))
             time.sleep(_WINDOW)
@@ -285,7 +285,7 @@ def _kept_ignored() -> None:
     @_instead(MongoFollower, "_add")
     def add(before: Any, self: Any, change: Any) -> None:
         targets = self._targets(change.database, change.collection)
-        if any(options.name in self._kept for options in targets):
+        if any(options.name in self._begin.stale for options in targets):
             self._tokens[change.database] = change.token
             self._events += 1
         else:
