@@ -98,22 +98,19 @@ def _resume_after() -> None:
 @_fault("position-first", "commits the position before the data", kill_loader=1)
 def _position_first() -> None:
     from mmapcache.sync.loader import Loader
-    from mmapcache.sync.source import Caught
+    from mmapcache.sync.source import Found
 
     @_instead(Loader, "_burst")
-    def burst(before: Any, self: Any, writer: Any, messages: Iterator[Any]) -> Any:
+    def burst(before: Any, self: Any, writer: Any, first: Any, messages: Iterator[Any]) -> Any:
         parts = []
         for part in messages:
             parts.append(part)
-            if isinstance(part, Caught):
-                if len(parts) > 1:
-                    with writer.batch() as batch:
-                        batch.state = self._target.pack_state(
-                            self._source.scope, part.position, self._stale
-                        )
-                    time.sleep(_WINDOW)
+            if not isinstance(part, Found):
                 break
-        return before(self, writer, iter(parts))
+        with writer.batch() as batch:
+            batch.state = self._target.pack_state(self._source.scope, parts[-1].position)
+        time.sleep(_WINDOW)
+        return before(self, writer, first, iter(parts))
 
 
 @_fault("idle-position", "marks an idle position while events wait", kill_loader=1)
