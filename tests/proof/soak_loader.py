@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import mmap
 import os
 import random
@@ -35,6 +36,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,6 @@ PAUSE = 0.7  # seconds between two faults, about
 QUIET = 0.2  # of the storms: nobody writes, so that idle positions are what matters
 CALM = 30.0  # seconds from the last fault until the cache must be the database
 PATIENCE = 60.0  # seconds for writers and readers to come along
-UNMARKED = 8.0  # seconds that a killed loader's position may be older than what it last said
 
 # How often each fault is chosen, against the others.
 WEIGHTS = {
@@ -122,7 +123,7 @@ class Gap:
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._flags_shared = memoryview(mmap.mmap(-1, gap_writer.FLAGS * 8)).cast("q")
         self._cache: mmapcache.Cache | None = None
-        self._position = 0.0
+        self._committed: list[tuple[float, float]] = []  # when a position was seen, its time
         self._slowest = 0.0
         self._states: collections.Counter[str] = collections.Counter()
         self.judge = Judge(self._writers, self._readers)
@@ -208,12 +209,10 @@ class Gap:
                 self._loaders.remove(loader)
         if self._cache is None:
             return
-        status_now: dict[str, Any] = dict(self._cache.status())
-        self._states[status_now["state"]] += 1
-        position = status_now.get("position_at") or 0.0
-        if position and position < self._position - UNMARKED:
-            self._violate(f"the position went back from {self._position:.0f} to {position:.0f}")
-        self._position = max(position, self._position)
+        self._states[self._cache.status()["state"]] += 1
+        position = json.loads(self._cache.state or b"{}").get("position")
+        if position and (not self._committed or position["at"] > self._committed[-1][1]):
+            self._committed.append((time.time(), position["at"]))
 
     def _violate(self, text: str) -> None:
         self.judge.violations.append(text)
@@ -359,6 +358,7 @@ class Gap:
             if expected.get(name, "-") != digest(database.get(name)):
                 self._violate(f"{name} in the database is not what its writer last made of it")
         self._judge_loads()
+        self._judge_positions()
 
     def _database(self) -> dict[KeyName, bytes]:
         """What the database has, seen as the cache is to see it."""
@@ -419,6 +419,21 @@ class Gap:
                 self._violate(f"loads for the reason {reason!r}: {count}, at most {most} were due")
         if differed := (now.get("errors") or {}).get("differed"):
             self._violate(f"verifications have found {differed} documents that differed")
+
+    def _judge_positions(self) -> None:
+        """A loader goes on from where the cache was, or from a later idle position."""
+        if self._poll:
+            return
+        resumed = 0
+        for log in self._path.parent.glob("loader-*.log"):
+            for said, at in _GOES_ON.findall(log.read_text("utf-8")):
+                began = datetime.fromisoformat(said + "+00:00").timestamp()
+                goes_on = datetime.fromisoformat(at + "+00:00").timestamp()
+                due = max((at for seen, at in self._committed if seen < began), default=0.0)
+                resumed += 1
+                if goes_on < int(due):
+                    self._violate(f"at {said} a loader went back from {due:.0f} to {goes_on:.0f}")
+        self.counts["loaders that went on"] = resumed
 
     def _drops(self, *, of: tuple[int, ...] = tuple(range(WRITERS))) -> int:
         return sum(self._flags_shared[gap_writer.DROPS + n] for n in of)
@@ -491,6 +506,7 @@ class Gap:
         self._proxy.close()
 
 
+_GOES_ON = re.compile(r"^(\S+)Z info +going on from the position of (\S+ \S+) UTC", re.MULTILINE)
 _NONSENSE = re.compile("Traceback|following failed|ended unexpectedly|makes no sense")
 
 
