@@ -184,7 +184,15 @@ class Writer:
                 change = {"$set": {name: first[name] for name in first if name != "_id"}}
                 self._do(place, states, lambda: collection.update_one(which, change))
                 return
-        self._do(place, states, lambda: collection.bulk_write(asked, ordered=True))
+        if self._dice.random() < 0.3:
+            self._do(place, states, lambda: self._at_once(place, asked))
+        else:
+            self._do(place, states, lambda: collection.bulk_write(asked, ordered=True))
+
+    def _at_once(self, place: Place, asked: list[Any]) -> None:
+        """Changes in one transaction."""
+        with self._client.start_session() as session, session.start_transaction():
+            self._client[place.database][place.name].bulk_write(asked, session=session)
 
     def _known(self, place: Place, k: int) -> Document:
         document = self._now[place.name, k]
