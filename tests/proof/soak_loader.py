@@ -95,6 +95,7 @@ class Gap:
         self._dice = random.Random(self._seed)
         self._weights = faulty_loader.FAULTS[fault].weights if fault else WEIGHTS
         self._drop_often = faulty_loader.FAULTS[fault].drops if fault else 0.08
+        self._dropped = faulty_loader.FAULTS[fault].dropped if fault else ""
         self._storm_seconds = 8.0 if fault else STORM
         whole = ["--database", in_one_database()] if arguments.whole else []
         (directory / "config.toml").write_text(configuration())
@@ -164,6 +165,7 @@ class Gap:
             self._flags_shared,
             pace=self._pace,
             drops=self._drop_often,
+            dropped=self._dropped,
         )
         writer.fill()
         writer.run()

@@ -26,12 +26,14 @@ class Fault:
 
     :param weights: how often these are chosen, instead of what the test has otherwise
     :param drops: how often a writer drops a collection
+    :param dropped: only this one; "" for each that may be dropped
     """
 
     what: str
     make: Callable[[], None]
     weights: dict[str, int]
     drops: float
+    dropped: str
 
 
 FAULTS: dict[str, Fault] = {}
@@ -56,13 +58,13 @@ _NOTHING = dict.fromkeys(
 
 
 def _fault(
-    name: str, what: str, *, drops: float = 0.0, **weights: int
+    name: str, what: str, *, drops: float = 0.0, dropped: str = "", **weights: int
 ) -> Callable[[Callable[[], None]], None]:
     """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
 
     def declare(make: Callable[[], None]) -> None:
         chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
-        FAULTS[name] = Fault(what, make, chosen, drops)
+        FAULTS[name] = Fault(what, make, chosen, drops, dropped)
 
     return declare
 
@@ -158,6 +160,7 @@ def _late_position() -> None:
 
     def position(self: Any) -> Any:
         if self.noted is not None:
+            time.sleep(_WINDOW)
             self._begin(self._connected(), follow=True)
         return self.noted
 
@@ -275,7 +278,12 @@ def _drop_ignored() -> None:
             before(self, event, post)
 
 
-@_fault("kept-ignored", "ignores the events of a collection that came back empty", drops=0.2)
+@_fault(
+    "kept-ignored",
+    "ignores the events of a collection that came back empty",
+    drops=0.2,
+    dropped="kept",
+)
 def _kept_ignored() -> None:
     from mmapcache.sync.mongo.follower import MongoFollower
 
