@@ -11,7 +11,7 @@ C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
 .PHONY: proof fuzz help demo test lint analyze format core-test pytest sanitize debug-leaks soak \
-	bench clean
+	soak-loader bench clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -24,6 +24,7 @@ help:
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
+	@echo "make soak-loader a loader that follows a database, through faults of all kinds (ARGS='--seconds 600')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
 	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
@@ -72,6 +73,9 @@ fuzz:
 # Real processes, killed and stopped at random.
 soak: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/soak.py $(ARGS)
+
+soak-loader: $(VENV)/test/.installed
+	PYTHONPATH=tests $(VENV)/test/bin/python tests/proof/soak_loader.py $(ARGS)
 
 bench: $(VENV)/bench/.installed
 	$(VENV)/bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

@@ -13,6 +13,7 @@
 enum mc_status mc_bson_open(struct mc_bson_cursor *cursor, const uint8_t *data, size_t len)
 {
     size_t size = mc_bson_size(data, len);
+    assert(size <= len);
     *cursor = (struct mc_bson_cursor){.at = data, .end = data};
     if (size == 0) {
         return MC_INVALID;
@@ -38,6 +39,7 @@ static inline const uint8_t *take_value(struct mc_bson_element *element, uint8_t
     } else if (size > left && !MC_MUTANT_IS(400)) {
         return NULL;
     }
+    assert(size <= left); /* what it points to lies in the document */
     element->type = type;
     element->value = at;
     element->value_len = (uint32_t)size;
@@ -48,6 +50,7 @@ enum mc_status mc_bson_next(struct mc_bson_cursor *cursor, struct mc_bson_elemen
 {
     const uint8_t *at = cursor->at, *value;
     uint8_t type;
+    assert(at <= cursor->end);
     if (at >= cursor->end) {
         return MC_ABSENT;
     }
@@ -76,6 +79,7 @@ struct probe {
 static struct probe probe_of(const char *name, size_t len)
 {
     struct probe probe = {.name = (const uint8_t *)name, .len = len, .mask = ~(uint64_t)0};
+    assert(memchr(name, 0, len) == NULL); /* else the NUL behind it would not be its end */
     memcpy(&probe.first, name, len < 8 ? len : 8);
     if (len < 7) { /* with the NUL behind it: 8 bits for each of len + 1 bytes */
         probe.mask = ((uint64_t)1 << (8 * (len + 1))) - 1;
@@ -89,6 +93,7 @@ static struct probe probe_of(const char *name, size_t len)
 static inline bool probe_matches(const struct probe *probe, const uint8_t *at, const uint8_t *end)
 {
     size_t left = (size_t)(end - at), len = probe->len;
+    assert(at <= end);
     if (left >= 8 && ((mc_bson_u64(at) ^ probe->first) & probe->mask) != 0) {
         return false;
     }
@@ -106,6 +111,7 @@ static inline bool probe_matches(const struct probe *probe, const uint8_t *at, c
 static inline bool name_ends_at(const uint8_t *at, size_t length, const uint8_t *end)
 {
     uint32_t nuls, high;
+    assert(at <= end);
     if (length >= 16 || end - at < 16) {
         return false;
     }
@@ -119,6 +125,7 @@ static inline const uint8_t *pass_value(uint8_t type, const uint8_t *at, const u
 {
     size_t left = (size_t)(end - at), size;
     uint8_t kind;
+    assert(at <= end);
     if (type == MC_BSON_STRING && left >= 5) {
         size = mc_bson_u32(at);
         return size >= 1 && size <= left - 4 ? at + 4 + size : NULL;
@@ -172,6 +179,7 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
         if (at == NULL) {
             return MC_INVALID;
         }
+        assert(at <= end); /* a value never leads out of its document */
     }
     if (at >= end) {
         return MC_ABSENT;
@@ -222,6 +230,7 @@ enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, 
         size_t part = dot != NULL ? (size_t)(dot - path) : path_len;
         enum mc_status status = MC_ABSENT;
         uint64_t index;
+        assert(part <= path_len);
         if (type == MC_BSON_DOCUMENT) {
             status = mc_bson_find(data, len, path, part, element);
         } else if (type == MC_BSON_ARRAY && parse_index(path, part, &index)) {
@@ -242,6 +251,7 @@ enum mc_status mc_bson_again(const struct mc_bson_element *element)
 {
     struct mc_bson_element copy;
     const uint8_t *end = element->value + element->value_len;
+    assert(element->value != NULL);
     bool same = take_value(&copy, element->type, element->value, end) == end;
     return same || MC_MUTANT_IS(403) ? MC_OK
                                      : MC_INVALID; /* 403: what was found in the map counts */

@@ -14,6 +14,7 @@ static size_t sequence_size(const uint8_t *at, size_t left)
 {
     uint8_t lead = at[0], low = 0x80, high = 0xBF;
     size_t size;
+    assert(left > 0);
     if (lead >= 0xC2 && lead <= 0xDF) {
         size = 2;
     } else if (lead >= 0xE0 && lead <= 0xEF) {
@@ -56,12 +57,14 @@ bool mc_utf8_valid(const uint8_t *text, size_t len)
             }
         }
         at += size;
+        assert(at <= end);
     }
 }
 
 /* mc_utf8_valid of text that has 8 readable bytes from its last word on, when `limit` allows. */
 static inline bool text_valid(const uint8_t *at, size_t len, const uint8_t *limit)
 {
+    assert(at <= limit && len <= (size_t)(limit - at));
     while (len >= 8) {
         if ((mc_bson_u64(at) & WORD_HIGH) != 0) {
             return mc_utf8_valid(at, len);
@@ -83,6 +86,7 @@ static inline bool text_valid(const uint8_t *at, size_t len, const uint8_t *limi
 static inline const uint8_t *valid_name(const uint8_t *at, const uint8_t *end)
 {
     const uint8_t *start = at, *after;
+    assert(at <= end);
     if (end - at >= 16) {
         uint32_t nuls, high;
         look_at_16(at, &nuls, &high);
@@ -100,6 +104,7 @@ static inline const uint8_t *valid_name(const uint8_t *at, const uint8_t *end)
 /* The text of `size` bytes at `at`, NUL included. */
 static inline bool valid_text(const uint8_t *at, size_t size, const uint8_t *end)
 {
+    assert(size > 0 && size <= (size_t)(end - at)); /* variable_size saw to it */
     return at[size - 1] == 0 && text_valid(at, size - 1, end);
 }
 
@@ -107,6 +112,7 @@ static inline bool valid_text(const uint8_t *at, size_t size, const uint8_t *end
  * Documents and arrays are not looked into. */
 static inline bool valid_content(uint8_t type, const uint8_t *at, size_t size, const uint8_t *end)
 {
+    assert(at <= end && size <= (size_t)(end - at));
     switch (type) {
     case MC_BSON_STRING:
     case MC_BSON_CODE:
@@ -132,6 +138,7 @@ static inline bool valid_content(uint8_t type, const uint8_t *at, size_t size, c
 static const uint8_t *valid_scope(const uint8_t *at, size_t size, const uint8_t *end)
 {
     size_t code = mc_bson_u32(at + 4), scope;
+    assert(size >= 4 + 4 + 1 + MC_BSON_SIZE_MIN); /* variable_size saw to it */
     if (code < 1 || code > size - 8 - MC_BSON_SIZE_MIN) {
         return NULL;
     }
@@ -203,6 +210,7 @@ enum mc_status mc_bson_validate(const uint8_t *data, size_t len, struct mc_error
             array = type == MC_BSON_ARRAY;
             end = at - 1;
             at = inner + 4;
+            assert(depth < MC_BSON_DEPTH_MAX && end < ends[depth - 1]);
         }
     }
 }

@@ -27,6 +27,7 @@ struct check {
 
 static enum mc_status wrong(struct check *check, uint64_t offset, const char *what)
 {
+    assert(offset < check->view->space.limit);
     return mc_fail(check->err, MC_CORRUPT, "at byte %llu: %s", (unsigned long long)offset, what);
 }
 
@@ -47,6 +48,7 @@ static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
         check->bytes = bytes;
         check->capacity = len + 1;
     }
+    assert(check->bytes != NULL && len < check->capacity);
     shm_read(check->bytes, hit->key, len);
     return MC_OK;
 }
@@ -71,6 +73,7 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
     if (hit->birth > check->view->root.generation) {
         return wrong(check, hit->offset, "an entry is younger than its generation");
     }
+    assert(check->capacity > (size_t)hit->key_len + hit->value_len);
     struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = check->bytes};
     key.hash = mc_view_hash(check->view, &key);
     if (mc_table_find(space, root, &key, &found) != MC_OK || found.offset != hit->offset) {
@@ -83,7 +86,8 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
 static enum mc_status take(struct check *check, const struct mc_item *item)
 {
     uint64_t granules = mc_granules(item->bytes);
-    assert(granules > 0);
+    assert(granules > 0 && item->offset % MC_GRANULE == 0);
+    assert(item->offset + item->bytes <= check->view->space.limit); /* the walk stays in the file */
     enum mc_status status = mc_buddy_reserve(check->buddy, item->offset / MC_GRANULE, granules);
     check->report->nodes += item->kind == MC_ITEM_NODE;
     check->report->pages += item->kind == MC_ITEM_PAGE;
@@ -131,6 +135,7 @@ static enum mc_status check_collection(struct check *check, const struct mc_coll
         explained = false;
     }
     status = walk_end(check, status, explained);
+    assert(count <= check->report->entries);
     if (status == MC_OK && (count != collection->count || content != collection->content)) {
         status =
             mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
@@ -167,6 +172,7 @@ static enum mc_status check_catalogue(struct check *check)
         }
         explained = false;
     }
+    assert(check->report->collections <= check->report->entries);
     return walk_end(check, status, explained);
 }
 
@@ -187,6 +193,7 @@ static enum mc_status check_root(struct check *check)
 {
     const struct mc_root *root = &check->view->root;
     struct mc_check_report *report = check->report;
+    assert(report->used <= check->view->space.limit); /* no two blocks overlap */
     if (root->generation == 0) {
         return MC_OK;
     }
@@ -200,6 +207,18 @@ static enum mc_status check_root(struct check *check)
                        (unsigned long long)root->used, (unsigned long long)report->used);
     }
     return MC_OK;
+}
+
+/* What of the change log this generation leads to. */
+static enum mc_status check_log(struct check *check)
+{
+    enum mc_status status = mc_changes_check(check->view);
+    if (status == MC_NOMEM) {
+        return no_memory(check);
+    }
+    return status == MC_CORRUPT
+               ? mc_fail(check->err, MC_CORRUPT, "the change log is damaged: recreate the cache")
+               : status;
 }
 
 enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
@@ -219,13 +238,15 @@ enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
     if (status == MC_OK) {
         status = check_root(&check);
     }
-    if (status == MC_OK && (status = mc_changes_check(view)) == MC_CORRUPT) {
-        (void)mc_fail(err, MC_CORRUPT, "the change log is damaged");
+    if (status == MC_OK) {
+        status = check_log(&check);
     }
     for (unsigned order = 0; order < MC_CHECK_ORDERS; order++) {
         out->free_blocks[order] = mc_buddy_free_blocks(check.buddy, order);
     }
     out->largest_free = mc_buddy_largest(check.buddy) * MC_GRANULE;
+    assert(out->largest_free <= view->space.limit);
+    assert(status == MC_OK || err == NULL || err->status == status); /* it says why */
     mc_buddy_destroy(check.buddy);
     free(check.bytes);
     return mc_view_settle(view, status);

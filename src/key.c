@@ -78,6 +78,7 @@ static void decimal_reduce(struct decimal *decimal)
 static bool decimal_int64(const struct decimal *decimal, int64_t *out)
 {
     uint128 value = decimal->coefficient, limit = (uint128)INT64_MAX + decimal->negative;
+    assert(value != 0 && decimal->exponent <= DECIMAL_EXPONENT_MAX);
     if (decimal->exponent < 0) {
         return false;
     }
@@ -98,6 +99,7 @@ static bool decimal_double(const struct decimal *decimal, double *out)
     uint128 odd = decimal->coefficient;
     int power = decimal->exponent;
     uint64_t bits;
+    assert(odd != 0); /* zero could be halved for ever */
     for (int i = 0; i < decimal->exponent; i++) {
         odd *= 5;
         if (odd >= (uint128)1 << 116) {
@@ -117,6 +119,7 @@ static bool decimal_double(const struct decimal *decimal, double *out)
     if (odd >= (uint128)1 << 53) {
         return false;
     }
+    assert(power > -1022 && power < 1023);
     bits = (uint64_t)(1023 + power) << 52; /* 2**power: far from either end of the exponents */
     memcpy(out, &bits, sizeof bits);
     *out *= decimal->negative ? -(double)(uint64_t)odd : (double)(uint64_t)odd;
@@ -238,7 +241,9 @@ static enum mc_status open_frame(struct frame *frame, struct output *out, uint8_
                                  const uint8_t *data, size_t len)
 {
     *frame = (struct frame){.code_at = NO_CODE, .array = type == MC_BSON_ARRAY};
+    assert(type == MC_BSON_DOCUMENT || type == MC_BSON_ARRAY || type == MC_BSON_CODE_SCOPE);
     if (type == MC_BSON_CODE_SCOPE) { /* int32 length, int32 code length, code, scope: 14 bytes */
+        assert(len >= 14);
         size_t code = mc_bson_u32(data + 4);
         if (code > len - 8) {
             return MC_INVALID;
@@ -266,6 +271,7 @@ static void put_name(struct output *out, struct frame *frame, const struct mc_bs
     if (frame->array) { /* MongoDB compares arrays by position: names do not count */
         char digits[12];
         int len = snprintf(digits, sizeof digits, "%u", (unsigned)frame->index++);
+        assert(len > 0 && (size_t)len < sizeof digits);
         put(out, digits, (size_t)len + 1);
     } else {
         put(out, element->name, (size_t)element->name_len + 1);
@@ -325,6 +331,7 @@ static enum mc_status point(struct mc_key *key, uint8_t type, const uint8_t *dat
     if (len > MC_KEY_MAX) {
         return too_long(err);
     }
+    assert(data != NULL || len == 0);
     key->type = type;
     key->data = data;
     key->len = (uint16_t)len;
@@ -337,6 +344,7 @@ static enum mc_status rewritten(struct mc_key *key, uint8_t type, const uint8_t 
     struct output out = {.bytes = scratch};
     assert(scratch != NULL && type != MC_BSON_ARRAY);
     enum mc_status status = rewrite(type, data, len, &out, err);
+    assert(status != MC_OK || out.len <= MC_KEY_MAX);
     return status == MC_OK ? point(key, type, scratch, out.len, err) : status;
 }
 
@@ -357,9 +365,11 @@ enum mc_status mc_key_from_bson(const struct mc_bson_element *element, struct mc
 {
     const uint8_t *value = element->value;
     size_t len = element->value_len;
+    assert(value != NULL);
     switch (element->type) {
     case MC_BSON_STRING:
     case MC_BSON_SYMBOL:
+        assert(len >= 5); /* the walker gives no shorter one */
         return point(key, MC_BSON_STRING, value + 4, len - 5, err);
     case MC_BSON_CODE:
         return point(key, MC_BSON_CODE, value + 4, len - 5, err);
@@ -390,6 +400,7 @@ enum mc_status mc_key_from_bson(const struct mc_bson_element *element, struct mc
 /* How the canonical bytes of a type become its value again: what stands before and behind them. */
 static bool frame_of(uint8_t type, size_t len, uint32_t *length, size_t *before, size_t *after)
 {
+    assert(len <= MC_KEY_MAX);
     *before = 0;
     *after = 0;
     switch (type) {

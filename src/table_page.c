@@ -8,12 +8,14 @@
 /* Slots that a page of these lines holds before it grows: 6.5 of 8 a line. */
 unsigned mc_lines_capacity(unsigned lines)
 {
+    assert(lines <= MC_PAGE_LINES_MAX);
     return lines * 13 / 2;
 }
 
 /* The fewest lines for `count` slots. */
 unsigned mc_lines_for(unsigned count)
 {
+    assert(count <= MC_PAGE_SLOTS_MAX + 1); /* a full page and one that does not fit */
     return (count * 2 + 12) / 13;
 }
 
@@ -64,6 +66,8 @@ enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref
 {
     unsigned count = 0;
     unsigned total = ref_size(ref) * MC_LINE_SLOTS;
+    assert(!ref_is_node(ref) && total <= MC_PAGE_SLOTS_MAX);
+    assert(ref_offset(ref) + ref_bytes(ref) <= writer->space.limit);
     shm_read(slots, writer->space.base + ref_offset(ref), (size_t)total * 8);
     for (unsigned i = 0; i < total; i++) {
         if (slots[i] == 0) {
@@ -95,7 +99,7 @@ enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page 
                                  const uint64_t *slots, unsigned count, uint64_t *offset,
                                  struct mc_error *err)
 {
-    assert(count <= page->lines * MC_LINE_SLOTS);
+    assert(page->count == 0 && count > 0 && count <= page->lines * MC_LINE_SLOTS);
     for (unsigned i = 0; i < count; i++) {
         (void)page_insert(page, slots[i]);
     }

@@ -51,6 +51,7 @@ static unsigned path_depth(const struct path *path)
 /* Its depth from the root. */
 static unsigned path_total_depth(const struct path *path)
 {
+    assert(path->levels <= MC_TABLE_LEVELS);
     return path->levels == 0 ? 0 : (path->levels - 1) * MC_NODE_BITS + path_depth(path);
 }
 
@@ -118,6 +119,7 @@ static enum mc_status path_own(struct mc_table_writer *writer, struct path *path
         step->ref = ref_node(offset, ref_size(step->ref), ref_depth(step->ref));
         path_link(writer, path, level, ref_depth(step->ref), step->ref);
         mc_arena_release(writer->arena, old, bytes);
+        assert(mc_arena_is_young(writer->arena, ref_offset(step->ref)));
     }
     return MC_OK;
 }
@@ -276,6 +278,7 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     if (status != MC_OK) {
         return status;
     }
+    assert(count < sizeof slots / sizeof slots[0]);
     slots[count++] = slot;
     if (count > mc_lines_capacity(lines)) {
         unsigned most = total < MC_TAG_BITS ? MC_PAGE_LINES : MC_PAGE_LINES_MAX;
@@ -442,6 +445,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
 /* Takes empty nodes away from the end of a path whose page is gone. */
 static void path_prune(struct mc_table_writer *writer, struct path *path)
 {
+    assert(path->page != 0);
     for (unsigned level = path->levels; level > 0; level--) {
         uint64_t ref = path->steps[level - 1].ref;
         for (uint32_t i = 0; i < UINT32_C(1) << ref_size(ref); i++) {
@@ -461,6 +465,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
     uint64_t slots[MC_PAGE_SLOTS_MAX], offset;
     struct mc_page page;
     unsigned lines = ref_size(path->page), kept = 0, count = 0;
+    assert(path->page != 0 && slot > MC_UNUSED);
     enum mc_status status = mc_page_gather(writer, path->page, slots, &count, err);
     if (status != MC_OK) {
         return status;
@@ -493,6 +498,7 @@ enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
 {
     struct path path;
     struct mc_place place;
+    assert(key->data != NULL && key->len <= MC_KEY_MAX);
     enum mc_status status = path_find(writer, root, key->hash, &path, err);
     if (status != MC_OK) {
         return status;
@@ -519,6 +525,7 @@ enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root, st
     struct mc_item item;
     size_t blocks = 0;
     enum mc_status status;
+    assert(writer->space.limit % MC_GRANULE == 0);
     mc_walk_begin(&walk, &writer->space, *root);
     while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
         blocks++;

@@ -130,6 +130,46 @@ def test_a_change_that_cannot_be_shaped_degrades_until_it_can(
         assert running.process.poll() is None
 
 
+def test_a_verification_compares_what_was_made(
+    server: Server, sites: Any, cache_path: Path
+) -> None:
+    flags = ["--key=sites=name", "--transform=live_shapes:active"]
+    with (
+        loader(server, sites, cache_path, *flags) as running,
+        mmapcache.open(cache_path, timeout=30) as cache,
+    ):
+        wait_for(lambda: streams(cache))
+        sites.update_one({"_id": 1}, {"$set": {"active": False}})
+        sites.update_one({"_id": 0}, {"$set": {"name": "zero"}})
+        holds(cache, {"zero": 0, "s2": 2})
+        running.signal(signal.SIGHUP)
+        running.expect("verified: 3 documents compared, 0 differed")
+
+
+def test_a_verification_repairs_what_was_made_otherwise(
+    server: Server, sites: Any, cache_path: Path
+) -> None:
+    helper = cache_path.with_name("live_helper.py")
+    cache_path.with_name("live_shapes.py").write_text(
+        "import live_helper\n\ndef active(document):\n    return live_helper.made(document)\n"
+    )
+    helper.write_text("def made(d):\n    return {**d, 'v': 1}\n")
+    flags = ["--transform=live_shapes:active", "--key=sites=name"]
+    with loader(server, sites, cache_path, *flags, "--once") as once:
+        assert once.wait() == 0
+    helper.write_text("def made(d):\n    return {**d, 'v': 2} if d['n'] else None\n")
+    with (
+        loader(server, sites, cache_path, *flags) as running,
+        mmapcache.open(cache_path, timeout=30) as cache,
+    ):
+        running.expect("going on from the position")
+        assert [d["v"] for d in shaped(cache)] == [1, 1, 1]  # nothing says that it has changed
+        running.signal(signal.SIGHUP)
+        running.expect("verified: 3 documents compared, 3 differed and were put right")
+        holds(cache, {"s1": 1, "s2": 2})
+        assert [d["v"] for d in shaped(cache)] == [2, 2]
+
+
 def test_a_standby_goes_on_from_the_position(server: Server, sites: Any, cache_path: Path) -> None:
     with (
         loader(server, sites, cache_path) as first,

@@ -273,7 +273,8 @@ key = "mail"
 def test_the_configuration_can_be_given_back(cache_path: Path) -> None:
     config = cache_path.with_name("sync.toml")
     config.write_text(CONFIG)
-    flags = ["--config", str(config), "--print-config", "--standby"]
+    flags = ["--config", str(config), "--print-config", "--standby", "--settle=3:30"]
+    flags += ['--hold-while=shop.m:{"a": "unguessable"}']
     flags += ['--projection=people=all={"a": "unguessable"}']
     environment = {"MMAPCACHE_TIMEOUT": "7", "MMAPCACHE_TRANSFORM": "a.b:c"}
     status, output = run(cache_path, *flags, environment=environment)
@@ -285,6 +286,8 @@ def test_the_configuration_can_be_given_back(cache_path: Path) -> None:
         "interval = 5.0  # interval in .*sync.toml",
         "timeout = 7.0  # MMAPCACHE_TIMEOUT",
         "standby = true  # --standby",
+        'settle = "3:30"  # --settle',
+        r'hold_while = "shop.m:\{.*\*\*\*.*"  # --hold-while',
         'mode = "0600"  # mode in .*sync.toml',
         "retention = 1.0  # default",
         "# max_size is not set",

@@ -121,3 +121,42 @@ def test_the_second_stop_ends_a_loader_whose_main_thread_is_stuck(number: signal
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+LOST = """
+import os, signal, sys, threading
+from mmapcache.sync.errors import StopError
+from mmapcache.sync.inbox import Inbox
+
+inbox = Inbox()
+with inbox.signals():
+    number = signal.Signals(int(sys.argv[1]))
+    # From here on the system gives it to another thread, and the main thread's sleep goes on.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    threading.Timer(0.3, os.kill, [os.getpid(), number]).start()
+    try:
+        inbox.sleep(600)
+        print("refresh")
+    except StopError as stop:
+        print(stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [
+        (signal.SIGINT, "stopped by SIGINT\n"),
+        (signal.SIGTERM, "stopped by SIGTERM\n"),
+        (signal.SIGHUP, "refresh\n"),
+    ],
+)
+def test_a_signal_that_does_not_interrupt_the_main_thread(
+    number: signal.Signals, printed: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(int(number))],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.stdout, done.stderr) == (printed, "")

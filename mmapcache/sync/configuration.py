@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from datetime import date, time
 from typing import Any
 
@@ -69,7 +70,7 @@ def _value(options: Options, key: str) -> Any:
     value = getattr(options, key)
     if key == "mode":
         return f"{value:04o}"
-    if key == "settle":
+    if is_dataclass(value):  # which shows itself as it was given
         return str(value)
     if key == "source" and value is not None:
         return f"file:{value}"

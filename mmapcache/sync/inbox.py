@@ -4,9 +4,11 @@ A signal handler runs in the main thread between two bytecodes, perhaps while th
 lock of an Event or a Queue; only `queue.SimpleQueue.put` is documented as safe there. Hence one
 SimpleQueue for everything, and no other primitive between a handler and the loop.
 
-The main thread may be stuck where no handler runs (a disk that hangs). A second SIGTERM or SIGINT
-must end the process even then, so a thread of its own counts them: the interpreter writes the
-number of each signal into a pipe, whatever the main thread does.
+A signal that arrives when the main thread has looked for signals and does not sleep yet, or that
+the system gives to another thread, wakes nobody: its handler would run when the sleep ends. And the
+main thread may be stuck where no handler runs (a disk that hangs), when a second SIGTERM or SIGINT
+must end the process all the same. So a thread of its own counts them, and wakes the main thread:
+the interpreter writes the number of each signal into a pipe, whatever the main thread does.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 from mmapcache.sync import early
 from mmapcache.sync.errors import StopError
+
+_WAKE = object()  # a message that only ends a wait
 
 
 class Inbox:
@@ -37,7 +42,7 @@ class Inbox:
         self._queue.put(message)
 
     def receive(self, timeout: float | None = None) -> object:
-        """The next message, or None after `timeout` seconds or a SIGHUP.
+        """The next message, or None after `timeout` seconds or a signal.
 
         :raises StopError: SIGTERM or SIGINT has arrived
         """
@@ -45,6 +50,8 @@ class Inbox:
         try:
             message = self._queue.get(timeout=timeout)
         except queue.Empty:
+            return None
+        if message is _WAKE:  # the handler has run, or runs now
             return None
         if not isinstance(message, signal.Signals):
             return message
@@ -97,7 +104,8 @@ class Inbox:
         before = [(number, signal.signal(number, handler)) for number in early.CAUGHT]
         self._stop = early.stop()
         try:
-            with _second_stop_ends(stops=int(self._stop is not None)):
+            wake = partial(self.post, _WAKE)
+            with _second_stop_ends(wake, stops=int(self._stop is not None)):
                 yield
         finally:
             for number, previous in before:
@@ -105,9 +113,10 @@ class Inbox:
 
 
 @contextmanager
-def _second_stop_ends(stops: int) -> Iterator[None]:
+def _second_stop_ends(wake: Callable[[], None], stops: int) -> Iterator[None]:
     """While open, a thread counts SIGTERM and SIGINT.
 
+    :param wake: called for each signal
     :param stops: how many came before
     """
     read, write = os.pipe()
@@ -119,6 +128,7 @@ def _second_stop_ends(stops: int) -> Iterator[None]:
             seen += number in early.STOPS
             if seen > 1 and number in early.STOPS:
                 early.end(number)
+            wake()
 
     counter = threading.Thread(target=count, name="mmapcache-signals", daemon=True)
     counter.start()

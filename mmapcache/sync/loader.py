@@ -209,6 +209,8 @@ class Loader:
             delay,
             extra={"fields": {"reason": error.reason, "retry_in": delay}},
         )
+        # Until then the content ages, and nothing follows it.
+        self._report(state="degraded", error=public_text(str(error)), following=False)
         return delay
 
     def _without_streams(self, error: NoStreamsError) -> float:
@@ -365,6 +367,8 @@ class Loader:
         verification.compare(writer, self._source, self._inbox, self._shaping)
         self._tally.loads["verify"] += 1
         self._verification = verification
+        if not verification.suspects:
+            self._verified(Verified(0))
         return 0.0
 
     def _verified(self, verified: Verified) -> None:
@@ -409,6 +413,7 @@ class Loader:
         )
         if batch.generation is not None:
             self._marked = time.monotonic()
+            self._tally.position_at = caught.position.at
         return caught
 
     def _caught(self, caught: Caught) -> None:
@@ -419,10 +424,10 @@ class Loader:
         self._backoff.reset()
         self._tally.events += caught.events
         self._tally.broken(self._source.broken())
-        self._tally.position_at = caught.position.at
         if now - self._marked >= _MARK:
             self._marked = now
             self._target.mark(caught.position)
+            self._tally.position_at = caught.position.at
         if caught.position.stale:
             self._report()  # what is not the source's content is not confirmed either
             return

@@ -15,7 +15,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmapcache
 from mmapcache.sync.errors import ShapeError
@@ -26,6 +26,19 @@ from mmapcache.sync.transform import Transform
 _SHOWN = 80  # characters of an _id or a key in a message
 _MISSING = object()
 _CANNOT = (mmapcache.InvalidDocument, mmapcache.LimitError, TypeError, ValueError)
+
+
+class Made(NamedTuple):
+    """What becomes of a document.
+
+    :param document: as it came
+    :param key: under which it is cached
+    :param cached: the BSON there; None when it is left out
+    """
+
+    document: bytes
+    key: Any
+    cached: bytes | None
 
 
 class DuplicateError(ShapeError):
@@ -287,10 +300,20 @@ class Shaper:
 
         :raises ShapeError: one of them cannot be shaped
         """
+        for _ in self.made(buffer):
+            pass
+
+    def made(self, buffer: bytes) -> Iterator[Made]:
+        """What becomes of each of a buffer's documents.
+
+        :raises ShapeError: one of them cannot be shaped
+        """
         for document in _documents(buffer):
             shaped = self._shaped(document)
-            if shaped is not None:
-                self._key(shaped)
+            if shaped is None:
+                yield Made(document.raw, None, None)
+            else:
+                yield Made(document.raw, self._key(shaped), shaped.raw)
 
     def _shaped(self, document: mmapcache.Document) -> mmapcache.Document | None:
         before = document.get("_id", _MISSING)
@@ -383,6 +406,12 @@ def _plain(one: Any) -> Any:
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def as_they_are(buffer: bytes) -> Iterator[Made]:
+    """`Shaper.made` where there is no shaper."""
+    for document in _documents(buffer):
+        yield Made(document.raw, document["_id"], document.raw)
 
 
 def _documents(buffer: bytes) -> Iterator[mmapcache.Document]:

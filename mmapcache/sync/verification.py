@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 import mmapcache
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.pump import Pump
-from mmapcache.sync.shaping import Shaping
+from mmapcache.sync.shaping import Made, Shaping, as_they_are
 from mmapcache.sync.source import Feed, Source
 
 
@@ -29,7 +28,6 @@ class Verification:
         self.documents = 0
         self.moment = 0
         self.differed = 0  # documents that were put right
-        self._passed: list[str] = []  # collections that cannot be compared
 
     def compare(
         self, writer: mmapcache.Writer, source: Source, inbox: Inbox, shaping: Shaping
@@ -43,12 +41,10 @@ class Verification:
             known = frozenset(cache)
             with Pump(source, inbox, known, estimate=False, follow=True) as pump:
                 for feed in pump.feeds():
-                    if shaping.of(feed.name) is None:
-                        self._compare(cache.collection(feed.name), feed, pump.buffers(), source)
-                    else:
-                        self._passed.append(feed.name)
-                        for _ in pump.buffers():
-                            pass
+                    shaper = shaping.of(feed.name)
+                    made = as_they_are if shaper is None else shaper.made
+                    documents = (d for buffer in pump.buffers() for d in made(buffer))
+                    self._compare(cache.collection(feed.name), feed, documents, source)
         self.moment = source.moment
 
     def finish(self, explained: int) -> int:
@@ -56,12 +52,9 @@ class Verification:
         differed = max(0, self.differed - explained)
         level = log.warning if differed else log.info
         level(
-            "verified: %s documents compared, %s differed and were put right%s",
+            "verified: %s documents compared, %s differed and were put right",
             f"{self.documents:,}",
             f"{differed:,}",
-            f"; not compared, as they are transformed: {', '.join(self._passed)}"
-            if self._passed
-            else "",
             extra={"fields": {"documents": self.documents, "differed": differed}},
         )
         return differed
@@ -70,18 +63,17 @@ class Verification:
         self,
         collection: mmapcache.Collection,
         feed: Feed,
-        buffers: Iterator[bytes],
+        documents: Iterator[Made],
         source: Source,
     ) -> None:
         suspects: set[bytes] = set()
         seen: set[int] = set()
-        for buffer in buffers:
-            for document in _documents(buffer):
-                key = mmapcache.Document(document)["_id"]
+        for document, key, cached in documents:
+            self.documents += 1
+            if cached is not None:
                 seen.add(hash(key))
-                if collection.get_raw(key) != document:
+                if collection.get_raw(key) != cached:
                     suspects.add(source.identify(document))
-                self.documents += 1
         if len(seen) != len(collection) or suspects:
             for key in collection:
                 raw = collection.get_raw(key) if hash(key) not in seen else None
@@ -89,11 +81,3 @@ class Verification:
                     suspects.add(source.identify(raw))
         if suspects:
             self.suspects[feed] = suspects
-
-
-def _documents(buffer: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(buffer):
-        end = start + int(struct.unpack_from("<i", buffer, start)[0])
-        yield buffer[start:end]
-        start = end

@@ -297,6 +297,7 @@ static enum mc_status delete_key(struct mc_writer *writer, size_t index, const s
     struct mc_collection_record *record = &writer->collections.items[index].record;
     struct mc_hit old;
     uint64_t root = record->root;
+    assert(writer->batch.open && index < writer->collections.count);
     enter_scope(writer, index);
     enum mc_status status = mc_table_delete(&writer->table, &record->root, key, &old, err);
     if (status == MC_OK) {

@@ -74,6 +74,8 @@ static enum mc_status prepare(struct mc_writer *writer, struct mc_error *err)
             index_add(writer, i);
         }
     }
+    assert(writer->collections.count < writer->collections.capacity);
+    assert((writer->collections.count + 1) * 2 <= writer->collections.index_size);
     return MC_OK;
 }
 
@@ -83,6 +85,7 @@ static enum mc_status load(const struct mc_writer *writer, struct mc_writer_coll
 {
     struct mc_hit hit;
     struct mc_collection found;
+    assert(!collection->exists && !collection->listed);
     struct mc_key key = name_key(writer, collection->name, collection->name_len);
     enum mc_status status = mc_table_find(&writer->table.space, writer->root.catalogue, &key, &hit);
     if (status == MC_OK && (status = mc_hit_collection(&hit, &found)) == MC_OK) {
@@ -130,6 +133,7 @@ enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, s
     }
     *out = writer->collections.last = writer->collections.count++;
     index_add(writer, *out);
+    assert(is_named(&writer->collections.items[*out], name, len));
     return MC_OK;
 }
 
@@ -162,6 +166,7 @@ enum mc_status mc_collections_create(struct mc_writer *writer, size_t index, str
         return mc_fail(err, MC_LIMIT, "a cache has at most %u collections", MC_COLLECTIONS_MAX);
     }
     mc_collections_change(writer, index);
+    assert(collection->record.count == 0 && collection->record.root == 0);
     collection->exists = true;
     collection->record = (struct mc_collection_record){.created = writer->root.generation + 1};
     writer->batch.collections++;
@@ -232,6 +237,7 @@ enum mc_status mc_collections_store(struct mc_writer *writer,
 void mc_collections_trim(struct mc_writer *writer)
 {
     struct mc_collections *list = &writer->collections;
+    assert(!writer->batch.open && writer->batch.listed == 0); /* nobody holds an index */
     if (list->count > 2 * (size_t)writer->root.collections + FORGOTTEN_MIN &&
         !MC_MUTANT_IS(612)) { /* 612: every name for ever */
         free(list->items);

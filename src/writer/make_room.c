@@ -51,6 +51,7 @@ static enum mc_status use_all(struct mc_writer *writer, struct mc_error *err)
         return mc_no_memory(err);
     }
     mc_writer_end_at(writer, writer->region.file_size);
+    assert(writer->table.space.limit == writer->region.file_size);
     return MC_OK;
 }
 
@@ -58,7 +59,7 @@ static enum mc_status use_all(struct mc_writer *writer, struct mc_error *err)
  * just what is needed. MC_FULL because of max_size: without a sentence, it may not be the end. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes, struct mc_error *err)
 {
-    assert(bytes > 0);
+    assert(bytes > 0 && bytes % MC_GRANULE == 0);
     uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
     uint64_t needed = mc_whole_extents(bytes);
     uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
@@ -128,6 +129,7 @@ static enum mc_status full(const struct mc_writer *writer, uint64_t needed, bool
     uint64_t free_bytes = mc_arena_free(&writer->arena);
     uint64_t largest = mc_buddy_largest(writer->arena.buddy) * MC_GRANULE;
     uint64_t limit = writer->superblock.max_size;
+    assert(largest <= free_bytes && free_bytes <= writer->table.space.limit);
     if (at_limit || MC_MUTANT_IS(611)) { /* 611: max_size is blamed for a full disk */
         (void)mc_fail(err, MC_FULL,
                       "the cache is full: %llu bytes needed, %llu free, largest free block %llu, "
@@ -136,6 +138,7 @@ static enum mc_status full(const struct mc_writer *writer, uint64_t needed, bool
                       (unsigned long long)largest, (unsigned long long)limit);
     }
     if (err != NULL) {
+        assert(err->status == MC_FULL); /* whoever met the end has said so */
         err->needed = needed;
         err->free = free_bytes;
         err->largest = largest;

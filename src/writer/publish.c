@@ -41,7 +41,8 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
         return status;
     }
     uint64_t end = mc_root_end(&writer->root);
-    assert(space->limit >= end); /* a file never becomes smaller */
+    assert(space->limit >= end);                         /* a file never becomes smaller */
+    assert(root->generation == writer->root.generation); /* made from the one before */
     if (mc_arena_prepare(&writer->arena, 1) != MC_OK) {
         return mc_no_memory(err);
     }
@@ -83,6 +84,7 @@ enum mc_status mc_writer_publish(struct mc_writer *writer, struct mc_root *root,
 enum mc_status mc_writer_checkpoint(struct mc_writer *writer, struct mc_error *err)
 {
     enum mc_status status = mc_writer_whole(writer, err);
+    assert(writer->region.file_size >= writer->superblock.arena_offset);
     if (status == MC_OK) {
         status = mc_region_sync(&writer->region, writer->region.file_size, err);
     }

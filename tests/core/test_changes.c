@@ -167,7 +167,7 @@ static void test_aborts(void)
 
 static void test_too_much(void)
 {
-    char name[32];
+    char name[40];
     log_open_new(
         1024); /* a collection has 256 bytes of notes: 16 keys of 8 bytes; a batch has 512 */
     log_begin();

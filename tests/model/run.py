@@ -63,7 +63,10 @@ SNAPSHOT: Bounds = {"READER": 2, "COMMITS": 3, "KILLS": 0}
 FRONT: Bounds = {"READER": 3, "COMMITS": 3, "KILLS": 0}
 STATUS: Bounds = {"REPORTS": 2, "KILLS": 2}
 
+CHANGES: Bounds = {"COMMITS": 3, "KILLS": 1}
+
 P = "protocol.pml"
+C = "changes.pml"
 RIGHT = (
     Case(
         "get, every interleaving",
@@ -155,6 +158,10 @@ RIGHT = (
     Case("status, lossy kill", "status.pml", {"REPORTS": 3, "KILLS": 1}),
     Case("status, until found", "status.pml", {"REPORTS": 4, "KILLS": 0, "LOOKS": 4}),
     Case("status, two lossy kills", "status.pml", {"REPORTS": 1, "KILLS": 2}, quick=False),
+    Case("changes, lossy kill", C, {"COMMITS": 3, "KILLS": 1}),
+    Case("changes, two kills", C, {"COMMITS": 3, "KILLS": 2, "LOSSY": 0}),
+    Case("changes, two lossy kills", C, {"COMMITS": 3, "KILLS": 2}, quick=False),
+    Case("changes, long", C, {"COMMITS": 6, "KILLS": 0, "RING": 3}, quick=False),
 )
 
 MUTANTS = (
@@ -193,12 +200,20 @@ MUTANTS = (
     Case("status: no fence between reports", "status.pml", STATUS, 54),
     Case("status: sequence starts anew", "status.pml", STATUS, 55),
     Case("status: reader looks once", "status.pml", {"REPORTS": 3, "KILLS": 0}, 56),
+    Case("changes: announced after the write", C, CHANGES, 61),
+    Case("changes: no fence after the announcement", C, CHANGES, 62),
+    Case("changes: reader's acquire fence missing", C, CHANGES, 63),
+    Case("changes: restart without a fence", C, CHANGES, 64),
+    Case("changes: validation before the copy", C, CHANGES, 65),
+    Case("changes: validation by one too late", C, CHANGES, 66),
+    Case("changes: no validation", C, CHANGES, 67),
+    Case("changes: commit before the group", C, CHANGES, 68),
 )
 
 
 # They differ from the right model in a memory order or a fence only: right on x86, by its order of
 # stores and loads, as far as the compiler leaves them alone.
-HIDDEN_BY_X86 = (5, 6, 13, 16, 17, 18, 20, 24, 54)
+HIDDEN_BY_X86 = (5, 6, 13, 16, 17, 18, 20, 24, 54, 62, 63, 64)
 
 # Which property an assertion states, by a piece of its text as SPIN prints it.
 PROPERTIES = (
@@ -215,6 +230,9 @@ PROPERTIES = (
     ("!(late)", "S3"),
     ("best>0", "S2"),
     ("looks>", "S4"),
+    ("got==truth", "L1"),
+    ("!(settled)", "L2"),
+    ("w>=e", "L3"),
 )
 # Words in pan's output that mean that some of the states were not looked at.
 CUT_SHORT = (
@@ -240,6 +258,12 @@ def location(case: Case, number: int) -> str:
     """Name a location of the model's memory."""
     if case.model == "status.pml":
         return f"slot {number // 4} word {number % 4}"
+    if case.model == C:
+        commits = case.bounds["COMMITS"]
+        if number < 2:
+            return ("commit", "written")[number]
+        is_root = number < 3 + commits
+        return f"root {number - 2}" if is_root else f"slot {number - 3 - commits}"
     ring = case.bounds.get("RING", 3)
     if number < 2:
         return ("commit", "horizon")[number]

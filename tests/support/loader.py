@@ -38,16 +38,21 @@ class Loader:
     :param path: the cache file
     :param arguments: the flags
     :param environment: variables besides those of the tests
+    :param program: what the interpreter runs
     """
 
     def __init__(
-        self, path: Path, arguments: Sequence[str], environment: dict[str, str] | None = None
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "mmapcache"),
     ) -> None:
         self._log = path.with_name(f"loader-{time.monotonic_ns()}.log")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MMAPCACHE_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mmapcache", "sync", str(path), *arguments],
+                [sys.executable, *program, "sync", str(path), *arguments],
                 stdout=log,
                 stderr=log,
                 env=inherited | (environment or {}),

@@ -8,7 +8,7 @@ Each request goes through `answer`, and with None to `handlers`, which know the 
 
     request ──> answer ──┬─ None ─> handlers[command] ──> reply ──> connection
                          ├─ a document, Raw, Message ──────────────────┘
-                         └─ CLOSE, HALF, HANG
+                         └─ CLOSE, HALF, Cut, HANG
 
 A command more is a handler more: `server.handlers["aggregate"] = lambda request: ...`. What a
 cursor delivers is any iterator of batches, see `cursor_reply`.
@@ -16,6 +16,7 @@ cursor delivers is any iterator of batches, see `cursor_reply`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import socketserver
@@ -65,6 +66,18 @@ class Message:
 
 
 @dataclass
+class Cut:
+    """An answer: the first bytes of the right reply, then the connection ends.
+
+    :param size: how many bytes, those of the header included
+    :param whole: set when it is sent: how many bytes the reply has
+    """
+
+    size: int
+    whole: int = 0
+
+
+@dataclass
 class _Cursor:
     number: int
     namespace: str
@@ -108,6 +121,7 @@ class ScriptedServer:
         self._incarnations: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._connections: set[socket.socket] = set()
         outer = self
 
         class Connection(socketserver.BaseRequestHandler):
@@ -130,6 +144,14 @@ class ScriptedServer:
             for cursor in self._cursors.values():
                 if cursor.namespace == namespace:
                     cursor.batches = iter(())
+
+    def disconnect(self) -> None:
+        """Cuts all connections; new ones are welcome."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def cursor_reply(
         self, namespace: str, batches: Batches, *, waits: bool = False
@@ -219,6 +241,8 @@ class ScriptedServer:
     # --- the wire ---------------------------------------------------------------------------------
 
     def _serve(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.add(connection)
         try:
             while not self._over.is_set():
                 length, request, _, code = _HEADER.unpack(_receive(connection, _HEADER.size))
@@ -227,6 +251,9 @@ class ScriptedServer:
                     return
         except OSError:
             pass
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
 
     def _reply(self, connection: socket.socket, number: int, code: int, body: bytes) -> bool:
         """Answers one request; whether the connection goes on."""
@@ -251,7 +278,7 @@ class ScriptedServer:
             return True
         if isinstance(answer, Raw):
             encoded = answer.document
-        elif answer is None or answer is HALF:
+        elif answer is None or answer is HALF or isinstance(answer, Cut):
             encoded = bson.encode(self.right(command, request))
         else:
             encoded = bson.encode(answer)
@@ -259,6 +286,11 @@ class ScriptedServer:
         if answer is HALF:
             half = message[: (len(message) - _HEADER.size) // 2]
             _send(connection, number, _OP_MSG, half, _HEADER.size + len(message))
+            return False
+        if isinstance(answer, Cut):
+            answer.whole = _HEADER.size + len(message)
+            whole = _HEADER.pack(answer.whole, 0, number, _OP_MSG) + message
+            connection.sendall(whole[: answer.size])
             return False
         _send(connection, number, _OP_MSG, message)
         return True

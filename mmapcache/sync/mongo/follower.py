@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
 _IN_FLIGHT = 4  # parts that the main thread has not applied yet
-_COMPANY = 0.0003  # seconds in which the rest of one reply follows its first event
+_MANY = 32  # events of a burst after which more are expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class MongoFollower:
     :param lookup: reads by _id; closed at the end
     :param targets: what is loaded from a namespace
     :param read: the collection to read from
+    :param same: whether a collection is still the one that was loaded
     :param position: where to begin
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
@@ -62,6 +63,7 @@ class MongoFollower:
         lookup: Lookup,
         targets: Callable[[str, str], Sequence[CollectionOptions]],
         read: Callable[[CollectionOptions], pymongo_collection.Collection[Any]],
+        same: Callable[[CollectionOptions], bool],
         position: Position,
         settle: Settle,
         inbox: Inbox,
@@ -72,6 +74,7 @@ class MongoFollower:
         self._lookup = lookup
         self._targets = targets
         self._read = read
+        self._same = same
         self._begin = position
         self._at = position.at
         self._tokens: dict[str, Any] = dict(position.tokens)
@@ -84,9 +87,10 @@ class MongoFollower:
         self._cancelled = False
         self._heard = dict.fromkeys(self._streams, time.monotonic())
         self._progress = time.monotonic()  # when the server was last heard, by any thread
-        self._burst: dict[tuple[str, str], dict[bytes, None]] = {}
+        self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
-        self._newest = 0  # time of the newest event, as in Change
+        self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
+        self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
         self._flushed = 0.0  # when the last burst ended
@@ -119,6 +123,8 @@ class MongoFollower:
         :param moment: a time, as in `stream.Change`
         """
         self._suspects, self._suspected = suspects, moment
+        if not suspects:
+            self._checked_at = moment  # and all is well when the stream is there
 
     def messages(self) -> Iterator[Given]:
         """Parts and what ends them, in turn; taking the next part makes room for one more. Ends
@@ -168,9 +174,7 @@ class MongoFollower:
         wait = AWAIT
         while True:
             try:
-                arrival = (
-                    self._arrivals.get(timeout=wait) if wait > 0 else self._arrivals.get_nowait()
-                )
+                arrival = self._next(wait)
             except queue.Empty:
                 if self._size or wait < AWAIT:
                     return True
@@ -195,11 +199,27 @@ class MongoFollower:
             elif isinstance(arrival, Ended):
                 raise arrival.error
 
+    def _next(self, wait: float) -> object:
+        """What arrives within so many seconds.
+
+        :raises queue.Empty: nothing does
+        """
+        if wait > 0 and self._arrivals.empty():
+            if self._events < _MANY:
+                return self._arrivals.get(timeout=wait)
+            # In a burst one sleep for all that come meanwhile: to be woken for each of them costs
+            # both threads more than what is done with it.
+            time.sleep(wait)
+        return self._arrivals.get_nowait()
+
     def _patience(self, first: float, now: float, change: Change) -> float:
         """Seconds that the burst waits for another event."""
-        quiet = first - self._flushed > self._settle.longest
+        # Whoever waits the shorter time after each event gathers none that come more slowly.
+        quiet = first - self._flushed > self._settle.shortest
         if quiet and self._events == 1 and change.alone:
-            return min(_COMPANY, self._settle.shortest)
+            # The rest of the same reply is here already: the stream's thread had the interpreter
+            # until it asked for the next.
+            return 0.0
         return min(self._settle.shortest, first + self._settle.longest - now)
 
     def _add(self, change: Change) -> None:
@@ -207,6 +227,7 @@ class MongoFollower:
         self._heard[change.database] = self._progress
         self._newest = max(self._newest, change.time)
         self._reached[change.database] = change.time - 1
+        self._latest = max(self._latest, change.time)
         self._events += 1
         key = (change.database, change.collection, change.element)
         if change.time <= self._checked_at and key in self._checked:
@@ -218,12 +239,12 @@ class MongoFollower:
             return  # what was read by its _id since is this change's outcome, or a later one's
         elements = self._burst.setdefault(key[:2], {})
         if change.element not in elements:
-            elements[change.element] = None
             self._size += 1
             if self._size > self._limit:
                 raise PositionLostError(
                     "behind", f"more than {self._limit:,} documents changed: a load is quicker"
                 )
+        elements[change.element] = change.gone
 
     def _hear(self, heard: Heard) -> None:
         self._heard[heard.database] = heard.moment
@@ -238,6 +259,8 @@ class MongoFollower:
         heard = min(self._heard.values())
         for stream in self._streams.values():
             self._lookup.advance(stream.session_times)
+        if self._latest:  # the replies' own times say as much, where a reply has one
+            self._lookup.reach(self._latest)
         if self._held():
             return True
         changed = False
@@ -270,7 +293,13 @@ class MongoFollower:
                 if options.name in self._begin.stale:
                     reason = self._begin.stale[options.name]
                     raise PositionLostError(reason, f"{options.origin} has changed")
-                yield from self._lookup.read(self._read(options), options.name, elements)
+                missing = 0
+                for found in self._lookup.read(self._read(options), options.name, elements):
+                    missing += len(found.missing)
+                    yield found
+                if missing > sum(elements.values()) and not self._same(options):
+                    # Not these documents are gone, but all: as the stream is about to say.
+                    raise PositionLostError("dropped", f"{options.origin} was dropped")
 
     def _caught(self, heard: float, *, changed: bool) -> Caught:
         if self._newest:

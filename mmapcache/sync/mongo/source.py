@@ -165,6 +165,7 @@ class MongoSource:
             lookup,
             self._targets(),
             lambda options: self._collection(client, options),
+            lambda options: self._is_same(client, options),
             position,
             self._options.settle,
             inbox,
@@ -291,6 +292,20 @@ class MongoSource:
                     f"{options.origin} was dropped or made anew while it was read, so perhaps not "
                     "read whole"
                 )
+
+    def _is_same(self, client: Client, options: CollectionOptions) -> bool:
+        """Whether a collection is there, and is the one that was loaded; True if nobody may ask."""
+        from pymongo.errors import OperationFailure
+
+        origin = (options.database, options.collection)
+        with translated(self._where):
+            try:
+                now = _identities(client, [options], lenient=False)
+            except OperationFailure as error:
+                if error.code != UNAUTHORIZED:
+                    raise
+                return True
+        return origin in now and self._identities.get(origin, now[origin]) == now[origin]
 
     @contextlib.contextmanager
     def _smaller_after_a_long_reply(self, options: CollectionOptions, size: int) -> Iterator[None]:

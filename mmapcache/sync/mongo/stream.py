@@ -40,6 +40,7 @@ _BATCH = 1000  # events in a reply
 # The answers of servers without change streams: standalone, another vendor's, an old cluster.
 _NO_STREAMS = frozenset({40573, 40324, 59, 238, 115, 303})
 _NO_STREAMS_AT_FIRST = _NO_STREAMS | {2, 9, 14, 40415}  # said of a stream without a position
+_TIMELESS = "its replies lack a resume token or operation time"
 _LOST = {
     286: "history_lost",  # ChangeStreamHistoryLost
     136: "history_lost",  # CappedPositionLost
@@ -68,6 +69,7 @@ class Change(NamedTuple):
     :param element: its _id as BSON: type and value
     :param time: when, as a number that grows with the server's (seconds, count)
     :param alone: not part of a transaction
+    :param gone: it was deleted
     """
 
     database: str
@@ -76,6 +78,7 @@ class Change(NamedTuple):
     time: int
     token: Any
     alone: bool
+    gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,8 @@ class Stream:
                         token = stream.resume_token
                     self.session_times = (session.cluster_time, session.operation_time)
             except OperationFailure as error:
+                if error.code is None and "operationTime" in str(error):  # PyMongo found none
+                    raise NoStreamsError(self._none(_TIMELESS)) from None
                 if error.code in _NO_STREAMS_AT_FIRST or error.code == UNAUTHORIZED:
                     code = str(error.code)
                     raise NoStreamsError(self._none(server_text(error)), code=code) from None
@@ -155,7 +160,7 @@ class Stream:
             except ConfigurationError as error:  # no sessions
                 raise NoStreamsError(self._none(str(error))) from None
         if token is None or None in self.session_times:
-            raise NoStreamsError(self._none("its replies lack a resume token or operation time"))
+            raise NoStreamsError(self._none(_TIMELESS))
         return bytes(cast("RawBSONDocument", token).raw)
 
     def _none(self, why: str) -> str:
@@ -198,7 +203,10 @@ class Stream:
         self._cancelled = True
 
     def _open(self, session: ClientSession, token: Any) -> DatabaseChangeStream[Any]:
-        return self._client[self.database].watch(
+        from mmapcache.sync.mongo.event import Event
+
+        options = self._client.codec_options.with_options(document_class=Event)
+        return self._client.get_database(self.database, codec_options=options).watch(
             self._pipeline,
             session=session,
             start_after=token,
@@ -239,11 +247,12 @@ class Stream:
                 post(
                     Change(
                         self.database,
-                        document.pluck("ns.coll"),
+                        document["ns"]["coll"],
                         _element(document["documentKey"].raw),
                         moment.time << 32 | moment.inc,
                         event["_id"],
                         "txnNumber" not in document,
+                        kind == "delete",
                     )
                 )
             elif kind not in _SILENT:

@@ -1,0 +1,334 @@
+"""`mmapcache` with one deliberate fault in how it follows a database, for the gap test to see.
+
+    python tests/support/faulty_loader.py NAME sync PATH ...
+
+Each fault is what an honest programmer could have written, or forgotten. The product has none of
+them: they are put over its classes here, when the process begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_LAG = 0.5  # seconds that a lagging answer is behind
+_WINDOW = 0.1  # seconds between two things that belong together
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, how it is made so, and which of the test's own faults bring it to light.
+
+    :param weights: how often these are chosen, instead of what the test has otherwise
+    :param drops: how often a writer drops a collection
+    """
+
+    what: str
+    make: Callable[[], None]
+    weights: dict[str, int]
+    drops: float
+
+
+FAULTS: dict[str, Fault] = {}
+_NOTHING = dict.fromkeys(
+    (
+        "kill loader",
+        "stop loader",
+        "kill server",
+        "stop server",
+        "cut all",
+        "cut one",
+        "cut reply",
+        "stall",
+        "delay",
+        "refuse",
+        "dead stream",
+        "dead connection",
+        "verify",
+    ),
+    0,
+)
+
+
+def _fault(
+    name: str, what: str, *, drops: float = 0.0, **weights: int
+) -> Callable[[Callable[[], None]], None]:
+    """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
+
+    def declare(make: Callable[[], None]) -> None:
+        chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
+        FAULTS[name] = Fault(what, make, chosen, drops)
+
+    return declare
+
+
+def _instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Puts a function in the place of another, which it gets as its first argument."""
+    before = getattr(owner, name)
+
+    def put(function: Callable[..., Any]) -> None:
+        @functools.wraps(before)
+        def instead(*arguments: Any, **named: Any) -> Any:
+            return function(before, *arguments, **named)
+
+        setattr(owner, name, instead)
+
+    return put
+
+
+@_fault("resume-after", "goes on after the event that comes next", kill_loader=3, cut_all=1)
+def _resume_after() -> None:
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        if not hasattr(self, "first_is_gone"):
+            self.first_is_gone = True
+            self._tokens[change.database] = change.token
+            self._events += 1
+        else:
+            before(self, change)
+
+
+@_fault("position-first", "commits the position before the data", kill_loader=1)
+def _position_first() -> None:
+    from mmapcache.sync.loader import Loader
+    from mmapcache.sync.source import Caught
+
+    @_instead(Loader, "_burst")
+    def burst(before: Any, self: Any, writer: Any, messages: Iterator[Any]) -> Any:
+        parts = []
+        for part in messages:
+            parts.append(part)
+            if isinstance(part, Caught):
+                if len(parts) > 1:
+                    with writer.batch() as batch:
+                        batch.state = self._target.pack_state(
+                            self._source.scope, part.position, self._stale
+                        )
+                    time.sleep(_WINDOW)
+                break
+        return before(self, writer, iter(parts))
+
+
+@_fault("idle-position", "marks an idle position while events wait", kill_loader=1)
+def _idle_position() -> None:
+    from mmapcache.sync.mongo import follower
+    from mmapcache.sync.mongo.follower import MongoFollower
+    from mmapcache.sync.position import Position
+    from mmapcache.sync.source import Caught
+
+    _mark_at_once()
+
+    @_instead(MongoFollower, "_flush")
+    def flush(before: Any, self: Any) -> None:
+        if self._size:
+            tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
+            position = Position(self._of, self._at, tokens)
+            early = Caught(position, False, 0, time.monotonic(), 0.0)
+            self._inbox.post(follower._Message(self, early))
+            time.sleep(_WINDOW)
+        before(self)
+
+
+@_fault("stale-position", "marks a generation with an earlier position", kill_loader=1)
+def _stale_position() -> None:
+    from mmapcache.sync.target import Target
+
+    first: list[Any] = []
+    _mark_at_once()
+
+    @_instead(Target, "mark")
+    def mark(before: Any, self: Any, position: Any) -> None:
+        first.append(position)
+        before(self, first[0])
+
+
+def _mark_at_once() -> None:
+    """Idle positions are marked whenever they are known, not every few seconds."""
+    from mmapcache.sync import loader
+
+    loader._MARK = 0.0
+
+
+@_fault("late-position", "notes where to go on when everything was read", drops=0.1, delay=1)
+def _late_position() -> None:
+    from mmapcache.sync.mongo.source import MongoSource
+
+    def position(self: Any) -> Any:
+        if self.noted is not None:
+            self._begin(self._connected(), follow=True)
+        return self.noted
+
+    def note(self: Any, position: Any) -> None:
+        self.noted = position
+
+    MongoSource.position = property(position, note)  # type: ignore[assignment]
+
+
+@_fault("error-drops-position", "a connection error drops the position", refuse=1, kill_server=1)
+def _error_drops_position() -> None:
+    from mmapcache.sync.errors import PositionLostError, SourceAwayError
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "messages")
+    def messages(before: Any, self: Any) -> Iterator[Any]:
+        try:
+            yield from before(self)
+        except SourceAwayError as error:
+            raise PositionLostError("history_lost", str(error)) from None
+
+
+@_fault("lagging-lookup", "reads from a member that lags, without causal consistency")
+def _lagging_lookup() -> None:
+    from mmapcache.sync.mongo.lookup import Lookup
+
+    kept: dict[Any, tuple[float, list[Any]]] = {}
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        key = (name, tuple(more[-1]))
+        answered, answer = kept.get(key, (0.0, []))
+        if time.monotonic() - answered > _LAG:
+            answer = list(before(self, collection, name, *more))
+            kept[key] = (time.monotonic(), answer)
+        yield from answer
+
+
+@_fault("own-documents", "takes an insert event's own document, and reads the others")
+def _own_documents() -> None:
+    from mmapcache.sync.mongo import stream
+    from mmapcache.sync.mongo.follower import MongoFollower
+    from mmapcache.sync.mongo.lookup import Lookup
+    from mmapcache.sync.mongo.stream import Stream
+    from mmapcache.sync.source import Found
+
+    own: dict[tuple[str, bytes], bytes] = {}
+
+    @_instead(stream, "_pipeline")
+    def pipeline(before: Any, collections: Any) -> Any:
+        stages = before(collections)
+        stages[1]["$project"].pop("fullDocument")
+        return stages
+
+    @_instead(Stream, "_say")
+    def say(before: Any, self: Any, event: Any, post: Any) -> None:
+        if event["operationType"] == "insert":
+            key = (event["ns"]["coll"], stream._element(event["documentKey"].raw))
+            own[key] = event["fullDocument"].raw
+        before(self, event, post)
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        self._answers.clear()  # each event is applied
+        before(self, change)
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        yield from before(self, collection, name, *more)
+        if name in ("hot", "plain"):  # without filter and projection
+            for raw in [own.pop((name, e)) for e in more[-1] if (name, e) in own]:
+                yield Found(name, (), raw)
+
+
+@_fault("deletes-after-puts", "takes away what is gone after it has put what is there")
+def _deletes_after_puts() -> None:
+    from mmapcache.sync.mongo.lookup import Lookup
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, *more: Any) -> Iterator[Any]:
+        yield from reversed(list(before(self, *more)))
+
+
+@_fault(
+    "failed-read-deletes",
+    "takes a read that failed for documents that are gone",
+    refuse=1,
+    kill_server=1,
+)
+def _failed_read_deletes() -> None:
+    import bson
+
+    from mmapcache.sync.mongo import lookup
+    from mmapcache.sync.mongo.lookup import Lookup
+    from mmapcache.sync.source import Found
+
+    @_instead(Lookup, "_find")
+    def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
+        from pymongo.errors import PyMongoError
+
+        try:
+            yield from list(before(self, collection, name, *more))
+        except PyMongoError:
+            documents = [lookup._document(e[:1] + b"_id\0" + e[1:]) for e in more[-1]]
+            yield Found(name, tuple(bson.decode(one)["_id"] for one in documents), b"")
+
+
+@_fault("drop-ignored", "goes on when a collection was dropped", drops=0.2)
+def _drop_ignored() -> None:
+    from mmapcache.sync.mongo.stream import Stream
+
+    @_instead(Stream, "_say")
+    def say(before: Any, self: Any, event: Any, post: Any) -> None:
+        if event["operationType"] != "drop":
+            before(self, event, post)
+
+
+@_fault("kept-ignored", "ignores the events of a collection that came back empty", drops=0.2)
+def _kept_ignored() -> None:
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "_add")
+    def add(before: Any, self: Any, change: Any) -> None:
+        targets = self._targets(change.database, change.collection)
+        if any(options.name in self._kept for options in targets):
+            self._tokens[change.database] = change.token
+            self._events += 1
+        else:
+            before(self, change)
+
+
+@_fault(
+    "half-load", "publishes what there is of a load that was cut", drops=0.3, cut_reply=3, delay=1
+)
+def _half_load() -> None:
+    from mmapcache.sync.errors import SourceAwayError
+    from mmapcache.sync.pump import Pump
+
+    for name in ("feeds", "buffers"):
+
+        @_instead(Pump, name)
+        def part(before: Any, self: Any) -> Iterator[Any]:
+            try:
+                yield from before(self)
+            except SourceAwayError:
+                if self._ahead is None:
+                    self._ahead = end
+
+    class End:
+        feed = None
+
+    end = End()
+
+
+@_fault("no-watchdog", "waits for a stream that hangs", dead_stream=1)
+def _no_watchdog() -> None:
+    from mmapcache.sync.mongo import follower
+
+    follower.SILENCE = 1e6
+
+
+def main() -> int:
+    """The command line's exit status."""
+    FAULTS[sys.argv.pop(1)].make()
+    from mmapcache.__main__ import main as mmapcache
+
+    return mmapcache()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
