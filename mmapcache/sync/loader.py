@@ -285,7 +285,13 @@ class Loader:
             bar=self._bar,
         )
         outcome = load.run()
-        seconds = time.monotonic() - began
+        self._succeeded(outcome, time.monotonic() - began)
+        if self._options.once:
+            return None
+        return self._interval() if self._position is None else 0.0
+
+    def _succeeded(self, outcome: Outcome, seconds: float) -> None:
+        """Says what was loaded, and what follows from it."""
         self._loaded_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
@@ -300,19 +306,16 @@ class Loader:
         if trouble:
             self._failed(SyncError(trouble), self._interval())
             self._report(following=self._position is not None)
-        else:
-            self._recovered()
-            self._note(outcome)
-            # When the load began, by the clock as it is now: it may have been set meanwhile.
-            self._report(
-                state="polling" if self._position is None else "streaming",
-                error=self._noted,
-                confirmed=time.time() - seconds,
-                following=self._position is not None,
-            )
-        if self._options.once:
-            return None
-        return self._interval() if self._position is None else 0.0
+            return
+        self._recovered()
+        self._note(outcome)
+        # When the load began, by the clock as it is now: it may have been set meanwhile.
+        self._report(
+            state="polling" if self._position is None else "streaming",
+            error=self._noted,
+            confirmed=time.time() - seconds,
+            following=self._position is not None,
+        )
 
     def _note(self, outcome: Outcome) -> None:
         noted = public_text(outcome.oddities())
