@@ -30,6 +30,7 @@ GROUPS = (
     "documents",
     "commits",
     "loads",
+    "live",
     "space",
     "memory",
     "interference",

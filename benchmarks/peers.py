@@ -97,23 +97,27 @@ def decoded(documents: Iterable[bytes]) -> dict[str, dict[str, Any]]:
 class MongoServer:
     """A MongoDB-protocol server in a process of its own (SecantusDB, or any by URI)."""
 
-    def __init__(self, uri: str | None = None) -> None:
-        """Start a server, or use the one at `uri`."""
+    def __init__(
+        self, uri: str | None = None, *, replica_set: str = "", directory: Path | None = None
+    ) -> None:
+        """Start a server, or use the one at `uri`; its files are in `directory` or in /tmp."""
         import subprocess
         import sys
 
-        self.storage = tempfile.TemporaryDirectory(prefix="mmapcache-bench-mongo-")
+        self.storage = tempfile.TemporaryDirectory(prefix="mmapcache-bench-mongo-", dir=directory)
         self.process: subprocess.Popen[str] | None = None
         if uri:
             self.uri = uri
             return
         code = (
             "import sys; from secantus import SecantusDBServer\n"
-            "server = SecantusDBServer(storage_path=sys.argv[1], port=0); server.start()\n"
+            "server = SecantusDBServer(\n"
+            "    storage_path=sys.argv[1], port=0, replica_set_name=sys.argv[2] or None)\n"
+            "server.start()\n"
             "print(server.uri, flush=True); sys.stdin.read(); server.stop()\n"
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, self.storage.name],
+            [sys.executable, "-c", code, self.storage.name, replica_set],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -16,6 +16,7 @@ other in turn, a refresh's change each time. Run in a process of its own:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import socketserver
@@ -89,6 +90,10 @@ class Replay:
             cursor = next(self._ids)
         return self._reply(b"firstBatch", cursor, database, name, batches, 0)
 
+    def signature(self) -> bytes:
+        """What follows `ok` in every reply: the encoded fields of a server that has a clock."""
+        return b""
+
     def _prepared(self, name: str, size: int) -> list[Batch]:
         """The batches of a collection, made once."""
         if (name, size) not in self._batches:
@@ -135,15 +140,18 @@ class Replay:
             + space
             + b"\x00"
         )
-        opening = b"\x04" + field + b"\x00"
+        return self.wrapped(b"\x04" + field + b"\x00", array, rest)
+
+    def wrapped(self, opening: bytes, array: bytes, rest: bytes) -> list[bytes]:
+        """The pieces of `{cursor: { … array … }, ok: 1}`."""
         inner = 4 + len(opening) + len(array) + len(rest)
-        ending = b"\x01ok\x00" + struct.pack("<d", 1.0) + b"\x00"
+        ending = b"\x01ok\x00" + struct.pack("<d", 1.0) + self.signature() + b"\x00"
         label = b"\x03cursor\x00"
         head = struct.pack("<i", 4 + len(label) + inner + len(ending)) + label
         return [head + struct.pack("<i", inner) + opening, array, rest + ending]
 
 
-_HELLO: dict[str, Any] = {
+HELLO: dict[str, Any] = {
     "helloOk": True,
     "ismaster": True,
     "isWritablePrimary": True,
@@ -158,10 +166,10 @@ _HELLO: dict[str, Any] = {
 }
 
 
-class _Handler(socketserver.BaseRequestHandler):
+class Handler(socketserver.BaseRequestHandler):
     """One connection."""
 
-    server: _Server
+    server: ReplayServer
 
     def setup(self) -> None:
         """Prefer large socket buffers and no delay."""
@@ -170,19 +178,23 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Answer requests until the client goes away."""
+        with contextlib.suppress(ConnectionError):  # or is killed
+            self._serve()
+
+    def _serve(self) -> None:
         while header := self._read(_HEADER.size):
             length, request, _, code = _HEADER.unpack(header)
             body = self._read(length - _HEADER.size)
             if code == _OP_QUERY:
-                reply = [struct.pack("<iqii", 8, 0, 0, 1), bson.encode(_HELLO)]
+                reply = [struct.pack("<iqii", 8, 0, 0, 1), bson.encode(self.server.hello)]
                 self._send(request, _OP_REPLY, reply)
             elif code == _OP_MSG:
-                pieces = self._answer(_command(body))
+                pieces = self.answer(_command(body))
                 self._send(request, _OP_MSG, [b"\x00" * 5, *pieces])
             else:
                 return
 
-    def _answer(self, command: dict[str, Any]) -> list[bytes]:
+    def answer(self, command: dict[str, Any]) -> list[bytes]:
         """The reply's document in pieces."""
         replay, database, verb = self.server.replay, command["$db"], next(iter(command))
         if verb == "find":
@@ -192,7 +204,7 @@ class _Handler(socketserver.BaseRequestHandler):
         if verb == "killCursors":
             replay.kill(command["cursors"])
         if verb in ("hello", "ismaster", "isMaster"):
-            return [bson.encode(_HELLO)]
+            return [bson.encode(self.server.hello)]
         if verb == "count":
             return [
                 bson.encode({"n": len(replay.collections.get(command["count"], [])), "ok": 1.0})
@@ -236,16 +248,17 @@ def _command(body: bytes) -> dict[str, Any]:
     return bson.decode(body[5 : 5 + length])
 
 
-class _Server(socketserver.ThreadingTCPServer):
+class ReplayServer(socketserver.ThreadingTCPServer):
     """A thread for each connection."""
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay, handler: type[Handler] = Handler) -> None:
         """Listen on a free port of the loopback interface."""
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), handler)
         self.replay = replay
+        self.hello = HELLO
 
 
 class ReplayProcess:
@@ -275,7 +288,7 @@ def main() -> None:
     count = int(sys.argv[1])
     unchanged = data.documents(count)
     changed = [data.document(i, 1) if i % 100 == 0 else raw for i, raw in enumerate(unchanged)]
-    server = _Server(Replay({"settings": unchanged, "changed": changed}))
+    server = ReplayServer(Replay({"settings": unchanged, "changed": changed}))
     print(f"mongodb://127.0.0.1:{server.server_address[1]}/", flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.read()
