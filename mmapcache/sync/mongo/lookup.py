@@ -8,21 +8,19 @@ before, whichever member of the replica set gives it; and what it says cannot be
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmapcache.sync.mongo.errors import translated
 from mmapcache.sync.mongo.hold import Hold
+from mmapcache.sync.mongo.together import Together
 from mmapcache.sync.source import Found
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
 
     from mmapcache.sync.mongo.client import Client
-
-# _ids in one find. Larger lists save little on a server that looks each of them up in its index,
-# and cost much on one that compares each document with all of them.
-_TOGETHER = 64
 
 
 class Lookup:
@@ -40,6 +38,7 @@ class Lookup:
         self._where = where
         self._queries = queries
         self._session = client.start_session(causal_consistency=True)
+        self._together = Together()
 
     @property
     def time(self) -> int:
@@ -70,7 +69,7 @@ class Lookup:
         with translated(self._where):
             for element in elements:
                 some.append(element)
-                if len(some) == _TOGETHER:
+                if len(some) >= self._together.count:
                     yield from self._find(collection, name, query, some)
                     some = []
             if some:
@@ -97,6 +96,7 @@ class Lookup:
         chosen: Any = RawBSONDocument(_one_of(elements))
         if query.get("filter"):
             chosen = {"$and": [query["filter"], chosen]}
+        began = time.perf_counter()
         with _majority(collection).find_raw_batches(
             chosen,
             query.get("projection"),
@@ -104,6 +104,7 @@ class Lookup:
             batch_size=len(elements) + 1,
         ) as cursor:
             buffers = [bytes(buffer) for buffer in cursor if buffer]
+        self._together.took(len(elements), time.perf_counter() - began)
         missing = _missing(elements, buffers)
         if missing:
             yield Found(name, missing, b"")
