@@ -22,6 +22,7 @@ from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
+from mmapcache.sync.mongo.pace import Pace
 from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
 _IN_FLIGHT = 4  # parts that the main thread has not applied yet
-_COMPANY = 0.0003  # seconds in which the rest of one reply follows its first event
+_MANY = 32  # events of a burst after which more are expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class MongoFollower:
 
     def __enter__(self) -> MongoFollower:
         for database, stream in self._streams.items():
-            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize)
+            pace = Pace(self._settle.longest, time.monotonic())
+            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
         self._thread.start()
         return self
 
@@ -168,9 +170,7 @@ class MongoFollower:
         wait = AWAIT
         while True:
             try:
-                arrival = (
-                    self._arrivals.get(timeout=wait) if wait > 0 else self._arrivals.get_nowait()
-                )
+                arrival = self._next(wait)
             except queue.Empty:
                 if self._size or wait < AWAIT:
                     return True
@@ -195,11 +195,27 @@ class MongoFollower:
             elif isinstance(arrival, Ended):
                 raise arrival.error
 
+    def _next(self, wait: float) -> object:
+        """What arrives within so many seconds.
+
+        :raises queue.Empty: nothing does
+        """
+        if wait > 0 and self._arrivals.empty():
+            if self._events < _MANY:
+                return self._arrivals.get(timeout=wait)
+            # In a burst one sleep for all that come meanwhile: to be woken for each of them costs
+            # both threads more than what is done with it.
+            time.sleep(wait)
+        return self._arrivals.get_nowait()
+
     def _patience(self, first: float, now: float, change: Change) -> float:
         """Seconds that the burst waits for another event."""
-        quiet = first - self._flushed > self._settle.longest
+        # Whoever waits the shorter time after each event gathers none that come more slowly.
+        quiet = first - self._flushed > self._settle.shortest
         if quiet and self._events == 1 and change.alone:
-            return min(_COMPANY, self._settle.shortest)
+            # The rest of the same reply is here already: the stream's thread had the interpreter
+            # until it asked for the next.
+            return 0.0
         return min(self._settle.shortest, first + self._settle.longest - now)
 
     def _add(self, change: Change) -> None:
