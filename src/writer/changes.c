@@ -125,6 +125,16 @@ void mc_changes_whole(struct mc_writer *writer, struct mc_writer_collection *col
     collection->first_note = collection->last_note = collection->noted = 0;
 }
 
+/* Asks for the lines that a small group will be written to: the ring is larger than what caches
+ * keep of it, and a commit need not wait for them. */
+static void prefetch_end(const struct mc_writer *writer)
+{
+    struct mc_log log = mc_superblock_log(&writer->superblock);
+    const shm_byte *ring = writer->table.space.base + log.offset;
+    shm_prefetch_store(ring + (writer->notes.end & (log.size - 1)));
+    shm_prefetch_store(ring + ((writer->notes.end + MC_LINE_BYTES) & (log.size - 1)));
+}
+
 void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *collection,
                      uint8_t kind, const struct mc_key *key)
 {
@@ -138,6 +148,9 @@ void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *coll
     if (collection->noted + bytes > size / 4 || !make_room(notes, bytes, size / 2)) {
         mc_changes_whole(writer, collection);
         return;
+    }
+    if (notes->used == 0) {
+        prefetch_end(writer);
     }
     uint32_t place = (uint32_t)notes->used + 1;
     memcpy(notes->bytes + notes->used, &note, sizeof note);
