@@ -2,7 +2,7 @@
 
     options ──> command ──> loader ──> round, verification   a load; a comparison of everything
                                │         ├─────> shaping     transforms and keys
-                               │         └─────> pump        a load's thread and its buffers in flight
+                               │         └─────> pump        a load in a thread of its own
                                │                   └────> source: mongo | files
                                ├─────> target    the cache file: lock, recreation, replacement
                                │         └─────> position    where the change streams go on
