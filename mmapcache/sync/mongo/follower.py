@@ -22,6 +22,7 @@ from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
+from mmapcache.sync.mongo.pace import Pace
 from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream, element_of
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
@@ -104,7 +105,8 @@ class MongoFollower:
 
     def __enter__(self) -> MongoFollower:
         for database, stream in self._streams.items():
-            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize)
+            pace = Pace(self._settle.longest, time.monotonic())
+            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
         self._thread.start()
         return self
 
@@ -173,6 +175,8 @@ class MongoFollower:
     def _gather(self) -> bool:
         """Takes what arrives, until it is to be read and published: a burst, or word that there is
         nothing. False: nobody wants it any more."""
+        if self._arrivals.empty() and self._silent() is not None:
+            raise self._silence()  # of one stream, while the others go on
         first = 0.0
         wait = AWAIT
         while True:

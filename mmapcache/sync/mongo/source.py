@@ -16,7 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, UsageError
+import mmapcache
+from mmapcache.sync.errors import (
+    PositionLostError,
+    SourceAwayError,
+    SourceRefusedError,
+    UsageError,
+)
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
@@ -158,7 +164,8 @@ class MongoSource:
     def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
             client = self._connected()
-            streams = [s for s in self._streams(client) if s.database in position.tokens]
+            streams = self._streams(client)
+            _refuse_no_tokens(position, [stream.database for stream in streams])
             lookup = Lookup(client, self._where, self._queries)
         return MongoFollower(
             streams,
@@ -413,6 +420,19 @@ class MongoSource:
                         f"there is no collection {c.origin!r}: a wrong name, or nothing in it yet "
                         f"(--allow-empty accepts that); collections of {database!r}: {there}"
                     )
+
+
+def _refuse_no_tokens(position: Position, databases: Iterable[str]) -> None:
+    """A token that is empty would begin at the server's present, as if nothing had been missed.
+
+    :raises PositionLostError: a database has none, or one that is no BSON
+    """
+    try:
+        if all(mmapcache.Document(position.tokens[name]).to_dict() for name in databases):
+            return
+    except (KeyError, mmapcache.MmapCacheError):
+        pass
+    raise PositionLostError("bad_token", "the position in the file makes no sense")
 
 
 def _replies(
