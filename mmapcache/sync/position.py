@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_NEVER = float(1 << 32)  # seconds that no time of a server reaches
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -44,9 +46,15 @@ def unpack(value: object) -> Position | None:
         tokens = {str(k): base64.b64decode(v, validate=True) for k, v in value["tokens"].items()}
         stale = {str(k): str(v) for k, v in value["stale"].items()}
         position = Position(str(value["of"]), float(value["at"]), tokens, stale)
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error):
         return None
-    return position if all(len(token) >= 5 for token in tokens.values()) else None
+    possible = 0.0 <= position.at < _NEVER and all(map(_is_document, tokens.values()))
+    return position if possible else None
+
+
+def _is_document(token: bytes) -> bool:
+    """Whether it has the outside of a BSON document; of what is inside the server judges."""
+    return len(token) >= 5 and int.from_bytes(token[:4], "little") == len(token) and not token[-1]
 
 
 def unmark(data: bytes) -> Position | None:
