@@ -55,6 +55,7 @@ _LOST = {
 _BAD_TOKEN = frozenset({2, 9, 14, 40415, 40647, 40649, 50811, 50795, 51091, 72})
 _CHANGES = frozenset({"insert", "update", "replace", "delete"})
 _SILENT = frozenset({"create", "createIndexes", "dropIndexes", "modify", "shardCollection"})
+_NAMELESS = frozenset({b"\x06", b"\x0c"})  # undefined and DBPointer: no query or key asks for one
 _ENDS = {
     "drop": "dropped",
     "dropDatabase": "dropped",
@@ -244,11 +245,14 @@ class Stream:
             kind = document["operationType"]
             if kind in _CHANGES:
                 moment = document["clusterTime"]
+                element = _element(document["documentKey"].raw)
+                if element[:1] in _NAMELESS:
+                    raise ValueError("an _id of a type that is out of use")
                 post(
                     Change(
                         self.database,
                         document["ns"]["coll"],
-                        _element(document["documentKey"].raw),
+                        element,
                         moment.time << 32 | moment.inc,
                         event["_id"],
                         "txnNumber" not in document,
