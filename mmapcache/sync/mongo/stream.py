@@ -148,7 +148,8 @@ class Stream:
                 if hello.get("maxWireVersion", 0) < _WIRE_VERSION:
                     raise NoStreamsError(self._none("it is older than MongoDB 4.2"))
                 with self._client.start_session(causal_consistency=False) as session:
-                    with self._open(session, None) as stream:
+                    # Events that came at once would come without the token that is before them.
+                    with self._open(session, None, batch_size=0) as stream:
                         token = stream.resume_token
                     self.session_times = (session.cluster_time, session.operation_time)
             except OperationFailure as error:
@@ -203,7 +204,9 @@ class Stream:
         """The thread ends at the server's next reply."""
         self._cancelled = True
 
-    def _open(self, session: ClientSession, token: Any) -> DatabaseChangeStream[Any]:
+    def _open(
+        self, session: ClientSession, token: Any, batch_size: int = _BATCH
+    ) -> DatabaseChangeStream[Any]:
         from mmapcache.sync.mongo.event import Event
 
         options = self._client.codec_options.with_options(document_class=Event)
@@ -212,7 +215,7 @@ class Stream:
             session=session,
             start_after=token,
             max_await_time_ms=int(AWAIT * 1000),
-            batch_size=_BATCH,
+            batch_size=batch_size,
         )
 
     def _follow(
