@@ -401,7 +401,7 @@ class Loader:
             assert isinstance(more, Caught), "a burst ends with its position"
             caught = more
             if batch.puts or batch.deletes:
-                batch.state = self._target.pack_state(self._source.scope, caught.position)
+                self._target.note(batch, self._source.scope, caught.position)
         assert caught is not None
         self._shaping.committed()
         log.debug(
