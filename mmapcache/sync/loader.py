@@ -215,6 +215,8 @@ class Loader:
 
     def _without_streams(self, error: NoStreamsError) -> float:
         """Everything is read again each interval, and streams are asked for now and then."""
+        if self._position is None and not self._follows():  # nor did anybody ask for them
+            return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._position = None
         if self._options.follow == "stream":
