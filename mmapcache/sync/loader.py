@@ -454,7 +454,7 @@ class Loader:
                     batch.delete(found.name, key)
                 if found.buffer:
                     batch.put_raw(found.name, found.buffer)
-        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError, TypeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
         if found.verified and self._verification is not None:
             self._verification.differed += batch.puts + batch.deletes - before
