@@ -89,7 +89,7 @@ class MongoFollower:
         self._progress = time.monotonic()  # when the server was last heard, by any thread
         self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
-        self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
+        self._newest: dict[str, int] = {}  # time of the newest event; none: no more is behind it
         self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
@@ -225,7 +225,7 @@ class MongoFollower:
     def _add(self, change: Change) -> None:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
-        self._newest = max(self._newest, change.time)
+        self._newest[change.database] = change.time
         self._reached[change.database] = change.time - 1
         self._latest = max(self._latest, change.time)
         self._events += 1
@@ -250,9 +250,8 @@ class MongoFollower:
         self._heard[heard.database] = heard.moment
         if heard.token is not None:
             self._tokens[heard.database] = heard.token
-        self._at = max(self._at, float(heard.time >> 32))
         self._reached[heard.database] = heard.time
-        self._newest = 0
+        self._newest.pop(heard.database, None)
 
     def _flush(self) -> bool:
         """Reads what the burst changed, and posts it with the position. False as `_gather`."""
@@ -302,10 +301,11 @@ class MongoFollower:
                     raise PositionLostError("dropped", f"{options.origin} was dropped")
 
     def _caught(self, heard: float, *, changed: bool) -> Caught:
-        if self._newest:
-            self._at = max(self._at, float(self._newest >> 32))
-        server = max((s.server_time for s in self._streams.values()), default=0.0)
-        behind = max(0.0, server - (self._newest >> 32)) if self._newest else 0.0
+        # The database that is furthest behind counts, for both.
+        self._at = max(self._at, float(min(self._reached.values()) >> 32))
+        server = max(stream.server_time for stream in self._streams.values())
+        oldest = min(self._newest.values(), default=None)
+        behind = 0.0 if oldest is None else max(0.0, server - (oldest >> 32))
         tokens = {name: _raw(token) for name, token in self._tokens.items()}
         position = replace(self._begin, at=self._at, tokens=tokens)
         return Caught(position, changed, self._events, heard, behind)
