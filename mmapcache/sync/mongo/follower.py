@@ -173,13 +173,13 @@ class MongoFollower:
         first = 0.0
         wait = AWAIT
         while True:
+            if not first and self._arrivals.empty() and self._silent():
+                raise self._silence()
             try:
                 arrival = self._next(wait)
             except queue.Empty:
                 if self._size or wait < AWAIT:
                     return True
-                if self._silent() is not None:
-                    raise self._silence() from None
                 continue
             if self._cancelled:
                 return False
@@ -205,7 +205,7 @@ class MongoFollower:
         :raises queue.Empty: nothing does
         """
         if wait > 0 and self._arrivals.empty():
-            if self._events < _MANY:
+            if self._events < _MANY or wait > AWAIT:
                 return self._arrivals.get(timeout=wait)
             # In a burst one sleep for all that come meanwhile: to be woken for each of them costs
             # both threads more than what is done with it.
@@ -349,10 +349,9 @@ class MongoFollower:
     def _post(self, content: Given | BaseException) -> None:
         self._inbox.post(_Message(self, content))
 
-    def _silent(self) -> str | None:
-        """A database of which nothing was heard for too long."""
-        oldest = min(self._heard, key=lambda name: self._heard[name])
-        return oldest if time.monotonic() - self._heard[oldest] > SILENCE else None
+    def _silent(self) -> bool:
+        """Whether nothing was heard of one of the databases for too long."""
+        return time.monotonic() - min(self._heard.values()) > SILENCE
 
     def _silence(self) -> SourceAwayError:
         return SourceAwayError(
