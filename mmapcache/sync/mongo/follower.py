@@ -278,6 +278,8 @@ class MongoFollower:
             ((*names, element), asked) for names, some in self._burst.items() for element in some
         )
         self._answered = max(self._answered, asked)
+        if len(self._answers) > self._limit:  # to read one of them again is no harm
+            self._answers.clear()
         self._post(self._caught(heard, changed=changed))
         self._burst = {}
         if self._events:
