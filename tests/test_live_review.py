@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import struct
 import time
 from collections.abc import Callable
@@ -15,10 +17,14 @@ from support.scripted_oplog import Delay, Edit, ReplicaSet
 from support.scripted_server import CLOSE, Request, failing
 
 import mmapcache
+from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.client import make_client
+from mmapcache.sync.mongo.source import MongoSource
 from mmapcache.sync.mongo.together import Together
-from mmapcache.sync.options import Options
+from mmapcache.sync.options import CollectionOptions, Options
+from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position, unmark
+from mmapcache.sync.source import Caught
 
 bson = pytest.importorskip("bson")
 pytest.importorskip("pymongo")
@@ -303,6 +309,44 @@ def test_an_id_that_no_query_asks_for(cache_path: Path, element: bytes) -> None:
         server.update("shop.sites", 1, {"v": 1})
         equal(cache, truth(server))
         assert loads(cache) == INITIAL | {"refused": 1}
+
+
+def test_a_change_while_a_suspect_is_read_is_no_error(cache_path: Path) -> None:
+    reads = itertools.count()
+
+    def busy(request: Request) -> None:
+        if "$in" not in str(request.get("filter")):  # the comparison: makes the suspect
+            server.update("shop.sites", 1, {"v": 2})
+        elif next(reads) == 1:  # its event is read first, then the suspect
+            server.update("shop.sites", 1, {"v": 3})
+
+    with ReplicaSet(OLD) as server, following(cache_path, server, *SITES) as (loader, cache):
+        server.always("find", busy)
+        loader.signal(signal.SIGHUP)
+        loader.expect("verified: 5 documents compared, 0 differed")
+        equal(cache, truth(server))
+        assert cache.status()["errors"] == {}
+        assert next(reads) > 1
+
+
+def test_what_was_read_is_not_remembered_without_end() -> None:
+    collection = CollectionOptions("shop", "sites", "sites")
+    with ReplicaSet({"shop.sites": [{"_id": i} for i in range(20)]}) as server:
+        options = Options("x", uri=server.uri, collections=(collection,), settle=Settle(0.0, 0.0))
+        source = MongoSource(options)
+        for feed in source.feeds(frozenset(), estimate=False, follow=True):
+            assert list(source.buffers(feed))
+        for i in range(20):  # a backlog: the first read is later than all of these
+            server.update("shop.sites", i, {"v": 1})
+        assert source.position is not None
+        with source.follow(source.position, Inbox(), limit=4) as follower:
+            events = 0
+            for given in follower.messages():
+                events += given.events if isinstance(given, Caught) else 0
+                if events == 20:
+                    break
+            assert len(follower._answers) <= 4
+        source.close()
 
 
 def test_large_documents_are_asked_for_in_small_numbers() -> None:

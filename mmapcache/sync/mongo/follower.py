@@ -323,7 +323,6 @@ class MongoFollower:
         """Reads the suspects when it is time, and later says how many are innocent."""
         reached = min(self._reached.values())
         if self._suspects and reached >= self._suspected:
-            asked = self._lookup.time
             for feed, elements in self._suspects.items():
                 database, _, collection = feed.origin.partition(".")
                 for options in self._targets(database, collection):
@@ -332,7 +331,8 @@ class MongoFollower:
                             if not self._give(replace(found, verified=True)):
                                 return False
                 self._checked.update((database, collection, element) for element in elements)
-            self._checked_at, self._suspects = asked, {}
+            # Not when it was asked: the answers may have changes that came in between.
+            self._checked_at, self._suspects = self._lookup.time, {}
             self._post(self._caught(heard, changed=True))
         elif self._checked_at and reached >= self._checked_at:
             self._post(Verified(self._explained))
