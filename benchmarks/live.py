@@ -8,73 +8,46 @@ take it; the replaying server (replay_stream.py) does not, and from it come the 
 
 from __future__ import annotations
 
-import atexit
 import random
 import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import bson
 import pymongo
-from bson.raw_bson import RawBSONDocument
 
-import mmapcache
-from benchmarks import data, peers
 from benchmarks.harness import Context, Row
 from benchmarks.live_parts import (
     PROBE,
     WORKERS,
     Arrivals,
-    BareStream,
     LoaderProcess,
-    Peak,
     Readers,
     Updates,
     cpu,
     until,
 )
+from benchmarks.live_rates import burst, events, memory, resume
+from benchmarks.live_world import (
+    POLL,
+    PROBED,
+    SETTINGS,
+    STREAM,
+    Client,
+    filled,
+    limit_row,
+    real_server,
+)
 from benchmarks.proxy import CountingProxy
-from benchmarks.replay_stream import BYTES, ReplayStream, document
+from benchmarks.replay_stream import BYTES, ReplayStream
 
-Client = pymongo.MongoClient[dict[str, Any]]
-
-STREAM, POLL = ("--follow", "stream"), ("--follow", "poll", "--interval", "1")
-SETTINGS = ("--collection", "bench.settings")
-PROBED = ("--collection", "bench.probe")
 HOUR = 3600
 POLLS = 360  # an hour, one every ten seconds
-
-
-def _limit(value: float, name: str, limit: float, measure: str, unit: str, **more: Any) -> Row:
-    """A row whose target is a quantity and not a peer."""
-    return Row(
-        name=name,
-        measure=measure,
-        ours=value,
-        unit=unit,
-        peer=limit,
-        peer_name="allowed",
-        ratio=value / limit,
-        target=1,
-        **more,
-    )
 
 
 def _quantile(values: list[float], part: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-
-
-def _server(context: Context) -> peers.MongoServer:
-    """A replica set of one that lives as long as this process."""
-
-    def start() -> peers.MongoServer:
-        server = peers.MongoServer(replica_set="bench", directory=context.scratch)
-        atexit.register(server.close)
-        return server
-
-    return context.shared("server", start)
 
 
 def _probe(uri: str) -> pymongo.collection.Collection[dict[str, Any]]:
@@ -89,9 +62,35 @@ def _probe(uri: str) -> pymongo.collection.Collection[dict[str, Any]]:
 
 
 def delay(context: Context) -> Iterator[Row]:
-    """Single writes, far enough apart not to be a burst: acknowledged to seen by eight workers."""
-    count, gap = context.size(1000, 200), 0.02
-    uri = _server(context).uri
+    """Acknowledged to seen by eight workers: single writes, and writes that keep coming."""
+    uri = real_server(context).uri
+    visible, added, details = _delays(context, uri, context.size(300, 50), 0.15)
+    for part, limit in ((0.5, 0.002), (0.99, 0.010)):
+        yield limit_row(
+            _quantile(added, part),
+            f"delay_p{part * 100:.0f}",
+            limit,
+            f"write acknowledged to visible in all {WORKERS} workers, less the event's own delay"
+            f" to a bare stream: p{part * 100:.0f}",
+            "s",
+            note=f"with it {_quantile(visible, part) * 1e3:.1f} ms, {len(added):,} writes",
+            details=details,
+        )
+    visible, added, details = _delays(context, uri, context.size(500, 100), 0.02)
+    yield Row(
+        name="delay_steady",
+        measure="the same at fifty writes a second without an end, which are gathered: p50",
+        ours=_quantile(added, 0.5),
+        unit="s",
+        note=f"p99 {_quantile(added, 0.99) * 1e3:.0f} ms, {len(added):,} writes",
+        details=details,
+    )
+
+
+def _delays(
+    context: Context, uri: str, count: int, gap: float
+) -> tuple[list[float], list[float], dict[str, float]]:
+    """Of writes with such gaps: seconds to be visible, the same less the event's, and quantiles."""
     probe = _probe(uri)
     loader = LoaderProcess(context.path("delay"), uri, *PROBED, *STREAM)
     readers, bare = None, None
@@ -121,22 +120,12 @@ def delay(context: Context) -> Iterator[Row]:
         for name, values in (("visible", visible), ("event", event), ("added", added))
         for part in (0.5, 0.9, 0.99, 1.0)
     }
-    for part, limit in ((0.5, 0.002), (0.99, 0.010)):
-        yield _limit(
-            _quantile(added, part),
-            f"delay_p{part * 100:.0f}",
-            limit,
-            f"write acknowledged to visible in all {WORKERS} workers, less the event's own delay"
-            f" to a bare stream: p{part * 100:.0f}",
-            "s",
-            note=f"with it {_quantile(visible, part) * 1e3:.1f} ms, {len(numbers):,} writes",
-            details=details,
-        )
+    return visible, added, details
 
 
 def take_over(context: Context) -> Iterator[Row]:
     """A standby: from SIGKILL of the first loader to a later write's being visible."""
-    uri = _server(context).uri
+    uri = real_server(context).uri
     probe = _probe(uri)
     path = context.path("standby")
     spent = []
@@ -147,7 +136,7 @@ def take_over(context: Context) -> Iterator[Row]:
         cache = loader.reach("streaming")
         for _ in range(context.size(7, 3)):
             standby = LoaderProcess(path, uri, *PROBED, *STREAM, "--standby")
-            time.sleep(1.5)
+            until(standby.waits, 60, "a standby")
             loader.kill()
             start = time.monotonic()
             number += 1
@@ -165,7 +154,7 @@ def take_over(context: Context) -> Iterator[Row]:
         loader.kill()
         if standby is not None:
             standby.kill()
-    yield _limit(
+    yield limit_row(
         statistics.median(spent),
         "take_over",
         1.0,
@@ -177,21 +166,6 @@ def take_over(context: Context) -> Iterator[Row]:
 
 
 # --- standing still, and a hundredth that moves ---------------------------------------------------
-
-
-def _filled(context: Context) -> int:
-    """How many documents the real server has in `bench.settings`; it gets them at first."""
-    count = context.size(200_000, 20_000)
-
-    def fill() -> int:
-        client: Client = pymongo.MongoClient(_server(context).uri)
-        for start in range(0, count, 5_000):
-            made = [RawBSONDocument(document(i, 0)) for i in range(start, start + 5_000)]
-            client["bench"]["settings"].insert_many(made)
-        client.close()
-        return count
-
-    return context.shared("filled", fill)
 
 
 Cost = tuple[float, float]  # bytes and processor seconds of loader and server, an hour
@@ -254,7 +228,7 @@ def _alone(pid: int, seconds: float) -> float:
 
 
 def _cost_rows(
-    name: str, text: str, ours: Cost, peer: Cost, targets: Cost, **more: Any
+    name: str, text: str, ours: Cost, peer: Cost, targets: tuple[float | None, float], **more: Any
 ) -> Iterator[Row]:
     measures = (("bytes", "B", "bytes"), ("cpu", "s", "CPU seconds of loader and server"))
     for index, (short, unit, what) in enumerate(measures):
@@ -273,8 +247,8 @@ def _cost_rows(
 
 def steady(context: Context) -> Iterator[Row]:
     """An hour, by a window of it: nothing changes; then 1 % of the documents every ten seconds."""
-    count, seconds = _filled(context), context.size(60, 15)
-    server = _server(context)
+    count, seconds = filled(context), context.size(60, 15)
+    server = real_server(context)
     assert server.process is not None
     pid = server.process.pid
     idle = _alone(pid, seconds / 3)
@@ -287,7 +261,8 @@ def steady(context: Context) -> Iterator[Row]:
         f"{what}, nothing changes",
         (passed, spent - idle),
         polled,
-        (1 / 2000, 1 / 10),
+        # A poll weighs as much as there are documents; standing still always weighs the same.
+        (None if context.quick else 1 / 2000, 1 / 10),
         note=f"of {seconds} s; less the {idle:.0f} s an hour of a server without a loader",
         details=details,
     )
@@ -329,7 +304,7 @@ def steady_replayed(context: Context) -> Iterator[Row]:
                 f"{count:,} documents of {BYTES} bytes, {text}, replaying server",
                 cost,
                 polled,
-                (1, target),
+                (None, target),
                 note=f"of {seconds} s",
                 details={"loader": own, "bytes": cost[0], "bytes_polling": polled[0]},
             )
@@ -352,264 +327,13 @@ def idle_collections(context: Context) -> Iterator[Row]:
     finally:
         loader.kill()
         server.close()
-    yield _limit(
+    yield limit_row(
         share * 100,
         "idle_collections",
         1.0,
         f"the loader's CPU while nothing happens, streaming, {count:,} collections",
         "% of a core",
         note=f"of {seconds} s",
-    )
-
-
-# --- rates ----------------------------------------------------------------------------------------
-
-
-def _equal(cache: mmapcache.Cache, server: ReplayStream, timeout: float = 300) -> float:
-    """When the cache had become what the server has; every document is compared."""
-    settings = cache["settings"]
-    last, expected = data.key(server.last), server.expected(server.last)
-    end = time.monotonic() + timeout
-    while True:
-        generation = cache.generation
-        now = time.monotonic()
-        if settings.get_raw(last) == expected:
-            differs = sum(
-                settings.get_raw(data.key(index)) != server.expected(index)
-                for index in range(server.count)
-            )
-            if not differs:
-                return now
-        if now > end:
-            raise TimeoutError(f"the cache is not what the server has: {cache.status()}")
-        cache.wait(generation, 1.0)
-
-
-def _loads(cache: mmapcache.Cache) -> dict[str, int]:
-    """How often everything was read, by reason."""
-    loads: dict[str, int] = cache.status()["loads"]
-    return loads
-
-
-def _bare(server: ReplayStream, count: int, *, lookup: bool) -> tuple[float, float]:
-    """Seconds and processor seconds of a bare stream for the next events."""
-    stream = BareStream(server.uri, count, lookup=lookup)
-    try:
-        server.prepare(count)
-        start = time.monotonic()
-        server.release(count)
-        end, spent = stream.result()
-    finally:
-        stream.close()
-    return end - start, spent
-
-
-def events(context: Context) -> Iterator[Row]:
-    """A burst that rewrites everything, from a server that is never the limit."""
-    count = context.size(200_000, 20_000)
-    server = ReplayStream(count)
-    sides: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": [], "lookup": []}
-    loads = []
-    details: dict[str, Any] = {}
-    try:
-        for _ in range(3):
-            loader = LoaderProcess(context.path("events"), server.uri, *SETTINGS, *STREAM)
-            try:
-                cache = loader.reach("streaming")
-                server.prepare(count)
-                start, spent = time.monotonic(), loader.cpu
-                server.release(count)
-                end = _equal(cache, server)
-                sides["ours"].append((end - start, loader.cpu - spent))
-                details["loads"] = _loads(cache)
-            finally:
-                loader.kill()
-            sides["bare"].append(_bare(server, count, lookup=False))
-            sides["lookup"].append(_bare(server, count, lookup=True))
-            once = LoaderProcess(context.path("load"), server.uri, *SETTINGS, "--once")
-            loads.append(once.once())
-    finally:
-        server.close()
-    wall = {side: [seconds for seconds, _ in pairs] for side, pairs in sides.items()}
-    work = {side: [spent / count for _, spent in pairs] for side, pairs in sides.items()}
-    for side, text in (
-        ("bare", "a bare PyMongo stream of the same events that does nothing"),
-        ("lookup", "a bare PyMongo stream with updateLookup that does nothing"),
-    ):
-        rates = {s: [count / each for each in wall[s]] for s in ("ours", side)}
-        ours, peer = (statistics.median(rates[s]) for s in ("ours", side))
-        yield Row(
-            name=f"events_{side}",
-            measure=f"events applied per second / {text}, replaying server",
-            ours=ours,
-            unit="events/s",
-            peer=peer,
-            peer_name="bare",
-            ratio=ours / peer,
-            target=0.7,
-            at_least=True,
-            note=f"{count:,} events",
-            samples={"ours": rates["ours"], "peer": rates[side]},
-            details=details,
-        )
-        ours, peer = statistics.median(work["ours"]), statistics.median(work[side])
-        yield Row(
-            name=f"events_cpu_{side}",
-            measure=f"CPU of an event / {text}, replaying server",
-            ours=ours,
-            unit="s",
-            peer=peer,
-            peer_name="bare",
-            ratio=ours / peer,
-            target=1.4,
-            note=f"{count:,} events",
-            samples={"ours": work["ours"], "peer": work[side]},
-        )
-    ours, peer = statistics.median(wall["ours"]), statistics.median(loads)
-    yield Row(
-        name="burst_replayed",
-        measure=f"a burst that rewrites all {count:,} documents: time to equality / one full load,"
-        " replaying server",
-        ours=ours,
-        unit="s",
-        peer=peer,
-        peer_name="load",
-        ratio=ours / peer,
-        target=3,
-        samples={"ours": wall["ours"], "peer": loads},
-        details=details,
-    )
-
-
-def burst(context: Context) -> Iterator[Row]:
-    """The same from the real server, whose clients write as fast as it takes it."""
-    count = _filled(context)
-    uri = _server(context).uri
-    once = LoaderProcess(context.path("burst-load"), uri, *SETTINGS, "--once")
-    load = once.once()
-    loader = LoaderProcess(context.path("burst"), uri, *SETTINGS, *STREAM)
-    client: Client = pymongo.MongoClient(uri)
-    settings = client["bench"]["settings"]
-    try:
-        cache = loader.reach("streaming", 300)
-        start = time.monotonic()
-        for first in range(0, count, 1000):
-            chosen = range(first, first + 1000)
-            settings.bulk_write(
-                [
-                    pymongo.UpdateOne({"_id": data.key(i)}, {"$set": {"version": -1}})
-                    for i in chosen
-                ],
-                ordered=False,
-            )
-        written = time.monotonic()
-        ours = cache["settings"]
-
-        def equal() -> bool:
-            # The newest first: as long as that one is missing, there is no need to ask all.
-            newest = range(count - 1, -1, -1)
-            return all(
-                bson.decode(ours.get_raw(data.key(i)) or b"\5\0\0\0\0").get("version") == -1
-                for i in newest
-            )
-
-        asked = [written]
-
-        def ask() -> bool:
-            asked.append(time.monotonic())
-            return equal()
-
-        until(ask, 300, "equality")
-        reached = asked[-1]
-        details = {"loads": _loads(cache), "writing": written - start}
-    finally:
-        loader.kill()
-        client.close()
-    for name, text, seconds, target in (
-        ("burst", "last acknowledged write to equality", reached - written, 3),
-        ("burst_whole", "first write to equality", reached - start, None),
-    ):
-        yield Row(
-            name=name,
-            measure=f"a burst that rewrites all {count:,} documents: {text} / one full load",
-            ours=seconds,
-            unit="s",
-            peer=load,
-            peer_name="load",
-            ratio=seconds / load,
-            target=target,
-            note=f"the writes took {written - start:.1f} s",
-            details=details,
-        )
-
-
-def resume(context: Context) -> Iterator[Row]:
-    """A loader that was down while events passed; from its start to equality."""
-    count = context.size(200_000, 20_000)
-    missed = count // 2
-    server = ReplayStream(count)
-    path = context.path("resume")
-    spent: dict[str, list[float]] = {"resume": [], "load": []}
-    try:
-        LoaderProcess(path, server.uri, *SETTINGS, "--once").once()
-        for turn in range(3):
-            server.release(missed)
-            for side, used in (("resume", path), ("load", context.path(f"anew-{turn}"))):
-                start = time.monotonic()
-                loader = LoaderProcess(used, server.uri, *SETTINGS, *STREAM)
-                try:
-                    cache = loader.reach("streaming")
-                    spent[side].append(_equal(cache, server) - start)
-                    loads = _loads(cache)
-                finally:
-                    loader.end()
-                if side == "resume" and sum(loads.values()) != 1:
-                    raise AssertionError(f"it did not resume: {loads}")
-    finally:
-        server.close()
-    ours, peer = statistics.median(spent["resume"]), statistics.median(spent["load"])
-    yield Row(
-        name="resume",
-        measure=f"resume after {missed:,} missed events / full load of the {count:,} documents,"
-        " both from the process's start, replaying server",
-        ours=ours,
-        unit="s",
-        peer=peer,
-        peer_name="load",
-        ratio=ours / peer,
-        samples={"ours": spent["resume"], "peer": spent["load"]},
-    )
-
-
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def memory(context: Context) -> Iterator[Row]:
-    """The first load of a million documents, and a burst of events after it."""
-    count, missed = context.size(1_000_000, 200_000), context.size(200_000, 20_000)
-    server = ReplayStream(count)
-    room = max(256 << 20, count * 700)
-    loader = LoaderProcess(context.path("memory"), server.uri, *SETTINGS, *STREAM, room=room)
-    watch = Peak(loader.process.pid)
-    try:
-        cache = loader.reach("streaming", 300)
-        loaded = watch.peak
-        server.prepare(missed)
-        server.release(missed)
-        _equal(cache, server)
-        peak = watch.end()
-    finally:
-        loader.kill()
-        server.close()
-    yield _limit(
-        peak,
-        "memory",
-        128 << 20,
-        f"the loader's peak memory beyond the cache file: load of {count:,} documents, then"
-        f" {missed:,} events",
-        "B",
-        note=f"{loaded / 2**20:.0f} MiB in the load",
-        details={"load": loaded, "anonymous": watch.anonymous},
     )
 
 

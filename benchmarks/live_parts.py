@@ -66,6 +66,10 @@ class LoaderProcess:
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return [record[field] for record in records if field in record]
 
+    def waits(self) -> bool:
+        """Whether it has said that another loader serves."""
+        return "standing by" in self.log.read_text("utf-8")
+
     def reach(self, state: str, timeout: float = 120) -> mmapcache.Cache:
         """Wait for a state; the cache."""
 

@@ -1,6 +1,7 @@
-"""The figures of a run: its JSON file, and the table of docs/performance.md between two markers.
+"""The figures of a run: its JSON file, and a table of docs/performance.md between two markers.
 
 python -m benchmarks --json FILE, and then python -m benchmarks.report FILE docs/performance.md
+with the markers' name, where it is not `figures`, behind that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 
 from benchmarks.harness import Row, quantity
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a table."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+BEGIN, END = markers("figures")
 
 
 def dumps(report: dict[str, Any]) -> str:
@@ -60,14 +67,16 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def update(report: dict[str, Any], path: Path) -> None:
+def update(report: dict[str, Any], path: Path, name: str = "figures") -> None:
     """Replace what stands between the markers of the document."""
+    begin, end = markers(name)
     text = path.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    made = f"{before}{BEGIN}\n\n{markdown(report)}\n\n{END}{after}"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    made = f"{before}{begin}\n\n{markdown(report)}\n\n{end}{after}"
     path.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    update(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    run = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    update(run, Path(sys.argv[2]), *sys.argv[3:])

@@ -2,7 +2,8 @@
 
     MongoDB server <- TCP - loader (`mmapcache sync`) -> cache file <- service (eight workers)
 
-The server is SecantusDB, which stores in the WiredTiger engine.
+The server is SecantusDB, a replica set of one member with change streams, which stores in the
+WiredTiger engine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from demo.documents import DATABASE
 
 HOST: Final = "127.0.0.1"
 WORKERS: Final = 8
-INTERVAL: Final = 1.0
 _START_SECONDS: Final = 60.0
 
 
@@ -115,26 +115,39 @@ class World:
             self.uri, serverSelectionTimeoutMS=10_000
         )
         self.loader: Process | None = None
+        self.standby: Process | None = None
         self.services: list[Process] = []
 
     def close(self) -> None:
         """Ends all processes and removes all files."""
         for service in self.services:
             service.stop()
-        if self.loader is not None:
-            self.loader.stop()
+        for loader in (self.standby, self.loader):
+            if loader is not None:
+                loader.stop()
         self.client.close()
         self.server.stop()
         for path in (self.root, self.database_path):
             shutil.rmtree(path, ignore_errors=True)
 
     def start_loader(self) -> None:
-        """`mmapcache sync` with a short interval; returns at once."""
+        """`mmapcache sync` as an operator would start it; returns at once."""
+        self.loader = Process("the loader", self._sync(), self.root / "loader.log")
+
+    def start_standby(self) -> None:
+        """One more, which takes over when the first has gone; returns when it waits for that."""
+        standby = self.standby = Process(
+            "the standby", [*self._sync(), "--standby"], self.root / "standby.log"
+        )
+        wait_until(
+            "starting the standby", lambda: "standing by" in standby.log.read_text(), [standby]
+        )
+
+    def _sync(self) -> list[str]:
         arguments = ["mmapcache", "sync", str(self.cache_path), "--uri", self.uri]
         for name in ("sites", "limits", "flags"):
             arguments += ["--collection", f"{DATABASE}.{name}"]
-        arguments += ["--interval", f"{INTERVAL:g}"]
-        self.loader = Process("the loader", arguments, self.root / "loader.log")
+        return arguments
 
     def start_service(self, name: str, arguments: Sequence[str]) -> int:
         """The Tornado service with eight workers; returns its port once all of them answer."""

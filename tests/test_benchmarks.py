@@ -7,20 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import BEGIN, END, dumps, markdown
+from benchmarks.report import dumps, markdown, markers
 
 pytestmark = pytest.mark.once
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def test_the_committed_run_is_short_and_makes_the_table() -> None:
-    text = (DOCS / "bench.json").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("run", "name"), [("bench.json", "figures"), ("bench-live.json", "live figures")]
+)
+def test_the_committed_run_is_short_and_makes_the_table(run: str, name: str) -> None:
+    text = (DOCS / run).read_text("utf-8")
     assert len(text.splitlines()) <= 500
     report = json.loads(text)
     assert dumps(report) == text
     page = (DOCS / "performance.md").read_text("utf-8")
-    assert page.split(BEGIN)[1].split(END)[0].strip() == markdown(report).strip()
+    begin, end = markers(name)
+    assert page.split(begin)[1].split(end)[0].strip() == markdown(report).strip()
 
 
 def test_a_run_without_rows_is_json() -> None:

@@ -54,6 +54,9 @@ def test_the_story_is_told_and_leaves_nothing_behind() -> None:
                 break
         assert "Every promise was kept" in text, text
         assert "requests per worker" in text
+        assert re.search("a write is in all 8 workers after [0-9]+ ms", text), text
+        assert "kept    the standby follows within 5 s" in text
+        assert text.count("no collection was read again") == 2
         stat = re.search(r"mmapcache stat (\S+)", text)
         assert stat, text
         directory = str(Path(stat[1]).parent)

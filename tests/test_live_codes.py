@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import signal
 import time
@@ -20,7 +22,7 @@ from support.live import (
     log_lines,
     truth,
 )
-from support.loader import PATIENCE, wait_for
+from support.loader import PATIENCE, load_once, wait_for
 from support.scripted_oplog import LOST, Edit, ReplicaSet
 from support.scripted_server import CLOSE, failing
 
@@ -127,6 +129,45 @@ def test_a_stored_position_that_the_server_no_longer_takes(cache_path: Path, cod
         assert reader.states() == states(OLD, NEW)
 
 
+def base64_of(document: bytes) -> str:
+    return base64.b64encode(document).decode()
+
+
+DAMAGED: dict[str, dict[str, Any]] = {
+    "no token": {"tokens": {}},
+    "another database's": {"tokens": {"other": base64_of(bson.encode({"_data": "82"}))}},
+    "no BSON": {"tokens": {"shop": base64_of(bytes(range(1, 40)))}},
+    "BSON that claims more": {"tokens": {"shop": base64_of(b"\x40\0\0\0\0")}},
+    "BSON that is no token": {"tokens": {"shop": base64_of(bson.encode({"x": 1}))}},
+    "an empty token": {"tokens": {"shop": base64_of(bson.encode({}))}},
+    "no base64": {"tokens": {"shop": "?"}},
+    "tokens of another type": {"tokens": [1]},
+    "a time that is none": {"at": float("inf")},
+    "a time of another type": {"at": "yesterday"},
+    "a time before all": {"at": -1e300},
+    "no time": {"at": None},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_stored_position_that_makes_no_sense(cache_path: Path, damage: str) -> None:
+    with ReplicaSet(OLD) as server:
+        assert load_once(cache_path, ["--uri", server.uri, *BOTH])[0] == 0
+        with mmapcache.Writer(cache_path) as writer, writer.batch() as batch:
+            state = json.loads(writer.state)
+            state["position"].update(DAMAGED[damage])
+            batch.state = json.dumps(state).encode()
+        server.delete("shop.a", 4)
+        with following(cache_path, server, *BOTH) as (_, cache):
+            equal(cache, truth(server))
+            server.delete("shop.a", 5)
+            equal(cache, truth(server))
+            in_state(cache, "streaming")
+            assert cache.status()["error"] is None
+            assert loads(cache)["initial"] <= 2
+            assert set(loads(cache)) <= {"initial", "bad_token"}
+
+
 def test_a_rolled_over_oplog_is_noticed_by_an_open_stream(cache_path: Path) -> None:
     with (
         ReplicaSet(OLD) as server,
@@ -188,6 +229,33 @@ def test_a_dropped_collection_keeps_its_last_content(cache_path: Path) -> None:
         equal(cache, truth(server))
     for state in reader.states():
         assert len(state["a"]) in (35, 1, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_kept_collection_is_remembered(cache_path: Path, number: signal.Signals) -> None:
+    """By the next loader, and by a load for another reason."""
+    with ReplicaSet(OLD) as server:
+        with following(cache_path, server, *BOTH) as (loader, cache):
+            server.drop("shop.a")
+            in_state(cache, "degraded")
+            wait_for(lambda: server.streams)
+            server.update("shop.b", 1, {"v": 5})
+            wait_for(lambda: content(cache)["b"][1]["v"] == 5)
+            loader.signal(number)
+            loader.wait()
+        with following(cache_path, server, *BOTH, state="degraded") as (_, cache):
+            server.update("shop.b", 1, {"v": 6})
+            wait_for(lambda: content(cache)["b"][1]["v"] == 6)
+            assert "a" in re.findall(r"\w+", str(cache.status()["error"]))
+            assert loads(cache) == {"initial": 1, "dropped": 1}
+            assert content(cache)["a"] == states(OLD)[0]["a"]
+            server.script("await", LOST)
+            wait_for(lambda: loads(cache).get("history_lost"))
+            assert content(cache)["a"] == states(OLD)[0]["a"]
+            server.insert("shop.a", {"_id": 1, "v": 7})
+            equal(cache, truth(server))
+            in_state(cache, "streaming")
+            assert cache.status()["error"] is None
 
 
 @pytest.mark.parametrize("flags", [BOTH, WHOLE])

@@ -146,16 +146,11 @@ def test_the_position_of_another_server_is_not_used(cache_path: Path, tmp_path: 
             assert loads(cache) == {"initial": 1, "bad_token": 1}
 
 
-@pytest.mark.parametrize("at", ["1e300", "1e999", "NaN", "-1", "1" + "0" * 400])
+@pytest.mark.parametrize("at", ["-1", "1" + "0" * 400])
 def test_a_time_that_is_none(at: str) -> None:
     whole = Position("x", 1.0, {"shop": TOKEN}).mark()
     assert unmark(whole) is not None
     assert unmark(whole.replace(b'"at":1.0', b'"at":' + at.encode())) is None
-
-
-@pytest.mark.parametrize("token", [b"\0" * 5, TOKEN[:-1], TOKEN + b"\0", TOKEN[:-1] + b"x", b""])
-def test_a_token_that_is_no_document(token: bytes) -> None:
-    assert unmark(Position("x", 1.0, {"shop": token}).mark()) is None
 
 
 def test_an_event_in_the_first_reply_of_a_stream(cache_path: Path) -> None:

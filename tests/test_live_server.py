@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.live import Reader, content, following, in_state, loads, log_lines
@@ -21,6 +21,7 @@ import mmapcache
 pymongo = pytest.importorskip("pymongo")
 bson = pytest.importorskip("bson")
 if TYPE_CHECKING:
+    from bson.raw_bson import RawBSONDocument
     from pymongo import MongoClient
     from pymongo.database import Database
 
@@ -99,7 +100,7 @@ def test_ids_of_every_type(replica_set: Server, data: Data, cache_path: Path) ->
         )
 
         def same() -> bool:
-            wanted = sorted(bytes(d.raw) for d in raw.find())
+            wanted = sorted(bytes(cast("RawBSONDocument", d).raw) for d in raw.find())
             return sorted(d.raw for d in cache["a"].values()) == wanted
 
         assert same()

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -20,6 +21,7 @@ class Script:
     """A source that yields what it is told; a callable among the buffers is called."""
 
     label, scope, discovers = "script", "collections", False
+    identity, position, moment = None, None, 0
 
     def __init__(self, **collections: list[bytes | Callable[[], None]]) -> None:
         self._collections = collections
@@ -38,6 +40,15 @@ class Script:
             else:
                 self.delivered += 1
                 yield item
+
+    def follow(self, *_: object) -> NoReturn:
+        raise NotImplementedError
+
+    def identify(self, document: bytes) -> bytes:
+        return document
+
+    def broken(self) -> tuple[()]:
+        return ()
 
     def close(self) -> None:
         pass

@@ -40,7 +40,7 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Given, Held, Source, Verified
+from mmapcache.sync.source import Caught, Found, Given, Held, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
 from mmapcache.sync.verification import Verification
@@ -289,7 +289,13 @@ class Loader:
             bar=self._bar,
         )
         outcome = load.run()
-        seconds = time.monotonic() - began
+        self._succeeded(outcome, time.monotonic() - began)
+        if self._options.once:
+            return None
+        return self._interval() if self._position is None else 0.0
+
+    def _succeeded(self, outcome: Outcome, seconds: float) -> None:
+        """Says what was loaded, and what follows from it."""
         self._loaded_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
@@ -304,19 +310,16 @@ class Loader:
         if self._trouble:
             self._failed(SyncError(self._trouble), self._interval())
             self._report(following=self._position is not None)
-        else:
-            self._recovered()
-            self._note(outcome)
-            # When the load began, by the clock as it is now: it may have been set meanwhile.
-            self._report(
-                state="polling" if self._position is None else "streaming",
-                error=self._noted,
-                confirmed=time.time() - seconds,
-                following=self._position is not None,
-            )
-        if self._options.once:
-            return None
-        return self._interval() if self._position is None else 0.0
+            return
+        self._recovered()
+        self._note(outcome)
+        # When the load began, by the clock as it is now: it may have been set meanwhile.
+        self._report(
+            state="polling" if self._position is None else "streaming",
+            error=self._noted,
+            confirmed=time.time() - seconds,
+            following=self._position is not None,
+        )
 
     def _note(self, outcome: Outcome) -> None:
         noted = public_text(outcome.oddities())
@@ -341,9 +344,11 @@ class Loader:
         limit = max(_BEHIND, writer.stats()["documents"] // 3)
         followed = self._source.follow(self._position, self._inbox, limit)
         if self._verification is not None:
-            followed.verify(self._verification.suspects, self._verification.moment)
+            verification = self._verification
+            followed.verify(verification.suspects, verification.moment, verification.explained)
         with followed as follower:
             messages = follower.messages()
+            held = False
             while True:
                 if writer is not self._target.writer():
                     return 0.0  # the file was removed or replaced
@@ -351,33 +356,39 @@ class Loader:
                     self._verify_at = time.monotonic()
                     self._inbox.answered()
                     messages = follower.messages()
+                elif held := isinstance(given, Held):
+                    self._held(given)
                 elif isinstance(given, Found):
                     self._caught(self._burst(writer, given, messages))
                 elif isinstance(given, Caught):
                     self._caught(given)
-                elif isinstance(given, Held):
-                    self._held(given)
                 else:
-                    self._verified(given)
-                if time.monotonic() >= self._verify_at and not self._verification:
-                    break
+                    self._verified()
+                if time.monotonic() < self._verify_at or self._verification or held:
+                    continue  # what is half changed is not compared
+                break
         return self._verify(writer)
 
     def _verify(self, writer: mmapcache.Writer) -> float:
         """Compares everything, and goes on from where following was, with what is suspect."""
         log.info("reading everything to verify it")
         self._verify_at = self._next_verification()
-        verification = Verification()
-        verification.compare(writer, self._source, self._inbox, self._shaping)
+        assert self._position is not None
+        verification = Verification(self._position.stale)
+        try:
+            verification.compare(writer, self._source, self._inbox, self._shaping)
+        except HeldError:
+            self._verify_at = time.monotonic()  # when the marker has gone
+            return 0.0
         self._tally.loads["verify"] += 1
         self._verification = verification
         if not verification.suspects:
-            self._verified(Verified(0))
+            self._verified()
         return 0.0
 
-    def _verified(self, verified: Verified) -> None:
+    def _verified(self) -> None:
         assert self._verification is not None
-        differed = self._verification.finish(verified.explained)
+        differed = self._verification.finish()
         self._verification = None
         if differed:
             self._tally.errors["differed"] += differed
@@ -469,8 +480,9 @@ class Loader:
                     batch.put_raw(found.name, found.buffer)
         except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError, TypeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
-        if found.verified and self._verification is not None:
-            self._verification.differed += batch.puts + batch.deletes - before
+        if found.suspect is not None and batch.puts + batch.deletes != before:
+            assert self._verification is not None
+            self._verification.differing.add((found.name, found.suspect))
 
 
 class _FatalError(Exception):

@@ -33,13 +33,14 @@ class Found:
     :param name: the collection's name in the cache
     :param missing: _ids that it has not, or not within its filter; to be taken away first
     :param buffer: documents, concatenated
-    :param verified: nothing changed there: what differs from the cache is an error of ours
+    :param suspect: this one document was suspect: if it differs from the cache, and nothing changed
+        it meanwhile, that is an error of ours; what `Source.identify` says of it
     """
 
     name: str
     missing: tuple[Any, ...]
     buffer: bytes
-    verified: bool = False
+    suspect: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,20 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared once more has been; of the differences that were found then, so many were
-    changes under way."""
-
-    explained: int
+    """What was compared once more has been, and what changed it meanwhile is known."""
 
 
 Given = Found | Caught | Held | Verified
+Suspect = tuple[str, bytes]  # a collection's name in the cache, and what `Source.identify` says
+
+
+def split(buffer: bytes) -> Iterator[bytes]:
+    """The documents of a buffer that a server sent."""
+    start = 0
+    while start < len(buffer):
+        end = start + int.from_bytes(buffer[start : start + 4], "little")
+        yield buffer[start:end]
+        start = end
 
 
 class Follower(Protocol):
@@ -84,11 +92,14 @@ class Follower(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def verify(self, suspects: Mapping[Feed, Collection[bytes]], moment: int) -> None:
+    def verify(
+        self, suspects: Mapping[Feed, Collection[bytes]], moment: int, explained: set[Suspect]
+    ) -> None:
         """Has documents read once more, when everything up to a time has been delivered.
 
         :param suspects: what `Source.identify` says of them
         :param moment: a time of the source's, see `Source.moment`
+        :param explained: takes, until `Verified`, those that a change under way is the reason of
         """
 
     def messages(self) -> Iterator[Given]:

@@ -2,6 +2,7 @@
  * boot, damaged, hostile. A loader begins them anew, a reader is told so or that they are damaged.
  */
 #include <fcntl.h>
+#include <stdlib.h>
 
 #include "change_world.h"
 #include "commit_check.h"
@@ -187,7 +188,9 @@ static void test_succession(void)
         uint32_t log_size;
     } sizes[] = {{2u << 20, 64u << 10},    {64u << 20, 64u << 10}, {126u << 20, 64u << 10},
                  {128u << 20, 128u << 10}, {1u << 30, 1u << 20},   {UINT64_C(1) << 40, 1u << 20}};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    /* valgrind has no room for the largest */
+    size_t count = sizeof sizes / sizeof sizes[0] - (getenv("EMULATED") != NULL);
+    for (size_t i = 0; i < count; i++) {
         remove_cache(test_path());
         log_world.options.max_size = sizes[i].max_size;
         log_open();

@@ -9,9 +9,10 @@
     tests/proof/run.py --write         the table goes into docs/proof-results.md, too
 
 Each part (parts.py) is one command that can be run by hand; it is printed, and its log is kept in
-build/proof/. docs/proof.md says what each part shows. Two commands lie here with it: sanitize.py,
-which is a part, and soak.py, which `make soak` runs for as long as it is told. Where a tool is
-missing, what needs it is named as not run, and the exit status is 1 as for a violation.
+build/proof/. docs/proof.md says what each part shows. Three commands lie here with it: sanitize.py,
+which is a part, and soak.py and soak_loader.py, which `make soak` and `make soak-loader` run for as
+long as they are told. Where a tool is missing, what needs it is named as not run, and the exit
+status is 1 as for a violation.
 """
 
 from __future__ import annotations

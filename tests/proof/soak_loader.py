@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import mmap
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -34,6 +36,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +59,6 @@ PAUSE = 0.7  # seconds between two faults, about
 QUIET = 0.2  # of the storms: nobody writes, so that idle positions are what matters
 CALM = 30.0  # seconds from the last fault until the cache must be the database
 PATIENCE = 60.0  # seconds for writers and readers to come along
-UNMARKED = 8.0  # seconds that a killed loader's position may be older than what it last said
 
 # How often each fault is chosen, against the others.
 WEIGHTS = {
@@ -93,6 +95,7 @@ class Gap:
         self._dice = random.Random(self._seed)
         self._weights = faulty_loader.FAULTS[fault].weights if fault else WEIGHTS
         self._drop_often = faulty_loader.FAULTS[fault].drops if fault else 0.08
+        self._dropped = faulty_loader.FAULTS[fault].dropped if fault else ""
         self._storm_seconds = 8.0 if fault else STORM
         whole = ["--database", in_one_database()] if arguments.whole else []
         (directory / "config.toml").write_text(configuration())
@@ -121,7 +124,7 @@ class Gap:
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._flags_shared = memoryview(mmap.mmap(-1, gap_writer.FLAGS * 8)).cast("q")
         self._cache: mmapcache.Cache | None = None
-        self._position = 0.0
+        self._committed: list[tuple[float, float]] = []  # when a position was seen, its time
         self._slowest = 0.0
         self._states: collections.Counter[str] = collections.Counter()
         self.judge = Judge(self._writers, self._readers)
@@ -162,6 +165,7 @@ class Gap:
             self._flags_shared,
             pace=self._pace,
             drops=self._drop_often,
+            dropped=self._dropped,
         )
         writer.fill()
         writer.run()
@@ -197,21 +201,20 @@ class Gap:
     def _watch(self) -> None:
         """What can be seen at any time."""
         self.judge.follow()
-        pid, status = os.waitpid(-1, os.WNOHANG) if self._children else (0, 0)
-        if pid in self._children:
-            self._violate(f"{self._children.pop(pid)} ended with status {status}")
+        for child in list(self._children):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                self._violate(f"{self._children.pop(pid)} ended with status {status}")
         for loader in list(self._loaders):
             if (ended := loader.process.poll()) is not None:
                 self._violate(f"the loader ended with status {ended}:\n{loader.output[-2000:]}")
                 self._loaders.remove(loader)
         if self._cache is None:
             return
-        status_now: dict[str, Any] = dict(self._cache.status())
-        self._states[status_now["state"]] += 1
-        position = status_now.get("position_at") or 0.0
-        if position and position < self._position - UNMARKED:
-            self._violate(f"the position went back from {self._position:.0f} to {position:.0f}")
-        self._position = max(position, self._position)
+        self._states[self._cache.status()["state"]] += 1
+        position = json.loads(self._cache.state or b"{}").get("position")
+        if position and (not self._committed or position["at"] > self._committed[-1][1]):
+            self._committed.append((time.time(), position["at"]))
 
     def _violate(self, text: str) -> None:
         self.judge.violations.append(text)
@@ -357,6 +360,7 @@ class Gap:
             if expected.get(name, "-") != digest(database.get(name)):
                 self._violate(f"{name} in the database is not what its writer last made of it")
         self._judge_loads()
+        self._judge_positions()
 
     def _database(self) -> dict[KeyName, bytes]:
         """What the database has, seen as the cache is to see it."""
@@ -418,6 +422,21 @@ class Gap:
         if differed := (now.get("errors") or {}).get("differed"):
             self._violate(f"verifications have found {differed} documents that differed")
 
+    def _judge_positions(self) -> None:
+        """A loader goes on from where the cache was, or from a later idle position."""
+        if self._poll:
+            return
+        resumed = 0
+        for log in self._path.parent.glob("loader-*.log"):
+            for said, at in _GOES_ON.findall(log.read_text("utf-8")):
+                began = datetime.fromisoformat(said + "+00:00").timestamp()
+                goes_on = datetime.fromisoformat(at + "+00:00").timestamp()
+                due = max((at for seen, at in self._committed if seen < began), default=0.0)
+                resumed += 1
+                if goes_on < int(due):
+                    self._violate(f"at {said} a loader went back from {due:.0f} to {goes_on:.0f}")
+        self.counts["loaders that went on"] = resumed
+
     def _drops(self, *, of: tuple[int, ...] = tuple(range(WRITERS))) -> int:
         return sum(self._flags_shared[gap_writer.DROPS + n] for n in of)
 
@@ -426,6 +445,15 @@ class Gap:
         with its last content comes back."""
         kept = {p.owner for p in PLACES if p.owner is not None and not p.allow_empty}
         return self._drops() + self._drops(of=tuple(kept))
+
+    def nonsense(self) -> list[str]:
+        """What a loader says only when it, or the fault in it, is not what its author meant."""
+        lines = [
+            line
+            for log in sorted(self._path.parent.glob("loader-*.log"))
+            for line in log.read_text("utf-8").splitlines()
+        ]
+        return [f"the loader says: {line}" for line in lines if _NONSENSE.search(line)]
 
     def _finish(self) -> None:
         """The loader ends when it is told to, and the file is whole."""
@@ -480,6 +508,10 @@ class Gap:
         self._proxy.close()
 
 
+_GOES_ON = re.compile(r"^(\S+)Z info +going on from the position of (\S+ \S+) UTC", re.MULTILINE)
+_NONSENSE = re.compile("Traceback|following failed|ended unexpectedly|makes no sense")
+
+
 def _counter(raw: bytes | None) -> str:
     return "nothing" if raw is None else f"state {bson.decode(raw)['n']}"
 
@@ -492,10 +524,14 @@ def run(arguments: argparse.Namespace, fault: str) -> list[str]:
     )
     began = time.monotonic()
     gap = Gap(directory, arguments, fault)
+    nonsense: list[str] = []
     try:
         gap.run(arguments.seconds)
-        if not fault:
-            gap.report(time.monotonic() - began)
+        nonsense = gap.nonsense()
+        if fault:
+            return [] if nonsense else gap.judge.violations
+        gap.judge.violations += nonsense
+        gap.report(time.monotonic() - began)
         return gap.judge.violations
     finally:
         gap.close()
@@ -503,6 +539,8 @@ def run(arguments: argparse.Namespace, fault: str) -> list[str]:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             print(f"kept: {directory}")
+        for line in nonsense:
+            print(line)
 
 
 def main() -> int:

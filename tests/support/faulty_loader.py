@@ -8,6 +8,7 @@ them: they are put over its classes here, when the process begins.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -25,12 +26,14 @@ class Fault:
 
     :param weights: how often these are chosen, instead of what the test has otherwise
     :param drops: how often a writer drops a collection
+    :param dropped: only this one; "" for each that may be dropped
     """
 
     what: str
     make: Callable[[], None]
     weights: dict[str, int]
     drops: float
+    dropped: str
 
 
 FAULTS: dict[str, Fault] = {}
@@ -55,13 +58,13 @@ _NOTHING = dict.fromkeys(
 
 
 def _fault(
-    name: str, what: str, *, drops: float = 0.0, **weights: int
+    name: str, what: str, *, drops: float = 0.0, dropped: str = "", **weights: int
 ) -> Callable[[Callable[[], None]], None]:
     """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
 
     def declare(make: Callable[[], None]) -> None:
         chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
-        FAULTS[name] = Fault(what, make, chosen, drops)
+        FAULTS[name] = Fault(what, make, chosen, drops, dropped)
 
     return declare
 
@@ -97,29 +100,25 @@ def _resume_after() -> None:
 @_fault("position-first", "commits the position before the data", kill_loader=1)
 def _position_first() -> None:
     from mmapcache.sync.loader import Loader
-    from mmapcache.sync.source import Caught
+    from mmapcache.sync.source import Found
 
     @_instead(Loader, "_burst")
-    def burst(before: Any, self: Any, writer: Any, messages: Iterator[Any]) -> Any:
+    def burst(before: Any, self: Any, writer: Any, first: Any, messages: Iterator[Any]) -> Any:
         parts = []
         for part in messages:
             parts.append(part)
-            if isinstance(part, Caught):
-                if len(parts) > 1:
-                    with writer.batch() as batch:
-                        batch.state = self._target.pack_state(
-                            self._source.scope, part.position, self._stale
-                        )
-                    time.sleep(_WINDOW)
+            if not isinstance(part, Found):
                 break
-        return before(self, writer, iter(parts))
+        with writer.batch() as batch:
+            batch.state = self._target.pack_state(self._source.scope, parts[-1].position)
+        time.sleep(_WINDOW)
+        return before(self, writer, first, iter(parts))
 
 
 @_fault("idle-position", "marks an idle position while events wait", kill_loader=1)
 def _idle_position() -> None:
     from mmapcache.sync.mongo import follower
     from mmapcache.sync.mongo.follower import MongoFollower
-    from mmapcache.sync.position import Position
     from mmapcache.sync.source import Caught
 
     _mark_at_once()
@@ -128,7 +127,7 @@ def _idle_position() -> None:
     def flush(before: Any, self: Any) -> None:
         if self._size:
             tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
-            position = Position(self._of, self._at, tokens)
+            position = dataclasses.replace(self._begin, at=self._at, tokens=tokens)
             early = Caught(position, False, 0, time.monotonic(), 0.0)
             self._inbox.post(follower._Message(self, early))
             time.sleep(_WINDOW)
@@ -161,6 +160,7 @@ def _late_position() -> None:
 
     def position(self: Any) -> Any:
         if self.noted is not None:
+            time.sleep(_WINDOW)
             self._begin(self._connected(), follow=True)
         return self.noted
 
@@ -278,14 +278,19 @@ def _drop_ignored() -> None:
             before(self, event, post)
 
 
-@_fault("kept-ignored", "ignores the events of a collection that came back empty", drops=0.2)
+@_fault(
+    "kept-ignored",
+    "ignores the events of a collection that came back empty",
+    drops=0.2,
+    dropped="kept",
+)
 def _kept_ignored() -> None:
     from mmapcache.sync.mongo.follower import MongoFollower
 
     @_instead(MongoFollower, "_add")
     def add(before: Any, self: Any, change: Any) -> None:
         targets = self._targets(change.database, change.collection)
-        if any(options.name in self._kept for options in targets):
+        if any(options.name in self._begin.stale for options in targets):
             self._tokens[change.database] = change.token
             self._events += 1
         else:

@@ -42,6 +42,7 @@ class Writer:
     :param flags: shared with main, see above
     :param pace: changes a second, about
     :param drops: the part of its acts that may drop a collection
+    :param dropped: the only one that it drops; "" for each that may be
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Writer:
         *,
         pace: float,
         drops: float,
+        dropped: str,
     ) -> None:
         self._number = number
         self._dice = random.Random(f"{seed} {number}")
@@ -61,6 +63,7 @@ class Writer:
         self._flags = flags
         self._pace = pace
         self._drops = drops
+        self._dropped = dropped
         self._client: MongoClient[RawBSONDocument] = MongoClient(
             "127.0.0.1",
             port,
@@ -105,7 +108,8 @@ class Writer:
         elif how < 0.46:
             self._many(place)
         elif how < 0.46 + self._drops and place.owner == self._number:
-            self._drop(place)
+            if self._dropped in ("", place.name):
+                self._drop(place)
         elif self._keys[place.name]:
             k = self._dice.choice(self._keys[place.name])
             gone = self._may_go(place, k) and self._dice.random() < 0.2
@@ -151,7 +155,7 @@ class Writer:
         self._flags[DROPS + self._number] += 1
         there = [k for k in self._keys[place.name] if self._now.get((place.name, k)) is not None]
         self._do(place, dict.fromkeys(there), self._client[place.database][place.name].drop)
-        time.sleep(self._dice.choice((0, 0, 0.1, 0.5)))
+        time.sleep(self._dice.choice((0, 0.1, 0.5, 1.5)))
         self._refill(place)
 
     def _refill(self, place: Place) -> None:
@@ -184,7 +188,15 @@ class Writer:
                 change = {"$set": {name: first[name] for name in first if name != "_id"}}
                 self._do(place, states, lambda: collection.update_one(which, change))
                 return
-        self._do(place, states, lambda: collection.bulk_write(asked, ordered=True))
+        if self._dice.random() < 0.3:
+            self._do(place, states, lambda: self._at_once(place, asked))
+        else:
+            self._do(place, states, lambda: collection.bulk_write(asked, ordered=True))
+
+    def _at_once(self, place: Place, asked: list[Any]) -> None:
+        """Changes in one transaction."""
+        with self._client.start_session() as session, session.start_transaction():
+            self._client[place.database][place.name].bulk_write(asked, session=session)
 
     def _known(self, place: Place, k: int) -> Document:
         document = self._now[place.name, k]

@@ -27,6 +27,8 @@ from pymongo import common
 common.MIN_HEARTBEAT_INTERVAL = 0.002
 from mmapcache.sync.backoff import Backoff
 Backoff.__init__.__defaults__ = (0.01, 0.02, None)
+from mmapcache.sync import loader
+loader.STREAMS_AGAIN = 1.0
 sys.argv[0] = "mmapcache"
 from mmapcache.__main__ import main
 sys.exit(main())

@@ -22,11 +22,12 @@ from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
-from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream
+from mmapcache.sync.mongo.pace import Pace
+from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream, element_of
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
-from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Verified
+from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Suspect, Verified, split
 
 if TYPE_CHECKING:
     from pymongo import collection as pymongo_collection
@@ -97,14 +98,15 @@ class MongoFollower:
         self._reached = dict.fromkeys(self._streams, 0)  # everything up to there has been delivered
         self._suspects: Mapping[Feed, Collection[bytes]] = {}  # to be read once more
         self._suspected = 0  # when everything up to here has been delivered
-        self._checked: set[tuple[str, str, bytes]] = set()  # those, when they have been read
+        self._explained: set[Suspect] = set()  # of those, have a change that was under way then
+        self._checked: dict[tuple[str, str, bytes], list[Suspect]] = {}  # when they have been read
         self._checked_at = 0  # at that time
-        self._explained = 0  # of those, have a change that was under way then
         self._thread = threading.Thread(target=self._run, name="mmapcache-follower", daemon=True)
 
     def __enter__(self) -> MongoFollower:
         for database, stream in self._streams.items():
-            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize)
+            pace = Pace(self._settle.longest, time.monotonic())
+            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
         self._thread.start()
         return self
 
@@ -115,14 +117,17 @@ class MongoFollower:
         self._arrivals.put(None)
         self._room.release()
 
-    def verify(self, suspects: Mapping[Feed, Collection[bytes]], moment: int) -> None:
+    def verify(
+        self, suspects: Mapping[Feed, Collection[bytes]], moment: int, explained: set[Suspect]
+    ) -> None:
         """Has documents read once more, when everything up to a time has been delivered; before
         the threads run.
 
         :param suspects: type and value of their _ids
         :param moment: a time, as in `stream.Change`
+        :param explained: is added to until `Verified`
         """
-        self._suspects, self._suspected = suspects, moment
+        self._suspects, self._suspected, self._explained = suspects, moment, explained
         if not suspects:
             self._checked_at = moment  # and all is well when the stream is there
 
@@ -174,7 +179,7 @@ class MongoFollower:
         wait = AWAIT
         while True:
             if not first and self._arrivals.empty() and self._silent():
-                raise self._silence()
+                raise self._silence()  # perhaps of one stream, while the others go on
             try:
                 arrival = self._next(wait)
             except queue.Empty:
@@ -231,8 +236,7 @@ class MongoFollower:
         self._events += 1
         key = (change.database, change.collection, change.element)
         if change.time <= self._checked_at and key in self._checked:
-            self._checked.discard(key)
-            self._explained += 1
+            self._explained.update(self._checked.pop(key))
         if change.time > self._answered:
             self._answers.clear()
         elif self._answers.get(key, 0) >= change.time:
@@ -328,15 +332,17 @@ class MongoFollower:
                 for options in self._targets(database, collection):
                     if options.name == feed.name:
                         for found in self._lookup.read(self._read(options), feed.name, elements):
-                            if not self._give(replace(found, verified=True)):
+                            if not all(map(self._give, _one_by_one(found))):
                                 return False
-                self._checked.update((database, collection, element) for element in elements)
-            # Not when it was asked: the answers may have changes that came in between.
+                for element in elements:
+                    names = self._checked.setdefault((database, collection, element), [])
+                    names.append((feed.name, element))
+            # Not earlier than what has been read: that may be newer than it had to be.
             self._checked_at, self._suspects = self._lookup.time, {}
             self._post(self._caught(heard, changed=True))
         elif self._checked_at and reached >= self._checked_at:
-            self._post(Verified(self._explained))
-            self._checked_at = self._explained = 0
+            self._post(Verified())
+            self._checked_at = 0
             self._checked.clear()
         return True
 
@@ -360,6 +366,16 @@ class MongoFollower:
             f"nothing was heard from the server for {SILENCE:g} s: its change stream hangs",
             code="silence",
         )
+
+
+def _one_by_one(found: Found) -> Iterator[Found]:
+    """A part with each of its documents alone, which says of which suspect it is."""
+    import bson
+
+    for key in found.missing:
+        yield Found(found.name, (key,), b"", element_of(bson.encode({"_id": key})))
+    for document in split(found.buffer):
+        yield Found(found.name, (), document, element_of(document))
 
 
 def _raw(token: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmapcache.sync.errors import HeldError
-from mmapcache.sync.mongo.query import from_extended_json
+from mmapcache.sync.mongo.query import checked
 from mmapcache.sync.names import split_namespace
 from mmapcache.sync.parsing import Marker
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class Hold:
     """The marker.
 
-    :raises UsageError: its namespace cannot be one
+    :raises UsageError: its namespace cannot be one, or its filter is no Extended JSON
     """
 
     def __init__(self, marker: Marker) -> None:
         self.database, self.collection = split_namespace(marker.origin, "DB.COLL:FILTER")
-        self._filter = from_extended_json(marker.filter)
+        self._filter = checked(marker.filter, "--hold-while")
         self.why = f"publication is held while a document of {marker.origin} is {marker.filter}"
 
     def present(self, client: Client, session: ClientSession | None) -> bool:

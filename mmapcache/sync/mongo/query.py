@@ -11,25 +11,34 @@ from mmapcache.sync.options import CollectionOptions
 
 def make_query(options: CollectionOptions) -> dict[str, Any]:
     """find's filter and projection, in BSON's types."""
-    import bson
-    from bson.errors import BSONError
-
     query: dict[str, Any] = {}
     for key in ("filter", "projection"):
         value = getattr(options, key)
-        if value is None:
-            continue
-        try:
-            query[key] = from_extended_json(value)
-            bson.encode(query[key])  # what has no BSON is told now, not at each load
-        except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            raise UsageError(f"{key} of {options.name}: {error}") from None
+        if value is not None:
+            query[key] = checked(value, f"{key} of {options.name}")
     if "_id" in query.get("projection", {}) and not query["projection"]["_id"]:
         raise UsageError(f"projection of {options.name}: _id is the key and cannot be left out")
     return query
 
 
-def from_extended_json(value: Mapping[str, Any] | str) -> dict[str, Any]:
+def checked(value: Mapping[str, Any] | str, what: str) -> dict[str, Any]:
+    """In BSON's types.
+
+    :param what: to be named in the message
+    :raises UsageError: it is no Extended JSON, or has no BSON: told now, not at each load
+    """
+    import bson
+    from bson.errors import BSONError
+
+    try:
+        document = _from_extended_json(value)
+        bson.encode(document)
+    except (BSONError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f"{what}: {error}") from None
+    return document
+
+
+def _from_extended_json(value: Mapping[str, Any] | str) -> dict[str, Any]:
     from bson import json_util
 
     if isinstance(value, str):

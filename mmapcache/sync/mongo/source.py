@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import mmapcache
 from mmapcache.sync.errors import (
     NoStreamsError,
     PositionLostError,
@@ -169,11 +170,9 @@ class MongoSource:
         with translated(self._where):
             client = self._connected()
             streams = self._streams(client)
-            if position.of != self.identity or position.tokens.keys() != {
-                stream.database for stream in streams
-            }:
-                # The URI's file names another server since: it may take the token, and mean less.
+            if position.of != self.identity:  # the URI's file names another server since
                 raise PositionLostError("bad_token", f"the position is not one of {self._where}")
+            _refuse_no_tokens(position, [stream.database for stream in streams])
             lookup = Lookup(client, self._where, self._queries)
         return MongoFollower(
             streams,
@@ -436,6 +435,19 @@ class MongoSource:
                         f"there is no collection {c.origin!r}: a wrong name, or nothing in it yet "
                         f"(--allow-empty accepts that); collections of {database!r}: {there}"
                     )
+
+
+def _refuse_no_tokens(position: Position, databases: Iterable[str]) -> None:
+    """A token that is empty would begin at the server's present, as if nothing had been missed.
+
+    :raises PositionLostError: a database has none, or one that is no BSON
+    """
+    try:
+        if all(mmapcache.Document(position.tokens[name]).to_dict() for name in databases):
+            return
+    except (KeyError, mmapcache.MmapCacheError):
+        pass
+    raise PositionLostError("bad_token", "the position in the file makes no sense")
 
 
 def _replies(

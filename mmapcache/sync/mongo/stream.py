@@ -25,6 +25,7 @@ from mmapcache.sync.errors import (
     SyncError,
 )
 from mmapcache.sync.mongo.errors import UNAUTHORIZED, server_text, translated
+from mmapcache.sync.mongo.pace import Pace
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -168,12 +169,13 @@ class Stream:
     def _none(self, why: str) -> str:
         return f"no change stream of {self.database} at {self._where}: {why}"
 
-    def run(self, token: bytes, post: Post, waiting: Callable[[], int]) -> None:
+    def run(self, token: bytes, post: Post, waiting: Callable[[], int], pace: Pace) -> None:
         """Posts what happens after the position, until `cancel` or until it ends: Change, Heard,
         and at last Ended.
 
         :param token: the position
         :param waiting: how many of the posted ones nobody has taken yet
+        :param pace: how often to ask
         """
         from bson.raw_bson import RawBSONDocument
         from pymongo.errors import OperationFailure
@@ -182,7 +184,7 @@ class Stream:
             with translated(self._where):
                 try:
                     with self._client.start_session(causal_consistency=False) as session:
-                        self._follow(session, RawBSONDocument(token), post, waiting)
+                        self._follow(session, RawBSONDocument(token), post, waiting, pace)
                 except OperationFailure as error:
                     raise _lost(error) or error from None
         except SyncError as error:
@@ -191,11 +193,11 @@ class Stream:
             detail = f"{type(error).__name__}: {error}"
             post(Ended(self.database, SourceAwayError(f"{self._where}: {detail}")))
 
-    def start(self, token: bytes, post: Post, waiting: Callable[[], int]) -> None:
+    def start(self, token: bytes, post: Post, waiting: Callable[[], int], pace: Pace) -> None:
         """`run` in a thread of its own; a daemon, as it may wait for a server that hangs."""
         threading.Thread(
             target=self.run,
-            args=(token, post, waiting),
+            args=(token, post, waiting, pace),
             name=f"mmapcache-stream-{self.database}",
             daemon=True,
         ).start()
@@ -219,14 +221,24 @@ class Stream:
         )
 
     def _follow(
-        self, session: ClientSession, token: Any, post: Post, waiting: Callable[[], int]
+        self,
+        session: ClientSession,
+        token: Any,
+        post: Post,
+        waiting: Callable[[], int],
+        pace: Pace,
     ) -> None:
         with self._open(session, token) as stream:
             while not self._cancelled:
                 event = stream.try_next()
+                before = self.session_times[1]
                 self.session_times = (session.cluster_time, session.operation_time)
                 if event is not None:
                     self._say(event, post)
+                    if self.session_times[1] is before:
+                        pace.event()
+                    elif (pause := pace.reply(time.monotonic())) > 0:
+                        time.sleep(pause)
                     while waiting() > _QUEUED and not self._cancelled:
                         time.sleep(0.005)
                 elif stream.alive:
