@@ -232,7 +232,9 @@ def test_a_long_settle_time_is_no_silence(cache_path: Path) -> None:
         ReplicaSet(OLD) as server,
         following(cache_path, server, *SITES, "--settle=17000:17000") as (_, cache),
     ):
-        server.insert("shop.sites", *({"_id": i} for i in range(100, 200)))
+        for i in range(40):  # a reply each
+            server.insert("shop.sites", {"_id": i + 100})
+            time.sleep(0.02)
         equal(cache, truth(server))
         assert cache.status()["errors"] == {}
 

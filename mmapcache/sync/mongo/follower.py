@@ -105,7 +105,8 @@ class MongoFollower:
 
     def __enter__(self) -> MongoFollower:
         for database, stream in self._streams.items():
-            pace = Pace(self._settle.longest, time.monotonic())
+            # A stream that is not asked for longer than a server waits would pass for a silent one.
+            pace = Pace(min(self._settle.longest, AWAIT), time.monotonic())
             stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
         self._thread.start()
         return self

@@ -20,7 +20,7 @@ class Together:
         self._most = MOST
         self._took: dict[int, float] = {}  # seconds a document, by the number asked for
 
-    def took(self, count: int, seconds: float, size: int) -> None:
+    def took(self, count: int, seconds: float, size: int = 0) -> None:
         """So many together took so long, and had so many bytes; only a full list says something."""
         if count != self.count:
             return
