@@ -84,7 +84,7 @@ static uint32_t write_counts(uint8_t *start, size_t room, const struct mc_counts
     for (size_t i = 0; i < counts->number; i++) {
         const struct mc_count *count = &counts->items[i];
         bool fits = count->name_len + PER_COUNT <= (size_t)(end - at);
-        if (is_name(count) && (fits || MC_MUTANT_IS(350))) { /* 350: or not */
+        if (is_name(count) && (fits || MC_MUTANT_IS(352))) { /* 352: or not */
             at = write_count(at, count->name, count->name_len, count->count);
         } else {
             other = count->count < UINT64_MAX - other ? other + count->count : UINT64_MAX;
@@ -102,7 +102,7 @@ static size_t find_part(const uint8_t *data, size_t len, enum mc_counts_kind kin
 {
     struct mc_bson_element element;
     bool valid = mc_bson_validate(data, len, NULL) == MC_OK;
-    if ((!valid && !MC_MUTANT_IS(351)) || /* 351: as it is */
+    if ((!valid && !MC_MUTANT_IS(353)) || /* 353: as it is */
         mc_bson_find(data, len, parts[kind].name, parts[kind].name_len, &element) != MC_OK ||
         element.type != MC_BSON_DOCUMENT) {
         return 0;

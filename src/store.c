@@ -255,6 +255,13 @@ void mc_map_report(const struct mc_map *map, struct mc_loader_report *out)
     memcpy(out->error, slot.error, sizeof out->error - 1);
 }
 
+/* From a moment that a file names to now. */
+static int64_t passed_since(int64_t then, int64_t now)
+{
+    int64_t passed;
+    return __builtin_sub_overflow(now, then, &passed) ? INT64_MAX : passed;
+}
+
 int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *report,
                    int64_t published_at)
 {
@@ -263,12 +270,12 @@ int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *repo
     bool comparable = at != 0 && memcmp(map->boot_id, unknown, sizeof unknown) != 0 &&
                       memcmp(map->boot_id, report->boot_id, sizeof report->boot_id) == 0;
     if (comparable && !MC_MUTANT_IS(310)) { /* 310: whoever sets the clock sets the age */
-        int64_t age = mc_boot_us() - report->confirmed_boot;
+        int64_t age = passed_since(report->confirmed_boot, mc_boot_us());
         if (age >= 0) { /* else a time namespace has another offset than the loader's */
             return age;
         }
     }
-    int64_t age = mc_time_us() - (at != 0 ? at : published_at);
+    int64_t age = passed_since(at != 0 ? at : published_at, mc_time_us());
     return age > 0 ? age : 0;
 }
 

@@ -201,6 +201,25 @@ def test_more_changes_than_a_load_weighs_are_a_load(
         equal(cache, sites)
 
 
+def test_a_stream_that_falls_behind_is_a_load(
+    server: Server, database: Any, cache_path: Path
+) -> None:
+    """Few documents, but so often that what they were is of no interest any more."""
+    sites = database["sites"]
+    environment = patched(cache_path.with_name("patched"), LITTLE)
+    flags = [ns(sites), "--settle=0:0"]
+    with following(cache_path, server, *flags, environment=environment) as (loader, cache):
+        loader.signal(signal.SIGSTOP)
+        for number in range(120):
+            sites.update_one({"_id": number % 5}, {"$inc": {"n": 1}})
+        time.sleep(3.5)  # late is what is more than two seconds old
+        sites.update_one({"_id": 0}, {"$inc": {"n": 1}})
+        loader.signal(signal.SIGCONT)
+        loader.expect(r"\d+ changes, and still \d s behind")
+        equal(cache, sites)
+        assert cache.status()["loads"]["behind"] == 1
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 

@@ -318,10 +318,32 @@ def test_sighup_while_held_verifies_when_the_marker_has_gone(
         loader.signal(signal.SIGHUP)
         assert settled(cache, 1.5) == before
         assert content(cache) == {0}
+        assert "reading everything" not in loader.output
         unmark(shop["migrations"])
         loader.expect("verified: 40 documents compared, 0 differed")
         same(cache, shop)
         assert content(cache) == {1}
+
+
+def test_a_marker_that_comes_when_a_verification_begins(
+    server: Server, shop: Any, cache_path: Path
+) -> None:
+    place = "mmapcache.sync.verification:Verification.compare"
+    hold = Hold(cache_path.with_name("hold"), place)
+    with following(cache_path, server, *flags(shop), environment=hold.environment) as (
+        loader,
+        cache,
+    ):
+        loader.signal(signal.SIGHUP)
+        wait_for(hold.arrived)
+        mark(shop["migrations"])
+        migrate(shop, 1)
+        hold.go()
+        wait_for(lambda: held(cache))
+        assert content(cache) == {0}
+        unmark(shop["migrations"])
+        loader.expect("verified: 40 documents compared, 0 differed")
+        same(cache, shop)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@
     MUTEXES             each mutex of src/ is in the table below with what makes a fork safe
     counts              are touched under the GIL only, and nothing of Python's is called without it
     strings             strlen and its like only on those of UNBOUNDED, never on what a file holds
+    mutants             each number of a deliberate fault is of one file
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
@@ -149,6 +150,8 @@ WITHOUT_GIL = re.compile(r"\bPy_BEGIN_ALLOW_THREADS\b(.*?)\bPy_END_ALLOW_THREADS
 UNDER_GIL = re.compile(
     r"\b(_?Py\w*|\w+_(?:retain|release|leave|lost)(?=\s*\()|references|users|busy|mc_raise\w*)\b"
 )
+# A deliberate fault: see src/mutant.h.
+MUTANT = re.compile(r"\bMC_MUTANT_IS\((\d+)\)")
 # What looks for a NUL that a file, or a copy of its bytes, need not have. memchr does it in bounds.
 STRINGS = re.compile(
     r"\b(str(?:len|cpy|cat|cmp|chr|rchr|str|pbrk|spn|cspn|tok|tok_r|dup|coll)|v?sprintf|gets)\s*\("
@@ -324,6 +327,19 @@ def strings_are_bounded(root: Path) -> list[str]:
     ]
 
 
+def mutants_are_of_one_file(root: Path) -> list[str]:
+    """No two files have a fault of the same number: they would be tried at once."""
+    owners: dict[str, str] = {}
+    found = []
+    for path in files(root / "src", ".c", ".h"):
+        name = str(path.relative_to(root))
+        for number in dict.fromkeys(MUTANT.findall(path.read_text())):
+            first = owners.setdefault(number, name)
+            if first != name:
+                found.append(f"{name} has mutant {number}, which is one of {first}")
+    return found
+
+
 def functions(text: str) -> Iterator[tuple[int, int]]:
     """First line (from 1) and number of lines of each C function, by where braces stand."""
     start = 0
@@ -408,6 +424,7 @@ RULES = [
     includes_point_one_way,
     counts_have_the_gil,
     strings_are_bounded,
+    mutants_are_of_one_file,
     c_files_are_small,
     package_imports_only_what_it_may,
     no_file_names_a_machine,

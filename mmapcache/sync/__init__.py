@@ -1,12 +1,13 @@
 """The loader: copies collections from MongoDB (or from files) into one cache file.
 
-    options ──> command ──> loader ──> target   the cache file: lock, recreation, replacement
-                               │
-                               ├─────> shaping  transforms and keys
-                               ├─────> pump     the source's thread and the buffers in flight
-                               │         └────> source: mongo | files
-                               └─────> inbox, backoff, progress, logs, redaction
-                                         │                         └────> outlet: standard error
+    options ──> command ──> loader ──> round, verification   a load; a comparison of everything
+                               │         ├─────> shaping     transforms and keys
+                               │         └─────> pump        a load in a thread of its own
+                               │                   └────> source: mongo | files
+                               ├─────> target    the cache file: lock, recreation, replacement
+                               │         └─────> position    where the change streams go on
+                               └─────> inbox, backoff, tally, progress, logs, redaction
+                                         │                           └────> outlet: standard error
                                          └────> early: signals before there is an inbox
 
 Each module knows those to its right only. Nothing here is imported by a worker that merely reads,

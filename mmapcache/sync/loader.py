@@ -49,7 +49,9 @@ DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
 HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
-_BEHIND = 20_000  # changed documents at once, at least, before a load is thought to be quicker
+# So many changes, at least, and so many for each document in the cache, before a load is thought to
+# be quicker: to follow a change takes some ten times as long as to read a document with all others.
+_BEHIND, _SHARE = 20_000, 0.1
 _LOADING = frozenset({"initial", "poll"})  # loads that no lost position is behind
 
 
@@ -341,7 +343,7 @@ class Loader:
                 source=public_text(self._source.label),
                 following=True,
             )
-        limit = max(_BEHIND, writer.stats()["documents"] // 3)
+        limit = max(_BEHIND, int(writer.stats()["documents"] * _SHARE))
         followed = self._source.follow(self._position, self._inbox, limit)
         if self._verification is not None:
             verification = self._verification

@@ -151,6 +151,33 @@ static void test_unknown_boot(void)
     end();
 }
 
+static void first_moment(struct mc_report *report)
+{
+    report->confirmed_boot = INT64_MIN;
+}
+
+static void first_date(struct mc_report *report)
+{
+    report->confirmed_at = INT64_MIN;
+    report->boot_id[3] ^= 1;
+}
+
+/* Whatever the file says, the difference is a number. */
+static void test_longest(void)
+{
+    begin();
+    confirm(mc_time_us());
+    change_reports(first_moment);
+    CHECK_EQ(age_us(0), INT64_MAX);
+    change_reports(first_date);
+    CHECK_EQ(age_us(0), INT64_MAX);
+    end();
+    begin();
+    CHECK_EQ(age_us(INT64_MIN), INT64_MAX);
+    CHECK_EQ(age_us(INT64_MAX), 0);
+    end();
+}
+
 int main(void)
 {
     test_begin("test_age");
@@ -159,6 +186,7 @@ int main(void)
     test_elsewhere();
     test_never_confirmed();
     test_unknown_boot();
+    test_longest();
     remove_cache(test_path());
     return 0;
 }

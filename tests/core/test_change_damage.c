@@ -68,7 +68,7 @@ static void test_anew(void)
 {
     uint64_t word;
     struct mc_log_group group;
-    for (int what = 0; what < 9; what++) {
+    for (int what = 0; what < 10; what++) {
         make_three();
         struct mc_view view = log_view();
         const struct mc_root *root = &view.root;
@@ -103,6 +103,12 @@ static void test_anew(void)
             word = mc_log_announced(&view.space) + 1024;
             log_patch(MC_CONTROL_OFFSET + offsetof(struct mc_control, log_written), &word, 8);
             break;
+        case 8: /* another boot, which finds an older control page than root */
+            word = root->log_end - 600;
+            log_patch(MC_CONTROL_OFFSET + offsetof(struct mc_control, log_written), &word, 8);
+            word = 1;
+            log_patch(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), &word, 8);
+            break;
         default: /* another boot: parts of the log may be older than others */
             word = 1;
             log_patch(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), &word, 8);
@@ -116,6 +122,7 @@ static void test_positions_wrap(void)
 {
     uint64_t word = UINT64_MAX - 1500;
     make_three();
+    patch_root(word, 0);
     log_patch(MC_CONTROL_OFFSET + offsetof(struct mc_control, log_written), &word, 8);
     mc_writer_close(log_world.writer);
     log_open();

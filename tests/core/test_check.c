@@ -273,6 +273,18 @@ static void test_claim(void)
 #endif
 }
 
+/* A generation that is given up while it is checked is not called damaged. */
+static void test_expired(void)
+{
+    uint64_t horizon = 2;
+    make_cache();
+    test_error = (struct mc_error){0};
+    CHECK(pwrite(file, &horizon, sizeof horizon,
+                 MC_CONTROL_OFFSET + offsetof(struct mc_control, horizon)) == sizeof horizon);
+    CHECK_EQ(check_now(), MC_EXPIRED);
+    end_cache();
+}
+
 int main(void)
 {
     test_begin("test_check");
@@ -286,5 +298,6 @@ int main(void)
     test_entries();
     test_overlap();
     end_cache();
+    test_expired();
     return 0;
 }

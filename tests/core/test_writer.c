@@ -186,6 +186,31 @@ static void test_recreated_generation(void)
     }
 }
 
+/* What a later loader keeps in a root's reserved bytes is not known to be right of another one. */
+static void test_reserved(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_view view;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    (void)commit_one(1);
+    mc_writer_view(writer, &view);
+    struct mc_root root = view.root;
+    mc_writer_close(writer);
+    memset(root.reserved, 7, sizeof root.reserved);
+    root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
+    patch_file(MC_RING_OFFSET + root.generation % options.ring_slots * sizeof root, &root,
+               sizeof root);
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    (void)commit_one(2);
+    mc_writer_view(writer, &view);
+    check_clean(&view);
+    for (size_t i = 0; i < sizeof root.reserved; i++) {
+        CHECK_EQ(view.root.reserved[i], 0);
+    }
+    mc_writer_close(writer);
+}
+
 /* A sound file is discarded when that is asked for: nothing is carried over, generations go on, and
  * the next opening finds an ordinary file. */
 static void test_discard(void)
@@ -288,6 +313,7 @@ int main(void)
     test_report_without_characters();
     test_last_generation();
     test_recreated_generation();
+    test_reserved();
     test_discard();
     test_close_in_child();
     test_removed_lock();

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pymongo import collection as pymongo_collection
 
 SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
+_LATE = 2.0  # seconds behind the server's time, which has whole ones
 _IN_FLIGHT = 4  # parts that the main thread has not applied yet
 _MANY = 32  # events of a burst after which more are expected
 
@@ -54,7 +55,8 @@ class MongoFollower:
     :param position: where to begin
     :param settle: how long a burst may take
     :param inbox: where the consumer waits
-    :param limit: so many changed documents at once are slower than a load
+    :param limit: so many changed documents at once, or changes that the stream is behind, are
+        slower than a load
     :param hold: nothing is given while its marker is there
     """
 
@@ -90,6 +92,7 @@ class MongoFollower:
         self._progress = time.monotonic()  # when the server was last heard, by any thread
         self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
+        self._late = 0  # events since the stream was last up to date, or nearly
         self._newest: dict[str, int] = {}  # time of the newest event; none: no more is behind it
         self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
@@ -285,7 +288,13 @@ class MongoFollower:
         self._answered = max(self._answered, asked)
         if len(self._answers) > self._limit:  # to read one of them again is no harm
             self._answers.clear()
-        self._post(self._caught(heard, changed=changed))
+        caught = self._caught(heard, changed=changed)
+        self._late = self._late + self._events if caught.behind > _LATE else 0
+        if self._late > self._limit:
+            raise PositionLostError(
+                "behind", f"{self._late:,} changes, and still {caught.behind:.0f} s behind"
+            )
+        self._post(caught)
         self._burst = {}
         if self._events:
             self._flushed = time.monotonic()
