@@ -336,7 +336,9 @@ class Loader:
         assert self._position is not None
         writer = self._target.writer()
         self._tally.position_at = self._position.at
-        if not self._told and not self._position.stale:
+        if self._told or self._position.stale:
+            self._report(following=True)
+        else:
             self._report(
                 state="streaming",
                 error=self._noted,

@@ -129,7 +129,9 @@ def _listener(broken: Callable[[str], None]) -> Any:
                 return
             failure = event.failure
             if "code" not in failure:
-                broken(str(failure.get("errtype", "AutoReconnect")))
+                name = str(failure.get("errtype", "_"))
+                # Some of PyMongo's names are its own business.
+                broken("AutoReconnect" if name.startswith("_") else name)
             elif failure["code"] == 43 or _RESUMABLE in failure.get("errorLabels", ()):
                 broken(str(failure["code"]))
 
