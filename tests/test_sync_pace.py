@@ -79,17 +79,44 @@ def test_a_list_that_is_not_full_says_nothing() -> None:
     assert together.count == 64
 
 
+def asked_for(rate: float, seconds: float) -> tuple[int, int]:
+    """How often a stream of evenly spread events is asked: in the first half of the time, and in
+    the second."""
+    pace, now, halves = Pace(0.1, 0.0), 0.0, [0, 0]
+    happened = 0
+    while now < seconds:
+        now = max(now, (happened + 1) / rate)  # the server answers when there is an event
+        for _ in range(happened + 1, int(now * rate)):
+            pace.event()
+        happened = int(now * rate)
+        halves[now > seconds / 2] += 1
+        now += pace.reply(now) + 0.002
+    return halves[0], halves[1]
+
+
 def test_what_keeps_coming_one_by_one_is_asked_for_as_often_as_a_burst_may_last() -> None:
-    pace, now, asked = Pace(0.1, 0.0), 0.0, 0
-    while now < 10.0:
-        now += 0.005 + pace.reply(now)
-        asked += 1
-    assert 100 <= asked <= 115
+    first, second = asked_for(rate=250, seconds=20)
+    assert 95 <= second <= 105
+    assert first > second  # it might have been over soon
 
 
-def test_what_comes_now_and_then_is_not_waited_for() -> None:
-    pace = Pace(0.1, 0.0)
-    assert not any(pace.reply(0.15 * number) for number in range(1, 200))
+@pytest.mark.parametrize("rate", [1, 7, 25, 45])
+def test_what_comes_now_and_then_is_not_waited_for(rate: int) -> None:
+    assert sum(asked_for(rate, 20)) >= rate * 20 - 2
+
+
+def test_a_stream_that_calms_down_is_not_waited_for_any_more() -> None:
+    pace, now = Pace(0.1, 0.0), 0.0
+    for _ in range(2000):
+        now += 0.004
+        pause = pace.reply(now)
+    assert pause == 0.1
+    pauses = []
+    for _ in range(250):
+        now += 0.04
+        pauses.append(pace.reply(now))
+    assert pauses[0] == 0.1
+    assert not any(pauses[-5:])
 
 
 def test_a_reply_of_many_events_is_worth_its_cost() -> None:

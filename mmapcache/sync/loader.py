@@ -18,9 +18,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import mmapcache
+from mmapcache.sync.absence import some_of
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
     HeldError,
@@ -96,6 +97,7 @@ class Loader:
         self._loaded_at = 0.0  # likewise
         self._followed = True  # something was heard of the streams since
         self._told = ""  # the trouble that was logged last
+        self._trouble = ""  # why the last load was not the whole content of the source
         self._noted = ""  # and what was odd, but no trouble
 
     def run(self) -> int:
@@ -217,6 +219,8 @@ class Loader:
 
     def _without_streams(self, error: NoStreamsError) -> float:
         """Everything is read again each interval, and streams are asked for now and then."""
+        if self._position is None and not self._follows():  # nor did anybody ask for them
+            return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._position = None
         if self._options.follow == "stream":
@@ -304,9 +308,9 @@ class Loader:
         self._why = "poll"
         self._loaded = True
         _tell(outcome, seconds, level=logging.INFO if self._options.once else logging.DEBUG)
-        trouble = outcome.trouble()
-        if trouble:
-            self._failed(SyncError(trouble), self._interval())
+        self._trouble = public_text(outcome.trouble())
+        if self._trouble:
+            self._failed(SyncError(self._trouble), self._interval())
             self._report(following=self._position is not None)
             return
         self._recovered()
@@ -332,7 +336,9 @@ class Loader:
         assert self._position is not None
         writer = self._target.writer()
         self._tally.position_at = self._position.at
-        if not self._told and not self._position.stale:
+        if self._told or self._position.stale:
+            self._report(following=True)
+        else:
             self._report(
                 state="streaming",
                 error=self._noted,
@@ -414,7 +420,7 @@ class Loader:
             assert isinstance(more, Caught), "a burst ends with its position"
             caught = more
             if batch.puts or batch.deletes:
-                batch.state = self._target.pack_state(self._source.scope, caught.position)
+                self._target.note(batch, self._source.scope, caught.position)
         assert caught is not None
         self._shaping.committed()
         log.debug(
@@ -439,10 +445,11 @@ class Loader:
         self._tally.broken(self._source.broken())
         if now - self._marked >= _MARK:
             self._marked = now
-            self._target.mark(caught.position)
-            self._tally.position_at = caught.position.at
-        if caught.position.stale:
-            self._report()  # what is not the source's content is not confirmed either
+            if self._target.mark(caught.position):
+                self._tally.position_at = caught.position.at
+        if caught.position.stale:  # what is not the source's content is not confirmed either
+            error = self._incomplete(caught.position.stale)
+            self._report(state="degraded", error=error, following=True)
             return
         self._recovered()
         self._report(
@@ -451,6 +458,16 @@ class Loader:
             confirmed=time.time() - (now - caught.heard) - caught.behind,
             following=True,
         )
+
+    def _incomplete(self, names: Mapping[str, str]) -> str:
+        """What is wrong although everything up to the position is there."""
+        if not self._trouble:  # it was a loader's before this one
+            some = some_of(sorted(names))
+            self._trouble = public_text(f"kept with its last content, as before: {some}")
+        if self._told and self._told != self._trouble:
+            log.info("recovered, but %s", self._trouble)
+        self._told = self._trouble
+        return self._trouble
 
     def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
         """Takes away what is missing, and puts the rest.
@@ -465,7 +482,7 @@ class Loader:
                     batch.delete(found.name, key)
                 if found.buffer:
                     batch.put_raw(found.name, found.buffer)
-        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
+        except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError, TypeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
         if found.suspect is not None and batch.puts + batch.deletes != before:
             assert self._verification is not None

@@ -46,7 +46,7 @@ def unpack(value: object) -> Position | None:
         tokens = {str(k): base64.b64decode(v, validate=True) for k, v in value["tokens"].items()}
         stale = {str(k): str(v) for k, v in value["stale"].items()}
         position = Position(str(value["of"]), float(value["at"]), tokens, stale)
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error):
         return None
     return position if 0.0 <= position.at < _LATEST else None
 

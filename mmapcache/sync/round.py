@@ -125,13 +125,13 @@ class Round:
                 position = replace(position, stale=outcome.stale())
             changed = batch.puts or batch.deletes or outcome.dropped
             if changed or not self._target.says(scope):
-                batch.state = self._target.pack_state(scope, position)
+                self._target.note(batch, scope, position)
         self._shaping.committed()
         outcome.position = position
         outcome.generation = batch.generation
         if position is not None and batch.generation is None and not self._target.mark(position):
             with writer.batch() as again:
-                again.state = self._target.pack_state(scope, position)
+                self._target.note(again, scope, position)
         outcome.puts, outcome.deletes = batch.puts, batch.deletes
         return outcome
 

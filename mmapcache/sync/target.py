@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mmapcache
-from mmapcache.sync.errors import SyncError
+from mmapcache.sync.errors import NoStreamsError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
@@ -62,8 +62,22 @@ class Target:
         """What the loader before left in the file; empty when there was none."""
         return {} if self._writer is None else unpack_state(self._writer.state)
 
+    def note(self, batch: mmapcache.Batch, scope: str, position: Position | None) -> None:
+        """Publishes the state with a batch.
+
+        :raises NoStreamsError: the position has no room there, as that of hundreds of databases
+        """
+        try:
+            batch.state = self.pack_state(scope, position)
+        except mmapcache.LimitError as error:
+            if position is None:
+                raise
+            raise NoStreamsError(
+                f"the position of {len(position.tokens)} change streams has no room in the file: "
+                f"{error}"
+            ) from None
+
     def pack_state(self, scope: str, position: Position | None) -> bytes:
-        """The state to publish with a commit."""
         state = {
             "version": 1,
             "scope": scope,

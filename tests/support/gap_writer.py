@@ -172,7 +172,7 @@ class Writer:
         else:
             states = {k: self._next(place, k) for k in keys}
         collection = self._client[place.database][place.name]
-        asked = [
+        asked: list[Any] = [
             DeleteOne({"_id": self._known(place, k)["_id"]})
             if state is None
             else ReplaceOne({"_id": state["_id"]}, state, upsert=True)

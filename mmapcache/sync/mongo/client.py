@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     Client = MongoClient[RawBSONDocument]
 
 _RESUMABLE = "ResumableChangeStreamError"  # an error's label
-# Milliseconds, each for a URI that does not set it: an attempt to find a server is short because
-# the loader's own backoff comes after it; a silent server is given up only when it is surely lost.
-_TIMEOUTS = {
+# Each for a URI that does not set it: an attempt to find a server is short because the loader's own
+# backoff comes after it; a silent server is given up only when it is surely lost; and no stream
+# waits for the connection that another one has, however many databases there are.
+_DEFAULTS = {
     "serverSelectionTimeoutMS": 3_000,
     "connectTimeoutMS": 3_000,
     "socketTimeoutMS": 180_000,
+    "maxPoolSize": 0,  # no limit
 }
 
 
@@ -85,21 +87,21 @@ def make_client(uri: str, options: Options, broken: Callable[[str], None]) -> Cl
     from pymongo.errors import ConfigurationError, InvalidURI
 
     given = uri.lower()
-    timeouts: dict[str, Any] = {
-        key: ms for key, ms in _TIMEOUTS.items() if key.lower() + "=" not in given
+    settings: dict[str, Any] = {
+        key: value for key, value in _DEFAULTS.items() if key.lower() + "=" not in given
     }
     selection = "serverSelectionTimeoutMS"
-    if options.once and selection in timeouts:
-        timeouts[selection] = min(timeouts[selection], max(100, int(options.timeout * 300)))
-    if options.once and "socketTimeoutMS" in timeouts:
-        timeouts["socketTimeoutMS"] = max(60_000, int(options.timeout * 1000))
+    if options.once and selection in settings:
+        settings[selection] = min(settings[selection], max(100, int(options.timeout * 300)))
+    if options.once and "socketTimeoutMS" in settings:
+        settings["socketTimeoutMS"] = max(60_000, int(options.timeout * 1000))
     try:
         return MongoClient(
             uri,
             document_class=RawBSONDocument,
             appname="mmapcache",
             event_listeners=[_listener(broken)],
-            **timeouts,
+            **settings,
         )
     except (InvalidURI, ValueError) as error:
         # PyMongo's text may quote a piece of a password that was not escaped.
@@ -127,7 +129,9 @@ def _listener(broken: Callable[[str], None]) -> Any:
                 return
             failure = event.failure
             if "code" not in failure:
-                broken(str(failure.get("errtype", "AutoReconnect")))
+                name = str(failure.get("errtype", "_"))
+                # Some of PyMongo's names are its own business.
+                broken("AutoReconnect" if name.startswith("_") else name)
             elif failure["code"] == 43 or _RESUMABLE in failure.get("errorLabels", ()):
                 broken(str(failure["code"]))
 

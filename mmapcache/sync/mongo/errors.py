@@ -1,5 +1,5 @@
-"""What PyMongo raises, as the loader's own errors: SourceAwayError (try again) or
-SourceRefusedError (the answer will not change by asking again)."""
+"""What PyMongo raises, as the loader's own errors: SourceAwayError (try again), SourceRefusedError
+(the answer will not change by asking again) or NoStreamsError (ask for less)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from mmapcache.sync.errors import SourceAwayError, SourceRefusedError, SyncError, UsageError
+from mmapcache.sync.errors import (
+    NoStreamsError,
+    SourceAwayError,
+    SourceRefusedError,
+    SyncError,
+    UsageError,
+)
 
 CREDENTIALS = frozenset({11, 13, 18, 334, 8000})  # user not found, unauthorized, …, Atlas's own
 UNAUTHORIZED = 13
+_NO_MAJORITY = 148  # a server without majority reads, as with an arbiter: it may have streams
 _BAD_NAMES = frozenset({26, 73, 166})
 BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
     range(31249, 31256)  # what is wrong with a projection
@@ -19,7 +26,7 @@ BAD_QUERIES = frozenset({2, 9, 14, 40, 59, 115, 292, 40324, 40415}) | frozenset(
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turns what PyMongo raises into SourceAwayError or SourceRefusedError, with a sentence.
+    """Turns what PyMongo raises into one of these, with a sentence.
 
     :param where: the server, as shown to people
     """
@@ -55,6 +62,8 @@ def _refusal(error: Any, where: str) -> SyncError:
         return SourceRefusedError(
             f"{where}: wrong credentials (user, password or authSource): {text}", code=code
         )
+    if error.code == _NO_MAJORITY:
+        return NoStreamsError(f"{where}: no following without majority reads: {text}", code=code)
     if error.code in _BAD_NAMES:
         return SourceRefusedError(f"{where}: wrong name: {text}", code=code)
     if error.code in BAD_QUERIES:

@@ -96,7 +96,7 @@ class MongoFollower:
         self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
         self._late = 0  # events since the stream was last up to date, or nearly
-        self._newest = 0  # time of the newest event, as in Change; 0: nothing is left behind it
+        self._newest: dict[str, int] = {}  # time of the newest event; none: no more is behind it
         self._latest = 0  # the same, of all that ever came
         self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
         self._answered = 0  # and the newest of these times
@@ -111,7 +111,8 @@ class MongoFollower:
 
     def __enter__(self) -> MongoFollower:
         for database, stream in self._streams.items():
-            pace = Pace(self._settle.longest, time.monotonic())
+            # A stream that is not asked for longer than a server waits would pass for a silent one.
+            pace = Pace(min(self._settle.longest, AWAIT), time.monotonic())
             stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
         self._thread.start()
         return self
@@ -181,18 +182,16 @@ class MongoFollower:
     def _gather(self) -> bool:
         """Takes what arrives, until it is to be read and published: a burst, or word that there is
         nothing. False: nobody wants it any more."""
-        if self._arrivals.empty() and self._silent() is not None:
-            raise self._silence()  # of one stream, while the others go on
         first = 0.0
         wait = AWAIT
         while True:
+            if not first and self._arrivals.empty() and self._silent():
+                raise self._silence()  # perhaps of one stream, while the others go on
             try:
                 arrival = self._next(wait)
             except queue.Empty:
                 if self._size or wait < AWAIT:
                     return True
-                if self._silent() is not None:
-                    raise self._silence() from None
                 continue
             if self._cancelled:
                 return False
@@ -218,7 +217,7 @@ class MongoFollower:
         :raises queue.Empty: nothing does
         """
         if wait > 0 and self._arrivals.empty():
-            if self._events < _MANY:
+            if self._events < _MANY or wait > AWAIT:
                 return self._arrivals.get(timeout=wait)
             # In a burst one sleep for all that come meanwhile: to be woken for each of them costs
             # both threads more than what is done with it.
@@ -238,7 +237,7 @@ class MongoFollower:
     def _add(self, change: Change) -> None:
         self._tokens[change.database] = change.token
         self._heard[change.database] = self._progress
-        self._newest = max(self._newest, change.time)
+        self._newest[change.database] = change.time
         self._reached[change.database] = change.time - 1
         self._latest = max(self._latest, change.time)
         self._events += 1
@@ -263,9 +262,8 @@ class MongoFollower:
         self._heard[heard.database] = heard.moment
         if heard.token is not None:
             self._tokens[heard.database] = heard.token
-        self._at = max(self._at, float(heard.time >> 32))
         self._reached[heard.database] = heard.time
-        self._newest = 0
+        self._newest.pop(heard.database, None)
 
     def _flush(self) -> bool:
         """Reads what the burst changed, and posts it with the position. False as `_gather`."""
@@ -292,6 +290,8 @@ class MongoFollower:
             ((*names, element), asked) for names, some in self._burst.items() for element in some
         )
         self._answered = max(self._answered, asked)
+        if len(self._answers) > self._limit:  # to read one of them again is no harm
+            self._answers.clear()
         caught = self._caught(heard, changed=changed)
         self._late = self._late + self._events if caught.behind > _LATE else 0
         if self._late > self._limit:
@@ -321,10 +321,11 @@ class MongoFollower:
                     raise PositionLostError("dropped", f"{options.origin} was dropped")
 
     def _caught(self, heard: float, *, changed: bool) -> Caught:
-        if self._newest:
-            self._at = max(self._at, float(self._newest >> 32))
-        server = max((s.server_time for s in self._streams.values()), default=0.0)
-        behind = max(0.0, server - (self._newest >> 32)) if self._newest else 0.0
+        # The database that is furthest behind counts, for both.
+        self._at = max(self._at, float(min(self._reached.values()) >> 32))
+        server = max(stream.server_time for stream in self._streams.values())
+        oldest = min(self._newest.values(), default=None)
+        behind = 0.0 if oldest is None else max(0.0, server - (oldest >> 32))
         tokens = {name: _raw(token) for name, token in self._tokens.items()}
         position = replace(self._begin, at=self._at, tokens=tokens)
         return Caught(position, changed, self._events, heard, behind)
@@ -371,10 +372,9 @@ class MongoFollower:
     def _post(self, content: Given | BaseException) -> None:
         self._inbox.post(_Message(self, content))
 
-    def _silent(self) -> str | None:
-        """A database of which nothing was heard for too long."""
-        oldest = min(self._heard, key=lambda name: self._heard[name])
-        return oldest if time.monotonic() - self._heard[oldest] > SILENCE else None
+    def _silent(self) -> bool:
+        """Whether nothing was heard of one of the databases for too long."""
+        return time.monotonic() - min(self._heard.values()) > SILENCE
 
     def _silence(self) -> SourceAwayError:
         return SourceAwayError(

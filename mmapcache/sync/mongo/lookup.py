@@ -110,7 +110,8 @@ class Lookup:
             batch_size=len(elements) + 1,
         ) as cursor:
             buffers = [bytes(buffer) for buffer in cursor if buffer]
-        self._together.took(len(elements), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._together.took(len(elements), seconds, sum(map(len, buffers)))
         missing = _missing(elements, buffers)
         if missing:
             yield Found(name, missing, b"")

@@ -1,18 +1,19 @@
 """How often a stream is asked for events that come one by one.
 
 A server answers as soon as there is one event, so that 200 evenly spread changes a second would be
-200 replies, 200 finds and 200 commits. What comes now and then goes on at once; what keeps coming
-is asked for once in the longest time that a burst may take.
+200 replies, 200 finds and 200 commits. Up to so many a second go on at once, as somebody waits for
+each; what keeps coming faster is asked for once in the longest time that a burst may take.
 """
 
 from __future__ import annotations
 
-_AT_ONCE = 10  # replies with few events after which nobody waits; one more each `longest`
+_RATE = 50.0  # events a second that go on at once
+_CREDIT = 100.0  # events above that rate before anybody waits; and below it before nobody does
 _CROWD = 100  # events in a reply that is worth its cost
 
 
 class Pace:
-    """Of one stream.
+    """Of one stream: a token bucket of events.
 
     :param longest: how long a burst may take, in seconds
     :param now: the time by `time.monotonic`
@@ -20,7 +21,7 @@ class Pace:
 
     def __init__(self, longest: float, now: float) -> None:
         self._longest = longest
-        self._credit = float(_AT_ONCE)
+        self._credit = _CREDIT
         self._at = now
         self._events = 0
 
@@ -30,12 +31,8 @@ class Pace:
 
     def reply(self, now: float) -> float:
         """A reply's first event is there: seconds to wait before there may be another reply."""
-        crowd = self._events >= _CROWD
-        self._events = 1
-        if self._longest > 0:
-            self._credit = min(_AT_ONCE, self._credit + (now - self._at) / self._longest)
+        events, self._events = self._events, 1
+        credit = self._credit + (now - self._at) * _RATE - events
+        self._credit = min(_CREDIT, max(-_CREDIT, credit))
         self._at = now
-        if crowd:
-            return 0.0
-        self._credit -= 1
-        return max(0.0, -self._credit * self._longest)
+        return self._longest if self._credit < 0 and events < _CROWD else 0.0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mmapcache
 from mmapcache.sync.errors import (
+    NoStreamsError,
     PositionLostError,
     SourceAwayError,
     SourceRefusedError,
@@ -27,6 +28,7 @@ from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
 from mmapcache.sync.mongo.errors import BAD_QUERIES, CREDENTIALS, UNAUTHORIZED, translated
+from mmapcache.sync.mongo.followable import obstacle
 from mmapcache.sync.mongo.follower import MongoFollower
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
@@ -73,7 +75,7 @@ class MongoSource:
         self._queries = {c.name: make_query(c) for c in options.collections}
         self._read: dict[str, CollectionOptions] = {}
         self._hintless: set[str] = set()  # namespaces that the server reads by an index alone
-        self._identities: _Identities = {}
+        self._identities: _ByOrigin = {}  # UUIDs of what was loaded; None: not told
         self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         self._session: ClientSession | None = None  # in which a load to be followed reads
         self._broken: list[str] = []
@@ -139,7 +141,10 @@ class MongoSource:
                         "name, or nothing in it yet (--allow-empty accepts that)"
                     )
             self._reached = True
-            self._identities = _identities(client, chosen, lenient=True)
+            entries = _entries(client, chosen, lenient=True)
+            self._identities = _uuids(entries)
+            if follow:
+                self._refuse_unfollowable(chosen, entries)
         from pymongo.read_concern import ReadConcern
 
         self._read = {c.name: c for c in chosen}
@@ -165,6 +170,8 @@ class MongoSource:
         with translated(self._where):
             client = self._connected()
             streams = self._streams(client)
+            if position.of != self.identity:  # the URI's file names another server since
+                raise PositionLostError("bad_token", f"the position is not one of {self._where}")
             _refuse_no_tokens(position, [stream.database for stream in streams])
             lookup = Lookup(client, self._where, self._queries)
         return MongoFollower(
@@ -179,6 +186,14 @@ class MongoSource:
             limit,
             self._hold,
         )
+
+    def _refuse_unfollowable(self, chosen: list[CollectionOptions], entries: _ByOrigin) -> None:
+        """One that cannot be followed is enough: then everything is read again."""
+        for c in chosen:
+            entry = entries.get((c.database, c.collection))
+            why = obstacle(self._queries.get(c.name, {}), entry)
+            if why:
+                raise NoStreamsError(f"{c.origin} cannot be followed: {why}")
 
     def _begin(self, client: Client, *, follow: bool) -> None:
         """Notes the position before anything is read, and sees to it that nothing older is."""
@@ -293,7 +308,7 @@ class MongoSource:
         without an error, so that half of it looks like the whole. One reply alone is whole."""
         origin = (options.database, options.collection)
         if origin in self._identities:
-            now = _identities(self._connected(), [options], lenient=False)
+            now = _uuids(_entries(self._connected(), [options], lenient=False))
             if now.get(origin, _GONE) != self._identities[origin]:
                 raise SourceAwayError(
                     f"{options.origin} was dropped or made anew while it was read, so perhaps not "
@@ -307,7 +322,7 @@ class MongoSource:
         origin = (options.database, options.collection)
         with translated(self._where):
             try:
-                now = _identities(client, [options], lenient=False)
+                now = _uuids(_entries(client, [options], lenient=False))
             except OperationFailure as error:
                 if error.code != UNAUTHORIZED:
                     raise
@@ -454,14 +469,18 @@ def _is_by_id(query: Mapping[str, Any]) -> bool:
     return all(field == "_id" for field in query.get("filter", ()))
 
 
-_Identities = dict[tuple[str, str], Any]  # (database, collection) -> uuid, None if unknown
+_ByOrigin = dict[tuple[str, str], Any]  # by database and collection
 
 
-def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: bool) -> _Identities:
-    """Which of the collections there are, with their UUIDs where the server tells them."""
+def _uuids(entries: _ByOrigin) -> _ByOrigin:
+    return {origin: (entry.get("info") or {}).get("uuid") for origin, entry in entries.items()}
+
+
+def _entries(client: Client, chosen: list[CollectionOptions], *, lenient: bool) -> _ByOrigin:
+    """Which of the collections there are, and what the server lists of them."""
     from pymongo.errors import OperationFailure
 
-    found: _Identities = {}
+    found: _ByOrigin = {}
     for database in sorted({c.database for c in chosen}):
         names = {c.collection for c in chosen if c.database == database}
         only = {"name": {"$in": sorted(names)}} if len(names) <= _ASKED_BY_NAME else {}
@@ -473,6 +492,5 @@ def _identities(client: Client, chosen: list[CollectionOptions], *, lenient: boo
             continue  # it may be read, but not be asked for: nothing to compare
         for entry in entries:
             if entry["name"] in names:
-                info = entry.get("info") or {}
-                found[database, entry["name"]] = info.get("uuid")
+                found[database, entry["name"]] = entry
     return found

@@ -56,6 +56,7 @@ _LOST = {
 _BAD_TOKEN = frozenset({2, 9, 14, 40415, 40647, 40649, 50811, 50795, 51091, 72})
 _CHANGES = frozenset({"insert", "update", "replace", "delete"})
 _SILENT = frozenset({"create", "createIndexes", "dropIndexes", "modify", "shardCollection"})
+_NAMELESS = frozenset({b"\x06", b"\x0c"})  # undefined and DBPointer: no query or key asks for one
 _ENDS = {
     "drop": "dropped",
     "dropDatabase": "dropped",
@@ -148,7 +149,8 @@ class Stream:
                 if hello.get("maxWireVersion", 0) < _WIRE_VERSION:
                     raise NoStreamsError(self._none("it is older than MongoDB 4.2"))
                 with self._client.start_session(causal_consistency=False) as session:
-                    with self._open(session, None) as stream:
+                    # Events that came at once would come without the token that is before them.
+                    with self._open(session, None, batch_size=0) as stream:
                         token = stream.resume_token
                     self.session_times = (session.cluster_time, session.operation_time)
             except OperationFailure as error:
@@ -204,7 +206,9 @@ class Stream:
         """The thread ends at the server's next reply."""
         self._cancelled = True
 
-    def _open(self, session: ClientSession, token: Any) -> DatabaseChangeStream[Any]:
+    def _open(
+        self, session: ClientSession, token: Any, batch_size: int = _BATCH
+    ) -> DatabaseChangeStream[Any]:
         from mmapcache.sync.mongo.event import Event
 
         options = self._client.codec_options.with_options(document_class=Event)
@@ -213,7 +217,7 @@ class Stream:
             session=session,
             start_after=token,
             max_await_time_ms=int(AWAIT * 1000),
-            batch_size=_BATCH,
+            batch_size=batch_size,
         )
 
     def _follow(
@@ -256,11 +260,14 @@ class Stream:
             kind = document["operationType"]
             if kind in _CHANGES:
                 moment = document["clusterTime"]
+                element = _element(document["documentKey"].raw)
+                if element[:1] in _NAMELESS:
+                    raise ValueError("an _id of a type that is out of use")
                 post(
                     Change(
                         self.database,
                         document["ns"]["coll"],
-                        _element(document["documentKey"].raw),
+                        element,
                         moment.time << 32 | moment.inc,
                         event["_id"],
                         "txnNumber" not in document,

@@ -8,6 +8,7 @@ instead of sixty-four. A server that compares each document with the whole list 
 from __future__ import annotations
 
 LEAST, MOST = 16, 2048  # powers of two
+_HEAVY = 32 << 20  # bytes of documents that are too many to have at once
 _FORGET = 0.99  # of what a neighbour took when it was tried last; so it is tried again some day
 
 
@@ -16,15 +17,19 @@ class Together:
 
     def __init__(self, first: int = 64) -> None:
         self.count = first
+        self._most = MOST
         self._took: dict[int, float] = {}  # seconds a document, by the number asked for
 
-    def took(self, count: int, seconds: float) -> None:
-        """So many together took so long; only a full list says something."""
+    def took(self, count: int, seconds: float, size: int = 0) -> None:
+        """So many together took so long, and had so many bytes; only a full list says something."""
         if count != self.count:
+            return
+        if size > _HEAVY and count > 1:
+            self.count = self._most = count // 2
             return
         each = seconds / count
         each = self._took[count] = (self._took.get(count, each) + each) / 2
-        others = [n for n in (count * 2, count // 2) if LEAST <= n <= MOST]
+        others = [n for n in (count * 2, count // 2) if LEAST <= n <= self._most]
         for other in sorted(others, key=lambda n: n not in self._took):  # the known ones first
             if self._took.get(other, 0.0) < each:
                 self.count = other
