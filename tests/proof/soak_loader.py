@@ -143,6 +143,7 @@ class Gap:
         self._wait(lambda: all(self._flags_shared[gap_writer.WRITES + n] for n in range(WRITERS)))
         self._start_loader()
         self._cache = mmapcache.open(self._path, timeout=PATIENCE)
+        self._flags_shared[gap_writer.LOADED] = 1
         end = time.monotonic() + seconds
         while not self.judge.violations:
             self._storm(

@@ -30,7 +30,8 @@ PAUSE, STOP = 0, 1
 PAUSED = 2  # + writer: whether it does
 WRITES = 2 + WRITERS  # + writer: how many changes were acknowledged
 DROPS = 2 + 2 * WRITERS  # + writer: collections dropped, acknowledged or not
-FLAGS = 2 + 3 * WRITERS
+LOADED = 2 + 3 * WRITERS  # the first load is over: a collection that is not there is no mistake
+FLAGS = 3 + 3 * WRITERS
 
 
 class Writer:
@@ -108,7 +109,7 @@ class Writer:
         elif how < 0.46:
             self._many(place)
         elif how < 0.46 + self._drops and place.owner == self._number:
-            if self._dropped in ("", place.name):
+            if self._flags[LOADED] and self._dropped in ("", place.name):
                 self._drop(place)
         elif self._keys[place.name]:
             k = self._dice.choice(self._keys[place.name])

@@ -12,12 +12,14 @@ what most often is alone. `Caught` says up to which position everything before i
 from __future__ import annotations
 
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import mmapcache
 from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.mongo.hold import Hold
@@ -27,6 +29,7 @@ from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream, ele
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
+from mmapcache.sync.shaping import identity
 from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Suspect, Verified, split
 
 if TYPE_CHECKING:
@@ -239,8 +242,9 @@ class MongoFollower:
         self._latest = max(self._latest, change.time)
         self._events += 1
         key = (change.database, change.collection, change.element)
-        if change.time <= self._checked_at and key in self._checked:
-            self._explained.update(self._checked.pop(key))
+        if self._checked and change.time <= self._checked_at:
+            names = self._checked.pop((*key[:2], _mark(change.element)), ())
+            self._explained.update(names)
         if change.time > self._answered:
             self._answers.clear()
         elif self._answers.get(key, 0) >= change.time:
@@ -341,12 +345,13 @@ class MongoFollower:
                 database, _, collection = feed.origin.partition(".")
                 for options in self._targets(database, collection):
                     if options.name == feed.name:
-                        for found in self._lookup.read(self._read(options), feed.name, elements):
-                            if not all(map(self._give, _one_by_one(found))):
-                                return False
+                        read = self._lookup.read(self._read(options), feed.name, elements)
+                        if not all(map(self._give, _one_by_one(list(read)))):
+                            return False
                 for element in elements:
-                    names = self._checked.setdefault((database, collection, element), [])
-                    names.append((feed.name, element))
+                    mark = _mark(element)
+                    names = self._checked.setdefault((database, collection, mark), [])
+                    names.append((feed.name, mark))
             # Not earlier than what has been read: that may be newer than it had to be.
             self._checked_at, self._suspects = self._lookup.time, {}
             self._post(self._caught(heard, changed=True))
@@ -378,14 +383,25 @@ class MongoFollower:
         )
 
 
-def _one_by_one(found: Found) -> Iterator[Found]:
-    """A part with each of its documents alone, which says of which suspect it is."""
+def _one_by_one(parts: Sequence[Found]) -> Iterator[Found]:
+    """Each document and each missing _id alone, with the suspect that it is of; but what is missing
+    only as it was written before is there: to take it away and put it again would be a change."""
     import bson
 
-    for key in found.missing:
-        yield Found(found.name, (key,), b"", element_of(bson.encode({"_id": key})))
-    for document in split(found.buffer):
-        yield Found(found.name, (), document, element_of(document))
+    there = {_mark(element_of(d)) for found in parts for d in split(found.buffer)}
+    for found in parts:
+        for key in found.missing:
+            mark = _mark(element_of(bson.encode({"_id": key})))
+            if mark not in there:
+                yield Found(found.name, (key,), b"", mark)
+        for document in split(found.buffer):
+            yield Found(found.name, (), document, _mark(element_of(document)))
+
+
+def _mark(element: bytes) -> bytes:
+    """The same for what MongoDB takes for one _id: a number can be written in several ways."""
+    document = struct.pack("<i", len(element) + 9) + element[:1] + b"_id\0" + element[1:] + b"\0"
+    return hash(identity(mmapcache.Document(document)["_id"])).to_bytes(8, "little", signed=True)
 
 
 def _raw(token: Any) -> bytes:
