@@ -26,12 +26,13 @@ class _SteppedInbox(Inbox):
         self.done = threading.Semaphore(0)
         self.stopping = False
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> bool:
         """One round is over; wait for the next to be wanted."""
         self.done.release()
         self.go.acquire()
         if self.stopping:
             raise StopError("the benchmark ended")
+        return False
 
 
 class SteppedLoader:

@@ -344,6 +344,22 @@ def test_a_connection_that_breaks_while_it_verifies(
         in_state(cache, "streaming")
 
 
+def test_sighup_while_the_server_is_away_verifies_when_it_is_back(
+    tmp_path: Path, cache_path: Path
+) -> None:
+    with Server(tmp_path / "mongodb", replica_set=True) as server:
+        client: Any = pymongo.MongoClient(server.uri)
+        client["shop"]["sites"].insert_one({"_id": 1})
+        client.close()
+        with following(cache_path, server, "--collection=shop.sites") as (loader, cache):
+            server.stop()
+            loader.expect("next try in")
+            loader.signal(signal.SIGHUP)
+            server.start()
+            wait_for(lambda: verified(loader))
+            assert cache.status()["loads"] == {"initial": 1, "verify": 1}
+
+
 def test_ids_that_are_no_simple_values(server: Server, sites: Any, cache_path: Path) -> None:
     for number, one in enumerate(itertools.chain([None, {"a": 1}, {"a": [1, {"b": 2}]}, b"", ""])):
         sites.insert_one({"_id": one, "n": number})

@@ -27,10 +27,11 @@ class Sleepless(Inbox):
         self.rounds = rounds
         self.waits: list[float] = []
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> bool:
         self.waits.append(seconds)
         if len(self.waits) == self.rounds:
             raise StopError("enough")
+        return False
 
 
 def waits(path: Path, content: Sequence[bytes | None], seed: int | None) -> list[float]:

@@ -83,15 +83,17 @@ class Inbox:
         if self._stop is not None:
             raise StopError(f"stopped by {self._stop.name}")
 
-    def sleep(self, seconds: float) -> None:
-        """Waits, but not past a SIGHUP (even one that came before) nor past a stop.
+    def sleep(self, seconds: float) -> bool:
+        """Waits, but not past a SIGHUP (even one that came before) nor past a stop; whether it was
+        a SIGHUP.
 
         :raises StopError: SIGTERM or SIGINT has arrived
         """
         end = time.monotonic() + seconds
         while not self._refresh and (left := end - time.monotonic()) > 0:
             self.receive(left)  # a late message of a cancelled load is dropped here
-        self._refresh = False
+        refresh, self._refresh = self._refresh, False
+        return refresh
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -109,8 +109,8 @@ class Loader:
                 delay = self._attempt()
                 if delay is None:
                     return DONE
-                if delay > 0:
-                    self._inbox.sleep(delay)
+                if delay > 0 and self._inbox.sleep(delay) and self._position is not None:
+                    self._verify_at = time.monotonic()  # a SIGHUP; a load needs none
         except StopError as stop:
             log.info("%s", stop)
             return FAILED if self._options.once else DONE
