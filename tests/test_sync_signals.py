@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,8 @@ def test_ctrl_c_while_another_command_is_imported(cache_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(slow)},
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever starts the tests in the background of a script has it ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for((slow / "waiting").exists)
     process.send_signal(signal.SIGINT)
