@@ -103,7 +103,7 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
                               struct mc_error *err)
 {
     struct mc_walk walk;
-    struct mc_item item;
+    struct mc_item item = {.offset = 0}; /* nothing was reached yet */
     enum mc_status status;
     mc_walk_begin(&walk, &writer->table.space, root);
     while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
@@ -131,6 +131,9 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
     }
     if (status == MC_ABSENT) {
         return MC_OK;
+    }
+    if (item.offset == 0) {
+        return mc_fail(err, MC_CORRUPT, "the reference of a table is damaged: recreate the cache");
     }
     return mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
                    (unsigned long long)item.offset);

@@ -211,6 +211,25 @@ static void test_reserved(void)
     mc_writer_close(writer);
 }
 
+/* A catalogue that cannot be entered: the sentence says so, and nothing of our own memory. */
+static void test_no_catalogue(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_view view;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    (void)commit_one(1);
+    mc_writer_view(writer, &view);
+    struct mc_root root = view.root;
+    mc_writer_close(writer);
+    root.catalogue = UINT64_MAX;
+    root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
+    patch_file(MC_RING_OFFSET + root.generation % options.ring_slots * sizeof root, &root,
+               sizeof root);
+    CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "the reference of a table is damaged") != NULL);
+}
+
 /* A sound file is discarded when that is asked for: nothing is carried over, generations go on, and
  * the next opening finds an ordinary file. */
 static void test_discard(void)
@@ -314,6 +333,7 @@ int main(void)
     test_last_generation();
     test_recreated_generation();
     test_reserved();
+    test_no_catalogue();
     test_discard();
     test_close_in_child();
     test_removed_lock();
