@@ -124,6 +124,10 @@ static void kill_second_loader(const struct scenario *scenario, const struct ora
     }
     save_image(&left);
     uint64_t this_case = case_of(scenario, &left, &stores);
+    if (left.len > 0) {
+        struct mc_space space = {.base = (shm_byte *)left.bytes, .limit = left.len};
+        generation_again = mc_commit_word(&space);
+    }
     for (int i = 0; i < done_count; i++) {
         if (done[i] == this_case) {
             stores = 0;
@@ -141,6 +145,7 @@ static void kill_second_loader(const struct scenario *scenario, const struct ora
         (void)judge_next_loader(states, count, test_path());
         second_points++;
     }
+    generation_again = 0;
     restore_image(&left);
     forget_image(&left);
 }

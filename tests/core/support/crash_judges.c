@@ -118,7 +118,7 @@ uint64_t judge_new_reader(const struct scenario *scenario, const struct oracle *
 
 /* A position counts for the generation that it was stored for, or for the same content in a
  * successor, and for no other. Of several that were stored for it a killed loader lost one at
- * most. */
+ * most. A second loader may have stored some for what it began with, or none. */
 static void judge_position(const struct mc_writer *writer, const struct mc_view *view)
 {
     struct mc_superblock superblock;
@@ -128,8 +128,12 @@ static void judge_position(const struct mc_writer *writer, const struct mc_view 
     bool same_file = superblock.base_generation == 0;
     uint64_t marked = generation_before + (same_file ? 0 : 1);
     bool anew = !same_file && options.recreate;
-    if (view->root.generation != marked || view->root.published_at == 0 || anew) {
+    bool again = view->root.generation == generation_again && generation_again != marked;
+    if ((view->root.generation != marked && !again) || view->root.published_at == 0 || anew) {
         CHECK_EQ(len, 0);
+        return;
+    }
+    if (again && len == 0) {
         return;
     }
     static const char *const all[] = {MARK_BEFORE, MARK_FIRST, MARK_SECOND};

@@ -8,7 +8,7 @@
 /* ---- the world ---- */
 
 struct oracle before;
-uint64_t generation_before;
+uint64_t generation_before, generation_again;
 struct mc_writer_options options;
 struct image image;
 

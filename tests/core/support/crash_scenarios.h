@@ -17,6 +17,7 @@
 extern struct oracle before; /* what the scenario starts from */
 
 extern uint64_t generation_before;
+extern uint64_t generation_again; /* what a second loader began with; 0: there was none */
 
 /* Positions that are stored: by the loader before the scenario, and by one of them. */
 #define MARK_BEFORE "before"
