@@ -397,7 +397,7 @@ static void test_batches(uint32_t log_size, int commits)
 {
     struct change_tally first = change_tally;
     struct mc_map *map;
-    struct mc_view view;
+    struct mc_view view = {.map = NULL};
     log_open_new(log_size);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     for (int i = 1; i <= commits; i++) {
