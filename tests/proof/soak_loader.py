@@ -462,7 +462,9 @@ class Gap:
         while self._loaders:
             loader = self._loaders.pop()
             loader.signal(signal.SIGTERM)
-            if (status := loader.wait()) != 0:
+            status = loader.wait()
+            # One that was just started may not be a loader yet, but an interpreter that begins.
+            if status != 0 and not (status == -signal.SIGTERM and not loader.output):
                 self._violate(f"the loader that was told to end ended with status {status}")
         self._cache.check()
 
