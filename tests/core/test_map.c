@@ -122,6 +122,11 @@ static void break_log_none(struct mc_superblock *superblock)
     superblock->log_size = 0;
 }
 
+static void break_arena_small(struct mc_superblock *superblock)
+{
+    superblock->arena_offset = MC_RING_OFFSET;
+}
+
 static void break_arena_large(struct mc_superblock *superblock)
 {
     superblock->arena_offset = MC_MAP_MIN;
@@ -168,6 +173,7 @@ static void test_superblock(void)
         {break_granule, MC_CORRUPT},
         {break_ring, MC_CORRUPT},
         {break_arena, MC_CORRUPT},
+        {break_arena_small, MC_CORRUPT},
         {break_arena_large, MC_CORRUPT},
         {break_log_offset, MC_CORRUPT},
         {break_log_odd, MC_CORRUPT},

@@ -2,6 +2,7 @@
 #include "counts.h"
 #include "slots.h"
 #include "store_support.h"
+#include <fcntl.h>
 
 static struct mc_writer *writer;
 
@@ -352,9 +353,68 @@ static void test_successor(void)
     mc_writer_close(writer);
 }
 
+/* A file whose reports are gone has none to hand on; and lengths that no loader writes are none. */
+static void test_reports_of_others(void)
+{
+    struct mc_writer_options options = small_options();
+    static const uint8_t nothing[MC_REPORT_SLOTS * sizeof(struct mc_report)];
+    struct mc_loader_report report;
+    struct mc_report slot;
+    struct mc_map *map;
+    begin();
+    commit_one(1);
+    struct mc_space space = space_of_writer();
+    mc_report_read(&space, &slot);
+    slot.counts_len = UINT32_MAX;
+    mc_report_write(&space, &slot);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_map_report(map, &report);
+    CHECK_EQ(report.counts_len, 0);
+    mc_map_release(map);
+    mc_writer_close(writer);
+    int fd = open(test_path(), O_RDWR);
+    CHECK(fd >= 0 && pwrite(fd, nothing, sizeof nothing, MC_REPORT_OFFSET) == sizeof nothing);
+    CHECK_EQ(close(fd), 0);
+    options.max_size *= 2;
+    open_writer(options);
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_map_report(map, &report);
+    CHECK(report.running && report.state[0] == '\0' && report.confirmed_at == 0);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
+/* What a report does not say stays as it was. */
+static void test_what_is_kept(void)
+{
+    struct mc_count one = {.name = "a", .name_len = 1, .count = 1};
+    struct mc_counts counts = {.items = &one, .number = 1};
+    struct mc_report_stream all = {
+        .following = 1, .position_at_us = 9, .events = 7, .disconnects = 3, .loads = &counts};
+    struct mc_report_stream keep = {
+        .following = -1, .position_at_us = -1, .events = -1, .disconnects = -1};
+    struct mc_loader_report report;
+    struct mc_map *map;
+    begin();
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    mc_writer_report(writer, "streaming", NULL, NULL, 5, &all);
+    mc_writer_report(writer, NULL, NULL, NULL, -1, &keep);
+    mc_map_report(map, &report);
+    CHECK(report.following && report.position_at == 9 && report.confirmed_at == 5);
+    CHECK(report.events == 7 && report.disconnects == 3 && report.counts_len > 0);
+    keep.following = 0;
+    mc_writer_report(writer, NULL, NULL, NULL, -1, &keep);
+    mc_map_report(map, &report);
+    CHECK(!report.following && report.events == 7);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
 int main(void)
 {
     test_begin("test_position");
+    test_reports_of_others();
+    test_what_is_kept();
     test_of_its_generation();
     test_of_a_lost_generation();
     test_limit();
