@@ -24,6 +24,8 @@ import mmapcache
 
 pymongo = pytest.importorskip("pymongo")
 
+pytestmark = pytest.mark.once
+
 HELD = "publication is held while a document of "
 LITTLE = """
 import mmapcache.sync.loader

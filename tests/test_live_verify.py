@@ -30,6 +30,8 @@ import mmapcache
 
 pymongo = pytest.importorskip("pymongo")
 
+pytestmark = pytest.mark.once
+
 # A loader that does not hear of what happens to documents whose _id begins with "lost", or is -1.
 DEAF = """
 from mmapcache.sync.mongo.follower import MongoFollower
