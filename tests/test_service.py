@@ -138,8 +138,8 @@ def test_the_cache_answers(writer: mmapcache.Writer, variant: str) -> None:
 
 
 def test_health_and_metrics(writer: mmapcache.Writer) -> None:
-    writer.report(state="polling", error="", confirmed=True)
     with serving("--cache", writer.path, "--stale-after", "1.5") as service:
+        writer.report(state="polling", error="", confirmed=True)  # now: it may take long to start
         status, _, health = service.get("/healthz")
         assert (status, health["status"], health["loader"]) == (200, "ok", "alive")
         text = service.get("/metrics")[2]
