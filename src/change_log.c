@@ -17,16 +17,11 @@
 
 #define CHECKED_FROM offsetof(struct mc_log_group, bytes)
 
-static struct mc_control *control_of(const struct mc_space *space)
-{
-    return (struct mc_control *)(void *)(space->base + MC_CONTROL_OFFSET);
-}
-
 /* ---- the ring ---- */
 
 void mc_log_announce(const struct mc_space *space, uint64_t position)
 {
-    struct mc_control *control = control_of(space);
+    struct mc_control *control = mc_control_of(space);
     /* A killed loader may have announced more. The difference is small, and right around 2^64. */
     if ((int64_t)(position - shm_load(&control->log_written)) > 0) {
         shm_store(&control->log_written, position);
@@ -36,7 +31,7 @@ void mc_log_announce(const struct mc_space *space, uint64_t position)
 
 uint64_t mc_log_announced(const struct mc_space *space)
 {
-    return shm_load(&control_of(space)->log_written);
+    return shm_load(&mc_control_of(space)->log_written);
 }
 
 void mc_log_read(const struct mc_space *space, const struct mc_log *log, uint64_t position,

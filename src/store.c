@@ -44,11 +44,6 @@ struct mc_map {
  * whole ring of commits. */
 #define VIEW_ATTEMPTS 64
 
-static struct mc_control *control_of(const struct mc_space *space)
-{
-    return (struct mc_control *)(void *)(space->base + MC_CONTROL_OFFSET);
-}
-
 /* ---- superblock ---- */
 
 /* Roots, change log and arena stand one behind the other. What a later loader puts between the last
@@ -206,7 +201,7 @@ bool mc_map_wait(struct mc_map *map, uint64_t generation, int64_t nanoseconds)
 {
     /* of the region its address alone, as a thread that reads may measure the file meanwhile */
     struct mc_space space = {.base = map->region.base, .limit = MC_MAP_MIN};
-    const uint64_t *word = &control_of(&space)->commit;
+    const uint64_t *word = &mc_control_of(&space)->commit;
     int64_t end = mc_clock_ns() + nanoseconds;
     /* Whoever begins to wait just after a wake-up may miss the commits of the quiet time that
      * follows it, and looks again when that is over. Nobody who waits for longer can: a commit
@@ -336,9 +331,9 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
 {
     struct mc_space space = map_space(map);
     for (int attempt = 0; attempt < VIEW_ATTEMPTS; attempt++) {
-        uint64_t generation = shm_load_acquire(&control_of(&space)->commit);
+        uint64_t generation = shm_load_acquire(&mc_control_of(&space)->commit);
         *out = (struct mc_view){.map = map,
-                                .control = control_of(&space),
+                                .control = mc_control_of(&space),
                                 .tail = mc_tail_mark(&space, MC_MAP_MIN),
                                 .space = space};
         memcpy(out->hash_secret, map->superblock.hash_secret, sizeof out->hash_secret);
@@ -453,7 +448,7 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out)
 
 void mc_raise_horizon(const struct mc_space *space, uint64_t horizon)
 {
-    struct mc_control *control = control_of(space);
+    struct mc_control *control = mc_control_of(space);
     if (MC_MUTANT_IS(300)) { /* 300: blocks are reused without a word */
         return;
     }
@@ -467,18 +462,18 @@ void mc_raise_horizon(const struct mc_space *space, uint64_t horizon)
 
 uint64_t mc_horizon(const struct mc_space *space)
 {
-    return shm_load_acquire(&control_of(space)->horizon);
+    return shm_load_acquire(&mc_control_of(space)->horizon);
 }
 
 uint64_t mc_commit_word(const struct mc_space *space)
 {
-    return shm_load_acquire(&control_of(space)->commit);
+    return shm_load_acquire(&mc_control_of(space)->commit);
 }
 
 void mc_publish(const struct mc_space *space, const struct mc_superblock *superblock,
                 struct mc_root *root)
 {
-    struct mc_control *control = control_of(space);
+    struct mc_control *control = mc_control_of(space);
     uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
     uint64_t first = superblock->base_generation + 1; /* no older one was ever in this ring */
     if (MC_MUTANT_IS(303)) { /* 303: as if the file had had all generations: horizon > commit */
@@ -499,7 +494,7 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
 
 void mc_wake(const struct mc_space *space)
 {
-    mc_futex_wake(&control_of(space)->commit);
+    mc_futex_wake(&mc_control_of(space)->commit);
 }
 
 void mc_tail_write(const struct mc_space *space, uint64_t end)
@@ -539,7 +534,7 @@ void mc_boot_confirm(const struct mc_space *space, const uint8_t boot_id[16])
 void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock *superblock,
                         uint64_t generation)
 {
-    struct mc_control *control = control_of(space);
+    struct mc_control *control = mc_control_of(space);
     uint32_t checksum = checkpoint_checksum(superblock, generation);
     shm_write(space->base + MC_CONTROL_OFFSET + offsetof(struct mc_control, checkpoint_checksum),
               &checksum, sizeof checksum);
@@ -548,5 +543,5 @@ void mc_checkpoint_mark(const struct mc_space *space, const struct mc_superblock
 
 uint64_t mc_checkpoint(const struct mc_space *space)
 {
-    return shm_load(&control_of(space)->checkpoint);
+    return shm_load(&mc_control_of(space)->checkpoint);
 }

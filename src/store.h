@@ -248,6 +248,12 @@ static inline uint64_t mc_root_end(const struct mc_root *root)
     return root->file_size != 0 ? root->file_size : MC_MAP_MIN;
 }
 
+/* The words that move without a generation. */
+static inline struct mc_control *mc_control_of(const struct mc_space *space)
+{
+    return (struct mc_control *)(void *)(space->base + MC_CONTROL_OFFSET);
+}
+
 /* Where the mark is in a file that ends at `end`. */
 static inline shm_byte *mc_tail_mark(const struct mc_space *space, uint64_t end)
 {

@@ -79,6 +79,19 @@ static PyObject *age(const struct mc_reading *reading, const struct mc_loader_re
     return PyFloat_FromDouble((double)mc_map_age(reading->view.map, status, published) / 1e6);
 }
 
+/* The age, and the lag, which is the same while the loader follows its source: 0, or -1. */
+static int put_ages(PyObject *dict, const struct mc_reading *reading,
+                    const struct mc_loader_report *status)
+{
+    PyObject *seconds = age(reading, status);
+    int result = seconds == NULL ? -1 : PyDict_SetItemString(dict, "age", seconds);
+    if (result == 0) {
+        result = PyDict_SetItemString(dict, "lag", status->following ? seconds : Py_None);
+    }
+    Py_XDECREF(seconds);
+    return result;
+}
+
 static PyObject *file_id(const struct mc_superblock *superblock)
 {
     char text[37];
@@ -120,8 +133,7 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
         put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
         put_time(dict, "published_at", reading->view.root.published_at) < 0 ||
         put_time(dict, "confirmed_at", status.confirmed_at) < 0 ||
-        put(dict, "age", age(reading, &status)) < 0 ||
-        put(dict, "lag", status.following ? age(reading, &status) : Py_NewRef(Py_None)) < 0 ||
+        put_ages(dict, reading, &status) < 0 ||
         put(dict, "loader", PyUnicode_FromString(loaders[mc_map_loader(reading->view.map)])) < 0 ||
         put_text(dict, "state", status.state, sizeof status.state) < 0 ||
         (status.error[0] == '\0'

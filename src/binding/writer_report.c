@@ -9,13 +9,18 @@
 
 /* ---- arguments ---- */
 
+static bool is_given(PyObject *object)
+{
+    return object != NULL && object != Py_None;
+}
+
 /* UTF-8 of an argument that is a str or None: 0, or -1 with an exception. Where a str has none, as
  * with the surrogates of a path that is not UTF-8, they are escaped, and *owned has the bytes. */
 static int optional_text(PyObject *object, const char *what, const char **text, PyObject **owned)
 {
     *text = NULL;
     *owned = NULL;
-    if (object == NULL || object == Py_None) {
+    if (!is_given(object)) {
         return 0;
     }
     if (!PyUnicode_Check(object)) {
@@ -30,11 +35,6 @@ static int optional_text(PyObject *object, const char *what, const char **text, 
         *text = *owned == NULL ? NULL : PyBytes_AS_STRING(*owned);
     }
     return *text == NULL ? -1 : 0;
-}
-
-static bool is_given(PyObject *object)
-{
-    return object != NULL && object != Py_None;
 }
 
 /* Unix seconds; -1 for what is not given. 0, or -1 with an exception. */

@@ -565,8 +565,7 @@ void mc_writer_view(const struct mc_writer *writer, struct mc_view *out)
 {
     assert(writer->region.base != NULL);
     *out = (struct mc_view){
-        .control =
-            (const struct mc_control *)(const void *)(writer->region.base + MC_CONTROL_OFFSET),
+        .control = mc_control_of(&writer->table.space),
         .tail = mc_tail_mark(&writer->table.space, mc_root_end(&writer->root)),
         .space = writer->table.space,
         .arena_offset = writer->superblock.arena_offset,

@@ -186,8 +186,9 @@ static void test_recreated_generation(void)
     }
 }
 
-/* What a later loader keeps in a root's reserved bytes is not known to be right of another one. */
-static void test_reserved(void)
+/* A file with one generation, in whose root somebody changed something, under a checksum that is
+ * right. */
+static void make_with_root(void (*change)(struct mc_root *root))
 {
     struct mc_writer_options options = small_options();
     struct mc_view view;
@@ -197,35 +198,43 @@ static void test_reserved(void)
     mc_writer_view(writer, &view);
     struct mc_root root = view.root;
     mc_writer_close(writer);
-    memset(root.reserved, 7, sizeof root.reserved);
+    change(&root);
     root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
     patch_file(MC_RING_OFFSET + root.generation % options.ring_slots * sizeof root, &root,
                sizeof root);
+}
+
+static void fill_reserved(struct mc_root *root)
+{
+    memset(root->reserved, 7, sizeof root->reserved);
+}
+
+/* What a later loader keeps in a root's reserved bytes is not known to be right of another one. */
+static void test_reserved(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_view view;
+    make_with_root(fill_reserved);
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     (void)commit_one(2);
     mc_writer_view(writer, &view);
     check_clean(&view);
-    for (size_t i = 0; i < sizeof root.reserved; i++) {
+    for (size_t i = 0; i < sizeof view.root.reserved; i++) {
         CHECK_EQ(view.root.reserved[i], 0);
     }
     mc_writer_close(writer);
+}
+
+static void break_catalogue(struct mc_root *root)
+{
+    root->catalogue = UINT64_MAX;
 }
 
 /* A catalogue that cannot be entered: the sentence says so, and nothing of our own memory. */
 static void test_no_catalogue(void)
 {
     struct mc_writer_options options = small_options();
-    struct mc_view view;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    (void)commit_one(1);
-    mc_writer_view(writer, &view);
-    struct mc_root root = view.root;
-    mc_writer_close(writer);
-    root.catalogue = UINT64_MAX;
-    root.checksum = mc_checksum(&root, offsetof(struct mc_root, checksum));
-    patch_file(MC_RING_OFFSET + root.generation % options.ring_slots * sizeof root, &root,
-               sizeof root);
+    make_with_root(break_catalogue);
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);
     CHECK(strstr(test_error.text, "the reference of a table is damaged") != NULL);
 }
