@@ -14,8 +14,9 @@ from support.loader import Loader, load_once, wait_for
 
 import mmapcache
 from mmapcache.sync.errors import ShapeError
+from mmapcache.sync.identity import identity
 from mmapcache.sync.options import CollectionOptions, Options
-from mmapcache.sync.shaping import DuplicateError, Shaper, Shaping, identity
+from mmapcache.sync.shaping import DuplicateError, Shaper, Shaping
 
 bson = pytest.importorskip("bson")
 if TYPE_CHECKING:

@@ -37,6 +37,11 @@ class HeldError(SyncError):
 class NoStreamsError(SyncError):
     """The server has no change streams, or not for this user: everything is read again instead."""
 
+    def insisted(self) -> SourceRefusedError:
+        """What it is where streams were insisted on."""
+        text = f"{self} (--follow auto reads everything again instead)"
+        return SourceRefusedError(text, code=self.code)
+
 
 class PositionLostError(SyncError):
     """A change stream does not go on from where it was: everything is read again.

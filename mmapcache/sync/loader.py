@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 import mmapcache
+from mmapcache.cli.output import moment_text
 from mmapcache.sync.absence import some_of
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.errors import (
@@ -180,7 +181,7 @@ class Loader:
         if position is not None and position.of == self._source.identity and writer.generation:
             log.info(
                 "going on from the position of %s, %.0f s ago",
-                time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(position.at)),
+                moment_text(position.at),
                 max(0.0, time.time() - position.at),
                 extra={"fields": {"position_at": position.at}},
             )
@@ -224,9 +225,7 @@ class Loader:
         self._tally.error(error.code)
         self._position = None
         if self._options.follow == "stream":
-            refused = SourceRefusedError(
-                f"{error} (--follow auto reads everything again instead)", code=error.code
-            )
+            refused = error.insisted()
             if not self._loaded:
                 raise _FatalError(str(refused))
             return self._failed(refused, max(self._interval(), self._backoff.next()))
@@ -368,9 +367,8 @@ class Loader:
                     self._caught(given)
                 else:
                     self._verified()
-                if time.monotonic() < self._verify_at or self._verification or held:
-                    continue  # what is half changed is not compared
-                break
+                if time.monotonic() >= self._verify_at and not self._verification and not held:
+                    break  # what is half changed is not compared
         return self._verify(writer)
 
     def _verify(self, writer: mmapcache.Writer) -> float:

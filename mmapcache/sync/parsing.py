@@ -115,13 +115,26 @@ def choice(*choices: str) -> Callable[[object], str]:
 
 
 def size(value: object) -> str:
+    try:
+        if isinstance(value, bool) or bytes_of(str(value)) == 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError("a number of bytes such as 1073741824 or 512MiB") from None
+    return str(value).strip()
+
+
+def bytes_of(size: str) -> int:
+    """The bytes of a size such as 512MiB.
+
+    :raises ValueError: it is none
+    """
     units = ("", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib")
-    text = str(value).strip()
-    digits = text.rstrip("BbKkMmGgTtIi ").strip()
+    text = size.strip()
+    digits = text.rstrip("BbKkMmGgTtIi ")
     unit = text[len(digits) :].strip().lower()
-    if isinstance(value, bool) or not digits.isdecimal() or int(digits) == 0 or unit not in units:
-        raise ValueError("a number of bytes such as 1073741824 or 512MiB")
-    return text
+    if not digits.isdecimal() or unit not in units:
+        raise ValueError
+    return int(digits) << 10 * "bkmgt".index(unit[:1] or "b")
 
 
 def mode(value: object) -> int:

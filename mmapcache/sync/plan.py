@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import mmapcache
-from mmapcache.cli.output import DONE, FAILED, complain, emit, size_text
+from mmapcache.cli.output import DONE, FAILED, complain, emit, moment_text, size_text
 from mmapcache.sync import early
 from mmapcache.sync.absence import absent, kept_sentence
 from mmapcache.sync.errors import NoStreamsError, SourceRefusedError, SyncError
 from mmapcache.sync.options import CollectionOptions, Options
+from mmapcache.sync.parsing import bytes_of
 from mmapcache.sync.position import Position, unpack
 from mmapcache.sync.redaction import redact
 from mmapcache.sync.shaping import Shaping
@@ -178,9 +178,7 @@ class _Plan:
             yield from self._source.feeds(self._known, estimate=True, follow=follow)
         except NoStreamsError as error:
             if self._options.follow == "stream":
-                raise SourceRefusedError(
-                    f"{error} (--follow auto reads everything again instead)"
-                ) from None
+                raise error.insisted() from None
             self._refusal = f": {error}"
             yield from self._source.feeds(self._known, estimate=True, follow=False)
 
@@ -190,7 +188,7 @@ class _Plan:
         before = self._position
         if before is None or before.of != self._source.identity:
             return "the change streams are followed"
-        moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(before.at))
+        moment = moment_text(before.at)
         return f"the change streams are followed from the position in the file, of {moment}"
 
     def _collection(self, feed: Feed) -> None:
@@ -241,8 +239,4 @@ def _text(value: Mapping[str, object] | str) -> str:
 
 def _bytes(size: str) -> int:
     """What the cache makes of a size."""
-    digits = size.rstrip("BbKkMmGgTtIi ")
-    unit = size[len(digits) :].strip().lower()[:1]
-    power = "bkmgt".index(unit) if unit else 0
-    count = int(digits) << 10 * power
-    return -(-count // _STEP) * _STEP
+    return -(-bytes_of(size) // _STEP) * _STEP

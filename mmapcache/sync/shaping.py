@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import functools
 import json
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import mmapcache
 from mmapcache.sync.errors import ShapeError
+from mmapcache.sync.identity import identity
 from mmapcache.sync.options import CollectionOptions, Options
-from mmapcache.sync.source import Found
+from mmapcache.sync.source import Found, split
 from mmapcache.sync.transform import Transform
 
 _SHOWN = 80  # characters of an _id or a key in a message
@@ -362,42 +361,6 @@ class Shaper:
         )
 
 
-def identity(value: Any) -> Any:
-    """Something hashable that is equal for what MongoDB takes for one `_id`.
-
-    Numbers compare by value, whatever their type; bools are no numbers, unlike in Python. PyMongo
-    and `mmapcache.Document` may have decoded a UUID or a date with different options.
-    """
-    kind = type(value)
-    if kind is str or kind is int:
-        return value
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return value if value == value else ("number", "NaN")
-    if isinstance(value, Mapping):
-        return ("document", tuple((name, identity(item)) for name, item in value.items()))
-    if isinstance(value, (list, tuple)) or kind is mmapcache.Array:
-        return ("array", tuple(identity(item) for item in value))
-    if kind.__name__ == "Decimal128":
-        number = value.to_decimal()
-        return ("number", "NaN") if number.is_nan() else number
-    if isinstance(value, bytes):
-        subtype = getattr(value, "subtype", 0)
-        if subtype == 4 and len(value) == 16:
-            return ("UUID", uuid.UUID(bytes=bytes(value)))
-        return ("bytes", subtype, bytes(value))
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(timezone.utc).replace(tzinfo=None)
-    try:
-        hash(value)
-    except TypeError:
-        return (kind.__name__, repr(value))
-    return (kind.__name__, value)
-
-
 def _plain(one: Any) -> Any:
     """For a message: the value in an identity."""
     return one[-1] if isinstance(one, tuple) else one
@@ -415,17 +378,4 @@ def as_they_are(buffer: bytes) -> Iterator[Made]:
 
 
 def _documents(buffer: bytes) -> Iterator[mmapcache.Document]:
-    """The documents of a buffer.
-
-    :raises mmapcache.InvalidDocument: it is not BSON
-    """
-    position, end = 0, len(buffer)
-    while position < end:
-        length = int.from_bytes(buffer[position : position + 4], "little")
-        stop = position + length
-        if length < 5 or stop > end:
-            raise mmapcache.InvalidDocument(
-                f"the document at byte {position} of the buffer claims {length} bytes"
-            )
-        yield mmapcache.Document(buffer[position:stop])
-        position = stop
+    return map(mmapcache.Document, split(buffer))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import mmapcache
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.position import Position
 
@@ -34,27 +35,25 @@ class Found:
     :param missing: _ids that it has not, or not within its filter; to be taken away first
     :param buffer: documents, concatenated
     :param suspect: this one document was suspect: if it differs from the cache, and nothing changed
-        it meanwhile, that is an error of ours; what `Source.identify` says of it
+        it meanwhile, that is an error of ours; the mark of its _id
     """
 
     name: str
     missing: tuple[Any, ...]
     buffer: bytes
-    suspect: bytes | None = None
+    suspect: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caught:
     """Everything up to the position has been delivered.
 
-    :param changed: whether something was found before it, to be published with the position
     :param events: how many changes that stands for
     :param heard: when the source said so, by `time.monotonic`
     :param behind: seconds from the newest change to the source's time then
     """
 
     position: Position
-    changed: bool
     events: int
     heard: float
     behind: float
@@ -73,16 +72,24 @@ class Verified:
 
 
 Given = Found | Caught | Held | Verified
-Suspect = tuple[str, bytes]  # a collection's name in the cache, and what `Source.identify` says
+Suspect = tuple[str, int]  # a collection's name in the cache, and the mark of an _id
 
 
 def split(buffer: bytes) -> Iterator[bytes]:
-    """The documents of a buffer that a server sent."""
-    start = 0
-    while start < len(buffer):
-        end = start + int.from_bytes(buffer[start : start + 4], "little")
-        yield buffer[start:end]
-        start = end
+    """The documents of a buffer of concatenated BSON.
+
+    :raises mmapcache.InvalidDocument: it is none
+    """
+    position, end = 0, len(buffer)
+    while position < end:
+        length = int.from_bytes(buffer[position : position + 4], "little")
+        stop = position + length
+        if length < 5 or stop > end:
+            raise mmapcache.InvalidDocument(
+                f"the document at byte {position} of the buffer claims {length} bytes"
+            )
+        yield buffer[position:stop]
+        position = stop
 
 
 class Follower(Protocol):
@@ -93,12 +100,12 @@ class Follower(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def verify(
-        self, suspects: Mapping[Feed, Collection[bytes]], moment: int, explained: set[Suspect]
+        self, suspects: Mapping[Feed, Collection[bytes]], until: int, explained: set[Suspect]
     ) -> None:
         """Has documents read once more, when everything up to a time has been delivered.
 
         :param suspects: what `Source.identify` says of them
-        :param moment: a time of the source's, see `Source.moment`
+        :param until: a time of the source's, see `Source.moment`
         :param explained: takes, until `Verified`, those that a change under way is the reason of
         """
 

@@ -11,14 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import mmapcache
 from mmapcache.sync.absence import some_of
+from mmapcache.sync.identity import mark
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.pump import Pump
-from mmapcache.sync.shaping import Made, Shaping, as_they_are, identity
+from mmapcache.sync.shaping import Made, Shaping, as_they_are
 from mmapcache.sync.source import Feed, Source, Suspect
 
 
@@ -85,19 +85,13 @@ class Verification:
         for document, key, cached in documents:
             self.documents += 1
             if cached is not None:
-                seen.add(_mark(key))
+                seen.add(mark(key))
                 if collection.get_raw(key) != cached:
                     suspects.add(source.identify(document))
         if len(seen) != len(collection) or suspects:
             for key in collection:
-                raw = None if _mark(key) in seen else collection.get_raw(key)
+                raw = None if mark(key) in seen else collection.get_raw(key)
                 if raw is not None:
                     suspects.add(source.identify(raw))
         if suspects:
             self.suspects[feed] = suspects
-
-
-def _mark(key: Any) -> int:
-    """A number for each key, the same for what is one _id, which takes less room than the key."""
-    one = identity(key)
-    return -1 if one == -1 else hash(one)  # Python gives -1 the hash of -2, and nothing -1

@@ -128,7 +128,7 @@ def _idle_position() -> None:
         if self._size:
             tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
             position = dataclasses.replace(self._begin, at=self._at, tokens=tokens)
-            early = Caught(position, False, 0, time.monotonic(), 0.0)
+            early = Caught(position, 0, time.monotonic(), 0.0)
             self._inbox.post(follower._Message(self, early))
             time.sleep(_WINDOW)
         before(self)
@@ -201,7 +201,7 @@ def _lagging_lookup() -> None:
 
 @_fault("own-documents", "takes an insert event's own document, and reads the others")
 def _own_documents() -> None:
-    from mmapcache.sync.mongo import stream
+    from mmapcache.sync.mongo import element, stream
     from mmapcache.sync.mongo.follower import MongoFollower
     from mmapcache.sync.mongo.lookup import Lookup
     from mmapcache.sync.mongo.stream import Stream
@@ -218,7 +218,7 @@ def _own_documents() -> None:
     @_instead(Stream, "_say")
     def say(before: Any, self: Any, event: Any, post: Any) -> None:
         if event["operationType"] == "insert":
-            key = (event["ns"]["coll"], stream._element(event["documentKey"].raw))
+            key = (event["ns"]["coll"], element.of_key(event["documentKey"].raw))
             own[key] = event["fullDocument"].raw
         before(self, event, post)
 
@@ -251,9 +251,7 @@ def _deletes_after_puts() -> None:
     kill_server=1,
 )
 def _failed_read_deletes() -> None:
-    import bson
-
-    from mmapcache.sync.mongo import lookup
+    from mmapcache.sync.mongo import element
     from mmapcache.sync.mongo.lookup import Lookup
     from mmapcache.sync.source import Found
 
@@ -264,8 +262,7 @@ def _failed_read_deletes() -> None:
         try:
             yield from list(before(self, collection, name, *more))
         except PyMongoError:
-            documents = [lookup._document(e[:1] + b"_id\0" + e[1:]) for e in more[-1]]
-            yield Found(name, tuple(bson.decode(one)["_id"] for one in documents), b"")
+            yield Found(name, tuple(map(element.value, more[-1])), b"")
 
 
 @_fault("drop-ignored", "goes on when a collection was dropped", drops=0.2)

@@ -12,7 +12,6 @@ what most often is alone. `Caught` says up to which position everything before i
 from __future__ import annotations
 
 import queue
-import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import mmapcache
 from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
+from mmapcache.sync.identity import mark
 from mmapcache.sync.inbox import Inbox
+from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.pace import Pace
-from mmapcache.sync.mongo.stream import AWAIT, Change, Ended, Heard, Stream, element_of
+from mmapcache.sync.mongo.stream import AWAIT, Change, Heard, Stream
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
-from mmapcache.sync.shaping import identity
 from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Suspect, Verified, split
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class MongoFollower:
         self._suspects: Mapping[Feed, Collection[bytes]] = {}  # to be read once more
         self._suspected = 0  # when everything up to here has been delivered
         self._explained: set[Suspect] = set()  # of those, have a change that was under way then
-        self._checked: dict[tuple[str, str, bytes], list[Suspect]] = {}  # when they have been read
+        self._checked: dict[tuple[str, str, int], list[Suspect]] = {}  # when they have been read
         self._checked_at = 0  # at that time
         self._thread = threading.Thread(target=self._run, name="mmapcache-follower", daemon=True)
 
@@ -125,18 +125,18 @@ class MongoFollower:
         self._room.release()
 
     def verify(
-        self, suspects: Mapping[Feed, Collection[bytes]], moment: int, explained: set[Suspect]
+        self, suspects: Mapping[Feed, Collection[bytes]], until: int, explained: set[Suspect]
     ) -> None:
         """Has documents read once more, when everything up to a time has been delivered; before
         the threads run.
 
         :param suspects: type and value of their _ids
-        :param moment: a time, as in `stream.Change`
+        :param until: a time, as in `stream.Change`
         :param explained: is added to until `Verified`
         """
-        self._suspects, self._suspected, self._explained = suspects, moment, explained
+        self._suspects, self._suspected, self._explained = suspects, until, explained
         if not suspects:
-            self._checked_at = moment  # and all is well when the stream is there
+            self._checked_at = until  # and all is well when the stream is there
 
     def messages(self) -> Iterator[Given]:
         """Parts and what ends them, in turn; taking the next part makes room for one more. Ends
@@ -208,8 +208,8 @@ class MongoFollower:
                 if not first:
                     return True
                 wait = min(wait, first + self._settle.longest - now)
-            elif isinstance(arrival, Ended):
-                raise arrival.error
+            elif isinstance(arrival, SyncError):
+                raise arrival
 
     def _next(self, wait: float) -> object:
         """What arrives within so many seconds.
@@ -274,7 +274,6 @@ class MongoFollower:
             self._lookup.reach(self._latest)
         if self._held():
             return True
-        changed = False
         asked = self._lookup.time
         if self._hold is None:
             parts: Iterable[Found] = self._parts()
@@ -283,16 +282,15 @@ class MongoFollower:
             if self._held():  # what was read may be half of something
                 return True
         for found in parts:
-            changed = True
             if not self._give(found):
                 return False
         self._answers.update(
-            ((*names, element), asked) for names, some in self._burst.items() for element in some
+            ((*names, one), asked) for names, some in self._burst.items() for one in some
         )
         self._answered = max(self._answered, asked)
         if len(self._answers) > self._limit:  # to read one of them again is no harm
             self._answers.clear()
-        caught = self._caught(heard, changed=changed)
+        caught = self._caught(heard)
         self._late = self._late + self._events if caught.behind > _LATE else 0
         if self._late > self._limit:
             raise PositionLostError(
@@ -320,15 +318,15 @@ class MongoFollower:
                     # Not these documents are gone, but all: as the stream is about to say.
                     raise PositionLostError("dropped", f"{options.origin} was dropped")
 
-    def _caught(self, heard: float, *, changed: bool) -> Caught:
+    def _caught(self, heard: float) -> Caught:
         # The database that is furthest behind counts, for both.
-        self._at = max(self._at, float(min(self._reached.values()) >> 32))
+        self._at = max(self._at, moment.seconds(min(self._reached.values())))
         server = max(stream.server_time for stream in self._streams.values())
         oldest = min(self._newest.values(), default=None)
-        behind = 0.0 if oldest is None else max(0.0, server - (oldest >> 32))
+        behind = 0.0 if oldest is None else max(0.0, server - moment.seconds(oldest))
         tokens = {name: _raw(token) for name, token in self._tokens.items()}
         position = replace(self._begin, at=self._at, tokens=tokens)
-        return Caught(position, changed, self._events, heard, behind)
+        return Caught(position, self._events, heard, behind)
 
     def _held(self) -> bool:
         """Whether the marker is there; then everything gathered stays for later."""
@@ -348,13 +346,12 @@ class MongoFollower:
                         read = self._lookup.read(self._read(options), feed.name, elements)
                         if not all(map(self._give, _one_by_one(list(read)))):
                             return False
-                for element in elements:
-                    mark = _mark(element)
-                    names = self._checked.setdefault((database, collection, mark), [])
-                    names.append((feed.name, mark))
+                for suspect in map(_mark, elements):
+                    names = self._checked.setdefault((database, collection, suspect), [])
+                    names.append((feed.name, suspect))
             # Not earlier than what has been read: that may be newer than it had to be.
             self._checked_at, self._suspects = self._lookup.time, {}
-            self._post(self._caught(heard, changed=True))
+            self._post(self._caught(heard))
         elif self._checked_at and reached >= self._checked_at:
             self._post(Verified())
             self._checked_at = 0
@@ -386,22 +383,17 @@ class MongoFollower:
 def _one_by_one(parts: Sequence[Found]) -> Iterator[Found]:
     """Each document and each missing _id alone, with the suspect that it is of; but what is missing
     only as it was written before is there: to take it away and put it again would be a change."""
-    import bson
-
-    there = {_mark(element_of(d)) for found in parts for d in split(found.buffer)}
+    there = {mark(mmapcache.Document(d)["_id"]) for found in parts for d in split(found.buffer)}
     for found in parts:
         for key in found.missing:
-            mark = _mark(element_of(bson.encode({"_id": key})))
-            if mark not in there:
-                yield Found(found.name, (key,), b"", mark)
+            if (suspect := _mark(element.of_value(key))) not in there:
+                yield Found(found.name, (key,), b"", suspect)
         for document in split(found.buffer):
-            yield Found(found.name, (), document, _mark(element_of(document)))
+            yield Found(found.name, (), document, mark(mmapcache.Document(document)["_id"]))
 
 
-def _mark(element: bytes) -> bytes:
-    """The same for what MongoDB takes for one _id: a number can be written in several ways."""
-    document = struct.pack("<i", len(element) + 9) + element[:1] + b"_id\0" + element[1:] + b"\0"
-    return hash(identity(mmapcache.Document(document)["_id"])).to_bytes(8, "little", signed=True)
+def _mark(of: bytes) -> int:
+    return mark(mmapcache.Document(element.document(of))["_id"])
 
 
 def _raw(token: Any) -> bytes:

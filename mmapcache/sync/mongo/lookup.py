@@ -7,15 +7,15 @@ before, whichever member of the replica set gives it; and what it says cannot be
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.errors import translated
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.together import Together
-from mmapcache.sync.source import Found
+from mmapcache.sync.source import Found, split
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -43,8 +43,7 @@ class Lookup:
     @property
     def time(self) -> int:
         """What is read next is not older than this, a time as in `stream.Change`."""
-        moment = self._session.operation_time
-        return 0 if moment is None else int(moment.time << 32 | moment.inc)
+        return moment.if_known(self._session.operation_time)
 
     def advance(self, times: tuple[Any, Any]) -> None:
         """What is read from now on is not older than this cluster time and operation time."""
@@ -54,11 +53,9 @@ class Lookup:
         if operation is not None:
             self._session.advance_operation_time(operation)
 
-    def reach(self, moment: int) -> None:
+    def reach(self, time: int) -> None:
         """What is read from now on is not older than this, a time as in `stream.Change`."""
-        from bson.timestamp import Timestamp
-
-        self._session.advance_operation_time(Timestamp(moment >> 32, moment & 0xFFFFFFFF))
+        self._session.advance_operation_time(moment.timestamp(time))
 
     def read(
         self, collection: Collection[Any], name: str, elements: Iterable[bytes]
@@ -73,8 +70,8 @@ class Lookup:
         query = self._queries.get(name, {})
         some: list[bytes] = []
         with translated(self._where):
-            for element in elements:
-                some.append(element)
+            for each in elements:
+                some.append(each)
                 if len(some) >= self._together.count:
                     yield from self._find(collection, name, query, some)
                     some = []
@@ -99,7 +96,7 @@ class Lookup:
     ) -> Iterator[Found]:
         from bson.raw_bson import RawBSONDocument
 
-        chosen: Any = RawBSONDocument(_one_of(elements))
+        chosen: Any = RawBSONDocument(element.one_of(elements))
         if query.get("filter"):
             chosen = {"$and": [query["filter"], chosen]}
         began = time.perf_counter()
@@ -125,44 +122,17 @@ def _majority(collection: Collection[Any]) -> Collection[Any]:
     return collection.with_options(read_concern=ReadConcern("majority"))
 
 
-def _one_of(elements: list[bytes]) -> bytes:
-    """`{"_id": {"$in": […]}}` as BSON; the values as they are, whatever they are."""
-    array = _document(
-        b"".join(
-            element[:1] + b"%d\0" % number + element[1:] for number, element in enumerate(elements)
-        )
-    )
-    return _document(b"\x03_id\0" + _document(b"\x04$in\0" + array))
-
-
-def _document(content: bytes) -> bytes:
-    return struct.pack("<i", len(content) + 5) + content + b"\0"
-
-
 def _missing(elements: list[bytes], buffers: list[bytes]) -> tuple[Any, ...]:
     """The _ids that no document of the buffers has.
 
     Some that are there may be among them, where MongoDB writes one number in two ways: they are
     taken away and put again in one commit.
     """
-    import bson
-    from bson.codec_options import CodecOptions, DatetimeConversion
-    from bson.raw_bson import RawBSONDocument
-
-    options = CodecOptions(
-        document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-    )
     left = dict.fromkeys(elements)
-    lengths = {len(element) for element in elements}
+    lengths = {len(each) for each in elements}
     for buffer in buffers:
-        start = 0
-        while start < len(buffer):
+        for document in split(buffer):
             # MongoDB keeps the _id as a document's first field. No value is another's beginning.
-            kind, value = buffer[start + 4 : start + 5], start + 9
             for length in lengths:
-                left.pop(kind + buffer[value : value + length - 1], None)
-            start += struct.unpack_from("<i", buffer, start)[0]
-    return tuple(
-        bson.decode(_document(element[:1] + b"_id\0" + element[1:]), options)["_id"]
-        for element in left
-    )
+                left.pop(document[4:5] + document[9 : 8 + length], None)
+    return tuple(map(element.value, left))

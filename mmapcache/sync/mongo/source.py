@@ -26,6 +26,7 @@ from mmapcache.sync.errors import (
 )
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
+from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.client import make_client, read_uri, refuse_unknown_hosts
 from mmapcache.sync.mongo.errors import BAD_QUERIES, CREDENTIALS, UNAUTHORIZED, translated
 from mmapcache.sync.mongo.followable import obstacle
@@ -33,7 +34,7 @@ from mmapcache.sync.mongo.follower import MongoFollower
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.query import make_query
-from mmapcache.sync.mongo.stream import Stream, element_of
+from mmapcache.sync.mongo.stream import Stream
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_uri
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 MISSING = "pymongo is not installed: pip install 'mmapcache[mongodb]'"
 _GOODBYE = 1.0  # seconds
 _ASKED_BY_NAME = 1000  # collections; of more than these all of the database are asked for
-_GONE = object()
 _NATURAL = [("$natural", 1)]  # the hint for a collection's own order
 _BAD_HINTS = BAD_QUERIES | {72, 238, 291, 303}  # not supported, no such plan
 
@@ -82,13 +82,13 @@ class MongoSource:
         self._hold = None if options.hold_while is None else Hold(options.hold_while)
         self.position: Position | None = None
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
-        self._label = public_uri(read_uri(options))
+        self._where = public_uri(read_uri(options))
 
     @property
     def label(self) -> str:
         options = self._options
         what = options.database or ", ".join(c.origin for c in options.collections)
-        return f"{self._label} {what}"
+        return f"{self._where} {what}"
 
     @property
     def scope(self) -> str:
@@ -103,22 +103,17 @@ class MongoSource:
     def identity(self) -> str:
         options = self._options
         held = str(options.hold_while)  # its stream is one more
-        loaded: list[Any] = [self._label, options.database, self._shaping, held]
+        loaded: list[Any] = [self._where, options.database, self._shaping, held]
         for c in options.collections:
             loaded.append([c.origin, c.name, str(c.filter), str(c.projection)])
         return hashlib.sha256(json.dumps(loaded).encode()).hexdigest()[:16]
 
     def identify(self, document: bytes) -> bytes:
-        return element_of(document)
+        return element.of_document(document)
 
     @property
     def moment(self) -> int:
-        operation = None if self._session is None else self._session.operation_time
-        return 0 if operation is None else int(operation.time << 32 | operation.inc)
-
-    @property
-    def _where(self) -> str:
-        return self._label
+        return 0 if self._session is None else moment.if_known(self._session.operation_time)
 
     def feeds(
         self, known: frozenset[str], *, estimate: bool, follow: bool = False
@@ -179,7 +174,7 @@ class MongoSource:
             lookup,
             self._targets(),
             lambda options: self._collection(client, options),
-            lambda options: self._is_same(client, options),
+            lambda options: self._seems_same(client, options),
             position,
             self._options.settle,
             inbox,
@@ -306,28 +301,30 @@ class MongoSource:
     def _refuse_another(self, options: CollectionOptions) -> None:
         """A collection that was dropped while it was read: some servers end its cursor early and
         without an error, so that half of it looks like the whole. One reply alone is whole."""
-        origin = (options.database, options.collection)
-        if origin in self._identities:
-            now = _uuids(_entries(self._connected(), [options], lenient=False))
-            if now.get(origin, _GONE) != self._identities[origin]:
-                raise SourceAwayError(
-                    f"{options.origin} was dropped or made anew while it was read, so perhaps not "
-                    "read whole"
-                )
+        known = (options.database, options.collection) in self._identities
+        if known and not self._is_same(self._connected(), options):
+            raise SourceAwayError(
+                f"{options.origin} was dropped or made anew while it was read, so perhaps not read "
+                "whole"
+            )
 
     def _is_same(self, client: Client, options: CollectionOptions) -> bool:
-        """Whether a collection is there, and is the one that was loaded; True if nobody may ask."""
+        """Whether a collection is there, and is the one that was loaded, if that was told."""
+        origin = (options.database, options.collection)
+        now = _uuids(_entries(client, [options], lenient=False))
+        return origin in now and self._identities.get(origin, now[origin]) == now[origin]
+
+    def _seems_same(self, client: Client, options: CollectionOptions) -> bool:
+        """The same for a follower; True if nobody may ask."""
         from pymongo.errors import OperationFailure
 
-        origin = (options.database, options.collection)
         with translated(self._where):
             try:
-                now = _uuids(_entries(client, [options], lenient=False))
+                return self._is_same(client, options)
             except OperationFailure as error:
                 if error.code != UNAUTHORIZED:
                     raise
                 return True
-        return origin in now and self._identities.get(origin, now[origin]) == now[origin]
 
     @contextlib.contextmanager
     def _smaller_after_a_long_reply(self, options: CollectionOptions, size: int) -> Iterator[None]:
@@ -371,20 +368,19 @@ class MongoSource:
         if not self._reached:
             refuse_unknown_hosts(uri)
         self._client = make_client(uri, self._options, self._broken.append)
-        self._uri, self._label = uri, public_uri(uri)
+        self._uri, self._where = uri, public_uri(uri)
         return self._client
 
     def _collection(
         self, client: Client, options: CollectionOptions
     ) -> Collection[RawBSONDocument]:
+        from pymongo.read_concern import ReadConcern
         from pymongo.read_preferences import make_read_preference, read_pref_mode_from_name
 
         preference = None
         if options.read_preference is not None:
             mode = read_pref_mode_from_name(options.read_preference)
             preference = make_read_preference(mode, None)
-        from pymongo.read_concern import ReadConcern
-
         # A load that is followed reads nothing that could be rolled back.
         concern = None if self._session is None else ReadConcern("majority")
         return client[options.database].get_collection(
@@ -421,9 +417,7 @@ class MongoSource:
             try:
                 existing = client[database].list_collection_names(authorizedCollections=True)
             except OperationFailure as error:
-                if (
-                    error.code == UNAUTHORIZED
-                ):  # may read what it was told to, but not ask for names
+                if error.code == UNAUTHORIZED:  # it may be read, but not be asked for names
                     continue
                 raise
             for c in chosen:

@@ -24,6 +24,7 @@ from mmapcache.sync.errors import (
     SourceAwayError,
     SyncError,
 )
+from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.errors import UNAUTHORIZED, server_text, translated
 from mmapcache.sync.mongo.pace import Pace
 
@@ -98,13 +99,6 @@ class Heard:
     moment: float
 
 
-class Ended(NamedTuple):
-    """The stream ended, and why."""
-
-    database: str
-    error: SyncError
-
-
 Post = Callable[[object], None]
 
 
@@ -130,8 +124,7 @@ class Stream:
     @property
     def server_time(self) -> float:
         """The server's time at its last reply, in seconds; 0 before the first."""
-        moment = self.session_times[1]
-        return 0.0 if moment is None else float(moment.time)
+        return moment.seconds(moment.if_known(self.session_times[1]))
 
     def begin(self) -> bytes:
         """Opens a stream at the server's present, and closes it: the position.
@@ -171,7 +164,7 @@ class Stream:
 
     def run(self, token: bytes, post: Post, waiting: Callable[[], int], pace: Pace) -> None:
         """Posts what happens after the position, until `cancel` or until it ends: Change, Heard,
-        and at last Ended.
+        and at last the SyncError that ended it.
 
         :param token: the position
         :param waiting: how many of the posted ones nobody has taken yet
@@ -188,10 +181,10 @@ class Stream:
                 except OperationFailure as error:
                     raise _lost(error) or error from None
         except SyncError as error:
-            post(Ended(self.database, error))
+            post(error)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}"
-            post(Ended(self.database, SourceAwayError(f"{self._where}: {detail}")))
+            post(SourceAwayError(f"{self._where}: {detail}"))
 
     def start(self, token: bytes, post: Post, waiting: Callable[[], int], pace: Pace) -> None:
         """`run` in a thread of its own; a daemon, as it may wait for a server that hangs."""
@@ -242,8 +235,7 @@ class Stream:
                     while waiting() > _QUEUED and not self._cancelled:
                         time.sleep(0.005)
                 elif stream.alive:
-                    moment = session.operation_time
-                    reached = 0 if moment is None else moment.time << 32 | moment.inc
+                    reached = moment.if_known(session.operation_time)
                     post(Heard(self.database, stream.resume_token, reached, time.monotonic()))
                 else:
                     raise PositionLostError(
@@ -259,16 +251,15 @@ class Stream:
             document = mmapcache.Document(event.raw)
             kind = document["operationType"]
             if kind in _CHANGES:
-                moment = document["clusterTime"]
-                element = _element(document["documentKey"].raw)
-                if element[:1] in _NAMELESS:
+                _id = element.of_key(document["documentKey"].raw)
+                if _id[:1] in _NAMELESS:
                     raise ValueError("an _id of a type that is out of use")
                 post(
                     Change(
                         self.database,
                         document["ns"]["coll"],
-                        element,
-                        moment.time << 32 | moment.inc,
+                        _id,
+                        moment.number(document["clusterTime"]),
                         event["_id"],
                         "txnNumber" not in document,
                         kind == "delete",
@@ -297,28 +288,6 @@ def _pipeline(collections: Iterable[str] | None) -> list[dict[str, Any]]:
     unused = ("fullDocument", "fullDocumentBeforeChange", "updateDescription", "lsid")
     more = ("collectionUUID", "wallTime")
     return [{"$match": match}, {"$project": dict.fromkeys((*unused, *more), 0)}]
-
-
-def _element(raw: bytes) -> bytes:
-    """Type and value of a document key's _id, as they stand there."""
-    if raw[5:9] == b"_id\0":
-        fields = mmapcache.Document(raw)
-        if len(fields) == 1:
-            return raw[4:5] + raw[9:-1]
-    return element_of(raw)  # of a sharded collection
-
-
-def element_of(document: bytes) -> bytes:
-    """Type and value of any document's _id."""
-    import bson
-    from bson.codec_options import CodecOptions, DatetimeConversion
-    from bson.raw_bson import RawBSONDocument
-
-    options = CodecOptions(
-        document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-    )
-    alone = bson.encode({"_id": bson.decode(document, options)["_id"]})
-    return alone[4:5] + alone[9:-1]
 
 
 def _namespace(document: mmapcache.Document) -> str:

@@ -1,0 +1,70 @@
+"""The `_id` of a document as the bytes that BSON has for it: its type, and its value.
+
+That is exact whatever it is, hashable, and can be asked for without having been decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import mmapcache
+
+
+def of_document(document: bytes) -> bytes:
+    """That of any document."""
+    import bson
+
+    return of_value(bson.decode(document, _options())["_id"])
+
+
+def of_key(raw: bytes) -> bytes:
+    """That of a change event's document key, which has no other field but in a sharded
+    collection."""
+    if raw[5:9] == b"_id\0" and len(mmapcache.Document(raw)) == 1:
+        return raw[4:5] + raw[9:-1]
+    return of_document(raw)
+
+
+def of_value(value: Any) -> bytes:
+    """That of a document with this `_id`."""
+    import bson
+
+    alone = bson.encode({"_id": value})
+    return alone[4:5] + alone[9:-1]
+
+
+def document(element: bytes) -> bytes:
+    """`{"_id": …}`."""
+    return _framed(element[:1] + b"_id\0" + element[1:])
+
+
+def value(element: bytes) -> Any:
+    """What PyMongo makes of it."""
+    import bson
+
+    return bson.decode(document(element), _options())["_id"]
+
+
+def one_of(elements: list[bytes]) -> bytes:
+    """`{"_id": {"$in": […]}}`."""
+    array = _framed(
+        b"".join(
+            element[:1] + b"%d\0" % number + element[1:] for number, element in enumerate(elements)
+        )
+    )
+    return _framed(b"\x03_id\0" + _framed(b"\x04$in\0" + array))
+
+
+def _framed(content: bytes) -> bytes:
+    """A document of these elements."""
+    return struct.pack("<i", len(content) + 5) + content + b"\0"
+
+
+def _options() -> Any:
+    from bson.codec_options import CodecOptions, DatetimeConversion
+    from bson.raw_bson import RawBSONDocument
+
+    return CodecOptions(
+        document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    )
