@@ -31,6 +31,13 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.uri
 
 
+@pytest.fixture(scope="module")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with change streams, which the tests of a module share."""
+    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
+        yield server
+
+
 @pytest.fixture
 def mongodb_client(mongodb_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
     """A client of the shared server."""

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.live import in_state
 from support.loader import wait_for
 from support.mongodb_server import Server
 from support.replica_set import (
+    FEW,
     cached,
     database_of,
     equal,
     following,
-    in_state,
     patched,
     settled,
     stored,
@@ -29,21 +30,10 @@ import mmapcache
 
 pymongo = pytest.importorskip("pymongo")
 
-LITTLE = """
-import mmapcache.sync.loader
-mmapcache.sync.loader._BEHIND = 50
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
-        yield server
-
 
 @pytest.fixture
-def database(server: Server, cache_path: Path) -> Iterator[Any]:
-    with database_of(server, cache_path) as database:
+def database(replica_set: Server, cache_path: Path) -> Iterator[Any]:
+    with database_of(replica_set, cache_path) as database:
         database["sites"].insert_many([{"_id": i, "n": 0} for i in range(100)])
         yield database
 
@@ -64,9 +54,9 @@ def generations(cache: mmapcache.Cache, until: threading.Event) -> list[int]:
 # --- settling -------------------------------------------------------------------------------------
 
 
-def test_a_burst_is_few_commits(server: Server, database: Any, cache_path: Path) -> None:
+def test_a_burst_is_few_commits(replica_set: Server, database: Any, cache_path: Path) -> None:
     sites = database["sites"]
-    with following(cache_path, server, ns(sites), "--settle=500:3000") as (_, cache):
+    with following(cache_path, replica_set, ns(sites), "--settle=500:3000") as (_, cache):
         before = settled(cache)
         for n in range(1, 4):
             sites.update_many({}, {"$set": {"n": n}})
@@ -78,10 +68,10 @@ def test_a_burst_is_few_commits(server: Server, database: Any, cache_path: Path)
 
 
 def test_a_lone_event_after_quiet_goes_on_at_once(
-    server: Server, database: Any, cache_path: Path
+    replica_set: Server, database: Any, cache_path: Path
 ) -> None:
     sites = database["sites"]
-    with following(cache_path, server, ns(sites), "--settle=2000:2500") as (_, cache):
+    with following(cache_path, replica_set, ns(sites), "--settle=2000:2500") as (_, cache):
 
         def visible(n: int) -> float:
             sites.update_one({"_id": 0}, {"$set": {"n": n}})
@@ -96,10 +86,10 @@ def test_a_lone_event_after_quiet_goes_on_at_once(
 
 @pytest.mark.parametrize("settle", ["0:0", "200:1000"])
 def test_any_settle_time_ends_with_equality(
-    server: Server, database: Any, cache_path: Path, settle: str
+    replica_set: Server, database: Any, cache_path: Path, settle: str
 ) -> None:
     sites = database["sites"]
-    with following(cache_path, server, ns(sites), f"--settle={settle}") as (_, cache):
+    with following(cache_path, replica_set, ns(sites), f"--settle={settle}") as (_, cache):
         for n in range(1, 101):
             sites.update_one({"_id": n % 7}, {"$set": {"n": n}})
             if n % 10 == 0:
@@ -112,7 +102,7 @@ def test_any_settle_time_ends_with_equality(
 # --- bursts of their own kind ---------------------------------------------------------------------
 
 
-def test_a_refill_in_place(server: Server, database: Any, cache_path: Path) -> None:
+def test_a_refill_in_place(replica_set: Server, database: Any, cache_path: Path) -> None:
     """Readers see some of it gone, as the database had it, but nothing old after something new."""
     sites = database["sites"]
     over = threading.Event()
@@ -129,7 +119,7 @@ def test_a_refill_in_place(server: Server, database: Any, cache_path: Path) -> N
                 newest |= content
                 cache.wait(now, 0.05)
 
-    with following(cache_path, server, ns(sites)) as (_, cache):
+    with following(cache_path, replica_set, ns(sites)) as (_, cache):
         reader = threading.Thread(target=watch)
         reader.start()
         for n in range(1, 4):
@@ -144,7 +134,7 @@ def test_a_refill_in_place(server: Server, database: Any, cache_path: Path) -> N
 
 @pytest.mark.parametrize("settle", ["0:0", "5:100"])
 def test_a_hot_key_never_goes_back(
-    server: Server, database: Any, cache_path: Path, settle: str
+    replica_set: Server, database: Any, cache_path: Path, settle: str
 ) -> None:
     """Update, delete, insert, update of one key: it may be absent, but never older than before."""
     sites = database["sites"]
@@ -167,7 +157,7 @@ def test_a_hot_key_never_goes_back(
                     newest = document["n"]
                     seen.append(newest)
 
-    with following(cache_path, server, ns(sites), f"--settle={settle}") as (_, cache):
+    with following(cache_path, replica_set, ns(sites), f"--settle={settle}") as (_, cache):
         reader = threading.Thread(target=watch)
         reader.start()
         for n in range(1, 800, 4):
@@ -184,11 +174,11 @@ def test_a_hot_key_never_goes_back(
 
 
 def test_more_changes_than_a_load_weighs_are_a_load(
-    server: Server, database: Any, cache_path: Path
+    replica_set: Server, database: Any, cache_path: Path
 ) -> None:
     sites = database["sites"]
-    environment = patched(cache_path.with_name("patched"), LITTLE)
-    with following(cache_path, server, ns(sites), environment=environment) as (loader, cache):
+    environment = patched(cache_path.with_name("patched"), FEW)
+    with following(cache_path, replica_set, ns(sites), environment=environment) as (loader, cache):
         loader.signal(signal.SIGSTOP)
         sites.insert_many([{"_id": i, "n": 1} for i in range(1000, 1900)])
         sites.delete_many({"_id": {"$lt": 50}})
@@ -202,13 +192,13 @@ def test_more_changes_than_a_load_weighs_are_a_load(
 
 
 def test_a_stream_that_falls_behind_is_a_load(
-    server: Server, database: Any, cache_path: Path
+    replica_set: Server, database: Any, cache_path: Path
 ) -> None:
     """Few documents, but so often that what they were is of no interest any more."""
     sites = database["sites"]
-    environment = patched(cache_path.with_name("patched"), LITTLE)
+    environment = patched(cache_path.with_name("patched"), FEW)
     flags = [ns(sites), "--settle=0:0"]
-    with following(cache_path, server, *flags, environment=environment) as (loader, cache):
+    with following(cache_path, replica_set, *flags, environment=environment) as (loader, cache):
         loader.signal(signal.SIGSTOP)
         for number in range(120):
             sites.update_one({"_id": number % 5}, {"$inc": {"n": 1}})
@@ -270,10 +260,10 @@ def every_id() -> list[Any]:
     ]
 
 
-def test_ids_of_every_type(server: Server, database: Any, cache_path: Path) -> None:
+def test_ids_of_every_type(replica_set: Server, database: Any, cache_path: Path) -> None:
     keys = database["keys"]
     keys.insert_one({"_id": "first"})
-    with following(cache_path, server, ns(keys)) as (loader, cache):
+    with following(cache_path, replica_set, ns(keys)) as (loader, cache):
         for number, one in enumerate(every_id()):
             keys.insert_one({"_id": one, "n": number})
         assert len(stored(keys)) == len(every_id()) + 1
@@ -291,13 +281,13 @@ def test_ids_of_every_type(server: Server, database: Any, cache_path: Path) -> N
         assert cache.status()["loads"] == {"initial": 1, "verify": 1}
 
 
-def test_one_number_in_another_type(server: Server, database: Any, cache_path: Path) -> None:
+def test_one_number_in_another_type(replica_set: Server, database: Any, cache_path: Path) -> None:
     """int32, int64, double and Decimal128 of one value are one _id."""
     from bson import Decimal128, Int64
 
     keys = database["keys"]
     keys.insert_one({"_id": 5, "n": 0})
-    with following(cache_path, server, ns(keys)) as (_, cache):
+    with following(cache_path, replica_set, ns(keys)) as (_, cache):
         for n, one in enumerate([Int64(5), 5.0, Decimal128("5"), 5, Decimal128("5.0"), 5.0, 5]):
             keys.delete_one({"_id": 5})
             keys.insert_one({"_id": one, "n": n})
@@ -310,12 +300,12 @@ def test_one_number_in_another_type(server: Server, database: Any, cache_path: P
         assert cache.status()["loads"] == {"initial": 1}
 
 
-def test_a_key_that_no_cache_can_hold(server: Server, database: Any, cache_path: Path) -> None:
+def test_a_key_that_no_cache_can_hold(replica_set: Server, database: Any, cache_path: Path) -> None:
     """Its collection keeps its content, the others go on; when it is gone, all is well."""
     sites, others = database["sites"], database["others"]
     others.insert_one({"_id": 1, "n": 0})
     flags = [ns(sites), ns(others), "--interval=0.2"]
-    with following(cache_path, server, *flags) as (_, cache):
+    with following(cache_path, replica_set, *flags) as (_, cache):
         before = cached(cache, "sites")
         sites.insert_one({"_id": "x" * 1100})
         sites.update_one({"_id": 1}, {"$set": {"n": 1}})
@@ -338,7 +328,7 @@ def test_a_key_that_no_cache_can_hold(server: Server, database: Any, cache_path:
 # --- what is followed -----------------------------------------------------------------------------
 
 
-def test_two_names_for_one_collection(server: Server, database: Any, cache_path: Path) -> None:
+def test_two_names_for_one_collection(replica_set: Server, database: Any, cache_path: Path) -> None:
     sites = database["sites"]
     config = cache_path.with_name("config.toml")
     tables = [
@@ -348,7 +338,7 @@ def test_two_names_for_one_collection(server: Server, database: Any, cache_path:
     config.write_text("".join(tables))
     low, high = {"n": {"$lt": 5}}, {"n": {"$gte": 5}}
     sites.update_many({"_id": {"$gte": 50}}, {"$set": {"n": 9}})
-    with following(cache_path, server, f"--config={config}") as (_, cache):
+    with following(cache_path, replica_set, f"--config={config}") as (_, cache):
         equal(cache, sites, low, name="low")
         equal(cache, sites, high, name="high")
         sites.update_one({"_id": 1}, {"$set": {"n": 6}})  # leaves one, enters the other
@@ -362,7 +352,7 @@ def test_two_names_for_one_collection(server: Server, database: Any, cache_path:
         assert cache.status()["loads"] == {"initial": 1}
 
 
-def test_several_databases(server: Server, database: Any, cache_path: Path) -> None:
+def test_several_databases(replica_set: Server, database: Any, cache_path: Path) -> None:
     """One stream for each; a restart goes on from the position of each."""
     client = database.client
     others = [client[f"{database.name}_{n}"] for n in range(3)]
@@ -382,14 +372,14 @@ def test_several_databases(server: Server, database: Any, cache_path: Path) -> N
             for n, other in enumerate(others):
                 equal(cache, other["rates"], name=f"rates{n}")
 
-        with following(cache_path, server, *flags) as (loader, cache):
+        with following(cache_path, replica_set, *flags) as (loader, cache):
             change(10)
             same(cache)
             loader.signal(signal.SIGKILL)
             loader.wait()
         change(11)
         others[2]["rates"].delete_one({"_id": 0})
-        with following(cache_path, server, *flags) as (loader, cache):
+        with following(cache_path, replica_set, *flags) as (loader, cache):
             loader.expect("going on from the position")
             same(cache)
             change(12)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from support.hold import Hold
+from support.live import in_state
 from support.loader import Loader, load_once, wait_for
 from support.mongodb_server import Server
 from support.replica_set import (
+    FEW,
     database_of,
     equal,
     following,
-    in_state,
     patched,
     settled,
 )
@@ -27,22 +28,12 @@ pymongo = pytest.importorskip("pymongo")
 pytestmark = pytest.mark.once
 
 HELD = "publication is held while a document of "
-LITTLE = """
-import mmapcache.sync.loader
-mmapcache.sync.loader._BEHIND = 50
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
-        yield server
 
 
 @pytest.fixture
-def shop(server: Server, cache_path: Path) -> Iterator[Any]:
+def shop(replica_set: Server, cache_path: Path) -> Iterator[Any]:
     """A database of two collections."""
-    with database_of(server, cache_path) as database:
+    with database_of(replica_set, cache_path) as database:
         for name in ("sites", "rates"):
             database[name].insert_many([{"_id": i, "n": 0} for i in range(20)])
         yield database
@@ -93,10 +84,10 @@ def same(cache: mmapcache.Cache, shop: Any) -> None:
 
 
 def test_what_changes_while_held_is_one_generation(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
     marker = shop["migrations"]
-    with following(cache_path, server, *flags(shop)) as (loader, cache):
+    with following(cache_path, replica_set, *flags(shop)) as (loader, cache):
         before = settled(cache)
         for n in (1, 2):
             mark(marker)
@@ -118,20 +109,20 @@ def test_what_changes_while_held_is_one_generation(
 
 
 def test_other_documents_of_the_markers_collection_hold_nothing(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
-    with following(cache_path, server, *flags(shop)) as (_, cache):
+    with following(cache_path, replica_set, *flags(shop)) as (_, cache):
         shop["migrations"].insert_one({"_id": "done", "running": False})
         migrate(shop, 1)
         same(cache, shop)
         assert not cache.status()["error"]
 
 
-def test_a_marker_in_another_database(server: Server, shop: Any, cache_path: Path) -> None:
+def test_a_marker_in_another_database(replica_set: Server, shop: Any, cache_path: Path) -> None:
     other = shop.client[f"{shop.name}_other"]
     marker = other["of.migrations"]
     try:
-        with following(cache_path, server, *flags(shop, marker)) as (_, cache):
+        with following(cache_path, replica_set, *flags(shop, marker)) as (_, cache):
             before = settled(cache)
             mark(marker)
             migrate(shop, 1)
@@ -145,10 +136,10 @@ def test_a_marker_in_another_database(server: Server, shop: Any, cache_path: Pat
 
 
 def test_the_markers_collection_may_be_among_those_loaded(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
     hold = f'--hold-while={shop.name}.sites:{{"_id": "marker"}}'
-    with following(cache_path, server, f"--database={shop.name}", hold) as (_, cache):
+    with following(cache_path, replica_set, f"--database={shop.name}", hold) as (_, cache):
         before = settled(cache)
         shop["sites"].insert_one({"_id": "marker"})
         shop["sites"].update_many({}, {"$set": {"n": 1}})
@@ -161,10 +152,10 @@ def test_the_markers_collection_may_be_among_those_loaded(
 
 @pytest.mark.parametrize("follow", ["stream", "poll"])
 def test_the_first_load_waits_for_the_marker_to_go(
-    server: Server, shop: Any, cache_path: Path, follow: str
+    replica_set: Server, shop: Any, cache_path: Path, follow: str
 ) -> None:
     mark(shop["migrations"])
-    arguments = ["--uri", server.uri, f"--follow={follow}", *flags(shop)]
+    arguments = ["--uri", replica_set.uri, f"--follow={follow}", *flags(shop)]
     with Loader(cache_path, arguments) as loader:
         loader.expect(f"{HELD}{shop.name}.migrations is")
         migrate(shop, 1)
@@ -178,9 +169,13 @@ def test_the_first_load_waits_for_the_marker_to_go(
             assert not cache.status()["error"]
 
 
-def test_once_waits_until_its_time_is_over(server: Server, shop: Any, cache_path: Path) -> None:
+def test_once_waits_until_its_time_is_over(
+    replica_set: Server, shop: Any, cache_path: Path
+) -> None:
     mark(shop["migrations"])
-    status, output = load_once(cache_path, ["--uri", server.uri, "--timeout=1.5", *flags(shop)])
+    status, output = load_once(
+        cache_path, ["--uri", replica_set.uri, "--timeout=1.5", *flags(shop)]
+    )
     assert status == 1
     assert output.splitlines()[-1].count(HELD) == 1
     with pytest.raises(mmapcache.NotReadyError):
@@ -188,10 +183,10 @@ def test_once_waits_until_its_time_is_over(server: Server, shop: Any, cache_path
 
 
 def test_once_loads_when_the_marker_goes_in_time(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
     mark(shop["migrations"])
-    arguments = ["--uri", server.uri, "--timeout=30", "--once", *flags(shop)]
+    arguments = ["--uri", replica_set.uri, "--timeout=30", "--once", *flags(shop)]
     with Loader(cache_path, arguments) as loader:
         loader.expect(HELD)
         unmark(shop["migrations"])
@@ -202,9 +197,9 @@ def test_once_loads_when_the_marker_goes_in_time(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_loader_that_ends_while_it_holds(
-    server: Server, shop: Any, cache_path: Path, number: signal.Signals
+    replica_set: Server, shop: Any, cache_path: Path, number: signal.Signals
 ) -> None:
-    with following(cache_path, server, *flags(shop)) as (loader, cache):
+    with following(cache_path, replica_set, *flags(shop)) as (loader, cache):
         before = settled(cache)
         mark(shop["migrations"])
         migrate(shop, 1)
@@ -212,7 +207,7 @@ def test_a_loader_that_ends_while_it_holds(
         loader.signal(number)
         loader.wait()
     with (
-        Loader(cache_path, ["--uri", server.uri, *flags(shop)]) as loader,
+        Loader(cache_path, ["--uri", replica_set.uri, *flags(shop)]) as loader,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         loader.expect("going on from the position")
@@ -228,11 +223,11 @@ def test_a_loader_that_ends_while_it_holds(
 
 @pytest.mark.parametrize("follow", ["stream", "poll"])
 def test_a_marker_that_comes_during_a_load(
-    server: Server, shop: Any, cache_path: Path, follow: str
+    replica_set: Server, shop: Any, cache_path: Path, follow: str
 ) -> None:
     """What was read by then may be half of it: nothing is published."""
     hold = Hold(cache_path.with_name("hold"), "mmapcache.sync.round:Round._load")
-    arguments = ["--uri", server.uri, f"--follow={follow}", *flags(shop), "--batch-size=1"]
+    arguments = ["--uri", replica_set.uri, f"--follow={follow}", *flags(shop), "--batch-size=1"]
     with Loader(cache_path, arguments, hold.environment) as loader:
         wait_for(hold.arrived)
         mark(shop["migrations"])
@@ -249,10 +244,13 @@ def test_a_marker_that_comes_during_a_load(
 
 @pytest.mark.parametrize("place", ["Lookup.held", "Lookup._find"])
 def test_a_marker_that_comes_while_a_burst_is_read(
-    server: Server, shop: Any, cache_path: Path, place: str
+    replica_set: Server, shop: Any, cache_path: Path, place: str
 ) -> None:
     hold = Hold(cache_path.with_name("hold"), f"mmapcache.sync.mongo.lookup:{place}", "after")
-    with following(cache_path, server, *flags(shop), environment=hold.environment) as (_, cache):
+    with following(cache_path, replica_set, *flags(shop), environment=hold.environment) as (
+        _,
+        cache,
+    ):
         shop["sites"].update_one({"_id": 0}, {"$set": {"n": 0, "more": 1}})
         wait_for(hold.arrived)
         mark(shop["migrations"])
@@ -286,11 +284,14 @@ def test_servers_that_are_polled(mongodb_uri: str, database: Any, cache_path: Pa
 
 
 def test_more_than_the_limit_changes_while_held(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
     """A load is quicker then: it waits for the marker, too."""
-    environment = patched(cache_path.with_name("patched"), LITTLE)
-    with following(cache_path, server, *flags(shop), environment=environment) as (loader, cache):
+    environment = patched(cache_path.with_name("patched"), FEW)
+    with following(cache_path, replica_set, *flags(shop), environment=environment) as (
+        loader,
+        cache,
+    ):
         before = settled(cache)
         mark(shop["migrations"])
         shop["sites"].insert_many([{"_id": i, "n": 1} for i in range(1000, 1200)])
@@ -310,9 +311,9 @@ def test_more_than_the_limit_changes_while_held(
 
 
 def test_sighup_while_held_verifies_when_the_marker_has_gone(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
-    with following(cache_path, server, *flags(shop)) as (loader, cache):
+    with following(cache_path, replica_set, *flags(shop)) as (loader, cache):
         before = settled(cache)
         mark(shop["migrations"])
         migrate(shop, 1)
@@ -328,11 +329,11 @@ def test_sighup_while_held_verifies_when_the_marker_has_gone(
 
 
 def test_a_marker_that_comes_when_a_verification_begins(
-    server: Server, shop: Any, cache_path: Path
+    replica_set: Server, shop: Any, cache_path: Path
 ) -> None:
     place = "mmapcache.sync.verification:Verification.compare"
     hold = Hold(cache_path.with_name("hold"), place)
-    with following(cache_path, server, *flags(shop), environment=hold.environment) as (
+    with following(cache_path, replica_set, *flags(shop), environment=hold.environment) as (
         loader,
         cache,
     ):
@@ -374,8 +375,8 @@ def test_a_wrong_marker_is_wrong_usage(cache_path: Path, value: str, says: str) 
     assert not cache_path.exists()
 
 
-def test_a_filter_that_the_server_refuses(server: Server, shop: Any, cache_path: Path) -> None:
-    arguments = ["--uri", server.uri, f"--collection={shop.name}.sites"]
+def test_a_filter_that_the_server_refuses(replica_set: Server, shop: Any, cache_path: Path) -> None:
+    arguments = ["--uri", replica_set.uri, f"--collection={shop.name}.sites"]
     wrong = f'--hold-while={shop.name}.m:{{"$nonsense": 1}}'
     with Loader(cache_path, [*arguments, wrong]) as loader:
         assert loader.wait() == 1

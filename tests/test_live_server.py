@@ -33,12 +33,6 @@ INITIAL = {"initial": 1}
 STREAM = "--follow=stream"
 
 
-@pytest.fixture(scope="module")
-def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
-        yield server
-
-
 @pytest.fixture
 def data(replica_set: Server) -> Iterator[Data]:
     """A database of one's own on the replica set."""

@@ -23,17 +23,11 @@ def active(document):
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
-        yield server
-
-
 @pytest.fixture
-def sites(server: Server, cache_path: Path) -> Iterator[Any]:
+def sites(replica_set: Server, cache_path: Path) -> Iterator[Any]:
     """A collection of three documents, in a database of its own."""
     cache_path.with_name("live_shapes.py").write_text(FUNCTIONS)
-    with pymongo.MongoClient(server.uri) as client:
+    with pymongo.MongoClient(replica_set.uri) as client:
         database = client[cache_path.parent.name.replace("-", "_")]
         database["sites"].insert_many(
             [{"_id": i, "name": f"s{i}", "n": i, "tags": [i]} for i in range(3)]
@@ -42,8 +36,8 @@ def sites(server: Server, cache_path: Path) -> Iterator[Any]:
         client.drop_database(database.name)
 
 
-def loader(server: Server, sites: Any, cache_path: Path, *flags: str) -> Loader:
-    arguments = ["--uri", server.uri, f"--collection={sites.full_name}", *flags]
+def loader(replica_set: Server, sites: Any, cache_path: Path, *flags: str) -> Loader:
+    arguments = ["--uri", replica_set.uri, f"--collection={sites.full_name}", *flags]
     return Loader(cache_path, arguments, {"PYTHONPATH": str(cache_path.parent)})
 
 
@@ -66,9 +60,9 @@ def shaped(cache: mmapcache.Cache) -> Sequence[dict[str, Any]]:
         return [d.to_dict() for d in snapshot["sites"].values()]
 
 
-def test_changes_are_transformed(server: Server, sites: Any, cache_path: Path) -> None:
+def test_changes_are_transformed(replica_set: Server, sites: Any, cache_path: Path) -> None:
     with (
-        loader(server, sites, cache_path, "--transform=live_shapes:active"),
+        loader(replica_set, sites, cache_path, "--transform=live_shapes:active"),
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         wait_for(lambda: streams(cache))
@@ -86,10 +80,10 @@ def test_changes_are_transformed(server: Server, sites: Any, cache_path: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_changes_have_keys_of_their_own_across_restarts(
-    server: Server, sites: Any, cache_path: Path, number: signal.Signals
+    replica_set: Server, sites: Any, cache_path: Path, number: signal.Signals
 ) -> None:
     with (
-        loader(server, sites, cache_path, "--key=sites=name") as first,
+        loader(replica_set, sites, cache_path, "--key=sites=name") as first,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         wait_for(lambda: streams(cache))
@@ -99,24 +93,26 @@ def test_changes_have_keys_of_their_own_across_restarts(
         first.wait()
         sites.update_one({"_id": 1}, {"$set": {"name": "one"}})
         sites.delete_one({"_id": 2})
-        with loader(server, sites, cache_path, "--key=sites=name") as second:
+        with loader(replica_set, sites, cache_path, "--key=sites=name") as second:
             second.expect("going on from the position")
             holds(cache, {"zero": 0, "one": 1})
             sites.update_one({"_id": 0}, {"$set": {"name": "nil"}})
             holds(cache, {"nil": 0, "one": 1})
             assert cache.status()["loads"] == {"initial": 1}
-        with loader(server, sites, cache_path) as third:  # a position of other keys is of no use
+        with loader(
+            replica_set, sites, cache_path
+        ) as third:  # a position of other keys is of no use
             third.expect("generation [0-9]+:")
             holds(cache, {0: 0, 1: 1})
             assert "going on" not in third.output
 
 
 def test_a_change_that_cannot_be_shaped_degrades_until_it_can(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     flags = ["--key=sites=name", "--interval=0.2", "--reload-spread=0"]
     with (
-        loader(server, sites, cache_path, *flags) as running,
+        loader(replica_set, sites, cache_path, *flags) as running,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         wait_for(lambda: streams(cache))
@@ -131,11 +127,11 @@ def test_a_change_that_cannot_be_shaped_degrades_until_it_can(
 
 
 def test_a_verification_compares_what_was_made(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     flags = ["--key=sites=name", "--transform=live_shapes:active"]
     with (
-        loader(server, sites, cache_path, *flags) as running,
+        loader(replica_set, sites, cache_path, *flags) as running,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         wait_for(lambda: streams(cache))
@@ -147,7 +143,7 @@ def test_a_verification_compares_what_was_made(
 
 
 def test_a_verification_repairs_what_was_made_otherwise(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     helper = cache_path.with_name("live_helper.py")
     cache_path.with_name("live_shapes.py").write_text(
@@ -155,11 +151,11 @@ def test_a_verification_repairs_what_was_made_otherwise(
     )
     helper.write_text("def made(d):\n    return {**d, 'v': 1}\n")
     flags = ["--transform=live_shapes:active", "--key=sites=name"]
-    with loader(server, sites, cache_path, *flags, "--once") as once:
+    with loader(replica_set, sites, cache_path, *flags, "--once") as once:
         assert once.wait() == 0
     helper.write_text("def made(d):\n    return {**d, 'v': 2} if d['n'] else None\n")
     with (
-        loader(server, sites, cache_path, *flags) as running,
+        loader(replica_set, sites, cache_path, *flags) as running,
         mmapcache.open(cache_path, timeout=30) as cache,
     ):
         running.expect("going on from the position")
@@ -170,11 +166,13 @@ def test_a_verification_repairs_what_was_made_otherwise(
         assert [d["v"] for d in shaped(cache)] == [2, 2]
 
 
-def test_a_standby_goes_on_from_the_position(server: Server, sites: Any, cache_path: Path) -> None:
+def test_a_standby_goes_on_from_the_position(
+    replica_set: Server, sites: Any, cache_path: Path
+) -> None:
     with (
-        loader(server, sites, cache_path) as first,
+        loader(replica_set, sites, cache_path) as first,
         mmapcache.open(cache_path, timeout=30) as cache,
-        loader(server, sites, cache_path, "--standby") as second,
+        loader(replica_set, sites, cache_path, "--standby") as second,
     ):
         second.expect("standing by")
         wait_for(lambda: streams(cache))
@@ -186,17 +184,17 @@ def test_a_standby_goes_on_from_the_position(server: Server, sites: Any, cache_p
 
 
 def test_a_dry_run_says_whether_streams_are_followed(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     def dry(*flags: str) -> str:
-        with loader(server, sites, cache_path, "--dry-run", *flags) as run:
+        with loader(replica_set, sites, cache_path, "--dry-run", *flags) as run:
             assert run.wait() == 0
             return run.output
 
     assert "then  the change streams are followed\n" in dry()
     assert "then  everything is read again every 10 s\n" in dry("--follow=poll")
     assert not cache_path.exists()
-    with loader(server, sites, cache_path, "--once") as once:
+    with loader(replica_set, sites, cache_path, "--once") as once:
         assert once.wait() == 0
     assert "are followed from the position in the file, of 20" in dry()
     assert "then  the change streams are followed\n" in dry("--key=sites=name")

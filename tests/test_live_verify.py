@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.hold import Hold
+from support.live import in_state
 from support.loader import Loader, load_once, wait_for
 from support.mongodb_server import Server
 from support.replica_set import (
@@ -19,7 +20,6 @@ from support.replica_set import (
     database_of,
     equal,
     following,
-    in_state,
     patched,
     repeatedly,
     settled,
@@ -46,16 +46,10 @@ MongoFollower._add = hear
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("replica-set"), replica_set=True) as server:
-        yield server
-
-
 @pytest.fixture
-def sites(server: Server, cache_path: Path) -> Iterator[Any]:
+def sites(replica_set: Server, cache_path: Path) -> Iterator[Any]:
     """A collection of 103 documents."""
-    with database_of(server, cache_path) as database:
+    with database_of(replica_set, cache_path) as database:
         database["sites"].insert_many([{"_id": i, "n": 0} for i in range(100)])
         names = ("lost-update", "lost-delete", "lost-nothing")
         database["sites"].insert_many([{"_id": name, "n": 0} for name in names])
@@ -95,7 +89,9 @@ def differed(cache: mmapcache.Cache) -> int:
     return cache.status()["errors"].get("differed", 0)
 
 
-def test_nothing_differs_while_writers_write(server: Server, sites: Any, cache_path: Path) -> None:
+def test_nothing_differs_while_writers_write(
+    replica_set: Server, sites: Any, cache_path: Path
+) -> None:
     def hot(n: int) -> None:
         sites.update_one({"_id": n % 3}, {"$set": {"n": n}})
 
@@ -104,7 +100,7 @@ def test_nothing_differs_while_writers_write(server: Server, sites: Any, cache_p
         sites.delete_one({"_id": 90 + n % 10})
         sites.insert_one({"_id": 90 + n % 10, "n": n})
 
-    with following(cache_path, server, ns(sites)) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites)) as (loader, cache):
         with repeatedly(hot), repeatedly(wide):
             for _ in range(8):
                 compared, wrong = verify(loader, cache)
@@ -116,9 +112,9 @@ def test_nothing_differs_while_writers_write(server: Server, sites: Any, cache_p
 
 
 def test_what_the_stream_did_not_bring_is_put_right(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
-    with following(cache_path, server, ns(sites), environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=deaf) as (loader, cache):
         lose(sites)
         sites.update_one({"_id": 1}, {"$set": {"n": 5}})
         wait_for(lambda: cache["sites"][1]["n"] == 5)
@@ -137,20 +133,20 @@ def test_what_the_stream_did_not_bring_is_put_right(
 
 
 def test_keys_of_one_hash_are_told_apart(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
     """To Python -1 and -2 have the same."""
     sites.insert_many([{"_id": -1}, {"_id": -2}])
-    with following(cache_path, server, ns(sites), environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=deaf) as (loader, cache):
         sites.delete_one({"_id": -1})
         assert verify(loader, cache) == (104, 1)
         equal(cache, sites)
 
 
 def test_differences_are_told_from_changes_under_way(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
-    with following(cache_path, server, ns(sites), environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=deaf) as (loader, cache):
         lose(sites)
         with repeatedly(lambda n: sites.update_one({"_id": n % 50}, {"$inc": {"n": 1}})):
             assert verify(loader, cache) == (103, 3)
@@ -160,11 +156,11 @@ def test_differences_are_told_from_changes_under_way(
 
 
 def test_only_what_the_filter_lets_through_is_compared(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
     flags = [ns(sites), '--filter=sites={"n": 0}', '--projection=sites={"n": 1}']
     sites.update_many({"_id": {"$lt": 50}}, {"$set": {"n": 3, "m": 1}})
-    with following(cache_path, server, *flags, environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, *flags, environment=deaf) as (loader, cache):
         assert verify(loader, cache) == (53, 0)
         lose(sites)  # all but the insert leave the filter; the insert never was in it
         assert verify(loader, cache) == (51, 2)
@@ -172,15 +168,15 @@ def test_only_what_the_filter_lets_through_is_compared(
 
 
 def test_a_restart_keeps_the_count(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
-    with following(cache_path, server, ns(sites), environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=deaf) as (loader, cache):
         lose(sites)
         assert verify(loader, cache) == (103, 3)
         wait_for(lambda: differed(cache) == 3)
         loader.signal(signal.SIGKILL)
         loader.wait()
-    with following(cache_path, server, ns(sites)) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites)) as (loader, cache):
         loader.expect("going on from the position")
         assert verify(loader, cache) == (103, 0)
         wait_for(lambda: cache.status()["loads"] == {"initial": 1, "verify": 2})
@@ -188,10 +184,10 @@ def test_a_restart_keeps_the_count(
 
 
 def test_verify_every_verifies_again_and_again(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
     flags = [ns(sites), "--verify-every=0.001"]
-    with following(cache_path, server, *flags, environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, *flags, environment=deaf) as (loader, cache):
         lose(sites)
         equal(cache, sites)
         wait_for(lambda: cache.status()["loads"]["verify"] >= 3)
@@ -210,10 +206,13 @@ def test_verify_every_verifies_again_and_again(
 )
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_sighup_during_a_verification_is_another_one(
-    server: Server, sites: Any, cache_path: Path, place: str, when: str
+    replica_set: Server, sites: Any, cache_path: Path, place: str, when: str
 ) -> None:
     hold = Hold(cache_path.with_name("hold"), place, when)
-    with following(cache_path, server, ns(sites), environment=hold.environment) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=hold.environment) as (
+        loader,
+        cache,
+    ):
         loader.signal(signal.SIGHUP)
         wait_for(hold.arrived)
         sites.update_one({"_id": 1}, {"$set": {"n": 1}})
@@ -227,11 +226,11 @@ def test_sighup_during_a_verification_is_another_one(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_loader_that_ends_while_it_verifies(
-    server: Server, sites: Any, cache_path: Path, number: signal.Signals
+    replica_set: Server, sites: Any, cache_path: Path, number: signal.Signals
 ) -> None:
     hold = Hold(cache_path.with_name("hold"), "mmapcache.sync.verification:Verification._compare")
     with Loader(
-        cache_path, ["--uri", server.uri, ns(sites), "--reload-spread=0"], hold.environment
+        cache_path, ["--uri", replica_set.uri, ns(sites), "--reload-spread=0"], hold.environment
     ) as loader:
         loader.expect("generation 1:")
         loader.signal(signal.SIGHUP)
@@ -241,17 +240,17 @@ def test_a_loader_that_ends_while_it_verifies(
         if number == signal.SIGTERM:
             hold.go()
         assert loader.wait() == (0 if number == signal.SIGTERM else -number)
-    with following(cache_path, server, ns(sites)) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites)) as (loader, cache):
         loader.expect("going on from the position")
         equal(cache, sites)
         assert cache.status()["loads"]["initial"] == 1
 
 
 def test_sighup_while_polling_refreshes_at_once(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     flags = [ns(sites), "--follow=poll", "--interval=3600"]
-    with following(cache_path, server, *flags, state="polling") as (loader, cache):
+    with following(cache_path, replica_set, *flags, state="polling") as (loader, cache):
         for n in range(1, 4):
             sites.update_one({"_id": 1}, {"$set": {"n": n}})
             loader.signal(signal.SIGHUP)
@@ -272,7 +271,7 @@ def test_sighup_while_a_standalone_server_is_polled(
 
 
 def test_what_is_transformed_is_compared_with_what_becomes_of_it(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
     """Transformed, and with keys of their own."""
     Path(deaf["PYTHONPATH"].split(os.pathsep)[0], "live_shape.py").write_text(
@@ -290,7 +289,7 @@ def test_what_is_transformed_is_compared_with_what_becomes_of_it(
             return {key: d["n"] for key, d in snapshot["sites"].items()}
 
     sites.update_one({"_id": 1}, {"$set": {"n": 9}})
-    with following(cache_path, server, *flags, environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, *flags, environment=deaf) as (loader, cache):
         assert verify(loader, cache) == (103, 0)
         lose(sites)
         sites.update_one({"_id": "lost-nothing"}, {"$set": {"n": 10}})  # the transform drops it
@@ -301,16 +300,16 @@ def test_what_is_transformed_is_compared_with_what_becomes_of_it(
 
 
 def test_a_collection_that_keeps_its_last_content_keeps_it(
-    server: Server, sites: Any, cache_path: Path
+    replica_set: Server, sites: Any, cache_path: Path
 ) -> None:
     """It came back empty, which --allow-empty does not allow: no verification allows it either."""
     other = sites.database["other"]
     other.insert_one({"_id": 1, "n": 1})
-    flags = ["--uri", server.uri, ns(sites), ns(other)]
+    flags = ["--uri", replica_set.uri, ns(sites), ns(other)]
     assert load_once(cache_path, flags)[0] == 0
     sites.delete_many({})
     kept = [ns(sites), ns(other), '--projection=sites={"n": 1}', "--interval=0.2"]
-    with following(cache_path, server, *kept, state="degraded") as (loader, cache):
+    with following(cache_path, replica_set, *kept, state="degraded") as (loader, cache):
         assert "sites" in (cache.status()["error"] or "")
         loader.signal(signal.SIGHUP)
         wait_for(lambda: cache.status()["loads"].get("verify"))
@@ -325,10 +324,10 @@ def test_a_collection_that_keeps_its_last_content_keeps_it(
 
 
 def test_a_connection_that_breaks_while_it_verifies(
-    server: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
+    replica_set: Server, sites: Any, cache_path: Path, deaf: dict[str, str]
 ) -> None:
     admin = sites.database.client.admin
-    with following(cache_path, server, ns(sites), environment=deaf) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites), environment=deaf) as (loader, cache):
         lose(sites)
         for command in ("find", "getMore"):
             admin.command(
@@ -349,21 +348,21 @@ def test_a_connection_that_breaks_while_it_verifies(
 def test_sighup_while_the_server_is_away_verifies_when_it_is_back(
     tmp_path: Path, cache_path: Path
 ) -> None:
-    with Server(tmp_path / "mongodb", replica_set=True) as server:
-        client: Any = pymongo.MongoClient(server.uri)
+    with Server(tmp_path / "mongodb", replica_set=True) as replica_set:
+        client: Any = pymongo.MongoClient(replica_set.uri)
         client["shop"]["sites"].insert_one({"_id": 1})
         client.close()
-        with following(cache_path, server, "--collection=shop.sites") as (loader, cache):
-            server.stop()
+        with following(cache_path, replica_set, "--collection=shop.sites") as (loader, cache):
+            replica_set.stop()
             loader.expect("next try in")
             loader.signal(signal.SIGHUP)
-            server.start()
+            replica_set.start()
             wait_for(lambda: verified(loader))
             assert cache.status()["loads"] == {"initial": 1, "verify": 1}
 
 
-def test_ids_that_are_no_simple_values(server: Server, sites: Any, cache_path: Path) -> None:
+def test_ids_that_are_no_simple_values(replica_set: Server, sites: Any, cache_path: Path) -> None:
     for number, one in enumerate(itertools.chain([None, {"a": 1}, {"a": [1, {"b": 2}]}, b"", ""])):
         sites.insert_one({"_id": one, "n": number})
-    with following(cache_path, server, ns(sites)) as (loader, cache):
+    with following(cache_path, replica_set, ns(sites)) as (loader, cache):
         assert verify(loader, cache) == (108, 0)

@@ -85,14 +85,17 @@ def following(
     *flags: str,
     state: str = "streaming",
     program: Sequence[str] = ("-m", "mmapcache"),
+    usual: Sequence[str] = FOLLOW,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[tuple[Loader, mmapcache.Cache]]:
     """A loader in a state, with the cache that it made; its stream is open.
 
     :param server: where the data is; or a URI
+    :param usual: flags before the others
     """
     uri = server if isinstance(server, str) else server.uri
     with (
-        Loader(path, ["--uri", uri, *FOLLOW, *flags], program=program) as loader,
+        Loader(path, ["--uri", uri, *usual, *flags], environment, program) as loader,
         _opened(loader, path) as cache,
     ):
         in_state(cache, state)

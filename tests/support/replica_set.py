@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mmapcache
-from support.loader import PATIENCE, Loader, wait_for
+from support import live
+from support.loader import Loader, wait_for
 from support.mongodb_server import Server
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.database import Database
+
+
+# A loader to which few changes are as many as others think 20,000 to be.
+FEW = """
+import mmapcache.sync.loader
+mmapcache.sync.loader._BEHIND = 50
+"""
 
 
 def patched(directory: Path, code: str) -> dict[str, str]:
@@ -51,23 +59,11 @@ def following(
     state: str = "streaming",
 ) -> Iterator[tuple[Loader, mmapcache.Cache]]:
     """A loader that has reached a state, and its cache."""
-    arguments = ["--uri", server.uri, "--reload-spread=0", *flags]
-    with (
-        Loader(path, arguments, environment) as loader,
-        mmapcache.open(path, timeout=PATIENCE) as cache,
-    ):
-        in_state(cache, state)
-        yield loader, cache
-        assert loader.process.poll() in (None, 0, -9), "the loader ended by itself"
-        assert "Traceback" not in loader.output
-
-
-def in_state(cache: mmapcache.Cache, state: str) -> None:
-    """Waits for a state; what the status says otherwise is in the failure."""
-    try:
-        wait_for(lambda: cache.status()["state"] == state)
-    except AssertionError:
-        raise AssertionError(f"not {state}: {cache.status()}") from None
+    usual = ["--reload-spread=0"]
+    with live.following(
+        path, server.uri, *flags, state=state, usual=usual, environment=environment
+    ) as both:
+        yield both
 
 
 def cached(cache: mmapcache.Cache, name: str) -> list[bytes]:
