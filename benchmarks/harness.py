@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -280,6 +281,21 @@ def row_of(
         note=note,
         samples={"ours": figures.samples[ours], "peer": figures.samples[peer]},
     )
+
+
+def served(arguments: list[str], failed: str) -> tuple[subprocess.Popen[str], str]:
+    """A Python process that prints its URI when it serves; and that.
+
+    :param failed: what is said when it prints none
+    """
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    uri = process.stdout.readline().strip()
+    if not uri:
+        raise RuntimeError(failed)
+    return process, uri
 
 
 def seconds(action: Callable[[], object]) -> float:

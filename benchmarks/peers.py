@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ import cdbx
 import lmdb
 
 import mmapcache
-from benchmarks import data
+from benchmarks import data, harness
 
 
 def fill_cache(path: Path, documents: list[bytes], max_size: int = 0, **options: Any) -> str:
@@ -101,9 +102,6 @@ class MongoServer:
         self, uri: str | None = None, *, replica_set: str = "", directory: Path | None = None
     ) -> None:
         """Start a server, or use the one at `uri`; its files are in `directory` or in /tmp."""
-        import subprocess
-        import sys
-
         self.storage = tempfile.TemporaryDirectory(prefix="mmapcache-bench-mongo-", dir=directory)
         self.process: subprocess.Popen[str] | None = None
         if uri:
@@ -116,16 +114,10 @@ class MongoServer:
             "server.start()\n"
             "print(server.uri, flush=True); sys.stdin.read(); server.stop()\n"
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, self.storage.name, replica_set],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.process, self.uri = harness.served(
+            ["-c", code, self.storage.name, replica_set],
+            "SecantusDB did not start: pip install SecantusDB==0.7.0b3",
         )
-        assert self.process.stdout is not None
-        self.uri = self.process.stdout.readline().strip()
-        if not self.uri:
-            raise RuntimeError("SecantusDB did not start: pip install SecantusDB==0.7.0b3")
 
     def close(self) -> None:
         """Stop the server that was started and remove its files."""

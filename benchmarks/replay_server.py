@@ -21,7 +21,6 @@ import itertools
 import socket
 import socketserver
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from typing import Any
 
 import bson
 
-from benchmarks import data
+from benchmarks import data, harness
 
 MAX_BATCH = 16 << 20
 FIRST_BATCH = 101
@@ -266,16 +265,9 @@ class ReplayProcess:
 
     def __init__(self, count: int) -> None:
         """Start it with `count` documents and wait until it answers."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.replay_server", str(count)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.process, self.uri = harness.served(
+            ["-m", "benchmarks.replay_server", str(count)], "the replay server did not start"
         )
-        assert self.process.stdout is not None
-        self.uri = self.process.stdout.readline().strip()
-        if not self.uri:
-            raise RuntimeError("the replay server did not start")
 
     def close(self) -> None:
         """End it."""

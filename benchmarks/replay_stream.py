@@ -27,7 +27,6 @@ import contextlib
 import datetime
 import itertools
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -38,7 +37,7 @@ import bson
 import pymongo
 from bson.timestamp import Timestamp
 
-from benchmarks import data
+from benchmarks import data, harness
 from benchmarks.replay_server import HELLO, Batch, Handler, Replay, ReplayServer
 
 DATABASE, COLLECTION = "bench", "settings"
@@ -377,16 +376,10 @@ class ReplayStream:
 
     def __init__(self, count: int, many: int = 0) -> None:
         """Start it and wait until it answers."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.replay_stream", str(count), str(many)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.process, self.uri = harness.served(
+            ["-m", "benchmarks.replay_stream", str(count), str(many)],
+            "the replaying server did not start",
         )
-        assert self.process.stdout is not None
-        self.uri = self.process.stdout.readline().strip()
-        if not self.uri:
-            raise RuntimeError("the replaying server did not start")
         self.count = count
         self.released = 0
         self._client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.uri)
