@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.hold import Hold
 from support.loader import PATIENCE, Loader, wait_for
 
 # Takes the place of a module that the loader imports: waits, then gives the module itself.
@@ -67,6 +68,18 @@ def test_a_stop_while_it_is_imported(cache_path: Path, module: str, number: sign
         assert f"stopped by {number.name}" in loader.output
         assert "Traceback" not in loader.output
     assert not cache_path.exists()
+
+
+def test_a_stop_while_a_client_is_made(cache_path: Path) -> None:
+    """PyMongo knows the monitor then, which is not whole: its end is not waited for, nor shown."""
+    pytest.importorskip("pymongo")
+    hold = Hold(cache_path.with_name("hold"), "pymongo.synchronous.monitor:_RttMonitor.__init__")
+    flags = ["--uri=mongodb://127.0.0.1:9/", "--collection=a.b"]
+    with Loader(cache_path, flags, hold.environment) as loader:
+        wait_for(hold.arrived)
+        loader.signal(signal.SIGTERM)
+        assert loader.wait() == 0
+        assert "Traceback" not in loader.output
 
 
 def test_the_second_stop_while_it_is_imported(cache_path: Path) -> None:

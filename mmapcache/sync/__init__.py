@@ -8,7 +8,7 @@
                                │         └─────> position    where the change streams go on
                                └─────> inbox, backoff, tally, progress, logs, redaction
                                          │                           └────> outlet: standard error
-                                         └────> early: signals before there is an inbox
+                                         └────> early: signals before there is an inbox, the exit
 
 Each module knows those to its right only. Nothing here is imported by a worker that merely reads,
 and pymongo is imported by the sources alone, when one of them needs it.

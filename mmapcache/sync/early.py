@@ -1,7 +1,9 @@
-"""Signals in the loader's first moments, while its modules are still being imported.
+"""The loader's first and last moments.
 
-The defaults would be wrong: SIGHUP ends a process, SIGINT prints a traceback. From `hold` on they
-are noted, until the inbox takes them over. Imports nothing that takes time.
+While its modules are still being imported, the defaults would be wrong: SIGHUP ends a process,
+SIGINT prints a traceback. From `hold` on they are noted, until the inbox takes them over.
+
+When it leaves, its threads may be in the middle of anything. Imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
+from typing import NoReturn
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 CAUGHT = (*STOPS, signal.SIGHUP)
@@ -35,6 +38,16 @@ def _note(number: int, frame: FrameType | None) -> None:
         _stop = signal.Signals(number)
 
 
-def end(number: int) -> None:
+def end(number: int) -> NoReturn:
     """Ends the process at once, with the status that shells give to one that a signal ended."""
-    os._exit(128 + number)
+    leave(128 + number)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process without the interpreter's own end, once everything is written and closed.
+
+    A thread that waits for a server, or makes a client for it, is left where it is. What PyMongo
+    does at the interpreter's end takes a monitor that is being made for a whole one, and prints a
+    traceback for a loader that ended properly.
+    """
+    os._exit(status)
