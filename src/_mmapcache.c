@@ -8,6 +8,7 @@
 
 #include "binding/batch_type.h"
 #include "binding/cache_type.h"
+#include "binding/collection_map.h"
 #include "binding/collection_type.h"
 #include "binding/collection_views.h"
 #include "binding/errors.h"
@@ -48,6 +49,7 @@ static int register_types(struct mc_module *state)
         {"Mapping", state->cache},
         {"Mapping", state->collection},
         {"Mapping", state->snapshot},
+        {"Mapping", state->map},
         {"KeysView", state->views[MC_KEYS]},
         {"ValuesView", state->views[MC_VALUES]},
         {"ItemsView", state->views[MC_ITEMS]},
@@ -78,7 +80,8 @@ static int module_exec(PyObject *module)
         mc_document_state_init(module, &state->documents, raise_for_documents) < 0 ||
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
-        mc_views_init(module, state) < 0 || mc_writer_type_init(module, state) < 0 ||
+        mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||
+        mc_writer_type_init(module, state) < 0 ||
         mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
         add_constants(module) != 0) {
         return -1;
@@ -99,6 +102,9 @@ static int module_exec(PyObject *module)
         DO((state)->collection);                                                                   \
         DO((state)->snapshot);                                                                     \
         DO((state)->iterator);                                                                     \
+        DO((state)->map);                                                                          \
+        DO((state)->map_iterator);                                                                 \
+        DO((state)->built);                                                                        \
         DO((state)->writer);                                                                       \
         DO((state)->batch);                                                                        \
         DO((state)->replace);                                                                      \

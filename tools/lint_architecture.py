@@ -112,6 +112,7 @@ PARTS = {
             "collection",
             "collection_get_many",
             "collection_views",
+            "collection_map",
             "collection_type",
             "cache",
             "cache_report",

@@ -13,6 +13,7 @@
 #include "arguments.h"
 #include "collection.h"
 #include "collection_get_many.h"
+#include "collection_map.h"
 #include "collection_views.h"
 #include "pykey.h"
 
@@ -29,55 +30,8 @@ static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bo
     return Py_NewRef(entry->document);
 }
 
-/* How a read goes about it. */
-struct manner {
-    enum mc_form form;
-    bool asks; /* the front cache, and tells it what it found */
-};
-
-/* One attempt at a key that the front cache does not simply have. MC_EXPIRED: try again. */
-static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *reading,
-                              struct manner manner, const struct mc_key *key,
-                              struct mc_front_entry *entry, enum mc_status *status)
-{
-    struct mc_front *front = &self->reader->front;
-    struct mc_hit hit;
-    PyObject *found = NULL;
-    if (entry != NULL && entry->document != NULL &&
-        mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
-                       entry->birth)) {
-        *status = mc_view_settle(&reading->view, MC_OK);
-        if (*status != MC_OK) {
-            return NULL;
-        }
-        mc_front_revalidated(front, entry, reading->view.root.generation);
-        return Py_NewRef(entry->document);
-    }
-    *status = mc_find(&reading->view, self->table.root, key, &hit);
-    if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
-        *status = MC_CORRUPT;
-    }
-    if (*status == MC_OK) {
-        found = mc_collection_copy(self, manner.form, &hit);
-        if (found == NULL) {
-            *status = MC_NOMEM;
-            return NULL;
-        }
-    }
-    *status = mc_view_settle_value(&reading->view, &hit, *status);
-    if (*status == MC_EXPIRED) {
-        Py_CLEAR(found);
-    } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
-        mc_front_missed(front, 1);
-        if (mc_collection_fronted(self, reading)) {
-            mc_collection_remember(self, reading, manner.form, key, &hit, found);
-        }
-    }
-    return found;
-}
-
 /* The whole way of one key, as in the picture above. */
-static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObject *object,
+static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyObject *object,
                        bool *absent)
 {
     struct mc_key key;
@@ -117,7 +71,7 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
             if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
                 return answer(front, entry, absent);
             }
-            document = find_in_file(self, reading, manner, &key, entry, &status);
+            document = mc_collection_find(self, reading, manner, &key, entry, NULL, &status);
         }
         status = mc_collection_judge(self, status, &tries);
     } while (status == MC_EXPIRED);
@@ -126,7 +80,7 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
 }
 
 /* The same, with the shortest way first: a key object that was seen before. */
-static inline PyObject *lookup(mc_collection_object *self, struct manner manner, PyObject *object,
+static inline PyObject *lookup(mc_collection_object *self, struct mc_manner manner, PyObject *object,
                                bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
@@ -146,7 +100,7 @@ static inline PyObject *lookup(mc_collection_object *self, struct manner manner,
     return fetch(self, manner, object, absent);
 }
 
-static const struct manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
+static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
 
 PyDoc_STRVAR(get_doc,
              "get($self, /, key, default=None)\n--\n\n"
@@ -194,7 +148,7 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_front *front = &self->reader->front;
-    struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
+    struct mc_manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
     uint64_t before = mc_front_answered(front);
     bool absent;
     PyObject *bytes = lookup(self, manner, key, &absent);
@@ -329,6 +283,8 @@ static PyMethodDef methods[] = {
     {"get_raw", collection_get_raw, METH_O, get_raw_doc},
     {"pluck", (PyCFunction)(void (*)(void))mc_collection_pluck, METH_FASTCALL | METH_KEYWORDS,
      pluck_doc},
+    {"map", (PyCFunction)(void (*)(void))mc_collection_map, METH_VARARGS | METH_KEYWORDS,
+     mc_collection_map_doc},
     {"keys", collection_keys, METH_NOARGS, keys_doc},
     {"values", collection_values, METH_NOARGS, values_doc},
     {"items", collection_items, METH_NOARGS, items_doc},

@@ -191,6 +191,19 @@ static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *f
 struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t channel,
                                      const struct mc_key *key);
 
+/* An entry's key, without its hash; it points into the entry. */
+static inline struct mc_key mc_front_key(const struct mc_front_entry *entry)
+{
+    return (struct mc_key){
+        .data = entry->key_len > MC_FRONT_NEAR ? entry->key.far : entry->key.near,
+        .len = entry->key_len,
+        .type = entry->key_type,
+    };
+}
+
+/* Drops an entry and what it owns. */
+void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry);
+
 /* Lets `object`, which is equal to the entry's key, find it directly from now on. */
 void mc_front_set_alias(struct mc_front *front, struct mc_front_entry *entry, PyObject *object);
 

@@ -10,6 +10,7 @@
  *      collection.c     the object Collection, and the steps that every read through one shares
  *      collection_get_many.c   get_many(), pluck()
  *      collection_views.c      keys(), items(), values() and their iterators
+ *      collection_map.c        map(): the type CollectionMap
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
  *      cache_report.c   status(), stats(), check()
@@ -22,9 +23,11 @@
  * Each file includes the headers of those before it only; a header is named like its file.
  *
  * All Python objects live in struct mc_module, one per interpreter: nothing here is static but
- * constants. No type of the binding takes part in garbage collection, on purpose: a Cache refers to
- * its collections, a Collection, Snapshot, view or iterator to C structs and text, and nothing
- * refers back, so that no cycle can form, and making one costs an allocation and no bookkeeping.
+ * constants. Few types of the binding take part in garbage collection, on purpose: a Cache refers to
+ * its collections, a Collection, Snapshot or iterator to C structs and text, and nothing refers
+ * back, so that no cycle can form, and making one costs an allocation and no bookkeeping. A
+ * CollectionMap is different, as it holds a service's own objects; so are views, which may be of
+ * one.
  *
  * A destructor must not look at the module: during the interpreter's shutdown it may be cleared
  * before the last object goes.
@@ -59,6 +62,7 @@ struct mc_module {
     struct mc_document_state documents; /* the first member: document.h says why */
     PyObject *errors[MC_ERRORS];
     PyTypeObject *cache, *collection, *snapshot, *views[MC_MAPPING_VIEWS], *iterator;
+    PyTypeObject *map, *map_iterator, *built;
     PyTypeObject *writer, *batch, *replace;
     PyObject *text_pluck, *text_raw, *text_marker;
 };
