@@ -8,7 +8,7 @@
 
 #include "binding/batch_type.h"
 #include "binding/cache_type.h"
-#include "binding/collection_map.h"
+#include "binding/collection_map_type.h"
 #include "binding/collection_type.h"
 #include "binding/collection_views.h"
 #include "binding/errors.h"
@@ -81,9 +81,8 @@ static int module_exec(PyObject *module)
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||
-        mc_writer_type_init(module, state) < 0 ||
-        mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
-        add_constants(module) != 0) {
+        mc_writer_type_init(module, state) < 0 || mc_batch_type_init(module, state) < 0 ||
+        mc_replace_type_init(module, state) < 0 || add_constants(module) != 0) {
         return -1;
     }
     return register_types(state);

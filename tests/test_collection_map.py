@@ -148,8 +148,8 @@ def test_arguments(writer: mmapcache.Writer) -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=text):
             wrong()
-    assert repr(sites.map(repr)) == "<mmapcache.CollectionMap of 'sites' by <built-in function repr>>"
-    assert mmapcache.CollectionMap[int].__args__ == (int,)
+    assert repr(sites.map(len)) == "<mmapcache.CollectionMap of 'sites' by <built-in function len>>"
+    assert repr(mmapcache.CollectionMap[int]) == "mmapcache.CollectionMap[int]"
 
 
 def test_it_is_a_mapping(writer: mmapcache.Writer) -> None:
@@ -165,7 +165,8 @@ def test_it_is_a_mapping(writer: mmapcache.Writer) -> None:
     assert ("a", 2) not in built.items()
     assert ("x", 1) not in built.items()
     assert built.items() & {("a", 1), ("a", 2)} == {("a", 1)}
-    assert built.items().mapping is built
+    view: Any = built.items()
+    assert view.mapping is built
 
 
 def test_a_document_that_goes_while_items_are_built_is_left_out(writer: mmapcache.Writer) -> None:
@@ -258,8 +259,8 @@ def test_threads_while_documents_change(writer: mmapcache.Writer) -> None:
     try:
         for thread in threads:
             thread.start()
-        end = time.monotonic() + 60
-        for n in range(4, 200):
+        end = time.monotonic() + 5
+        for n in range(4, 150):
             put(writer, a=n, b=n, c=n)
             if wrong or time.monotonic() > end:
                 break

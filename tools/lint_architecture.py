@@ -113,6 +113,7 @@ PARTS = {
             "collection_get_many",
             "collection_views",
             "collection_map",
+            "collection_map_type",
             "collection_type",
             "cache",
             "cache_report",

@@ -205,8 +205,8 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
         }
     }
     if (found != NULL && fact != NULL) {
-        *fact = (struct mc_front_fact){
-            .offset = hit.offset, .birth = hit.birth, .seen = generation};
+        *fact =
+            (struct mc_front_fact){.offset = hit.offset, .birth = hit.birth, .seen = generation};
     }
     return found;
 }

@@ -13,7 +13,7 @@
 #include "arguments.h"
 #include "collection.h"
 #include "collection_get_many.h"
-#include "collection_map.h"
+#include "collection_map_type.h"
 #include "collection_views.h"
 #include "pykey.h"
 
@@ -80,8 +80,8 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
 }
 
 /* The same, with the shortest way first: a key object that was seen before. */
-static inline PyObject *lookup(mc_collection_object *self, struct mc_manner manner, PyObject *object,
-                               bool *absent)
+static inline PyObject *lookup(mc_collection_object *self, struct mc_manner manner,
+                               PyObject *object, bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
     struct mc_front *front = &self->reader->front;

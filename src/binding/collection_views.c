@@ -222,8 +222,8 @@ static void view_dealloc(PyObject *self)
 
 static PyObject *view_iter(PyObject *self)
 {
-    return ((view_object *)self)->iterate(((view_object *)self)->mapping,
-                                          ((view_object *)self)->kind);
+    return ((view_object *)self)
+        ->iterate(((view_object *)self)->mapping, ((view_object *)self)->kind);
 }
 
 static Py_ssize_t view_length(PyObject *self)

@@ -10,7 +10,8 @@
  *      collection.c     the object Collection, and the steps that every read through one shares
  *      collection_get_many.c   get_many(), pluck()
  *      collection_views.c      keys(), items(), values() and their iterators
- *      collection_map.c        map(): the type CollectionMap
+ *      collection_map.c        what a service builds from a document, kept beside it
+ *      collection_map_type.c   map(): the type CollectionMap
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
  *      cache_report.c   status(), stats(), check()
@@ -23,11 +24,10 @@
  * Each file includes the headers of those before it only; a header is named like its file.
  *
  * All Python objects live in struct mc_module, one per interpreter: nothing here is static but
- * constants. Few types of the binding take part in garbage collection, on purpose: a Cache refers to
- * its collections, a Collection, Snapshot or iterator to C structs and text, and nothing refers
- * back, so that no cycle can form, and making one costs an allocation and no bookkeeping. A
- * CollectionMap is different, as it holds a service's own objects; so are views, which may be of
- * one.
+ * constants. Few types of the binding take part in garbage collection, on purpose: a Cache refers
+ * to its collections, a Collection, Snapshot or iterator to C structs and text, and nothing refers
+ * back, so that no cycle can form, and making one costs an allocation and no bookkeeping. But a
+ * CollectionMap holds a service's own objects, and a view may be of a CollectionMap.
  *
  * A destructor must not look at the module: during the interpreter's shutdown it may be cleared
  * before the last object goes.
