@@ -53,7 +53,7 @@ static void keep(struct mc_map *self, const struct mc_key *key, struct mc_front_
     PyTypeObject *type = self->collection->reader->module->built;
     struct mc_built *built = type == NULL ? NULL : PyObject_New(struct mc_built, type);
     if (built == NULL) { /* without a type: the interpreter is ending */
-        PyErr_Clear(); /* the caller gets the value all the same */
+        PyErr_Clear();   /* the caller gets the value all the same */
         return;
     }
     built->value = Py_NewRef(value);

@@ -1,5 +1,5 @@
-/* collection_map_type.c - Collection.map() and the type CollectionMap: a mapping as its collection is
- * one, but for the values.
+/* collection_map_type.c - Collection.map() and the type CollectionMap: as its collection is, but for
+ * the values.
  */
 #include "collection_map_type.h"
 
