@@ -108,6 +108,7 @@ PARTS = {
             "pykey",
             "front_cache",
             "reader",
+            "absent",
             "mapping",
             "collection",
             "collection_get_many",

@@ -1,5 +1,5 @@
-/* collection_map_type.c - Collection.map() and the type CollectionMap: as its collection is, but for
- * the values.
+/* collection_map_type.c - Collection.map() and the type CollectionMap: a mapping like its
+ * collection, but for the values.
  */
 #include "collection_map_type.h"
 
@@ -260,6 +260,18 @@ static PyObject *map_repr(PyObject *self_object)
                                 self->function);
 }
 
+static PyObject *map_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyObject_CallMethod((PyObject *)((struct mc_map *)self)->collection,
+                               "_ipython_key_completions_", NULL);
+}
+
+static PyObject *map_compare(PyObject *self, PyObject *other, int operation)
+{
+    return mc_mapping_compare(((struct mc_map *)self)->collection->reader->module, self, other,
+                              operation);
+}
+
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))map_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"keys", map_keys, METH_NOARGS, "keys($self, /)\n--\n\nA view of the keys."},
@@ -267,6 +279,7 @@ static PyMethodDef methods[] = {
      "values($self, /)\n--\n\nA view of the values, each built as it is come to."},
     {"items", map_items, METH_NOARGS,
      "items($self, /)\n--\n\nA view of the pairs of key and value, each built as it is come to."},
+    {"_ipython_key_completions_", map_completions, METH_NOARGS, NULL},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -281,6 +294,8 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, map_traverse},
     {Py_tp_clear, map_clear},
     {Py_tp_repr, map_repr},
+    {Py_tp_richcompare, map_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, map_iter},
     {Py_tp_methods, methods},
     {Py_mp_length, map_length},

@@ -10,12 +10,15 @@
  */
 #include "collection_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "collection.h"
 #include "collection_get_many.h"
 #include "collection_map_type.h"
 #include "collection_views.h"
 #include "pykey.h"
+
+enum { COMPLETIONS = 10000 }; /* keys that IPython is given at most */
 
 /* ---- get ---- */
 
@@ -132,6 +135,14 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
     bool absent;
     PyObject *document = lookup((mc_collection_object *)self, as_document, key, &absent);
     if (document == NULL && absent) {
+        mc_collection_object *collection = (mc_collection_object *)self;
+        struct mc_reading *reading = mc_collection_reading(collection);
+        if (reading == NULL) {
+            return NULL;
+        }
+        if (collection->serial == reading->serial && collection->table.created == 0) {
+            return mc_absent_collection(collection->reader, reading, collection->name);
+        }
         PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
         if (packed != NULL) {
             PyErr_SetObject(PyExc_KeyError, packed);
@@ -277,6 +288,35 @@ PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
 
+/* For IPython: what may stand between the brackets, of a large collection a part. */
+static PyObject *collection_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *key, *keys = PyList_New(0);
+    PyObject *iterator = keys == NULL ? NULL : collection_iter(self);
+    if (iterator == NULL) {
+        Py_XDECREF(keys);
+        return NULL;
+    }
+    while (PyList_GET_SIZE(keys) < COMPLETIONS && (key = PyIter_Next(iterator)) != NULL) {
+        int failed = PyList_Append(keys, key);
+        Py_DECREF(key);
+        if (failed) {
+            break;
+        }
+    }
+    Py_DECREF(iterator);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(keys);
+    }
+    return keys;
+}
+
+static PyObject *collection_compare(PyObject *self, PyObject *other, int operation)
+{
+    return mc_mapping_compare(((mc_collection_object *)self)->reader->module, self, other,
+                              operation);
+}
+
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))collection_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_many", mc_collection_get_many, METH_O, get_many_doc},
@@ -285,6 +325,7 @@ static PyMethodDef methods[] = {
      pluck_doc},
     {"map", (PyCFunction)(void (*)(void))mc_collection_map, METH_VARARGS | METH_KEYWORDS,
      mc_collection_map_doc},
+    {"_ipython_key_completions_", collection_completions, METH_NOARGS, NULL},
     {"keys", collection_keys, METH_NOARGS, keys_doc},
     {"values", collection_values, METH_NOARGS, values_doc},
     {"items", collection_items, METH_NOARGS, items_doc},
@@ -306,6 +347,8 @@ static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
     {Py_tp_dealloc, collection_dealloc},
     {Py_tp_repr, collection_repr},
+    {Py_tp_richcompare, collection_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, collection_iter},
     {Py_tp_methods, methods},
     {Py_tp_getset, getset},

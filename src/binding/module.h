@@ -6,6 +6,7 @@
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
+ *      absent.c         KeyError for a collection that is not there
  *      mapping.c        what Cache and Snapshot have in common
  *      collection.c     the object Collection, and the steps that every read through one shares
  *      collection_get_many.c   get_many(), pluck()

@@ -6,6 +6,7 @@
  */
 #include "snapshot_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "cache.h"
 #include "errors.h"
@@ -115,10 +116,9 @@ static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
     there = contains(self, name);
     if (there <= 0) {
         Py_DECREF(collection);
-        if (there == 0) {
-            PyErr_SetObject(PyExc_KeyError, name);
-        }
-        return NULL;
+        return there < 0 ? NULL
+                         : mc_absent_collection(
+                               mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, name);
     }
     return collection;
 }
@@ -177,6 +177,38 @@ static PyObject *snapshot_closed(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((mc_snapshot_object *)self)->reading == NULL);
 }
 
+/* One generation of what may be a Cache; anything else as it is. A new reference, or NULL. */
+static PyObject *still(struct mc_module *module, PyObject *mapping)
+{
+    struct mc_reading *reading;
+    if (Py_TYPE(mapping) != module->cache) {
+        return Py_NewRef(mapping);
+    }
+    reading = mc_reader_now(mc_cache_reader(mapping));
+    return reading == NULL ? NULL : mc_snapshot_new(module, mapping, reading);
+}
+
+PyObject *mc_snapshot_compare(PyObject *self, PyObject *other, int operation)
+{
+    struct mc_module *module = mc_module_of(self);
+    int comparable = mc_mapping_comparable(module, other, operation);
+    PyObject *left, *right, *result = NULL;
+    if (comparable <= 0) {
+        return comparable < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    }
+    if (self == other) {
+        return PyBool_FromLong(operation == Py_EQ);
+    }
+    left = still(module, self);
+    right = left == NULL ? NULL : still(module, other);
+    if (right != NULL) {
+        result = mc_mapping_compare(module, left, right, operation);
+    }
+    Py_XDECREF(left);
+    Py_XDECREF(right);
+    return result;
+}
+
 static PyObject *snapshot_repr(PyObject *self_object)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
@@ -198,6 +230,7 @@ static PyMethodDef methods[] = {
     {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
     {"items", mc_mapping_items, METH_NOARGS,
      "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"close", snapshot_close, METH_NOARGS,
      "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
     {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
@@ -219,11 +252,18 @@ PyDoc_STRVAR(
     "does not before the writer's retention has passed unless its memory is short.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)type_doc},   {Py_tp_dealloc, snapshot_dealloc},
-    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, mc_mapping_iter},
-    {Py_tp_methods, methods},        {Py_tp_getset, getset},
-    {Py_mp_length, snapshot_length}, {Py_mp_subscript, snapshot_subscript},
-    {Py_sq_contains, contains},      {0, NULL},
+    {Py_tp_doc, (void *)type_doc},
+    {Py_tp_dealloc, snapshot_dealloc},
+    {Py_tp_richcompare, mc_snapshot_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_repr, snapshot_repr},
+    {Py_tp_iter, mc_mapping_iter},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_mp_length, snapshot_length},
+    {Py_mp_subscript, snapshot_subscript},
+    {Py_sq_contains, contains},
+    {0, NULL},
 };
 
 static PyType_Spec spec = {
