@@ -61,7 +61,7 @@ def register_pprint(document: type, array: type) -> None:
     The extension calls this. pprint has no public way in: where it is not as it was since Python
     3.5, it goes on printing their repr().
     """
-    import pprint  # noqa: PLC0415 - it is there already, and a service may never need it
+    import pprint  # it is there already, and a service may never need it
 
     dispatch = getattr(pprint.PrettyPrinter, "_dispatch", None)
     if isinstance(dispatch, dict):

@@ -19,7 +19,7 @@
 
 static int add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "MAX_KEY_BYTES", MC_KEY_MAX) |
+    return PyModule_AddIntConstant(module, "MAX_KEY_BYTES", MC_KEY_BYTES_MAX) |
            PyModule_AddIntConstant(module, "MAX_DOCUMENT_BYTES", MC_DOCUMENT_MAX) |
            PyModule_AddIntConstant(module, "MAX_NAME_BYTES", MC_NAME_MAX) |
            PyModule_AddIntConstant(module, "MAX_POSITION_BYTES", MC_POSITION_MAX) |
