@@ -143,7 +143,7 @@ PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs)
     char *absolute = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$pOOOO:open", names, &given, &timeout, &fill,
                                      &codec_options, &bytes, &entries, &user) ||
-        (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0) ||
+        (timeout != NULL && mc_seconds(timeout, "timeout", &nanoseconds) < 0) ||
         mc_cache_options_from(codec_options, bytes, entries, fill, &options) < 0 ||
         (user != NULL && mc_user(user, "owner", &options.owner) < 0) ||
         !PyUnicode_FSConverter(given, &encoded)) {
@@ -289,7 +289,7 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *values[2];
     int64_t timeout, start = mc_clock_ns();
     if (!mc_arguments("wait", names, 1, args, nargs, kwnames, values) ||
-        mc_seconds(values[1], true, "timeout", &timeout) < 0) {
+        mc_seconds_left(values[1], "timeout", &timeout) < 0) {
         return NULL;
     }
     if (!PyLong_Check(values[0])) {
