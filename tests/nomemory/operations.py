@@ -495,6 +495,8 @@ on_sites("values", lambda s: list(s.values()))
 on_sites("keys as a set", lambda s: s.keys() & {"mixed", "nothing"})
 on_sites("keys compared", lambda s: s.keys() == {"mixed", "large"})
 on_sites("items contain", lambda s: ("mixed", MIXED) in s.items())
+on_sites("compared", lambda s: (s == {"mixed": MIXED}, s == dict(s), s != s.map(len)))
+on_sites("completions", lambda s: sorted(s._ipython_key_completions_()))
 on_sites("repr", lambda s: (repr(s), repr(s.keys())))
 on_sites("name not ASCII", lambda s: (s.get("ä"), len(s), "ä" in s), "größen")
 on_sites("of no name", lambda s: (s.get("ä"), len(s)), "nothing")
@@ -565,6 +567,17 @@ def _cache_mapping(world: World) -> Case:
             repr(cache) != "",
         )
     )
+
+
+@operation("cache, compared")
+def _cache_compared(world: World) -> Case:
+    cache = world.cold()
+    return Case(lambda: (cache == {}, cache == dict(cache.items()), cache != cache.snapshot()))
+
+
+@operation("cache, [] nothing")
+def _cache_nothing(world: World) -> Case:
+    return Case(partial(operator.getitem, world.cold(), "nothing"), raises=(KeyError,))
 
 
 @operation("cache, [] not ASCII")
