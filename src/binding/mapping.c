@@ -16,12 +16,10 @@ PyObject *mc_mapping_iter(PyObject *self)
     return iterator;
 }
 
-/* keys(), values() or items() of a dict of all collections there are now. */
-static PyObject *side(PyObject *self, const char *method)
+PyObject *mc_mapping_dict(PyObject *self)
 {
     PyObject *names = mapping_of(self)->names(self);
     PyObject *dict = names == NULL ? NULL : PyDict_New();
-    PyObject *view;
     for (Py_ssize_t i = 0; dict != NULL && i < PyList_GET_SIZE(names); i++) {
         PyObject *name = PyList_GET_ITEM(names, i);
         PyObject *collection = mapping_of(self)->collection(self, name, NULL);
@@ -31,7 +29,14 @@ static PyObject *side(PyObject *self, const char *method)
         Py_XDECREF(collection);
     }
     Py_XDECREF(names);
-    view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
+    return dict;
+}
+
+/* keys(), values() or items() of a dict of all collections there are now. */
+static PyObject *side(PyObject *self, const char *method)
+{
+    PyObject *dict = mc_mapping_dict(self);
+    PyObject *view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
     Py_XDECREF(dict);
     return view;
 }
@@ -90,7 +95,7 @@ PyObject *mc_mapping_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- == ---- */
 
-static PyObject *dict_of(PyObject *mapping)
+PyObject *mc_dict_of(PyObject *mapping)
 {
     PyObject *dict, *items;
     if (PyDict_CheckExact(mapping)) {
@@ -159,7 +164,7 @@ PyObject *mc_mapping_compare(struct mc_module *module, PyObject *self, PyObject 
         return comparable < 0 ? NULL : Py_NewRef(Py_NotImplemented);
     }
     if (self != other) {
-        PyObject *dict = dict_of(other);
+        PyObject *dict = mc_dict_of(other);
         same = dict == NULL ? -1 : same_pairs(self, dict);
         Py_XDECREF(dict);
     }

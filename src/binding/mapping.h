@@ -33,6 +33,10 @@ PyObject *mc_mapping_values(PyObject *self, PyObject *ignored);
 PyObject *mc_mapping_items(PyObject *self, PyObject *ignored);
 PyObject *mc_mapping_completions(PyObject *self, PyObject *ignored);
 
+/* A new dict of names and Collections, and any mapping as a dict: itself or a new one. */
+PyObject *mc_mapping_dict(PyObject *self);
+PyObject *mc_dict_of(PyObject *mapping);
+
 /* Whether self == other may be asked: 1 for == and != with a Mapping, 0, or -1 with an exception.
  * And tp_richcompare of any mapping of ours, as collections.abc.Mapping has it: by content. It
  * walks self.items() once. */

@@ -177,15 +177,22 @@ static PyObject *snapshot_closed(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((mc_snapshot_object *)self)->reading == NULL);
 }
 
-/* One generation of what may be a Cache; anything else as it is. A new reference, or NULL. */
-static PyObject *still(struct mc_module *module, PyObject *mapping)
+/* A dict of the collections of one generation; of a foreign mapping whatever it has. */
+static PyObject *content_of(struct mc_module *module, PyObject *mapping)
 {
     struct mc_reading *reading;
+    PyObject *dict, *snapshot;
+    if (Py_TYPE(mapping) == module->snapshot) {
+        return mc_mapping_dict(mapping);
+    }
     if (Py_TYPE(mapping) != module->cache) {
-        return Py_NewRef(mapping);
+        return mc_dict_of(mapping);
     }
     reading = mc_reader_now(mc_cache_reader(mapping));
-    return reading == NULL ? NULL : mc_snapshot_new(module, mapping, reading);
+    snapshot = reading == NULL ? NULL : mc_snapshot_new(module, mapping, reading);
+    dict = snapshot == NULL ? NULL : mc_mapping_dict(snapshot);
+    Py_XDECREF(snapshot);
+    return dict;
 }
 
 PyObject *mc_snapshot_compare(PyObject *self, PyObject *other, int operation)
@@ -199,10 +206,10 @@ PyObject *mc_snapshot_compare(PyObject *self, PyObject *other, int operation)
     if (self == other) {
         return PyBool_FromLong(operation == Py_EQ);
     }
-    left = still(module, self);
-    right = left == NULL ? NULL : still(module, other);
+    left = content_of(module, self);
+    right = left == NULL ? NULL : content_of(module, other);
     if (right != NULL) {
-        result = mc_mapping_compare(module, left, right, operation);
+        result = PyObject_RichCompare(left, right, operation);
     }
     Py_XDECREF(left);
     Py_XDECREF(right);
