@@ -52,7 +52,7 @@ class FrontCacheStats(TypedDict):
     hits: int
     misses: int
     revalidations: int
-    """Documents kept after a commit because they had not changed."""
+    """Hits for which the file was asked whether a document had changed, after a commit to its collection."""
     evictions: int
 
 
