@@ -52,7 +52,7 @@ class FrontCacheStats(TypedDict):
     hits: int
     misses: int
     revalidations: int
-    """Hits for which the file was asked whether a document had changed, after a commit to its collection."""
+    """Those of the hits for which the file was asked, after a commit to the same collection."""
     evictions: int
 
 
