@@ -283,8 +283,8 @@ static void tell_no_room(const struct mc_region *region, const char *path, uint6
                          int number, struct mc_error *err)
 {
     struct statvfs system = {0};
-    char reason[96];
-    const char *why = strerror_r(number, reason, sizeof reason);
+    char reason[MC_REASON];
+    const char *why = mc_os_reason(number, reason);
     (void)fstatvfs(region->fd, &system); /* zeros where it cannot tell */
     (void)mc_fail(
         err, MC_FULL,

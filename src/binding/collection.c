@@ -142,6 +142,39 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
     return copy;
 }
 
+/* Whether the table of a collection that has changed says of the entry's key what it said. */
+static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_front_entry *entry)
+{
+    uint64_t hash =
+        mc_hash(view->hash_secret, entry->key_type, mc_front_key(entry), entry->key_len);
+    uint64_t page = mc_table_page(&view->space, root, hash);
+    bool same = page != 0 && page == entry->page && mc_view_kept_since(view, entry->seen);
+    if (!same && (entry->document == NULL ||
+                  !mc_table_still(&view->space, root, hash, entry->offset, entry->birth))) {
+        return false;
+    }
+    entry->page = page;
+    return mc_view_settle(view, MC_OK) == MC_OK;
+}
+
+bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
+                         struct mc_front_entry *entry)
+{
+    const struct mc_view *view = &reading->view;
+    if (self->serial != reading->serial || entry->birth > view->root.generation) {
+        return false;
+    }
+    if (entry->seen < self->table.changed) {
+        if (!is_unchanged(view, self->table.root, entry)) {
+            entry->page = 0; /* of no generation that is known */
+            return false;
+        }
+        self->reader->front.revalidations++;
+    }
+    entry->seen = view->root.generation;
+    return true;
+}
+
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
                             enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
                             PyObject *found)
@@ -163,27 +196,11 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
 
 PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
                              struct mc_manner manner, const struct mc_key *key,
-                             struct mc_front_entry *entry, struct mc_front_fact *fact,
-                             enum mc_status *status)
+                             struct mc_front_fact *fact, enum mc_status *status)
 {
     struct mc_front *front = &self->reader->front;
-    uint64_t generation = reading->view.root.generation;
     struct mc_hit hit;
     PyObject *found = NULL;
-    if (entry != NULL && entry->document != NULL &&
-        mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
-                       entry->birth)) {
-        *status = mc_view_settle(&reading->view, MC_OK);
-        if (*status != MC_OK) {
-            return NULL;
-        }
-        mc_front_revalidated(front, entry, generation);
-        if (fact != NULL) {
-            *fact = (struct mc_front_fact){
-                .offset = entry->offset, .birth = entry->birth, .seen = generation};
-        }
-        return Py_NewRef(entry->document);
-    }
     *status = mc_find(&reading->view, self->table.root, key, &hit);
     if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
         *status = MC_CORRUPT;
@@ -205,8 +222,8 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
         }
     }
     if (found != NULL && fact != NULL) {
-        *fact =
-            (struct mc_front_fact){.offset = hit.offset, .birth = hit.birth, .seen = generation};
+        *fact = (struct mc_front_fact){
+            .offset = hit.offset, .birth = hit.birth, .seen = reading->view.root.generation};
     }
     return found;
 }

@@ -89,6 +89,20 @@ static inline uint32_t mc_collection_channel(const mc_collection_object *self, e
 PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
                              const struct mc_hit *hit);
 
+/* Whether a front entry of an earlier generation is right for the reading, too: at the price of a
+ * comparison where the collection has not changed since, else of a look at its table. False also
+ * where `table` is not the reading's, which mc_collection_begin sees to. */
+bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
+                         struct mc_front_entry *entry);
+
+/* The same for an entry of whatever generation, or none. */
+static inline bool mc_collection_holds(mc_collection_object *self, const struct mc_reading *reading,
+                                       struct mc_front_entry *entry)
+{
+    return entry != NULL && (mc_front_holds(entry, reading->view.root.generation) ||
+                             mc_collection_still(self, reading, entry));
+}
+
 /* Tells the front cache what was found (NULL: nothing) in a reading of the same file, as
  * mc_collection_fronted says. */
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
@@ -102,13 +116,11 @@ struct mc_manner {
 };
 
 /* One attempt at a key that the front cache does not simply have: the object, or NULL with
- * MC_ABSENT, MC_EXPIRED (try again), MC_CORRUPT or MC_NOMEM in *status. `entry` is what the front
- * cache knows of the key, or NULL. *fact, when wanted, says whereby the same document is known
- * again; it names no object. */
+ * MC_ABSENT, MC_EXPIRED (try again), MC_CORRUPT or MC_NOMEM in *status. *fact, when wanted, says
+ * whereby the same document is known again; it names no object. */
 PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
                              struct mc_manner manner, const struct mc_key *key,
-                             struct mc_front_entry *entry, struct mc_front_fact *fact,
-                             enum mc_status *status);
+                             struct mc_front_fact *fact, enum mc_status *status);
 
 /* True when the front cache speaks of the same file as the reading. */
 static inline bool mc_collection_fronted(const mc_collection_object *self,

@@ -97,29 +97,18 @@ static PyObject *build(struct mc_map *self, const struct mc_key *key, PyObject *
  * gone are dropped, though nobody asks for their keys any more. */
 static void sweep(struct mc_map *self, const struct mc_reading *reading)
 {
-    const struct mc_view *view = &reading->view;
-    uint64_t generation = view->root.generation;
     for (unsigned i = 0; i < SWEEP && self->front.used > 0; i++) {
         struct mc_front_entry *entry;
-        struct mc_key key;
-        bool still;
         self->swept = self->swept + 1 < self->front.used ? self->swept + 1 : 0;
         entry = &self->front.entries[self->swept];
-        if (entry->state == MC_FRONT_FREE || mc_front_holds(entry, generation)) {
+        if (entry->state == MC_FRONT_FREE ||
+            mc_collection_holds(self->collection, reading, entry)) {
             continue;
         }
-        key = mc_front_key(entry);
-        key.hash = mc_view_hash(view, &key);
-        still = mc_table_still(&view->space, self->collection->table.root, key.hash, entry->offset,
-                               entry->birth);
-        if (mc_view_settle(view, MC_OK) != MC_OK) {
+        if (!mc_view_valid(&reading->view)) { /* then nothing is known of it */
             return;
         }
-        if (still) {
-            entry->seen = generation;
-        } else {
-            mc_front_forget(&self->front, entry);
-        }
+        mc_front_forget(&self->front, entry);
     }
 }
 
@@ -129,21 +118,15 @@ static PyObject *kept(struct mc_map *self, const struct mc_reading *reading,
                       const struct mc_key *key, PyObject *object, enum mc_status *status)
 {
     struct mc_front_entry *entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
-    uint64_t generation = reading->view.root.generation;
     if (entry == NULL) {
         return NULL;
     }
     if (mc_front_may_alias(object)) {
         mc_front_set_alias(&self->front, entry, object);
     }
-    if (!mc_front_holds(entry, generation)) {
-        bool still = mc_table_still(&reading->view.space, self->collection->table.root, key->hash,
-                                    entry->offset, entry->birth);
+    if (!mc_collection_holds(self->collection, reading, entry)) {
         *status = mc_view_settle(&reading->view, MC_OK);
-        if (!still || *status != MC_OK) {
-            return NULL;
-        }
-        mc_front_revalidated(&self->front, entry, generation);
+        return NULL;
     }
     return mc_map_value(&self->front, entry);
 }
@@ -159,8 +142,8 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
     struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
                                        ? mc_front_find(front, collection->channel, key)
                                        : NULL;
-    if (entry == NULL || !mc_front_holds(entry, generation)) {
-        return mc_collection_find(collection, reading, as_document, key, entry, fact, status);
+    if (!mc_collection_holds(collection, reading, entry)) {
+        return mc_collection_find(collection, reading, as_document, key, fact, status);
     }
     mc_front_hit(front, entry);
     if (entry->document == NULL) {

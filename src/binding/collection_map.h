@@ -49,9 +49,8 @@ static inline PyObject *mc_map_lookup(struct mc_map *self, PyObject *object, boo
         return NULL;
     }
     if (reading->epoch == self->epoch) {
-        struct mc_front_entry *entry =
-            mc_front_by_object(&self->front, MC_MAP_CHANNEL, object, reading->view.root.generation);
-        if (entry != NULL) {
+        struct mc_front_entry *entry = mc_front_by_object(&self->front, MC_MAP_CHANNEL, object);
+        if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
             return mc_map_value(&self->front, entry);
         }
     }
