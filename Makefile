@@ -7,6 +7,9 @@ VENV ?= .venv
 ARGS ?=
 JOBS ?= 3
 
+# Where this is set, each of a thousand processes compiles the package anew: half of their start.
+unexport PYTHONDONTWRITEBYTECODE
+
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.loader import Loader
 from support.mongodb_server import Server
 
 import mmapcache
@@ -61,6 +62,12 @@ def cache_path() -> Iterator[Path]:
     directory = tempfile.mkdtemp(prefix="mmapcache-test-", dir=memory if memory.is_dir() else None)
     yield Path(directory) / "cache"
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def warm_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaders of this test are forked from a process that has imported PyMongo: support/warm.py."""
+    monkeypatch.setattr(Loader, "warm", True)
 
 
 @pytest.fixture

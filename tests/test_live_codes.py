@@ -31,7 +31,7 @@ import mmapcache
 bson = pytest.importorskip("bson")
 pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 BOTH = ["--collection=shop.a", "--collection=shop.b", "--follow=stream"]
 WHOLE = ["--database=shop", "--follow=stream"]

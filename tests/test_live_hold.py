@@ -25,7 +25,7 @@ import mmapcache
 
 pymongo = pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 HELD = "publication is held while a document of "
 

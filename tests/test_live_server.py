@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Data = Database[dict[str, Any]]
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 INITIAL = {"initial": 1}
 STREAM = "--follow=stream"

@@ -18,7 +18,7 @@ from support.scripted_server import CLOSE, HALF, HANG, ScriptedServer, failing
 
 import mmapcache
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 pymongo = pytest.importorskip("pymongo")
 

@@ -36,7 +36,7 @@ from support.scripted_server import ScriptedServer, failing
 
 import mmapcache
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 pymongo = pytest.importorskip("pymongo")
 
