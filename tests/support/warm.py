@@ -110,7 +110,9 @@ class ForkedProcess:
         """What the forking process says next. Nothing is read ahead: `select` would not see it."""
         said = b""
         while not said.endswith(b"\n"):
-            part = self._line.recv(1)
+            part = b""
+            with contextlib.suppress(ConnectionError):
+                part = self._line.recv(1)
             if not part:
                 raise RuntimeError("the process that forks loaders has ended: see its traceback")
             said += part
@@ -140,6 +142,7 @@ def _server() -> socket.socket:
 def _end(owner: int, line: socket.socket, process: subprocess.Popen[bytes]) -> None:
     if os.getpid() == owner:
         line.close()
+        process.kill()  # a child of this one may still hold the line
         process.wait()
 
 
@@ -214,7 +217,8 @@ def _run(asked: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for name in _IMPORTED:
-        __import__(name)
+        with contextlib.suppress(ImportError):
+            __import__(name)
     gc.freeze()
     to_run = _serve(socket.socket(fileno=int(sys.argv[1])))
     if to_run is not None:
