@@ -29,7 +29,7 @@ from mmapcache.sync.source import Caught
 bson = pytest.importorskip("bson")
 pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 SITES = ["--collection=shop.sites"]
 OLD = {"shop.sites": [{"_id": i, "v": 0} for i in range(5)]}
