@@ -645,8 +645,11 @@ def test_no_leak() -> None:
             for wrong in ("nothing", "limits.x"):
                 document.get(wrong)
                 document.pluck(wrong)
-            with contextlib.suppress(mmapcache.InvalidDocument):
-                Document(raw[:-1])
+            Document(document)
+            Document({"x": [document]})
+            for invalid in (raw[:-1], {"x": object()}):
+                with contextlib.suppress(mmapcache.InvalidDocument):
+                    Document(invalid)
 
     for _ in range(3):
         work()
