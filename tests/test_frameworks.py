@@ -23,7 +23,7 @@ import mmapcache
 
 bson = pytest.importorskip("bson")
 pytest.importorskip("prometheus_client")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = {
@@ -131,7 +131,7 @@ def test_celery(writer: mmapcache.Writer, cache_path: Path, tmp_path: Path) -> N
 
     def ask(task: str, *arguments: str) -> Any:
         result = client.send_task(task, arguments)
-        return result.get(timeout=30, interval=0.05)
+        return result.get(timeout=90, interval=0.05)
 
     command = (
         *(sys.executable, "-m", "celery", "-A", "examples.celery_app", "worker"),

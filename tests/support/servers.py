@@ -18,7 +18,7 @@ import pytest
 
 from support.processes import free_port
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 class Answer(NamedTuple):
