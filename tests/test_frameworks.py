@@ -104,10 +104,11 @@ def test_celery(writer: mmapcache.Writer, cache_path: Path, tmp_path: Path) -> N
     celery = pytest.importorskip("celery")
     serialization = pytest.importorskip("kombu.serialization")
     fill(writer, "sites", SITE)
-    for name in ("metrics", "queue", "results", "control"):
+    for name in ("metrics", "sent", "queue", "results", "control", "own"):
         (tmp_path / name).mkdir()
     options = {
-        **{name: str(tmp_path / "queue") for name in ("data_folder_in", "data_folder_out")},
+        "data_folder_in": str(tmp_path / "queue"),
+        "data_folder_out": str(tmp_path / "sent"),
         "control_folder": str(tmp_path / "control"),
         "polling_interval": 0.05,
     }
@@ -126,11 +127,14 @@ def test_celery(writer: mmapcache.Writer, cache_path: Path, tmp_path: Path) -> N
     )
     client = celery.Celery("client", broker="filesystem://", backend=results)
     client.conf.update(
-        broker_transport_options=options, result_accept_content=["json", "documents"]
+        broker_transport_options={**options, "control_folder": str(tmp_path / "own")},
+        result_accept_content=["json", "documents"],
     )
 
     def ask(task: str, *arguments: str) -> Any:
         result = client.send_task(task, arguments)
+        for message in (tmp_path / "sent").iterdir():  # the worker takes what is half written
+            message.rename(tmp_path / "queue" / message.name)
         return result.get(timeout=90, interval=0.05)
 
     command = (
