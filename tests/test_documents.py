@@ -14,6 +14,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -356,6 +357,19 @@ def test_depth() -> None:
             Document(nested(depth))
 
 
+def test_construction_from_a_mapping() -> None:
+    """As Batch.put takes it: dicts, documents, other mappings; UUIDs as MongoDB's standard."""
+    plain = {"_id": uuid.UUID(int=7), "limits": {"qps": 5}, "hosts": ["a", "b"]}
+    document = Document(plain)
+    assert document == plain == Document(document) == Document(MappingProxyType(plain))
+    assert document.raw == Document(RawBSONDocument(document.raw)).raw == make(plain).raw
+    assert document["hosts"][1] == "b"
+    when = {"at": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)}
+    assert Document(when, bson.CodecOptions(tz_aware=False))["at"].tzinfo is None
+    with pytest.raises(mmapcache.InvalidDocument, match="object"):
+        Document({"a": object()})
+
+
 def test_construction() -> None:
     raw = bytearray(bson.encode({"a": 1}))
     document = Document(raw)
@@ -367,8 +381,10 @@ def test_construction() -> None:
             Document(wrong)
     with pytest.raises(TypeError):
         Document()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="a document is a Mapping"):
+        Document(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        Document({"a": 1})  # type: ignore[arg-type]
+        mmapcache.Array({"0": 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         type("Sub", (Document,), {})
 
@@ -527,6 +543,15 @@ def test_msgspec(site: Document) -> None:
     assert msgspec.convert(site.to_dict(), listed) == listed(["alpha", "beta"])
     text = msgspec.json.encode(site["limits"], enc_hook=mmapcache.json_default)
     assert json.loads(text) == SITE["limits"]
+    # it writes dates itself, as docs/documents.md says
+    raw = Document({"at": datetime.datetime(2026, 1, 2)}).raw
+    for options, zones in ((None, ["Z", ""]), (CodecOptions(tz_aware=True), ["+00:00", "Z"])):
+        document = Document(raw, options)
+        texts = (
+            json.dumps(document, default=mmapcache.json_default),
+            msgspec.json.encode(document, enc_hook=mmapcache.json_default),
+        )
+        assert [json.loads(text)["at"].partition("00:00:00")[2] for text in texts] == zones
 
 
 def test_pydantic(site: Document) -> None:
@@ -620,8 +645,11 @@ def test_no_leak() -> None:
             for wrong in ("nothing", "limits.x"):
                 document.get(wrong)
                 document.pluck(wrong)
-            with contextlib.suppress(mmapcache.InvalidDocument):
-                Document(raw[:-1])
+            Document(document)
+            Document({"x": [document]})
+            for invalid in (raw[:-1], {"x": object()}):
+                with contextlib.suppress(mmapcache.InvalidDocument):
+                    Document(invalid)
 
     for _ in range(3):
         work()
