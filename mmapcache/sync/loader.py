@@ -41,10 +41,11 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Given, Held, Source
+from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
 from mmapcache.sync.verification import Verification
+from mmapcache.sync.watch import SILENCE, Watch
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
@@ -288,6 +289,7 @@ class Loader:
             follow=self._follows(),
             first=not self._loaded,
             bar=self._bar,
+            watch=self._watched(),
         )
         outcome = load.run()
         self._succeeded(outcome, time.monotonic() - began)
@@ -328,6 +330,29 @@ class Loader:
             log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
         self._noted = noted
 
+    def _watched(self) -> Watch:
+        """Says what becomes of a load to which the source says nothing."""
+        label = public_text(self._source.label)
+        before: dict[str, object] = {}
+
+        def hangs() -> None:
+            assert self._opened is not None
+            status = self._opened.status()
+            before.update(state=status["state"], error=status["error"] or "")
+            self._tally.error("silence")
+            text = f"nothing was heard from {label} for {SILENCE:g} s: it or the network hangs"
+            log.warning("%s", text)
+            self._report(state="degraded", error=text)
+
+        def goes_on() -> None:
+            log.info("%s is heard again", label)
+            self._report(**before)
+
+        def answers() -> None:
+            log.info("waiting for documents; %s answers meanwhile", label)
+
+        return Watch(self._source.answers, hangs, answers, goes_on)
+
     # --- following --------------------------------------------------------------------------------
 
     def _follow(self) -> float:
@@ -361,6 +386,8 @@ class Loader:
                     messages = follower.messages()
                 elif held := isinstance(given, Held):
                     self._held(given)
+                elif isinstance(given, Late):
+                    self._late(given)
                 elif isinstance(given, Found):
                     self._caught(self._burst(writer, given, messages))
                 elif isinstance(given, Caught):
@@ -378,7 +405,7 @@ class Loader:
         assert self._position is not None
         verification = Verification(self._position.stale)
         try:
-            verification.compare(writer, self._source, self._inbox, self._shaping)
+            verification.compare(writer, self._source, self._inbox, self._shaping, self._watched())
         except HeldError:
             self._verify_at = time.monotonic()  # when the marker has gone
             return 0.0
@@ -406,15 +433,27 @@ class Loader:
         self._told = held.why
         self._report(state="streaming", error=public_text(held.why), following=True)
 
+    def _late(self, late: Late) -> None:
+        """Says that what changed cannot be read yet."""
+        text = public_text(late.why)
+        if self._told != text:
+            self._tally.error(late.code)
+            log.warning("%s", text)
+        self._told = text
+        self._report(state="degraded", error=text, following=True)
+
     def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
         """Publishes a burst."""
         caught = None
         with writer.batch() as batch:
             self._apply(writer, batch, first)
             for more in messages:
-                if not isinstance(more, Found):
+                if isinstance(more, Found):
+                    self._apply(writer, batch, more)
+                elif isinstance(more, Late):
+                    self._late(more)
+                else:
                     break
-                self._apply(writer, batch, more)
             assert isinstance(more, Caught), "a burst ends with its position"
             caught = more
             if batch.puts or batch.deletes:

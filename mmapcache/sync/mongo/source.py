@@ -345,6 +345,29 @@ class MongoSource:
                 f"{smaller} or less avoids this)"
             ) from None
 
+    def answers(self) -> bool:
+        from pymongo.errors import OperationFailure, PyMongoError
+
+        client, options = self._client, self._options
+        if client is None:
+            return False
+        database = options.database or options.collections[0].database
+        read = next(iter(self._read.values()), None)
+        preference = None if read is None else self._collection(client, read).read_preference
+        try:
+            # Unlike a ping it takes the locks that a read takes.
+            client[database].command(
+                "listCollections",
+                nameOnly=True,
+                filter={"name": "mmapcache"},
+                read_preference=preference,
+            )
+        except OperationFailure:  # not to this user, but it answers
+            return True
+        except PyMongoError:
+            return False
+        return True
+
     def broken(self) -> list[str]:
         broken: list[str] = []
         while self._broken:
