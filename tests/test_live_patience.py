@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live import equal, following, in_state, loads, log_lines, truth
+from support.live import IMPATIENT, equal, following, in_state, loads, log_lines, truth
 from support.loader import PATIENCE, wait_for
 from support.scripted_oplog import LOST, ReplicaSet
-from support.scripted_server import failing
+from support.scripted_server import CLOSE, failing
 
 from mmapcache.sync.watch import Watch
 
@@ -59,6 +59,22 @@ def test_a_member_that_lags_is_asked_for_the_same_time_again(
     assert all(0 < r["maxTimeMS"] < 10_000 for r in asked)
     if not hold:
         assert len(reads(server)[-1]["filter"]["_id"]["$in"]) < 5, "it may be the query, too"
+
+
+def test_a_verification_that_is_broken_is_tried_again(cache_path: Path) -> None:
+    """Though what is followed meanwhile is well."""
+    with (
+        ReplicaSet(DATA) as server,
+        following(cache_path, server, *FLAGS, program=IMPATIENT) as (loader, cache),
+    ):
+        broken = [CLOSE] * 4  # PyMongo asks twice
+        server.script("find", *broken, failing(13, "Unauthorized"))
+        loader.signal(signal.SIGHUP)
+        wait_for(lambda: loads(cache) == {"initial": 1, "verify": 1})
+        assert server.idle("find")
+        assert len(log_lines(loader, "reading everything to verify it")) == 4
+        assert log_lines(loader, "verified: 35 documents compared, 0 differed")
+        in_state(cache, "streaming")
 
 
 # --- a load that waits ----------------------------------------------------------------------------

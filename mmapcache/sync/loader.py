@@ -87,6 +87,7 @@ class Loader:
         self._target = Target(options, inbox)
         self._tally = Tally()
         self._backoff = Backoff(dice=self._dice)
+        self._verify_backoff = Backoff(dice=self._dice)  # following resets the other one
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a load or a burst has succeeded in this process
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
@@ -409,6 +410,11 @@ class Loader:
         except HeldError:
             self._verify_at = time.monotonic()  # when the marker has gone
             return 0.0
+        except (SourceAwayError, SourceRefusedError):
+            # The next in turn may be a day away. Not sooner and sooner, as each reads everything.
+            self._verify_at = time.monotonic() + self._verify_backoff.next()
+            raise
+        self._verify_backoff.reset()
         self._tally.loads["verify"] += 1
         self._verification = verification
         if not verification.suspects:
