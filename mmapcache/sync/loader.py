@@ -51,6 +51,7 @@ DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
 HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
+_MARK_ALONE = 300.0  # the same of one that is too long for that: each is a generation
 # So many changes, at least, and so many for each document in the cache, before a load is thought to
 # be quicker: to follow a change takes some ten times as long as to read a document with all others.
 _BEHIND, _SHARE = 20_000, 0.1
@@ -95,6 +96,7 @@ class Loader:
         self._why = "initial"  # that load
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
+        self._noted_at = 0.0  # likewise: when a commit had a position
         self._verify_at = self._next_verification()  # likewise
         self._verification: Verification | None = None  # under way
         self._loaded_at = 0.0  # likewise
@@ -300,7 +302,7 @@ class Loader:
 
     def _succeeded(self, outcome: Outcome, seconds: float) -> None:
         """Says what was loaded, and what follows from it."""
-        self._loaded_at = time.monotonic()
+        self._loaded_at = self._noted_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
         self._position = outcome.position
@@ -474,7 +476,7 @@ class Loader:
             batch.deletes,
         )
         if batch.generation is not None:
-            self._marked = time.monotonic()
+            self._marked = self._noted_at = time.monotonic()
             self._tally.position_at = caught.position.at
         return caught
 
@@ -488,8 +490,7 @@ class Loader:
         self._tally.broken(self._source.broken())
         if now - self._marked >= _MARK:
             self._marked = now
-            if self._target.mark(caught.position):
-                self._tally.position_at = caught.position.at
+            self._mark(caught.position)
         if caught.position.stale:  # what is not the source's content is not confirmed either
             error = self._incomplete(caught.position.stale)
             self._report(state="degraded", error=error, following=True)
@@ -501,6 +502,16 @@ class Loader:
             confirmed=time.time() - (now - caught.heard) - caught.behind,
             following=True,
         )
+
+    def _mark(self, position: Position) -> None:
+        """Stores a position behind which nothing has changed; without a generation if it can be."""
+        if not self._target.mark(position):
+            if self._marked - self._noted_at < _MARK_ALONE:
+                return
+            with self._target.writer().batch() as batch:
+                self._target.note(batch, self._source.scope, position)
+            self._noted_at = self._marked
+        self._tally.position_at = position.at
 
     def _incomplete(self, names: Mapping[str, str]) -> str:
         """What is wrong although everything up to the position is there."""

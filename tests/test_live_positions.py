@@ -1,0 +1,92 @@
+"""Positions of many databases: short enough to be marked, or committed now and then."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import zlib
+from pathlib import Path
+
+import pytest
+from support.live import equal, following, loads, truth
+from support.loader import wait_for
+from support.scripted_oplog import ReplicaSet
+
+from mmapcache.sync.position import Position, unmark
+
+bson = pytest.importorskip("bson")
+pytest.importorskip("pymongo")
+
+FLAGS = ["--collection=shop.a"]
+DATA = {"shop.a": [{"_id": i, "v": 0} for i in range(35)]}
+
+# A position has no room beside the generation, and what takes minutes takes less.
+LONG = (
+    "-c",
+    """
+import os, sys
+from mmapcache.sync import loader, position
+position.Position.mark = lambda self: os.urandom(2017)
+loader._MARK, loader._MARK_ALONE = 0.1, 0.5
+sys.argv[0] = "mmapcache"
+from mmapcache.__main__ import main
+sys.exit(main())
+""",
+)
+
+
+def position_of(databases: int) -> Position:
+    """With tokens as MongoDB 7 gives them with an event."""
+    dice = random.Random(databases)
+    kind = "463C6F7065726174696F6E54797065003C757064617465"
+    key = "46646F63756D656E744B65790046645F6964"
+    tokens = {}
+    for number in range(databases):
+        head = f"82{0x69000000 + dice.randrange(256):08X}00000001"
+        body = f"2B042C0100296E5A1004{dice.randbytes(16).hex().upper()}{kind}00{key}0064"
+        data = f"{head}{body}{dice.randbytes(12).hex().upper()}000004"
+        tokens[f"database_{number}"] = bson.encode({"_data": data})
+    return Position("0123456789abcdef", 1764400000.0, tokens, {"sites": "dropped"})
+
+
+def test_marks_have_room_for_many_databases() -> None:
+    for databases in (1, 5, 8, 25):
+        position = position_of(databases)
+        assert len(position.mark()) <= 2016, databases
+        assert unmark(position.mark()) == position
+    assert position_of(1).mark().startswith(b"{"), "a short one can be read by people"
+
+
+def test_marks_that_are_none() -> None:
+    mark = position_of(20).mark()
+    assert unmark(mark) == position_of(20)
+    for wrong in (mark[1:], mark[:100], b"x", zlib.compress(b"[1]"), zlib.compress(b"{")):
+        assert unmark(wrong) is None
+    assert unmark(zlib.compress(b" " * (64 << 20))) is None
+
+
+@pytest.mark.once
+def test_a_position_without_room_is_committed_now_and_then(cache_path: Path) -> None:
+    """In a generation that changes nothing else; and a loader goes on from there."""
+
+    def at() -> float:
+        return float(json.loads(cache.state)["position"]["at"])
+
+    with ReplicaSet(DATA) as server:
+        server.noops = 0.1
+        with following(cache_path, server, *FLAGS, program=LONG) as (loader, cache):
+            before, generation = at(), cache.generation
+            wait_for(lambda: at() > before + 1)
+            assert cache.generation > generation
+            later = at()
+            wait_for(lambda: at() > later)
+            equal(cache, truth(server))
+            assert (cache.status()["position_at"] or 0.0) > before
+            loader.signal(signal.SIGKILL)
+            loader.wait()
+            server.truncate(before=int(later))
+        server.delete("shop.a", 4)
+        with following(cache_path, server, *FLAGS, program=LONG) as (_, cache):
+            equal(cache, truth(server))
+            assert loads(cache) == {"initial": 1}
