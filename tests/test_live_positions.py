@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from support.live import equal, following, loads, truth
-from support.loader import wait_for
+from support.loader import Loader, wait_for
 from support.scripted_oplog import ReplicaSet
 
+from mmapcache.cli.output import moment_text
 from mmapcache.sync.position import Position, unmark
 
 bson = pytest.importorskip("bson")
@@ -63,7 +64,7 @@ def test_marks_that_are_none() -> None:
     assert unmark(mark) == position_of(20)
     for wrong in (mark[1:], mark[:100], b"x", zlib.compress(b"[1]"), zlib.compress(b"{")):
         assert unmark(wrong) is None
-    assert unmark(zlib.compress(b" " * (64 << 20))) is None
+    assert unmark(zlib.compress(b" " * (4 << 20))) is None
 
 
 @pytest.mark.once
@@ -90,3 +91,21 @@ def test_a_position_without_room_is_committed_now_and_then(cache_path: Path) -> 
         with following(cache_path, server, *FLAGS, program=LONG) as (_, cache):
             equal(cache, truth(server))
             assert loads(cache) == {"initial": 1}
+
+
+@pytest.mark.once
+def test_a_plan_shows_the_newest_position(cache_path: Path) -> None:
+    """Not the one of the last commit, from which no loader would go on."""
+    with ReplicaSet(DATA) as server:
+        server.noops = 0.2
+        with following(cache_path, server, *FLAGS) as (loader, cache):
+            committed = json.loads(cache.state)["position"]["at"]
+            wait_for(lambda: (cache.status()["position_at"] or 0) > committed + 1)
+            loader.signal(signal.SIGTERM)
+            loader.wait()
+            newest = cache.status()["position_at"]
+        with Loader(cache_path, ["--uri", server.uri, *FLAGS, "--dry-run"]) as plan:
+            assert plan.wait() == 0
+            assert f"from the position in the file, of {moment_text(newest)}\n" in plan.output
+        with following(cache_path, server, *FLAGS) as (loader, _):
+            loader.expect(f"going on from the position of {moment_text(newest)}")
