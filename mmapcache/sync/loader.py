@@ -33,6 +33,7 @@ from mmapcache.sync.errors import (
     SourceRefusedError,
     StopError,
     SyncError,
+    UnfollowableError,
 )
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
@@ -104,6 +105,7 @@ class Loader:
         self._told = ""  # the trouble that was logged last
         self._trouble = ""  # why the last load was not the whole content of the source
         self._noted = ""  # and what was odd, but no trouble
+        self._unfollowed = ""  # why there is polling, if single collections are the reason
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -228,6 +230,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._position = None
+        self._unfollowed = str(error) if isinstance(error, UnfollowableError) else ""
         if self._options.follow == "stream":
             refused = error.insisted()
             if not self._loaded:
@@ -328,10 +331,11 @@ class Loader:
         )
 
     def _note(self, outcome: Outcome) -> None:
-        noted = public_text(outcome.oddities())
-        if noted and noted != self._noted:
-            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
-        self._noted = noted
+        odd = public_text(outcome.oddities())
+        if odd and odd not in self._noted:
+            log.warning("%s", odd, extra={"fields": {"duplicates": outcome.duplicates}})
+        why = "" if self._position is not None else public_text(self._unfollowed)
+        self._noted = "; ".join(filter(None, (why, odd)))
 
     def _watched(self) -> Watch:
         """Says what becomes of a load to which the source says nothing."""

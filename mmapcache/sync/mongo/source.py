@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mmapcache
 from mmapcache.sync.errors import (
-    NoStreamsError,
     PositionLostError,
     SourceAwayError,
     SourceRefusedError,
+    UnfollowableError,
     UsageError,
 )
 from mmapcache.sync.inbox import Inbox
@@ -184,11 +184,14 @@ class MongoSource:
 
     def _refuse_unfollowable(self, chosen: list[CollectionOptions], entries: _ByOrigin) -> None:
         """One that cannot be followed is enough: then everything is read again."""
+        told = []
         for c in chosen:
             entry = entries.get((c.database, c.collection))
             why = obstacle(self._queries.get(c.name, {}), entry)
             if why:
-                raise NoStreamsError(f"{c.origin} cannot be followed: {why}")
+                told.append(f"{c.origin} cannot be followed: {why}")
+        if told:
+            raise UnfollowableError("; ".join(told))
 
     def _begin(self, client: Client, *, follow: bool) -> None:
         """Notes the position before anything is read, and sees to it that nothing older is."""
