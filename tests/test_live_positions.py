@@ -9,10 +9,12 @@ import zlib
 from pathlib import Path
 
 import pytest
+from support.hold import Hold
 from support.live import equal, following, loads, truth
-from support.loader import Loader, wait_for
+from support.loader import PATIENCE, Loader, wait_for
 from support.scripted_oplog import ReplicaSet
 
+import mmapcache
 from mmapcache.cli.output import moment_text
 from mmapcache.sync.position import Position, unmark
 
@@ -109,3 +111,32 @@ def test_a_plan_shows_the_newest_position(cache_path: Path) -> None:
             assert f"from the position in the file, of {moment_text(newest)}\n" in plan.output
         with following(cache_path, server, *FLAGS) as (loader, _):
             loader.expect(f"going on from the position of {moment_text(newest)}")
+
+
+@pytest.mark.once
+def test_a_position_is_not_committed_to_a_file_without_its_data(cache_path: Path) -> None:
+    """The loader would go on from there, in an empty file."""
+    with ReplicaSet(DATA) as server:
+        server.noops = 0.1
+        with following(cache_path, server, *FLAGS, program=LONG) as (loader, _):
+            cache_path.unlink()
+            loader.expect("removed or replaced: beginning anew")
+            with mmapcache.open(cache_path, timeout=PATIENCE) as made:
+                equal(made, truth(server))
+                assert loads(made) == {"initial": 1}
+
+
+@pytest.mark.once
+def test_a_file_that_is_replaced_when_following_begins(cache_path: Path) -> None:
+    hold = Hold(cache_path.with_name("hold"), "mmapcache.sync.loader:Loader._follow")
+    with (
+        ReplicaSet(DATA) as server,
+        Loader(cache_path, ["--uri", server.uri, *FLAGS], hold.environment) as loader,
+    ):
+        wait_for(hold.arrived)
+        cache_path.unlink()
+        hold.go()
+        loader.expect("removed or replaced: beginning anew")
+        with mmapcache.open(cache_path, timeout=PATIENCE) as made:
+            equal(made, truth(server))
+            assert loads(made) == {"initial": 1}

@@ -343,9 +343,7 @@ class Loader:
         before: dict[str, object] = {}
 
         def hangs() -> None:
-            assert self._opened is not None
-            status = self._opened.status()
-            before.update(state=status["state"], error=status["error"] or "")
+            before.update(self._target.said())
             self._tally.error("silence")
             text = f"nothing was heard from {label} for {SILENCE:g} s: it or the network hangs"
             log.warning("%s", text)
@@ -365,7 +363,8 @@ class Loader:
     def _follow(self) -> float:
         """Publishes what changes, until a load is asked for."""
         assert self._position is not None
-        writer = self._target.writer()
+        assert self._opened is not None
+        writer = self._opened  # the file may have been replaced since: another has not the data
         self._tally.position_at = self._position.at
         if self._told or self._position.stale:
             self._report(following=True)
@@ -512,7 +511,8 @@ class Loader:
         if not self._target.mark(position):
             if self._marked - self._noted_at < _MARK_ALONE:
                 return
-            with self._target.writer().batch() as batch:
+            assert self._opened is not None
+            with self._opened.batch() as batch:  # whatever is at the path by now: this has the data
                 self._target.note(batch, self._source.scope, position)
             self._noted_at = self._marked
         self._tally.position_at = position.at

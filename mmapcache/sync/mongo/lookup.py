@@ -165,8 +165,8 @@ class Lookup:
         self._session = self._client.start_session(causal_consistency=True)
         self.advance((cluster, operation))
         self.late(
-            f"{self._where}: a member has not what changed {LATE:g} s ago, as it lags, or is slow: "
-            "it is asked again",
+            f"{self._where}: a member has no answer about what changed after {LATE:g} s: it lags, "
+            "or is slow; it is asked again",
             str(_EXPIRED),
         )
         time.sleep(self._pause.next())  # some servers say so at once
