@@ -24,19 +24,19 @@ pytest.importorskip("pymongo")
 FLAGS = ["--collection=shop.a"]
 DATA = {"shop.a": [{"_id": i, "v": 0} for i in range(35)]}
 
-# A position has no room beside the generation, and what takes minutes takes less.
-LONG = (
-    "-c",
-    """
+# An idle position moves on sooner.
+SOON = """
 import os, sys
 from mmapcache.sync import loader, position
-position.Position.mark = lambda self: os.urandom(2017)
 loader._MARK, loader._MARK_ALONE = 0.1, 0.5
+"""
+# And has no room beside the generation.
+LONG = SOON + "position.Position.mark = lambda self: os.urandom(2017)\n"
+MAIN = """
 sys.argv[0] = "mmapcache"
 from mmapcache.__main__ import main
 sys.exit(main())
-""",
-)
+"""
 
 
 def position_of(databases: int) -> Position:
@@ -78,7 +78,7 @@ def test_a_position_without_room_is_committed_now_and_then(cache_path: Path) -> 
 
     with ReplicaSet(DATA) as server:
         server.noops = 0.1
-        with following(cache_path, server, *FLAGS, program=LONG) as (loader, cache):
+        with following(cache_path, server, *FLAGS, program=("-c", LONG + MAIN)) as (loader, cache):
             before, generation = at(), cache.generation
             wait_for(lambda: at() > before + 1)
             assert cache.generation > generation
@@ -90,7 +90,7 @@ def test_a_position_without_room_is_committed_now_and_then(cache_path: Path) -> 
             loader.wait()
             server.truncate(before=int(later))
         server.delete("shop.a", 4)
-        with following(cache_path, server, *FLAGS, program=LONG) as (_, cache):
+        with following(cache_path, server, *FLAGS, program=("-c", LONG + MAIN)) as (_, cache):
             equal(cache, truth(server))
             assert loads(cache) == {"initial": 1}
 
@@ -100,7 +100,7 @@ def test_a_plan_shows_the_newest_position(cache_path: Path) -> None:
     """Not the one of the last commit, from which no loader would go on."""
     with ReplicaSet(DATA) as server:
         server.noops = 0.2
-        with following(cache_path, server, *FLAGS) as (loader, cache):
+        with following(cache_path, server, *FLAGS, program=("-c", SOON + MAIN)) as (loader, cache):
             committed = json.loads(cache.state)["position"]["at"]
             wait_for(lambda: (cache.status()["position_at"] or 0) > committed + 1)
             loader.signal(signal.SIGTERM)
@@ -118,12 +118,12 @@ def test_a_position_is_not_committed_to_a_file_without_its_data(cache_path: Path
     """The loader would go on from there, in an empty file."""
     with ReplicaSet(DATA) as server:
         server.noops = 0.1
-        with following(cache_path, server, *FLAGS, program=LONG) as (loader, _):
+        with following(cache_path, server, *FLAGS, program=("-c", LONG + MAIN)) as (loader, _):
             cache_path.unlink()
             loader.expect("removed or replaced: beginning anew")
             with mmapcache.open(cache_path, timeout=PATIENCE) as made:
                 equal(made, truth(server))
-                assert loads(made) == {"initial": 1}
+                wait_for(lambda: loads(made) == {"initial": 1})
 
 
 @pytest.mark.once
@@ -139,4 +139,4 @@ def test_a_file_that_is_replaced_when_following_begins(cache_path: Path) -> None
         loader.expect("removed or replaced: beginning anew")
         with mmapcache.open(cache_path, timeout=PATIENCE) as made:
             equal(made, truth(server))
-            assert loads(made) == {"initial": 1}
+            wait_for(lambda: loads(made) == {"initial": 1})
