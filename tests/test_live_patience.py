@@ -61,6 +61,24 @@ def test_a_member_that_lags_is_asked_for_the_same_time_again(
         assert len(reads(server)[-1]["filter"]["_id"]["$in"]) < 5, "it may be the query, too"
 
 
+def test_a_part_of_a_burst_may_be_late(cache_path: Path) -> None:
+    """When the main thread is about to commit what came before."""
+    flags = [*FLAGS, "--collection=shop.b", "--settle=500:500"]
+    data = DATA | {"shop.b": [{"_id": 1, "v": 0}]}
+    with ReplicaSet(data) as server, following(cache_path, server, *flags) as (_, cache):
+        server.update("shop.a", 1, {"v": 1})  # goes on at once, and what comes next is gathered
+        equal(cache, truth(server))
+        generation = cache.generation
+        server.script("find", None, *[EXPIRED] * 3)
+        server.update("shop.a", 2, {"v": 2})
+        server.update("shop.b", 1, {"v": 2})
+        wait_for(lambda: server.idle("find"))
+        equal(cache, truth(server))
+        in_state(cache, "streaming")
+        assert cache.status()["errors"] == {"50": 1}
+        assert cache.generation > generation
+
+
 def test_a_verification_that_is_broken_is_tried_again(cache_path: Path) -> None:
     """Though what is followed meanwhile is well."""
     with (
