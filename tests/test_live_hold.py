@@ -167,6 +167,7 @@ def test_the_first_load_waits_for_the_marker_to_go(
             same(cache, shop)
             in_state(cache, "polling" if follow == "poll" else "streaming")
             assert not cache.status()["error"]
+            assert cache.status()["errors"] == {}, "to wait for a marker is none"
 
 
 def test_once_waits_until_its_time_is_over(

@@ -33,6 +33,7 @@ from mmapcache.sync.errors import (
     SourceRefusedError,
     StopError,
     SyncError,
+    UnfollowableError,
 )
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
@@ -41,15 +42,17 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Given, Held, Source
+from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
 from mmapcache.sync.verification import Verification
+from mmapcache.sync.watch import SILENCE, Watch
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
 HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
+_MARK_ALONE = 300.0  # the same of one that is too long for that: each is a generation
 # So many changes, at least, and so many for each document in the cache, before a load is thought to
 # be quicker: to follow a change takes some ten times as long as to read a document with all others.
 _BEHIND, _SHARE = 20_000, 0.1
@@ -86,6 +89,7 @@ class Loader:
         self._target = Target(options, inbox)
         self._tally = Tally()
         self._backoff = Backoff(dice=self._dice)
+        self._verify_backoff = Backoff(dice=self._dice)  # following resets the other one
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a load or a burst has succeeded in this process
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
@@ -93,6 +97,7 @@ class Loader:
         self._why = "initial"  # that load
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
+        self._noted_at = 0.0  # likewise: when a commit had a position
         self._verify_at = self._next_verification()  # likewise
         self._verification: Verification | None = None  # under way
         self._loaded_at = 0.0  # likewise
@@ -100,6 +105,7 @@ class Loader:
         self._told = ""  # the trouble that was logged last
         self._trouble = ""  # why the last load was not the whole content of the source
         self._noted = ""  # and what was odd, but no trouble
+        self._unfollowed = ""  # why there is polling, if single collections are the reason
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -224,6 +230,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._position = None
+        self._unfollowed = str(error) if isinstance(error, UnfollowableError) else ""
         if self._options.follow == "stream":
             refused = error.insisted()
             if not self._loaded:
@@ -288,6 +295,7 @@ class Loader:
             follow=self._follows(),
             first=not self._loaded,
             bar=self._bar,
+            watch=self._watched(),
         )
         outcome = load.run()
         self._succeeded(outcome, time.monotonic() - began)
@@ -297,7 +305,7 @@ class Loader:
 
     def _succeeded(self, outcome: Outcome, seconds: float) -> None:
         """Says what was loaded, and what follows from it."""
-        self._loaded_at = time.monotonic()
+        self._loaded_at = self._noted_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
         self._position = outcome.position
@@ -323,17 +331,40 @@ class Loader:
         )
 
     def _note(self, outcome: Outcome) -> None:
-        noted = public_text(outcome.oddities())
-        if noted and noted != self._noted:
-            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
-        self._noted = noted
+        odd = public_text(outcome.oddities())
+        if odd and odd not in self._noted:
+            log.warning("%s", odd, extra={"fields": {"duplicates": outcome.duplicates}})
+        why = "" if self._position is not None else public_text(self._unfollowed)
+        self._noted = "; ".join(filter(None, (why, odd)))
+
+    def _watched(self) -> Watch:
+        """Says what becomes of a load to which the source says nothing."""
+        label = public_text(self._source.label)
+        before: dict[str, object] = {}
+
+        def hangs() -> None:
+            before.update(self._target.said())
+            self._tally.error("silence")
+            text = f"nothing was heard from {label} for {SILENCE:g} s: it or the network hangs"
+            log.warning("%s", text)
+            self._report(state="degraded", error=text)
+
+        def goes_on() -> None:
+            log.info("%s is heard again", label)
+            self._report(**before)
+
+        def answers() -> None:
+            log.info("waiting for documents; %s answers meanwhile", label)
+
+        return Watch(self._source.answers, hangs, answers, goes_on)
 
     # --- following --------------------------------------------------------------------------------
 
     def _follow(self) -> float:
         """Publishes what changes, until a load is asked for."""
         assert self._position is not None
-        writer = self._target.writer()
+        assert self._opened is not None
+        writer = self._opened  # the file may have been replaced since: another has not the data
         self._tally.position_at = self._position.at
         if self._told or self._position.stale:
             self._report(following=True)
@@ -361,6 +392,8 @@ class Loader:
                     messages = follower.messages()
                 elif held := isinstance(given, Held):
                     self._held(given)
+                elif isinstance(given, Late):
+                    self._late(given)
                 elif isinstance(given, Found):
                     self._caught(self._burst(writer, given, messages))
                 elif isinstance(given, Caught):
@@ -378,10 +411,15 @@ class Loader:
         assert self._position is not None
         verification = Verification(self._position.stale)
         try:
-            verification.compare(writer, self._source, self._inbox, self._shaping)
+            verification.compare(writer, self._source, self._inbox, self._shaping, self._watched())
         except HeldError:
             self._verify_at = time.monotonic()  # when the marker has gone
             return 0.0
+        except (SourceAwayError, SourceRefusedError):
+            # The next in turn may be a day away. Not sooner and sooner, as each reads everything.
+            self._verify_at = time.monotonic() + self._verify_backoff.next()
+            raise
+        self._verify_backoff.reset()
         self._tally.loads["verify"] += 1
         self._verification = verification
         if not verification.suspects:
@@ -406,15 +444,27 @@ class Loader:
         self._told = held.why
         self._report(state="streaming", error=public_text(held.why), following=True)
 
+    def _late(self, late: Late) -> None:
+        """Says that what changed cannot be read yet."""
+        text = public_text(late.why)
+        if self._told != text:
+            self._tally.error(late.code)
+            log.warning("%s", text)
+        self._told = text
+        self._report(state="degraded", error=text, following=True)
+
     def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
         """Publishes a burst."""
         caught = None
         with writer.batch() as batch:
             self._apply(writer, batch, first)
             for more in messages:
-                if not isinstance(more, Found):
+                if isinstance(more, Found):
+                    self._apply(writer, batch, more)
+                elif isinstance(more, Late):
+                    self._late(more)
+                else:
                     break
-                self._apply(writer, batch, more)
             assert isinstance(more, Caught), "a burst ends with its position"
             caught = more
             if batch.puts or batch.deletes:
@@ -429,7 +479,7 @@ class Loader:
             batch.deletes,
         )
         if batch.generation is not None:
-            self._marked = time.monotonic()
+            self._marked = self._noted_at = time.monotonic()
             self._tally.position_at = caught.position.at
         return caught
 
@@ -443,8 +493,7 @@ class Loader:
         self._tally.broken(self._source.broken())
         if now - self._marked >= _MARK:
             self._marked = now
-            if self._target.mark(caught.position):
-                self._tally.position_at = caught.position.at
+            self._mark(caught.position)
         if caught.position.stale:  # what is not the source's content is not confirmed either
             error = self._incomplete(caught.position.stale)
             self._report(state="degraded", error=error, following=True)
@@ -456,6 +505,17 @@ class Loader:
             confirmed=time.time() - (now - caught.heard) - caught.behind,
             following=True,
         )
+
+    def _mark(self, position: Position) -> None:
+        """Stores a position behind which nothing has changed; without a generation if it can be."""
+        if not self._target.mark(position):
+            if self._marked - self._noted_at < _MARK_ALONE:
+                return
+            assert self._opened is not None
+            with self._opened.batch() as batch:  # whatever is at the path by now: this has the data
+                self._target.note(batch, self._source.scope, position)
+            self._noted_at = self._marked
+        self._tally.position_at = position.at
 
     def _incomplete(self, names: Mapping[str, str]) -> str:
         """What is wrong although everything up to the position is there."""

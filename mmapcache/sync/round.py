@@ -18,6 +18,7 @@ from mmapcache.sync.pump import Pump
 from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
+from mmapcache.sync.watch import Watch
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Round:
     :param follow: whether the source notes a position, which the commit takes along
     :param first: whether nothing was loaded before in this process: progress is shown
     :param bar: as a bar
+    :param watch: see `Pump`
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Round:
         follow: bool,
         first: bool,
         bar: bool,
+        watch: Watch | None = None,
     ) -> None:
         self._options = options
         self._source = source
@@ -91,6 +94,7 @@ class Round:
         self._follow = follow
         self._first = first
         self._bar = bar
+        self._watch = watch
 
     def run(self) -> Outcome:
         """Reads and publishes everything.
@@ -112,6 +116,7 @@ class Round:
                 known,
                 estimate=self._bar and self._first,
                 follow=self._follow,
+                watch=self._watch,
             ) as pump,
             writer.batch() as batch,
         ):
