@@ -6,6 +6,7 @@
 #include "cache_report.h"
 
 #include "cache.h"
+#include "cache_history.h"
 #include "check.h"
 #include "errors.h"
 #include "region.h"
@@ -106,20 +107,12 @@ static PyObject *file_id(const struct mc_superblock *superblock)
     return PyUnicode_FromStringAndSize(text, 36);
 }
 
-/* The reading to report on, after a look at the path too; NULL with an exception. */
-static struct mc_reading *fresh_reading(struct mc_reader *reader)
-{
-    reader->sought_at =
-        mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
-    return mc_reader_update(reader);
-}
-
 PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     static const char *const loaders[] = {
         [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
     struct mc_reader *reader = mc_cache_reader(self);
-    struct mc_reading *reading = fresh_reading(reader);
+    struct mc_reading *reading = mc_reader_seek(reader);
     struct mc_loader_report status;
     PyObject *dict;
     if (reading == NULL) {
@@ -160,7 +153,7 @@ static PyObject *front_stats(const struct mc_front *front)
 PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct mc_reader *reader = mc_cache_reader(self);
-    struct mc_reading *reading = fresh_reading(reader);
+    struct mc_reading *reading = mc_reader_seek(reader);
     const struct mc_root *root;
     PyObject *dict;
     if (reading == NULL) {
@@ -255,6 +248,11 @@ static PyObject *check_report(const struct mc_reading *reading, PyObject *collec
                               const struct mc_check_report *report)
 {
     PyObject *dict = PyDict_New();
+    size_t rounds, damaged;
+    PyMem_Free(mc_reading_history(reading, &rounds, &damaged));
+    if (PyErr_Occurred()) {
+        Py_CLEAR(dict);
+    }
     if (dict == NULL || put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
         put(dict, "collections", Py_NewRef(collections)) < 0 ||
         put_count(dict, "entries", report->entries) < 0 ||
@@ -262,7 +260,8 @@ static PyObject *check_report(const struct mc_reading *reading, PyObject *collec
         put_count(dict, "nodes", report->nodes) < 0 ||
         put_count(dict, "bytes_used", report->used) < 0 ||
         put(dict, "free_blocks", free_blocks(report)) < 0 ||
-        put_count(dict, "largest_free", report->largest_free) < 0) {
+        put_count(dict, "largest_free", report->largest_free) < 0 ||
+        put_count(dict, "history", rounds) < 0 || put_count(dict, "history_damaged", damaged) < 0) {
         Py_CLEAR(dict);
     }
     return dict;

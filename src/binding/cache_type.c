@@ -3,6 +3,7 @@
 
 #include "arguments.h"
 #include "cache.h"
+#include "cache_history.h"
 #include "cache_report.h"
 #include "errors.h"
 #include "region.h"
@@ -397,6 +398,7 @@ static PyMethodDef methods[] = {
      "Verifies every structure and checksum of the current generation; a dict of what was "
      "counted.\n\n"
      "Raises CorruptError. Takes about a quarter of a second per million documents."},
+    {"history", mc_cache_history, METH_NOARGS, mc_history_doc},
     {"close", cache_close, METH_NOARGS,
      "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice."},
     {"__enter__", cache_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe cache itself."},
