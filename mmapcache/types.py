@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 __all__ = [
+    "CatalogueEntry",
     "CheckReport",
     "CollectionReport",
     "FrontCacheStats",
@@ -78,12 +79,25 @@ class Stats(TypedDict):
     front_cache: FrontCacheStats
 
 
-class CollectionReport(TypedDict):
-    """One collection in CheckReport."""
+class CatalogueEntry(TypedDict):
+    """One collection in Cache.catalogue()."""
 
     documents: int
     bytes: int
     """Of keys and values."""
+    created: int
+    """The generation in which it appeared."""
+    changed: int
+    """The last generation that changed it."""
+    changed_at: float | None
+    """When that was published, Unix seconds; None: too many generations ago."""
+
+
+class CollectionReport(CatalogueEntry):
+    """One collection in CheckReport."""
+
+    occupied: int
+    """Bytes of the file that its documents and its table take, overhead included."""
 
 
 class CheckReport(TypedDict):
