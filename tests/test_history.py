@@ -51,7 +51,7 @@ def test_what_is_noted_is_read(path: Path) -> None:
         "generation": 1,
         "error": None,
     }
-    assert (second["started_at"], second["rounds"]) == (pytest.approx(began, abs=1e-5), 40)
+    assert abs(second["started_at"] - began) < 1e-5 and second["rounds"] == 40
     error = second["error"] or ""
     assert len(error.encode()) <= 151 and error.startswith("the source is away: \u20ac\\udcff")
 
@@ -181,7 +181,7 @@ def test_a_stream_is_one_record_whatever_it_brings(path: Path) -> None:
     ):
         for number in range(1, 20):
             server.insert("shop.sites", {"_id": number})
-            wait_for(lambda number=number: len(cache["sites"]) == number + 1)
+            wait_for(lambda: number in cache["sites"])  # noqa: B023 - called at once
         assert kinds(cache) == ["initial"]
         loader.signal(signal.SIGHUP)
         wait_for(lambda: "verify" in kinds(cache))
@@ -213,7 +213,7 @@ def test_the_catalogue_says_when_each_collection_changed(path: Path) -> None:
         assert (sites["documents"], sites["created"], sites["changed"]) == (1, 1, 1)
         assert (limits["documents"], limits["created"], limits["changed"]) == (1, 3, 29)
         assert limits["changed_at"] == reader.status()["published_at"]
-        assert sites["changed_at"] and sites["changed_at"] <= limits["changed_at"]
+        assert 0 < (sites["changed_at"] or 0) <= (limits["changed_at"] or 0)
         checked = reader.check()["collections"]
         assert all(entry["occupied"] > 0 for entry in checked.values())
         bare = {n: {**entry, "occupied": 0} for n, entry in checked.items()}
