@@ -149,6 +149,9 @@ def test_metrics_follow_the_rules(writer: mmapcache.Writer) -> None:
     writer.report(confirmed=True, following=True, loads={"initial": 3}, events=7)
     with served(Path(writer.path)) as pages:
         _, headers, text = pages.get("/metrics")
+        opened = pages.get(
+            "/metrics", Accept="application/openmetrics-text;version=1;escaping=\x22"
+        )
     families = list(prometheus_parser.text_string_to_metric_families(text))
     found = {s.name: s.value for family in families for s in family.samples if not s.labels}
     for family in families:
@@ -162,6 +165,8 @@ def test_metrics_follow_the_rules(writer: mmapcache.Writer) -> None:
     assert 0 <= found["mmapcache_lag_seconds"] <= found["mmapcache_age_seconds"] + PATIENCE
     assert 'mmapcache_loads_total{reason="initial"} 3' in text
     assert headers["content-type"].startswith("text/plain")
+    assert opened[1]["content-type"].startswith("application/openmetrics-text")
+    assert "# UNIT mmapcache_age_seconds seconds" in opened[2] and "# EOF" in opened[2]
 
 
 def test_a_file_that_comes_ages_loses_its_loader_and_is_replaced(cache_path: Path) -> None:

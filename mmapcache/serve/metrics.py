@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mmapcache.serve.observer import Observer
 
+_OPEN = "application/openmetrics-text; version=1.0.0"
 # name, HELP, unit, where it is in the facts
 _STATUS = (
     ("generation", "The current generation; it never goes back.", "", "generation"),
@@ -50,7 +51,7 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of now; of a file that cannot be read, that alone."""
-        facts = self._observer.status()
+        facts = self._observer.numbers()
         status, stats = facts.get("status"), facts["stats"]
         ready = facts["ready"] and stats is not None
         yield _gauge("ready", "Whether a generation can be read: 1 or 0.", value=float(ready))
@@ -120,6 +121,6 @@ class Exposition:
         self._registry.register(Collector(observer))
 
     def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text, in the form that the client prefers."""
-        encoder, kind = choose_encoder(accept)
+        """Content type and text: OpenMetrics where the client takes it, else Prometheus' own."""
+        encoder, kind = choose_encoder(_OPEN if _OPEN.partition(";")[0] in accept else "")
         return kind, encoder(self._registry)

@@ -86,19 +86,29 @@ class Observer:
         self._file_id = status["file_id"]
         return facts | {"replaced_at": self._replaced_at}
 
+    def numbers(self) -> dict[str, Any]:
+        """The pulse, and what the file says of itself and of each collection; still no walk."""
+        facts = self.pulse()
+        facts |= {"stats": None, "collections": {}}
+        cache = self.cache()
+        if cache is None or "status" not in facts:
+            return facts
+        try:
+            return facts | {"stats": dict(cache.stats()), "collections": cache.catalogue()}
+        except _TROUBLE as error:
+            self._lost(error)
+            return facts | {"ready": False, "problem": public_text(str(error))}
+
     def status(self, *, patience: float = 0.0) -> dict[str, Any]:
         """Everything, for the page and for programs.
 
         :param patience: how long to wait for the first survey of the map, in seconds
         """
-        facts = self.pulse()
-        facts |= {"stats": None, "collections": {}, "history": [], "map": None}
+        facts = self.numbers() | {"history": [], "map": None}
         cache = self.cache()
-        if cache is None or "status" not in facts:
+        if cache is None or facts["stats"] is None:
             return facts
         try:
-            facts["stats"] = dict(cache.stats())
-            facts["collections"] = cache.catalogue()
             history: list[dict[str, Any]] = [dict(past) for past in cache.history()]
         except _TROUBLE as error:
             self._lost(error)
