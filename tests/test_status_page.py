@@ -132,6 +132,12 @@ def test_a_file_that_is_not_there_and_a_token(page: Browser, cache_path: Path) -
             fill(writer)
             page.until("document.getElementById('word').innerText == 'Live'")
         page.until("document.getElementById('word').innerText == 'No loader'")
+    content = cache_path.read_bytes()
+    cache_path.write_bytes(content.replace(SECRET.encode() * 10, b"x" * 10 * len(SECRET), 1))
+    with served(cache_path) as url:
+        page.open(url, width=600, height=900)
+        page.until("document.getElementById('word').innerText == 'Damaged'")
+        assert "checksum" in page.value("document.getElementById('sentence').innerText")
         assert page.problems == []
         page.open("about:blank", width=600, height=900)
     wait_for(lambda: page.value("location.href") == "about:blank")
