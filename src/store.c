@@ -67,11 +67,12 @@ static bool rings_fit(const struct mc_superblock *superblock)
     if (arena < roots || arena >= MC_MAP_MIN || arena % MC_LINE_BYTES != 0) {
         return false;
     }
-    if (size == 0) {
-        return log == 0 && history_fits(superblock, roots, arena);
+    if (size == 0) { /* nothing is between the roots and the history */
+        log = log == 0 ? roots : 0;
+    } else if (size < MC_LOG_MIN || (size & (size - 1)) != 0) {
+        return false;
     }
     return log >= roots && log <= arena && size <= arena - log && log % MC_LINE_BYTES == 0 &&
-           size >= MC_LOG_MIN && (size & (size - 1)) == 0 &&
            history_fits(superblock, log + size, arena);
 }
 
