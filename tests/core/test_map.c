@@ -104,7 +104,7 @@ static void break_log_behind(struct mc_superblock *superblock)
 
 static void break_log_large(struct mc_superblock *superblock)
 {
-    superblock->log_size *= 2;
+    superblock->log_size *= 16; /* behind the history, too */
 }
 
 static void break_log_small(struct mc_superblock *superblock)
