@@ -15,7 +15,7 @@ from typing import Any, Final, SupportsIndex, TypeAlias, TypeVar, final, overloa
 
 from typing_extensions import Buffer, Self
 
-from .types import CheckReport, Stats, Status
+from .types import CatalogueEntry, CheckReport, RoundReport, Stats, Status
 
 _T = TypeVar("_T")
 
@@ -161,6 +161,8 @@ class Cache(Mapping[str, Collection]):
     def status(self) -> Status: ...
     def stats(self) -> Stats: ...
     def check(self) -> CheckReport: ...
+    def catalogue(self) -> dict[str, CatalogueEntry]: ...
+    def history(self) -> list[RoundReport]: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -255,6 +257,18 @@ class Writer:
         disconnects: int | None = None,
         loads: Mapping[str, int] | None = None,
         errors: Mapping[str, int] | None = None,
+    ) -> None: ...
+    def record(
+        self,
+        reason: str,
+        *,
+        started: float | None = None,
+        seconds: float = 0.0,
+        put: int = 0,
+        deleted: int = 0,
+        bytes: int = 0,  # noqa: A002 - what history() calls it
+        rounds: int = 1,
+        error: str | None = None,
     ) -> None: ...
     def mark(self, position: Buffer, /) -> None: ...
     def status(self) -> Status: ...

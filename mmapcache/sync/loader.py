@@ -24,6 +24,7 @@ import mmapcache
 from mmapcache.cli.output import moment_text
 from mmapcache.sync.absence import some_of
 from mmapcache.sync.backoff import Backoff
+from mmapcache.sync.diary import Diary
 from mmapcache.sync.errors import (
     HeldError,
     NoStreamsError,
@@ -88,6 +89,7 @@ class Loader:
         self._dice = dice or random.Random()
         self._target = Target(options, inbox)
         self._tally = Tally()
+        self._diary = Diary()
         self._backoff = Backoff(dice=self._dice)
         self._verify_backoff = Backoff(dice=self._dice)  # following resets the other one
         self._deadline = time.monotonic() + options.timeout
@@ -106,6 +108,8 @@ class Loader:
         self._trouble = ""  # why the last load was not the whole content of the source
         self._noted = ""  # and what was odd, but no trouble
         self._unfollowed = ""  # why there is polling, if single collections are the reason
+        self._began = 0.0  # the attempt under way, by time.monotonic
+        self._compared = 0.0  # seconds that reading everything to verify it took
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -123,13 +127,16 @@ class Loader:
             return FAILED if self._options.once else DONE
         except _FatalError as error:
             self._report(state="degraded", error=public_text(str(error)))
+            self._failure(public_text(str(error)))
             log.error("%s", error)
             return FAILED
         except BaseException as error:
             text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
             self._report(state="degraded", error=public_text(text))
+            self._failure(public_text(text))
             raise
         finally:
+            self._diary.flush()
             self._source.close()
             self._target.close()
 
@@ -139,6 +146,7 @@ class Loader:
         """One load, or following until it ends; seconds until the next attempt, or None when there
         is none to come."""
         self._shaping.abandoned()
+        self._began = time.monotonic()
         try:
             self._look()
             return self._follow() if self._position is not None else self._load()
@@ -180,6 +188,7 @@ class Loader:
         if writer is self._opened:
             return
         self._opened = writer
+        self._diary.of(writer)
         self._shaping.forget()
         self._tally.resume(writer)
         goes_on = self._follows() and not self._options.once
@@ -222,6 +231,7 @@ class Loader:
         )
         # Until then the content ages, and nothing follows it.
         self._report(state="degraded", error=public_text(str(error)), following=False)
+        self._diary.failed("follow", public_text(str(error)))
         return delay
 
     def _without_streams(self, error: NoStreamsError) -> float:
@@ -243,11 +253,14 @@ class Loader:
             self._why = "poll"
         return 0.0
 
-    def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
+    def _failed(
+        self, error: Exception, delay: float, *, retry: bool = False, known: bool = False
+    ) -> float:
         """Says what is wrong, in the log and in the status.
 
         :param delay: seconds until the next attempt
         :param retry: whether `--once` tries again too, until its time is over
+        :param known: the history has it
         :raises _FatalError: `--once` ends here
         """
         self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
@@ -258,10 +271,19 @@ class Loader:
             if not retry or left <= 0:
                 raise _FatalError(text)
             delay = min(delay, left)
+        if not known:
+            self._failure(text)
         level = log.debug if text == self._told else log.warning
         level("%s (next try in %.1f s)", text, delay, extra={"fields": {"retry_in": delay}})
         self._told = text
         return delay
+
+    def _failure(self, text: str) -> None:
+        """Into the history: a load that failed, or following that ended."""
+        if self._position is None:
+            self._diary.failed(self._why, text, time.monotonic() - self._began)
+        else:
+            self._diary.failed("follow", text)
 
     def _recovered(self) -> None:
         if self._told:
@@ -308,6 +330,7 @@ class Loader:
         self._loaded_at = self._noted_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
+        self._remember(outcome, seconds)
         self._position = outcome.position
         self._tally.position_at = self._position.at if self._position else 0.0
         if self._why in _LOADING or self._position is None:
@@ -317,7 +340,7 @@ class Loader:
         _tell(outcome, seconds, level=logging.INFO if self._options.once else logging.DEBUG)
         self._trouble = public_text(outcome.trouble())
         if self._trouble:
-            self._failed(SyncError(self._trouble), self._interval())
+            self._failed(SyncError(self._trouble), self._interval(), known=True)
             self._report(following=self._position is not None)
             return
         self._recovered()
@@ -328,6 +351,22 @@ class Loader:
             error=self._noted,
             confirmed=time.time() - seconds,
             following=self._position is not None,
+        )
+
+    def _remember(self, outcome: Outcome, seconds: float) -> None:
+        """Into the history."""
+        error = public_text(outcome.trouble())
+        if outcome.generation is None and error:
+            return self._diary.failed(self._why, error, seconds)
+        if outcome.generation is None and self._why == "poll":
+            return self._diary.unchanged(self._why, seconds, bytes_read=outcome.bytes)
+        return self._diary.loaded(
+            self._why,
+            seconds,
+            put=outcome.puts,
+            deleted=outcome.deletes,
+            bytes_read=outcome.bytes,
+            error=error,
         )
 
     def _note(self, outcome: Outcome) -> None:
@@ -410,6 +449,7 @@ class Loader:
         self._verify_at = self._next_verification()
         assert self._position is not None
         verification = Verification(self._position.stale)
+        began = time.monotonic()
         try:
             verification.compare(writer, self._source, self._inbox, self._shaping, self._watched())
         except HeldError:
@@ -422,6 +462,7 @@ class Loader:
         self._verify_backoff.reset()
         self._tally.loads["verify"] += 1
         self._verification = verification
+        self._compared = time.monotonic() - began
         if not verification.suspects:
             self._verified()
         return 0.0
@@ -432,6 +473,10 @@ class Loader:
         self._verification = None
         if differed:
             self._tally.errors["differed"] += differed
+        said = f"{differed:,} documents differed and were put right" if differed else ""
+        self._diary.loaded(
+            "verify", self._compared, put=differed, deleted=0, bytes_read=0, error=said
+        )
 
     def _next_verification(self) -> float:
         hours = self._options.verify_every
@@ -457,9 +502,11 @@ class Loader:
         """Publishes a burst."""
         caught = None
         with writer.batch() as batch:
+            size = len(first.buffer)
             self._apply(writer, batch, first)
             for more in messages:
                 if isinstance(more, Found):
+                    size += len(more.buffer)
                     self._apply(writer, batch, more)
                 elif isinstance(more, Late):
                     self._late(more)
@@ -479,6 +526,7 @@ class Loader:
             batch.deletes,
         )
         if batch.generation is not None:
+            self._diary.followed(batch.puts, batch.deletes, size)
             self._marked = self._noted_at = time.monotonic()
             self._tally.position_at = caught.position.at
         return caught
@@ -486,6 +534,7 @@ class Loader:
     def _caught(self, caught: Caught) -> None:
         """Says that everything up to the position is there."""
         now = time.monotonic()
+        self._diary.tick()
         self._position = caught.position
         self._loaded = self._followed = True
         self._backoff.reset()

@@ -35,6 +35,7 @@ class Outcome:
     documents: int = 0
     puts: int = 0
     deletes: int = 0
+    bytes: int = 0
     kept: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
@@ -168,6 +169,7 @@ class Round:
             with batch.replace(feed.name) as full:
                 put = full.put_raw if shaper is None else shaper.begin(batch, full)
                 for buffer in itertools.chain((first,), buffers):
+                    outcome.bytes += len(buffer)
                     progress.add(put(buffer))
                 if had and not feed.allow_empty and shaper is not None and not shaper.count:
                     raise _EmptiedError
