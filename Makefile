@@ -5,7 +5,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
+
+# Where this is set, each of a thousand processes compiles the package anew: half of their start.
+unexport PYTHONDONTWRITEBYTECODE
 
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
@@ -34,10 +37,10 @@ help:
 demo: $(VENV)/demo/.installed
 	KEEP=$(KEEP) $(VENV)/demo/bin/python -m demo $(ARGS)
 
-# One after the other, whatever -j says, so that pytest's closing line is the last one.
+# The first two beside each other, each printed when it is over; pytest by itself, whatever -j says,
+# so that its closing line is the last one.
 test:
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory core-test
+	@$(MAKE) --no-print-directory -j2 -Orecurse lint core-test
 	@$(MAKE) --no-print-directory pytest
 
 lint: $(VENV)/test/.installed
@@ -55,7 +58,8 @@ core-test:
 	$(MAKE) -C tests/core test
 
 pytest: $(VENV)/test/.installed
-	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-__all__ = ["CheckReport", "CollectionReport", "FrontCacheStats", "Stats", "Status"]
+__all__ = [
+    "CatalogueEntry",
+    "CheckReport",
+    "CollectionReport",
+    "FrontCacheStats",
+    "RoundReport",
+    "Stats",
+    "Status",
+]
 
 
 class Status(TypedDict):
@@ -71,12 +79,25 @@ class Stats(TypedDict):
     front_cache: FrontCacheStats
 
 
-class CollectionReport(TypedDict):
-    """One collection in CheckReport."""
+class CatalogueEntry(TypedDict):
+    """One collection in Cache.catalogue()."""
 
     documents: int
     bytes: int
     """Of keys and values."""
+    created: int
+    """The generation in which it appeared."""
+    changed: int
+    """The last generation that changed it."""
+    changed_at: float | None
+    """When that was published, Unix seconds; None: too many generations ago."""
+
+
+class CollectionReport(CatalogueEntry):
+    """One collection in CheckReport."""
+
+    occupied: int
+    """Bytes of the file that its documents and its table take, overhead included."""
 
 
 class CheckReport(TypedDict):
@@ -91,3 +112,31 @@ class CheckReport(TypedDict):
     free_blocks: dict[int, int]
     """How many free blocks there are of each size in bytes."""
     largest_free: int
+    history: int
+    """How many records the history holds."""
+    history_damaged: int
+    """How many of them count for none: half written by a loader that was killed, as a rule."""
+
+
+class RoundReport(TypedDict):
+    """One record of Cache.history(): what a round of the loader did, or several of one kind."""
+
+    started_at: float
+    """Unix seconds."""
+    started_boot: float
+    """The same moment in seconds since the machine was started, by the clock that nobody sets."""
+    seconds: float
+    """From the beginning of the first to the end of the last."""
+    reason: str
+    """Why there was a round: that of a load, such as "initial", or "follow"."""
+    rounds: int
+    """How many rounds the record stands for: of "follow", commits."""
+    put: int
+    """Documents, as deleted."""
+    deleted: int
+    bytes: int
+    """Of the documents that came from the source."""
+    generation: int
+    """The current one when the round had ended."""
+    error: str | None
+    """What went wrong; None: nothing."""

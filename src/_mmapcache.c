@@ -6,6 +6,7 @@
  */
 #include "binding/module.h"
 
+#include "binding/arguments.h"
 #include "binding/batch_type.h"
 #include "binding/cache_type.h"
 #include "binding/collection_map_type.h"
@@ -73,11 +74,17 @@ static PyObject *raise_for_documents(PyObject *module, const struct mc_error *er
     return mc_raise(PyModule_GetState(module), error);
 }
 
+static int encode_for_documents(PyObject *module, PyObject *object, Py_buffer *view)
+{
+    return mc_bson_argument(PyModule_GetState(module), object, view);
+}
+
 static int module_exec(PyObject *module)
 {
     struct mc_module *state = PyModule_GetState(module);
     if (mc_errors_init(module, state) < 0 ||
-        mc_document_state_init(module, &state->documents, raise_for_documents) < 0 ||
+        mc_document_state_init(module, &state->documents, raise_for_documents,
+                               encode_for_documents) < 0 ||
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||

@@ -22,6 +22,8 @@ struct check {
     struct mc_buddy *buddy;
     uint8_t *bytes; /* a private copy of one entry's key and value */
     size_t capacity;
+    uint64_t *occupied; /* NULL, or room for so many numbers */
+    size_t room;
     struct mc_error *err;
 };
 
@@ -145,6 +147,17 @@ static enum mc_status check_collection(struct check *check, const struct mc_coll
     return status;
 }
 
+/* One more collection, and what it occupies. */
+static enum mc_status check_next(struct check *check, const struct mc_collection *collection)
+{
+    uint64_t before = check->report->used, index = check->report->collections++;
+    enum mc_status status = check_collection(check, collection);
+    if (check->occupied != NULL && index < check->room) {
+        check->occupied[index] = check->report->used - before;
+    }
+    return status;
+}
+
 static enum mc_status check_catalogue(struct check *check)
 {
     struct mc_walk walk;
@@ -163,8 +176,7 @@ static enum mc_status check_catalogue(struct check *check)
             if (status == MC_OK && kind == MC_CORRUPT) {
                 status = wrong(check, item.offset, "this is no entry of a catalogue");
             } else if (status == MC_OK && kind == MC_OK) {
-                check->report->collections++;
-                status = check_collection(check, &collection);
+                status = check_next(check, &collection);
             }
         }
         if (status != MC_OK) {
@@ -224,7 +236,14 @@ static enum mc_status check_log(struct check *check)
 enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
                         struct mc_error *err)
 {
-    struct check check = {.view = view, .report = out, .err = err};
+    return mc_check_each(view, out, NULL, 0, err);
+}
+
+enum mc_status mc_check_each(const struct mc_view *view, struct mc_check_report *out,
+                             uint64_t *occupied, size_t room, struct mc_error *err)
+{
+    struct check check = {
+        .view = view, .report = out, .occupied = occupied, .room = room, .err = err};
     uint64_t granules = view->space.limit / MC_GRANULE;
     assert(view->space.limit % MC_GRANULE == 0);
     *out = (struct mc_check_report){0};

@@ -18,4 +18,9 @@ struct mc_check_report {
 enum mc_status mc_check(const struct mc_view *view, struct mc_check_report *out,
                         struct mc_error *err);
 
+/* The same; occupied (may be NULL) has room for `room` numbers: the bytes of entries, pages and
+ * nodes of each collection, in the order of a walk over the catalogue. */
+enum mc_status mc_check_each(const struct mc_view *view, struct mc_check_report *out,
+                             uint64_t *occupied, size_t room, struct mc_error *err);
+
 #endif

@@ -6,6 +6,7 @@
  *   12288    positions    where a change stream goes on, in two slots
  *   16384    root ring    MC_RING_SLOTS roots; generation g is in slot g mod ring_slots
  *   ...      change log   a ring of bytes: the keys that the last generations put and deleted
+ *   ...      history      a ring of records: what the loader's last rounds did
  *   ...      arena        entries, pages and nodes: copy-on-write, found only through a root
  *   the end  tail         one word, the last of the file: a truncated file has it no more
  *
@@ -73,11 +74,14 @@ struct mc_superblock {
     uint64_t base_generation; /* the last of the files that this one succeeds: generations go on */
     uint64_t log_offset;      /* bytes: where the change log is */
     uint32_t log_size;        /* bytes of it, a power of two; 0: there is none */
-    uint8_t reserved[136];
+    uint32_t history_slots;   /* records in the history; 0: there is none */
+    uint64_t history_offset;  /* bytes: where it is */
+    uint8_t reserved[124];
     uint32_t checksum; /* of the 252 bytes before it */
 };
 _Static_assert(sizeof(struct mc_superblock) == 256, "superblock");
 _Static_assert(offsetof(struct mc_superblock, log_offset) == 104, "superblock");
+_Static_assert(offsetof(struct mc_superblock, history_offset) == 120, "superblock");
 _Static_assert(offsetof(struct mc_superblock, checksum) == 252, "superblock");
 
 /* ---- control ---- */
@@ -208,6 +212,26 @@ enum {
     MC_LOG_PUT = 3,
     MC_LOG_DELETE = 4,
 };
+
+/* ---- history ---- */
+/* What a round of the loader did, written without a generation. Record number `sequence` is in slot
+ * sequence mod history_slots. One that a killed loader left half written counts for none. */
+struct mc_round_record {
+    uint64_t sequence;    /* 1, 2, 3 ... to MC_GENERATION_MAX; 0: never written */
+    uint64_t generation;  /* the current one when the record was written */
+    int64_t started_at;   /* microseconds since 1970 */
+    int64_t started_boot; /* the same moment in microseconds since the machine was started */
+    uint64_t duration;    /* microseconds */
+    uint64_t put;         /* documents */
+    uint64_t deleted;     /* documents */
+    uint64_t bytes;       /* of documents that came from the source */
+    uint32_t rounds;      /* how many of one kind the record stands for */
+    char reason[32];      /* NUL-terminated UTF-8, as is the next: why there was a round */
+    char error[152];      /* empty: none */
+    uint32_t checksum;    /* of the 252 bytes before it */
+};
+_Static_assert(sizeof(struct mc_round_record) == 256, "round");
+_Static_assert(offsetof(struct mc_round_record, checksum) == 252, "round");
 
 /* ---- arena: the tail ---- */
 /* The last granule of the file as a generation knows it (mc_root.file_size); of generation 0, of

@@ -46,8 +46,19 @@ struct mc_map {
 
 /* ---- superblock ---- */
 
-/* Roots, change log and arena stand one behind the other. What a later loader puts between the last
- * two is its business. */
+/* Whether the history, if there is one, is between `from` and `to`. */
+static bool history_fits(const struct mc_superblock *superblock, uint64_t from, uint64_t to)
+{
+    uint64_t at = superblock->history_offset, slots = superblock->history_slots;
+    if (slots == 0) {
+        return at == 0;
+    }
+    return at >= from && at <= to && slots * sizeof(struct mc_round_record) <= to - at &&
+           at % MC_LINE_BYTES == 0;
+}
+
+/* Roots, change log, history and arena stand one behind the other. What a later loader puts between
+ * the last two is its business. */
 static bool rings_fit(const struct mc_superblock *superblock)
 {
     uint64_t roots = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
@@ -56,11 +67,13 @@ static bool rings_fit(const struct mc_superblock *superblock)
     if (arena < roots || arena >= MC_MAP_MIN || arena % MC_LINE_BYTES != 0) {
         return false;
     }
-    if (size == 0) {
-        return log == 0;
+    if (size == 0) { /* nothing is between the roots and the history */
+        log = log == 0 ? roots : 0;
+    } else if (size < MC_LOG_MIN || (size & (size - 1)) != 0) {
+        return false;
     }
     return log >= roots && log <= arena && size <= arena - log && log % MC_LINE_BYTES == 0 &&
-           size >= MC_LOG_MIN && (size & (size - 1)) == 0;
+           history_fits(superblock, log + size, arena);
 }
 
 enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err)

@@ -6,11 +6,13 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.loader import Loader
 from support.mongodb_server import Server
 
 import mmapcache
@@ -18,6 +20,22 @@ import mmapcache
 if TYPE_CHECKING:
     from pymongo import MongoClient
     from pymongo.database import Database
+
+# Files that take longest, those that wait beside those that compute: they begin first, so that none
+# of them is what everything waits for at the end. The others follow, those with most tests first.
+LONG = (
+    *("test_live_faults.py", "test_sync_faults.py", "test_demo_run.py", "test_live_server.py"),
+    *("test_truncation.py", "test_packaging.py", "test_sync_phases.py", "test_live_verify.py"),
+    *("test_live_codes.py", "test_sync.py", "test_servers.py", "test_live_hold.py"),
+    *("test_benchmarks.py", "test_streams.py", "test_readme.py", "test_service.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files, which `make pytest` keeps; that of the tests in a file is its own."""
+    tests = Counter(item.path for item in items)
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda i: (rank.get(i.path.name, len(LONG)), -tests[i.path], i.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +79,12 @@ def cache_path() -> Iterator[Path]:
     directory = tempfile.mkdtemp(prefix="mmapcache-test-", dir=memory if memory.is_dir() else None)
     yield Path(directory) / "cache"
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def warm_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaders of this test are forked from a process that has imported PyMongo: support/warm.py."""
+    monkeypatch.setattr(Loader, "warm", True)
 
 
 @pytest.fixture

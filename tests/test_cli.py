@@ -83,7 +83,7 @@ def writer(writer: mmapcache.Writer) -> mmapcache.Writer:
 
 
 def test_help_of_every_command() -> None:
-    for command in ("get", "ls", "dump", "stat", "check", "watch", "sync"):
+    for command in ("get", "ls", "dump", "stat", "check", "watch", "serve", "sync"):
         done = run(command, "--help")
         assert done.returncode == 0, done.stderr
         assert f"mmapcache {command}" in done.stdout

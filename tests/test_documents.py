@@ -14,6 +14,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -356,6 +357,19 @@ def test_depth() -> None:
             Document(nested(depth))
 
 
+def test_construction_from_a_mapping() -> None:
+    """As Batch.put takes it: dicts, documents, other mappings; UUIDs as MongoDB's standard."""
+    plain = {"_id": uuid.UUID(int=7), "limits": {"qps": 5}, "hosts": ["a", "b"]}
+    document = Document(plain)
+    assert document == plain == Document(document) == Document(MappingProxyType(plain))
+    assert document.raw == Document(RawBSONDocument(document.raw)).raw == make(plain).raw
+    assert document["hosts"][1] == "b"
+    when = {"at": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)}
+    assert Document(when, bson.CodecOptions(tz_aware=False))["at"].tzinfo is None
+    with pytest.raises(mmapcache.InvalidDocument, match="object"):
+        Document({"a": object()})
+
+
 def test_construction() -> None:
     raw = bytearray(bson.encode({"a": 1}))
     document = Document(raw)
@@ -367,8 +381,10 @@ def test_construction() -> None:
             Document(wrong)
     with pytest.raises(TypeError):
         Document()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="a document is a Mapping"):
+        Document(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        Document({"a": 1})  # type: ignore[arg-type]
+        mmapcache.Array({"0": 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         type("Sub", (Document,), {})
 
@@ -620,8 +636,11 @@ def test_no_leak() -> None:
             for wrong in ("nothing", "limits.x"):
                 document.get(wrong)
                 document.pluck(wrong)
-            with contextlib.suppress(mmapcache.InvalidDocument):
-                Document(raw[:-1])
+            Document(document)
+            Document({"x": [document]})
+            for invalid in (raw[:-1], {"x": object()}):
+                with contextlib.suppress(mmapcache.InvalidDocument):
+                    Document(invalid)
 
     for _ in range(3):
         work()

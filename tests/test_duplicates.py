@@ -15,6 +15,8 @@ from support.scripted_server import ScriptedServer
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 bson = pytest.importorskip("bson")
 
 Found = list[dict[str, Any]]

@@ -28,6 +28,8 @@ from support.replica_set import (
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 pymongo = pytest.importorskip("pymongo")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
 import threading
@@ -31,27 +32,40 @@ from test_sync_replies import HARMLESS, MAD
 bson = pytest.importorskip("bson")
 pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 BOTH = ["--collection=shop.a", "--collection=shop.b"]
 OLD = {"shop.a": [{"_id": i, "v": 0} for i in range(35)], "shop.b": [{"_id": 1, "v": 0}]}
 INITIAL = {"initial": 1}
+# Set: a reply is cut at each of its bytes; otherwise at a fifth of those in its middle.
+EVERY_BYTE = bool(os.environ.get("EVERY_BYTE"))
 NOTICED = 20.0  # seconds after which a hang is known at the latest, on a slow machine
 
 
 # --- connections ----------------------------------------------------------------------------------
 
 
+def next_cut(last: Cut, dice: random.Random) -> Cut:
+    """Byte by byte in the header and at the end; with long strides between unless EVERY_BYTE."""
+    stride = 1
+    if not EVERY_BYTE and 40 <= last.size < last.whole - 24:
+        stride = min(dice.randint(1, 9), last.whole - 24 - last.size)
+    return Cut(last.size + stride, last.whole)
+
+
 @pytest.mark.parametrize("kind", ["open", "await", "find"])
 def test_a_reply_cut_at_every_byte(cache_path: Path, kind: str) -> None:
     """Twice in a row, as PyMongo asks once more by itself; for a stream that is `open` again."""
+    seed = random.randrange(2**32)
+    print(f"SEED={seed}")
+    dice = random.Random(seed)
     with (
         ReplicaSet(OLD) as server,
         following(cache_path, server, *BOTH, program=IMPATIENT) as (loader, cache),
     ):
         cut = Cut(-1, whole=1)
         while cut.size < cut.whole:
-            cut = Cut(cut.size + 1, cut.whole)
+            cut = next_cut(cut, dice)
             with server.changed:
                 again = kind != "await" and cut.size < cut.whole
                 server.script(kind, cut, *[Cut(cut.size)] * again)

@@ -12,7 +12,7 @@ from support.scripted_server import CLOSE, failing
 
 pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 BOTH = ["--collection=shop.a", "--collection=shop.b"]
 OLD = {"shop.a": [{"_id": i, "v": 0} for i in range(35)], "shop.b": [{"_id": 1, "v": 0}]}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Data = Database[dict[str, Any]]
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 INITIAL = {"initial": 1}
 STREAM = "--follow=stream"
@@ -304,7 +304,7 @@ def test_an_oplog_that_rolled_over_while_the_loader_was_down(
         assert client.admin.command("secantusAdmin.pruneOplog")["pruned"] > 0
         with following(cache_path, server.uri, *flags, state="streaming") as (loader, cache):
             equal(cache, stored(client.shop, "a"))
-            assert loads(cache) == {"initial": 1, "history_lost": 1}
+            wait_for(lambda: loads(cache) == {"initial": 1, "history_lost": 1})
             assert cache.generation == 2
             assert cache.status()["errors"] == {"286": 1}
             assert len(log_lines(loader, "warning")) == 1

@@ -13,6 +13,8 @@ from support.mongodb_server import Server
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 pymongo = pytest.importorskip("pymongo")
 
 FUNCTIONS = """

@@ -30,7 +30,7 @@ import mmapcache
 
 pymongo = pytest.importorskip("pymongo")
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 # A loader that does not hear of what happens to documents whose _id begins with "lost", or is -1.
 DEAF = """

@@ -112,6 +112,7 @@ def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
         assert "mmapcache = mmapcache.__main__:main" in archive.read(entry_points).decode()
     assert {"mmapcache/__init__.py", "mmapcache/py.typed", "mmapcache/_mmapcache.pyi"} <= set(names)
+    assert "mmapcache/serve/page.html" in names
     assert [name for name in names if name.startswith("mmapcache/_mmapcache.")][:1] != []
     assert any(name.endswith("LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}

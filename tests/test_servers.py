@@ -9,20 +9,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.caches import fill
 from support.loader import wait_for
-from support.processes import free_port
+from support.servers import PATIENCE, Server, started
 
 import mmapcache
 
@@ -69,35 +66,18 @@ async def asgi(scope, receive, send):
                 "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": answer()})
 """
-PATIENCE = 30.0  # seconds
 
 
-class Server:
-    """One running server.
-
-    :param process: its master, which leads a process group of its own
-    :param port: on 127.0.0.1
-    :param log: the file with what it says
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process, self._port, self._log = process, port, log
+class Asked(Server):
+    """A server with the application above."""
 
     def ask(self, path: str = "/") -> dict[str, Any]:
-        """One request on a connection of its own; it is repeated while workers come and go."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                url = f"http://127.0.0.1:{self._port}{path}"
-                with urllib.request.urlopen(url, timeout=10) as response:
-                    answer: dict[str, Any] = json.load(response)
-                    return answer
-            except urllib.error.HTTPError as error:
-                pytest.fail(f"{error}\n{self._log.read_text()}")
-            except (OSError, ValueError):
-                if time.monotonic() > end or self.process.poll() is not None:
-                    pytest.fail(f"no answer\n{self._log.read_text()}")
-                time.sleep(0.05)
+        """What it answers to one request."""
+        answer = self.get(path)
+        if answer.status != 200:
+            pytest.fail(f"status {answer.status}\n{self.log()}")
+        body: dict[str, Any] = json.loads(answer.body)
+        return body
 
     def expect(self, value: int, requests: int = 24, path: str = "/") -> list[dict[str, Any]]:
         """Many requests, each of which must see `value` everywhere and nothing else."""
@@ -113,7 +93,7 @@ class Server:
         answers: list[dict[str, Any]] = []
         end = time.monotonic() + PATIENCE
         while not any(answer["pid"] not in known for answer in answers):
-            assert time.monotonic() < end, self._log.read_text()
+            assert time.monotonic() < end, self.log()
             answers += self.expect(value, 4)
         return answers
 
@@ -129,32 +109,14 @@ def publish(writer: mmapcache.Writer, value: int) -> None:
 
 
 @contextmanager
-def serving(cache: Path, directory: Path, *command: str) -> Iterator[Server]:
+def serving(cache: Path, directory: Path, *command: str) -> Iterator[Asked]:
     """Starts a server, whose command may name {port}, and stops it with all its workers."""
     (directory / "application.py").write_text(APPLICATION)
-    port = free_port()
-    log = directory / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [part.format(port=port) for part in command],
-            cwd=directory,
-            env={**os.environ, "CACHE_PATH": str(cache), "PYTHONFAULTHANDLER": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    try:
-        yield Server(process, port, log)
-        process.terminate()
-        process.wait(PATIENCE)
-        said = log.read_text()
-        assert "Traceback" not in said, said
-        assert "Fatal Python error" not in said, said
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    environment = {"CACHE_PATH": str(cache)}
+    with started(
+        directory / "log", *command, cwd=directory, environment=environment, kind=Asked
+    ) as server:
+        yield server
 
 
 def pids(answers: list[dict[str, Any]]) -> set[int]:

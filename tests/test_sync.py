@@ -19,6 +19,8 @@ from support.loader import PATIENCE, Loader, confirmed_at, load_once, wait_for
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 pytest.importorskip("pymongo")
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -12,6 +12,8 @@ from mmapcache.sync import options
 from mmapcache.sync.errors import UsageError
 from mmapcache.sync.options import Options
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 URI = "mongodb://h/"
 NAMES = ["a=b", "a=b=c", "=a", "a=", "a.b", "a:b", "a b", " a ", "a,b", 'a"b', "a={}", "Ä/ä"]
 

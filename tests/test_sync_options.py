@@ -17,6 +17,8 @@ from mmapcache.sync.errors import UsageError
 from mmapcache.sync.options import Options
 from mmapcache.sync.redaction import public_uri, redact, register_uri
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 MINIMUM = ["cache", "--uri", "mongodb://h/", "--collection", "shop.sites"]
 
 

@@ -15,6 +15,8 @@ from support.loader import Loader, load_once, wait_for
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NoReturn
 
 import pytest
+from support.loader import PATIENCE, wait_for
 
 from mmapcache.sync.errors import SourceAwayError, StopError
 from mmapcache.sync.inbox import Inbox
@@ -47,6 +49,9 @@ class Script:
     def identify(self, document: bytes) -> bytes:
         return document
 
+    def answers(self) -> bool:
+        return True
+
     def broken(self) -> tuple[()]:
         return ()
 
@@ -83,14 +88,22 @@ def test_the_source_does_not_run_ahead() -> None:
 
 
 def test_reading_and_storing_overlap() -> None:
-    pause = 0.02
-    source = Script(a=[b"x", lambda: time.sleep(pause)] * 20)
-    began = time.monotonic()
+    """While one is stored the next is read; and the next can be stored before more is read."""
+    stored = threading.Semaphore(1)
+    source = Script(a=[b"x", lambda: assert_acquired(stored)] * 20)
     with Pump(source, Inbox(), frozenset(), estimate=False) as pump:
         for _ in pump.feeds():
-            for _ in pump.buffers():
-                time.sleep(pause)
-    assert time.monotonic() - began < 2 * 20 * pause * 0.8
+            for number, _ in enumerate(pump.buffers(), 1):
+                wait_for(partial(reached, source, min(number + 1, 20)))
+                stored.release()
+
+
+def assert_acquired(semaphore: threading.Semaphore) -> None:
+    assert semaphore.acquire(timeout=PATIENCE)
+
+
+def reached(source: Script, delivered: int) -> bool:
+    return source.delivered >= delivered
 
 
 def test_an_error_of_the_source_arrives_after_what_came_before() -> None:

@@ -15,6 +15,8 @@ from support.scripted_server import Message, Raw, ScriptedServer, failing
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 bson = pytest.importorskip("bson")
 pytest.importorskip("pymongo")
 

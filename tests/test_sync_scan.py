@@ -20,6 +20,8 @@ from pymongo import monitoring
 from mmapcache.sync import options
 from mmapcache.sync.mongo.source import MongoSource
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 if TYPE_CHECKING:
     from pymongo.database import Database
 

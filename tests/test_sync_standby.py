@@ -15,6 +15,8 @@ from support.loader import Loader, wait_for
 
 import mmapcache
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 STANDING_BY = "another loader holds .*: standing by"
 TOOK_OVER = r"took over .* after [0-9.]+ s: it was without a loader for at most ([0-9.]+) s"
 ONE = b"\x0e\0\0\0\x10_id\0\x01\0\0\0\0"

@@ -18,6 +18,8 @@ from mmapcache.sync.identity import identity
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.shaping import DuplicateError, Shaper, Shaping
 
+pytestmark = pytest.mark.usefixtures("warm_loaders")
+
 bson = pytest.importorskip("bson")
 if TYPE_CHECKING:
     from pymongo.database import Database

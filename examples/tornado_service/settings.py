@@ -126,14 +126,13 @@ class CacheSettings:
         }
 
     def metrics(self) -> Iterable[tuple[str, float]]:
-        """Freshness and the front cache of this worker."""
+        """Freshness and the front cache of this worker, named as mmapcache.prometheus does."""
         status, stats = self._cache.status(), self._cache.stats()
         yield "mmapcache_generation", status["generation"]
         yield "mmapcache_age_seconds", status["age"] if status["age"] is not None else float("nan")
         yield "mmapcache_loader_alive", float(status["loader"] == "alive")
-        yield "mmapcache_documents", stats["documents"]
-        yield "mmapcache_bytes_used", stats["bytes_used"]
+        yield "mmapcache_used_bytes", stats["bytes_used"]
         front = stats["front_cache"]
-        yield "mmapcache_front_bytes", front["bytes"]
-        yield "mmapcache_front_hits_total", front["hits"]
-        yield "mmapcache_front_misses_total", front["misses"]
+        yield "mmapcache_front_cache_bytes", front["bytes"]
+        yield "mmapcache_front_cache_hits_total", front["hits"]
+        yield "mmapcache_front_cache_misses_total", front["misses"]

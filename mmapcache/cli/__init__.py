@@ -1,4 +1,4 @@
-"""The command line: ``mmapcache get | ls | dump | stat | check | watch | sync``.
+"""The command line: ``mmapcache get | ls | dump | stat | check | watch | serve | sync``.
 
 Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
 asked for, so that looking into a cache never imports the loader (or PyMongo). Errors are one
@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "stat": ("mmapcache.cli.stat", "generation, age, loader, sizes and free blocks"),
     "check": ("mmapcache.cli.check", "verify every structure and checksum"),
     "watch": ("mmapcache.cli.watch", "print each new generation and what changed"),
+    "serve": ("mmapcache.serve.command", "a status page, probes and metrics over HTTP"),
     "sync": ("mmapcache.sync.command", "keep a cache file up to date from MongoDB or files"),
 }
 _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says why), 2 usage."

@@ -16,6 +16,7 @@ from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
 
 if TYPE_CHECKING:
+    from mmapcache.serve.running import Pages
     from mmapcache.sync.inbox import Inbox
 
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
                 return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
             shaping = Shaping(resolved)
+            pages = None if resolved.dry_run else _pages(resolved)
             source = _source(plan.sparing(resolved) if resolved.dry_run else resolved, shaping)
         except UsageError as error:
             complain("sync", f"error: {error}")
@@ -58,11 +60,15 @@ def run(args: argparse.Namespace) -> int:
         try:
             if resolved.dry_run:
                 return plan.show(resolved, source, shaping)
+            if pages is not None:
+                pages.start()
             return _load(resolved, source, shaping, inbox)
         except Exception:
             logs.log.critical("the loader ended unexpectedly", exc_info=True)
             return FAILED
         finally:
+            if pages is not None:
+                pages.stop()
             finish_log()
 
 
@@ -73,6 +79,39 @@ def _load(resolved: options.Options, source: Source, shaping: Shaping, inbox: In
     if bar is None:
         bar = sys.stderr.isatty() and resolved.log_format == "text"
     return Loader(resolved, source, inbox, bar=bar, shaping=shaping).run()
+
+
+def _pages(resolved: options.Options) -> Pages | None:
+    """What --http serves; it begins to listen when it is started, and tries until it can.
+
+    :raises UsageError: it cannot be served as was asked
+    """
+    if resolved.http is None:
+        if resolved.token_file is not None or resolved.max_age is not None:
+            raise UsageError("--token-file and --max-age are for --http, which was not given")
+        return None
+    from mmapcache.serve.address import AddressError, parse, read_token
+
+    try:
+        address = parse(resolved.http)
+        token = read_token(resolved.token_file, address)
+        from mmapcache.serve.running import Pages
+    except AddressError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"--token-file {resolved.token_file}: {error.strerror}") from None
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise UsageError("--http needs prometheus_client: pip install 'mmapcache[serve]'") from None
+    return Pages(
+        resolved.path,
+        address,
+        token=token,
+        max_age=resolved.max_age,
+        say=lambda sentence: logs.log.warning("%s", sentence),
+        tell=lambda sentence: logs.log.info("%s", sentence),
+    )
 
 
 def _source(resolved: options.Options, shaping: Shaping) -> Source:

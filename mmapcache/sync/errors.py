@@ -43,6 +43,11 @@ class NoStreamsError(SyncError):
         return SourceRefusedError(text, code=self.code)
 
 
+class UnfollowableError(NoStreamsError):
+    """The same because of single collections, which the text names: no stream tells when their
+    content changes."""
+
+
 class PositionLostError(SyncError):
     """A change stream does not go on from where it was: everything is read again.
 

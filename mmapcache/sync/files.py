@@ -113,6 +113,9 @@ class FileSource:
     def identify(self, document: bytes) -> bytes:
         return document
 
+    def answers(self) -> bool:
+        return True
+
     def broken(self) -> tuple[()]:
         return ()
 

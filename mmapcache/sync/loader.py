@@ -24,6 +24,7 @@ import mmapcache
 from mmapcache.cli.output import moment_text
 from mmapcache.sync.absence import some_of
 from mmapcache.sync.backoff import Backoff
+from mmapcache.sync.diary import Diary
 from mmapcache.sync.errors import (
     HeldError,
     NoStreamsError,
@@ -33,6 +34,7 @@ from mmapcache.sync.errors import (
     SourceRefusedError,
     StopError,
     SyncError,
+    UnfollowableError,
 )
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
@@ -41,15 +43,17 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.round import Outcome, Round
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Given, Held, Source
+from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
 from mmapcache.sync.verification import Verification
+from mmapcache.sync.watch import SILENCE, Watch
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
 HELD_AGAIN = 1.0  # seconds until a marker is looked for again, if it keeps a load from beginning
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
+_MARK_ALONE = 300.0  # the same of one that is too long for that: each is a generation
 # So many changes, at least, and so many for each document in the cache, before a load is thought to
 # be quicker: to follow a change takes some ten times as long as to read a document with all others.
 _BEHIND, _SHARE = 20_000, 0.1
@@ -85,7 +89,9 @@ class Loader:
         self._dice = dice or random.Random()
         self._target = Target(options, inbox)
         self._tally = Tally()
+        self._diary = Diary()
         self._backoff = Backoff(dice=self._dice)
+        self._verify_backoff = Backoff(dice=self._dice)  # following resets the other one
         self._deadline = time.monotonic() + options.timeout
         self._loaded = False  # a load or a burst has succeeded in this process
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
@@ -93,6 +99,7 @@ class Loader:
         self._why = "initial"  # that load
         self._streams_again = 0.0  # by time.monotonic
         self._marked = 0.0  # likewise
+        self._noted_at = 0.0  # likewise: when a commit had a position
         self._verify_at = self._next_verification()  # likewise
         self._verification: Verification | None = None  # under way
         self._loaded_at = 0.0  # likewise
@@ -100,6 +107,9 @@ class Loader:
         self._told = ""  # the trouble that was logged last
         self._trouble = ""  # why the last load was not the whole content of the source
         self._noted = ""  # and what was odd, but no trouble
+        self._unfollowed = ""  # why there is polling, if single collections are the reason
+        self._began = 0.0  # the attempt under way, by time.monotonic
+        self._compared = 0.0  # seconds that reading everything to verify it took
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -117,13 +127,16 @@ class Loader:
             return FAILED if self._options.once else DONE
         except _FatalError as error:
             self._report(state="degraded", error=public_text(str(error)))
+            self._failure(public_text(str(error)))
             log.error("%s", error)
             return FAILED
         except BaseException as error:
             text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
             self._report(state="degraded", error=public_text(text))
+            self._failure(public_text(text))
             raise
         finally:
+            self._diary.flush()
             self._source.close()
             self._target.close()
 
@@ -133,6 +146,7 @@ class Loader:
         """One load, or following until it ends; seconds until the next attempt, or None when there
         is none to come."""
         self._shaping.abandoned()
+        self._began = time.monotonic()
         try:
             self._look()
             return self._follow() if self._position is not None else self._load()
@@ -174,6 +188,7 @@ class Loader:
         if writer is self._opened:
             return
         self._opened = writer
+        self._diary.of(writer)
         self._shaping.forget()
         self._tally.resume(writer)
         goes_on = self._follows() and not self._options.once
@@ -216,6 +231,7 @@ class Loader:
         )
         # Until then the content ages, and nothing follows it.
         self._report(state="degraded", error=public_text(str(error)), following=False)
+        self._diary.failed("follow", public_text(str(error)))
         return delay
 
     def _without_streams(self, error: NoStreamsError) -> float:
@@ -224,6 +240,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._position = None
+        self._unfollowed = str(error) if isinstance(error, UnfollowableError) else ""
         if self._options.follow == "stream":
             refused = error.insisted()
             if not self._loaded:
@@ -236,11 +253,14 @@ class Loader:
             self._why = "poll"
         return 0.0
 
-    def _failed(self, error: Exception, delay: float, *, retry: bool = False) -> float:
+    def _failed(
+        self, error: Exception, delay: float, *, retry: bool = False, known: bool = False
+    ) -> float:
         """Says what is wrong, in the log and in the status.
 
         :param delay: seconds until the next attempt
         :param retry: whether `--once` tries again too, until its time is over
+        :param known: the history has it
         :raises _FatalError: `--once` ends here
         """
         self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
@@ -251,10 +271,19 @@ class Loader:
             if not retry or left <= 0:
                 raise _FatalError(text)
             delay = min(delay, left)
+        if not known:
+            self._failure(text)
         level = log.debug if text == self._told else log.warning
         level("%s (next try in %.1f s)", text, delay, extra={"fields": {"retry_in": delay}})
         self._told = text
         return delay
+
+    def _failure(self, text: str) -> None:
+        """Into the history: a load that failed, or following that ended."""
+        if self._position is None:
+            self._diary.failed(self._why, text, time.monotonic() - self._began)
+        else:
+            self._diary.failed("follow", text)
 
     def _recovered(self) -> None:
         if self._told:
@@ -288,6 +317,7 @@ class Loader:
             follow=self._follows(),
             first=not self._loaded,
             bar=self._bar,
+            watch=self._watched(),
         )
         outcome = load.run()
         self._succeeded(outcome, time.monotonic() - began)
@@ -297,9 +327,10 @@ class Loader:
 
     def _succeeded(self, outcome: Outcome, seconds: float) -> None:
         """Says what was loaded, and what follows from it."""
-        self._loaded_at = time.monotonic()
+        self._loaded_at = self._noted_at = time.monotonic()
         self._followed = False
         self._tally.loads[self._why] += 1
+        self._remember(outcome, seconds)
         self._position = outcome.position
         self._tally.position_at = self._position.at if self._position else 0.0
         if self._why in _LOADING or self._position is None:
@@ -309,7 +340,7 @@ class Loader:
         _tell(outcome, seconds, level=logging.INFO if self._options.once else logging.DEBUG)
         self._trouble = public_text(outcome.trouble())
         if self._trouble:
-            self._failed(SyncError(self._trouble), self._interval())
+            self._failed(SyncError(self._trouble), self._interval(), known=True)
             self._report(following=self._position is not None)
             return
         self._recovered()
@@ -322,18 +353,57 @@ class Loader:
             following=self._position is not None,
         )
 
+    def _remember(self, outcome: Outcome, seconds: float) -> None:
+        """Into the history."""
+        error = public_text(outcome.trouble())
+        if outcome.generation is None and error:
+            return self._diary.failed(self._why, error, seconds)
+        if outcome.generation is None and self._why == "poll":
+            return self._diary.unchanged(self._why, seconds, bytes_read=outcome.bytes)
+        return self._diary.loaded(
+            self._why,
+            seconds,
+            put=outcome.puts,
+            deleted=outcome.deletes,
+            bytes_read=outcome.bytes,
+            error=error,
+        )
+
     def _note(self, outcome: Outcome) -> None:
-        noted = public_text(outcome.oddities())
-        if noted and noted != self._noted:
-            log.warning("%s", noted, extra={"fields": {"duplicates": outcome.duplicates}})
-        self._noted = noted
+        odd = public_text(outcome.oddities())
+        if odd and odd not in self._noted:
+            log.warning("%s", odd, extra={"fields": {"duplicates": outcome.duplicates}})
+        why = "" if self._position is not None else public_text(self._unfollowed)
+        self._noted = "; ".join(filter(None, (why, odd)))
+
+    def _watched(self) -> Watch:
+        """Says what becomes of a load to which the source says nothing."""
+        label = public_text(self._source.label)
+        before: dict[str, object] = {}
+
+        def hangs() -> None:
+            before.update(self._target.said())
+            self._tally.error("silence")
+            text = f"nothing was heard from {label} for {SILENCE:g} s: it or the network hangs"
+            log.warning("%s", text)
+            self._report(state="degraded", error=text)
+
+        def goes_on() -> None:
+            log.info("%s is heard again", label)
+            self._report(**before)
+
+        def answers() -> None:
+            log.info("waiting for documents; %s answers meanwhile", label)
+
+        return Watch(self._source.answers, hangs, answers, goes_on)
 
     # --- following --------------------------------------------------------------------------------
 
     def _follow(self) -> float:
         """Publishes what changes, until a load is asked for."""
         assert self._position is not None
-        writer = self._target.writer()
+        assert self._opened is not None
+        writer = self._opened  # the file may have been replaced since: another has not the data
         self._tally.position_at = self._position.at
         if self._told or self._position.stale:
             self._report(following=True)
@@ -361,6 +431,8 @@ class Loader:
                     messages = follower.messages()
                 elif held := isinstance(given, Held):
                     self._held(given)
+                elif isinstance(given, Late):
+                    self._late(given)
                 elif isinstance(given, Found):
                     self._caught(self._burst(writer, given, messages))
                 elif isinstance(given, Caught):
@@ -377,13 +449,20 @@ class Loader:
         self._verify_at = self._next_verification()
         assert self._position is not None
         verification = Verification(self._position.stale)
+        began = time.monotonic()
         try:
-            verification.compare(writer, self._source, self._inbox, self._shaping)
+            verification.compare(writer, self._source, self._inbox, self._shaping, self._watched())
         except HeldError:
             self._verify_at = time.monotonic()  # when the marker has gone
             return 0.0
+        except (SourceAwayError, SourceRefusedError):
+            # The next in turn may be a day away. Not sooner and sooner, as each reads everything.
+            self._verify_at = time.monotonic() + self._verify_backoff.next()
+            raise
+        self._verify_backoff.reset()
         self._tally.loads["verify"] += 1
         self._verification = verification
+        self._compared = time.monotonic() - began
         if not verification.suspects:
             self._verified()
         return 0.0
@@ -394,6 +473,10 @@ class Loader:
         self._verification = None
         if differed:
             self._tally.errors["differed"] += differed
+        said = f"{differed:,} documents differed and were put right" if differed else ""
+        self._diary.loaded(
+            "verify", self._compared, put=differed, deleted=0, bytes_read=0, error=said
+        )
 
     def _next_verification(self) -> float:
         hours = self._options.verify_every
@@ -406,15 +489,29 @@ class Loader:
         self._told = held.why
         self._report(state="streaming", error=public_text(held.why), following=True)
 
+    def _late(self, late: Late) -> None:
+        """Says that what changed cannot be read yet."""
+        text = public_text(late.why)
+        if self._told != text:
+            self._tally.error(late.code)
+            log.warning("%s", text)
+        self._told = text
+        self._report(state="degraded", error=text, following=True)
+
     def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
         """Publishes a burst."""
         caught = None
         with writer.batch() as batch:
+            size = len(first.buffer)
             self._apply(writer, batch, first)
             for more in messages:
-                if not isinstance(more, Found):
+                if isinstance(more, Found):
+                    size += len(more.buffer)
+                    self._apply(writer, batch, more)
+                elif isinstance(more, Late):
+                    self._late(more)
+                else:
                     break
-                self._apply(writer, batch, more)
             assert isinstance(more, Caught), "a burst ends with its position"
             caught = more
             if batch.puts or batch.deletes:
@@ -429,13 +526,15 @@ class Loader:
             batch.deletes,
         )
         if batch.generation is not None:
-            self._marked = time.monotonic()
+            self._diary.followed(batch.puts, batch.deletes, size)
+            self._marked = self._noted_at = time.monotonic()
             self._tally.position_at = caught.position.at
         return caught
 
     def _caught(self, caught: Caught) -> None:
         """Says that everything up to the position is there."""
         now = time.monotonic()
+        self._diary.tick()
         self._position = caught.position
         self._loaded = self._followed = True
         self._backoff.reset()
@@ -443,8 +542,7 @@ class Loader:
         self._tally.broken(self._source.broken())
         if now - self._marked >= _MARK:
             self._marked = now
-            if self._target.mark(caught.position):
-                self._tally.position_at = caught.position.at
+            self._mark(caught.position)
         if caught.position.stale:  # what is not the source's content is not confirmed either
             error = self._incomplete(caught.position.stale)
             self._report(state="degraded", error=error, following=True)
@@ -456,6 +554,17 @@ class Loader:
             confirmed=time.time() - (now - caught.heard) - caught.behind,
             following=True,
         )
+
+    def _mark(self, position: Position) -> None:
+        """Stores a position behind which nothing has changed; without a generation if it can be."""
+        if not self._target.mark(position):
+            if self._marked - self._noted_at < _MARK_ALONE:
+                return
+            assert self._opened is not None
+            with self._opened.batch() as batch:  # whatever is at the path by now: this has the data
+                self._target.note(batch, self._source.scope, position)
+            self._noted_at = self._marked
+        self._tally.position_at = position.at
 
     def _incomplete(self, names: Mapping[str, str]) -> str:
         """What is wrong although everything up to the position is there."""

@@ -96,6 +96,9 @@ class Options:
     collapse: bool = True
     allow_empty: bool = False
     recreate: bool = False
+    http: str | None = None
+    token_file: str | None = None
+    max_age: float | None = None
     log_level: str = "info"
     log_format: str = "text"
     progress: bool | None = None
@@ -128,6 +131,9 @@ SETTINGS: dict[str, Callable[[object], Any]] = {
     "collapse": parsing.flag,
     "allow_empty": parsing.flag,
     "recreate": parsing.flag,
+    "http": parsing.text,
+    "token_file": parsing.text,
+    "max_age": parsing.number(0.0),
     "read_preference": parsing.choice(*READ_PREFERENCES),
     "batch_size": parsing.count,
     "transform": parsing.text,
@@ -205,6 +211,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file.add_argument("--retention", metavar="S", help="seconds that old generations stay (1)")
     file.add_argument("--collapse", action=switch, help="use huge pages (yes)")
     file.add_argument("--recreate", action=switch, help="replace a file that is not ours")
+    look = parser.add_argument_group("to look at, as `mmapcache serve` does")
+    look.add_argument("--http", metavar="ADDR:PORT|unix:PATH", help="status page, probes, metrics")
+    look.add_argument("--token-file", metavar="F", help="a secret that each request must have")
+    look.add_argument("--max-age", metavar="S", help="/readyz: how old the data may be")
     rest = parser.add_argument_group("the rest")
     rest.add_argument("--config", metavar="F", help="a TOML file with these options")
     rest.add_argument("--log-level", metavar="LEVEL", help=", ".join(logs.LEVELS))

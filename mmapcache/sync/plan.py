@@ -125,6 +125,9 @@ class _Plan:
         self._known = frozenset(name for name in cache if len(cache[name]))
         state = unpack_state(cache.state)
         self._scope, self._position = state.get("scope"), unpack(state.get("position"))
+        if self._position is not None:  # since then it may have moved on without a generation
+            at = max(self._position.at, status["position_at"] or 0.0)
+            self._position = replace(self._position, at=at)
         self._say(
             "file",
             f"{path}: generation {status['generation']}, {stats['documents']:,} documents in "

@@ -12,11 +12,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 _LATEST = 253402300800.0  # the year 10000, which no clock shows
+_MARK = 2016  # bytes that a mark may have
+_LONGEST = 1 << 20  # bytes that it may come to
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,9 @@ class Position:
         return {"of": self.of, "at": self.at, "tokens": tokens, "stale": dict(self.stale)}
 
     def mark(self) -> bytes:
-        """The same as bytes, for `Writer.mark`."""
-        return json.dumps(self.packed(), separators=(",", ":")).encode()
+        """The same as bytes, for `Writer.mark`; a long one in less of them, as tokens are alike."""
+        plain = json.dumps(self.packed(), separators=(",", ":")).encode()
+        return plain if len(plain) <= _MARK else zlib.compress(plain)
 
 
 def unpack(value: object) -> Position | None:
@@ -54,6 +58,8 @@ def unpack(value: object) -> Position | None:
 def unmark(data: bytes) -> Position | None:
     """What `mark` made; None for anything else."""
     try:
+        if data and not data.startswith(b"{"):
+            data = zlib.decompressobj().decompress(data, _LONGEST)
         return unpack(json.loads(data)) if data else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, zlib.error):
         return None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from mmapcache.sync.errors import SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.source import Feed, Source
+from mmapcache.sync.watch import Watch
 
 IN_FLIGHT = 3
 
@@ -39,6 +40,7 @@ class Pump:
     :param known: see `Source.feeds`
     :param estimate: see `Source.feeds`
     :param follow: see `Source.feeds`
+    :param watch: is told how long the consumer waits
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Pump:
         *,
         estimate: bool,
         follow: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self._source = source
         self._inbox = inbox
+        self._watch = watch
         self._known = known
         self._estimate = estimate
         self._follow = follow
@@ -95,12 +99,19 @@ class Pump:
         return away
 
     def _next(self) -> _Message:
+        watch = self._watch
+        if watch is not None:
+            watch.waits()
         while True:
-            message = self._inbox.receive()
+            message = self._inbox.receive(None if watch is None else watch.every)
             if isinstance(message, _Message) and message.sender is self:
+                if watch is not None:
+                    watch.heard()
                 if message.failure is not None:
                     raise message.failure
                 return message
+            if watch is not None:
+                watch.look()
 
     def feeds(self) -> Iterator[Feed]:
         """The feeds in turn; each must be drained with `buffers` before the next.

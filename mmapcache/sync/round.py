@@ -18,6 +18,7 @@ from mmapcache.sync.pump import Pump
 from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
+from mmapcache.sync.watch import Watch
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Outcome:
     documents: int = 0
     puts: int = 0
     deletes: int = 0
+    bytes: int = 0
     kept: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Round:
     :param follow: whether the source notes a position, which the commit takes along
     :param first: whether nothing was loaded before in this process: progress is shown
     :param bar: as a bar
+    :param watch: see `Pump`
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Round:
         follow: bool,
         first: bool,
         bar: bool,
+        watch: Watch | None = None,
     ) -> None:
         self._options = options
         self._source = source
@@ -91,6 +95,7 @@ class Round:
         self._follow = follow
         self._first = first
         self._bar = bar
+        self._watch = watch
 
     def run(self) -> Outcome:
         """Reads and publishes everything.
@@ -112,6 +117,7 @@ class Round:
                 known,
                 estimate=self._bar and self._first,
                 follow=self._follow,
+                watch=self._watch,
             ) as pump,
             writer.batch() as batch,
         ):
@@ -163,6 +169,7 @@ class Round:
             with batch.replace(feed.name) as full:
                 put = full.put_raw if shaper is None else shaper.begin(batch, full)
                 for buffer in itertools.chain((first,), buffers):
+                    outcome.bytes += len(buffer)
                     progress.add(put(buffer))
                 if had and not feed.allow_empty and shaper is not None and not shaper.count:
                     raise _EmptiedError

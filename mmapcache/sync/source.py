@@ -67,11 +67,20 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """What changed cannot be read yet, and is asked for again; why, as a sentence, and under which
+    code that is counted."""
+
+    why: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What was compared once more has been, and what changed it meanwhile is known."""
 
 
-Given = Found | Caught | Held | Verified
+Given = Found | Caught | Held | Late | Verified
 Suspect = tuple[str, int]  # a collection's name in the cache, and the mark of an _id
 
 
@@ -177,6 +186,10 @@ class Source(Protocol):
     @property
     def moment(self) -> int:
         """Its own time, after everything that it has delivered to a load that is followed."""
+
+    def answers(self) -> bool:
+        """Asks it something small, over a connection of its own: whether it has answered. May take
+        as long as the source hangs; any thread, also while it is read."""
 
     def broken(self) -> Sequence[str]:
         """What broke connections that are followed, since this was asked last: a code or a name for

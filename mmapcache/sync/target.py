@@ -111,6 +111,13 @@ class Target:
         self._note_corrupt(error)
         self._discard = True
 
+    def said(self) -> dict[str, Any]:
+        """State and error as they were reported last, to be reported again."""
+        if self._writer is None:
+            return {}
+        status = self._writer.status()
+        return {"state": status["state"], "error": status["error"] or ""}
+
     def report(self, **values: Any) -> None:
         """`Writer.report`, if there is a writer."""
         if self._writer is not None:

@@ -20,6 +20,7 @@ from mmapcache.sync.logs import log
 from mmapcache.sync.pump import Pump
 from mmapcache.sync.shaping import Made, Shaping, as_they_are
 from mmapcache.sync.source import Feed, Source, Suspect
+from mmapcache.sync.watch import Watch
 
 
 class Verification:
@@ -37,16 +38,22 @@ class Verification:
         self.explained: set[Suspect] = set()  # of which a change came
 
     def compare(
-        self, writer: mmapcache.Writer, source: Source, inbox: Inbox, shaping: Shaping
+        self,
+        writer: mmapcache.Writer,
+        source: Source,
+        inbox: Inbox,
+        shaping: Shaping,
+        watch: Watch | None = None,
     ) -> None:
         """Reads everything.
 
+        :param watch: see `Pump`
         :raises StopError: a signal ended the loader
         :raises SyncError: the source failed
         """
         with writer.reader(front_bytes=0) as cache:
             known = frozenset(cache)
-            with Pump(source, inbox, known, estimate=False, follow=True) as pump:
+            with Pump(source, inbox, known, estimate=False, follow=True, watch=watch) as pump:
                 for feed in pump.feeds():
                     if feed.name in self._stale:
                         for _ in pump.buffers():

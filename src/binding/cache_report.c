@@ -1,4 +1,4 @@
-/* cache_report.c - Cache.status(), stats() and check(): dicts for people and monitors.
+/* cache_report.c - Cache.status(), stats(), catalogue(), check(): dicts for people and monitors.
  *
  * All of a report comes from one reading: the root record carries the counts, so stats() costs no
  * walk. check() is the one long call here and runs without the GIL.
@@ -6,6 +6,7 @@
 #include "cache_report.h"
 
 #include "cache.h"
+#include "cache_history.h"
 #include "check.h"
 #include "errors.h"
 #include "region.h"
@@ -106,20 +107,12 @@ static PyObject *file_id(const struct mc_superblock *superblock)
     return PyUnicode_FromStringAndSize(text, 36);
 }
 
-/* The reading to report on, after a look at the path too; NULL with an exception. */
-static struct mc_reading *fresh_reading(struct mc_reader *reader)
-{
-    reader->sought_at =
-        mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
-    return mc_reader_update(reader);
-}
-
 PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     static const char *const loaders[] = {
         [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
     struct mc_reader *reader = mc_cache_reader(self);
-    struct mc_reading *reading = fresh_reading(reader);
+    struct mc_reading *reading = mc_reader_seek(reader);
     struct mc_loader_report status;
     PyObject *dict;
     if (reading == NULL) {
@@ -160,7 +153,7 @@ static PyObject *front_stats(const struct mc_front *front)
 PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct mc_reader *reader = mc_cache_reader(self);
-    struct mc_reading *reading = fresh_reading(reader);
+    struct mc_reading *reading = mc_reader_seek(reader);
     const struct mc_root *root;
     PyObject *dict;
     if (reading == NULL) {
@@ -184,10 +177,38 @@ PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     return dict;
 }
 
-/* ---- check ---- */
+/* ---- the catalogue ---- */
+
+/* When that generation was published; None where the ring has it no more. */
+static PyObject *published_at(const struct mc_view *view, uint64_t generation)
+{
+    struct mc_root root;
+    if (mc_root_read(&view->space, mc_map_superblock(view->map), generation, &root, NULL) !=
+        MC_OK) {
+        Py_RETURN_NONE;
+    }
+    return PyFloat_FromDouble((double)root.published_at / 1e6);
+}
+
+/* What a dict says of a collection; occupied: NULL, or its bytes. NULL with an exception. */
+static PyObject *collection_dict(const struct mc_view *view, const struct mc_hit *hit,
+                                 const struct mc_collection *collection, const uint64_t *occupied)
+{
+    PyObject *dict = PyDict_New();
+    if (dict == NULL || put_count(dict, "documents", collection->count) < 0 ||
+        put_count(dict, "bytes", collection->content) < 0 ||
+        (occupied != NULL && put_count(dict, "occupied", *occupied) < 0) ||
+        put_count(dict, "created", collection->created) < 0 ||
+        put_count(dict, "changed", hit->birth) < 0 ||
+        put(dict, "changed_at", published_at(view, hit->birth)) < 0) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
 
 static int add_collection(struct mc_reader *reader, PyObject *dict, const struct mc_view *view,
-                          const struct mc_hit *hit, const struct mc_collection *collection)
+                          const struct mc_hit *hit, const struct mc_collection *collection,
+                          const uint64_t *occupied)
 {
     char name[MC_NAME_MAX];
     PyObject *key, *value;
@@ -201,9 +222,8 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
         mc_reader_corrupt(reader, "the name of a collection");
         return -1;
     }
-    value = Py_BuildValue("{s:K,s:K}", "documents", (unsigned long long)collection->count, "bytes",
-                          (unsigned long long)collection->content);
-    if (key != NULL && value != NULL) {
+    value = key == NULL ? NULL : collection_dict(view, hit, collection, occupied);
+    if (value != NULL) {
         result = PyDict_SetItem(dict, key, value);
     }
     Py_XDECREF(key);
@@ -211,28 +231,62 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
     return result;
 }
 
-/* {name: {documents, bytes}} of a generation that was checked;
- * NULL with *expired or an exception. */
-static PyObject *collections_of(struct mc_reader *reader, const struct mc_view *view, bool *expired)
+/* The collections of a generation by name; occupied: the bytes of each of the first
+ * `room` ones. NULL with *status, or with an exception. */
+static PyObject *collections_of(struct mc_reader *reader, const struct mc_view *view,
+                                const uint64_t *occupied, size_t room, enum mc_status *status)
 {
     struct mc_walk walk;
     struct mc_hit hit;
     struct mc_collection collection;
     PyObject *dict = PyDict_New();
-    *expired = false;
+    size_t index = 0;
     mc_walk_begin(&walk, &view->space, view->root.catalogue);
-    while (dict != NULL && mc_walk_entry(&walk, &hit) == MC_OK) {
-        if (hit.key_len <= MC_NAME_MAX && mc_hit_collection(&hit, &collection) == MC_OK &&
-            add_collection(reader, dict, view, &hit, &collection) < 0) {
+    while (dict != NULL && (*status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+        if (hit.key_len <= MC_NAME_MAX && mc_hit_collection(&hit, &collection) == MC_OK) {
+            const uint64_t *bytes = index < room ? &occupied[index] : NULL;
+            if (add_collection(reader, dict, view, &hit, &collection, bytes) < 0) {
+                Py_CLEAR(dict);
+            }
+            index++;
+        }
+    }
+    if (dict != NULL) {
+        *status = mc_view_settle(view, *status == MC_ABSENT ? MC_OK : *status);
+        if (*status != MC_OK) {
             Py_CLEAR(dict);
         }
     }
-    if (dict != NULL && !mc_view_valid(view)) {
-        *expired = true;
-        Py_CLEAR(dict);
-    }
     return dict;
 }
+
+PyObject *mc_cache_catalogue(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct mc_reader *reader = mc_cache_reader(self);
+    unsigned tries = 0;
+    for (;;) {
+        struct mc_reading *reading = mc_reader_seek(reader);
+        enum mc_status status = MC_OK;
+        PyObject *result;
+        if (reading == NULL) {
+            return NULL;
+        }
+        mc_reading_retain(reading);
+        result = collections_of(reader, &reading->view, NULL, 0, &status);
+        mc_reading_release(reading);
+        if (result != NULL || PyErr_Occurred()) {
+            return result;
+        }
+        if (status != MC_EXPIRED) {
+            return mc_reader_corrupt(reader, "the catalogue");
+        }
+        if (!mc_reader_again(reader, &tries)) {
+            return NULL;
+        }
+    }
+}
+
+/* ---- check ---- */
 
 static PyObject *free_blocks(const struct mc_check_report *report)
 {
@@ -255,6 +309,11 @@ static PyObject *check_report(const struct mc_reading *reading, PyObject *collec
                               const struct mc_check_report *report)
 {
     PyObject *dict = PyDict_New();
+    size_t rounds, damaged;
+    PyMem_Free(mc_reading_history(reading, &rounds, &damaged));
+    if (PyErr_Occurred()) {
+        Py_CLEAR(dict);
+    }
     if (dict == NULL || put_count(dict, "generation", mc_reading_generation(reading)) < 0 ||
         put(dict, "collections", Py_NewRef(collections)) < 0 ||
         put_count(dict, "entries", report->entries) < 0 ||
@@ -262,7 +321,8 @@ static PyObject *check_report(const struct mc_reading *reading, PyObject *collec
         put_count(dict, "nodes", report->nodes) < 0 ||
         put_count(dict, "bytes_used", report->used) < 0 ||
         put(dict, "free_blocks", free_blocks(report)) < 0 ||
-        put_count(dict, "largest_free", report->largest_free) < 0) {
+        put_count(dict, "largest_free", report->largest_free) < 0 ||
+        put_count(dict, "history", rounds) < 0 || put_count(dict, "history_damaged", damaged) < 0) {
         Py_CLEAR(dict);
     }
     return dict;
@@ -276,27 +336,35 @@ PyObject *mc_cache_check(PyObject *self, PyObject *Py_UNUSED(ignored))
         struct mc_reading *reading = mc_reader_update(reader);
         struct mc_check_report report;
         struct mc_error error;
-        enum mc_status status;
+        enum mc_status status, walked = MC_OK;
         PyObject *collections = NULL;
         PyObject *result = NULL;
-        bool expired;
+        uint64_t *occupied;
+        size_t room;
         if (reading == NULL) {
             return NULL;
         }
+        room = reading->view.root.collections; /* as it says: it was not checked yet */
+        room = room < MC_COLLECTIONS_MAX ? room : MC_COLLECTIONS_MAX;
+        occupied = PyMem_New(uint64_t, room + 1);
+        if (occupied == NULL) {
+            return PyErr_NoMemory();
+        }
         mc_reading_retain(reading);
         Py_BEGIN_ALLOW_THREADS
-        status = mc_check(&reading->view, &report, &error);
+        status = mc_check_each(&reading->view, &report, occupied, room, &error);
         Py_END_ALLOW_THREADS
-        expired = status == MC_EXPIRED;
         if (status == MC_OK) {
-            collections = collections_of(reader, &reading->view, &expired);
+            collections = collections_of(reader, &reading->view, occupied, room, &walked);
             result = collections == NULL ? NULL : check_report(reading, collections, &report);
             Py_XDECREF(collections);
         }
+        PyMem_Free(occupied);
         mc_reading_release(reading);
         if (status != MC_OK && status != MC_EXPIRED) {
             return mc_raise(reader->module, &error);
         }
+        bool expired = status == MC_EXPIRED || (result == NULL && !PyErr_Occurred());
         if (!expired || !mc_reader_again(reader, &tries) || PyErr_CheckSignals() < 0) {
             return result;
         }

@@ -4,6 +4,7 @@
 #include "absent.h"
 #include "arguments.h"
 #include "cache.h"
+#include "cache_history.h"
 #include "cache_report.h"
 #include "errors.h"
 #include "region.h"
@@ -398,6 +399,13 @@ static PyMethodDef methods[] = {
      "Verifies every structure and checksum of the current generation; a dict of what was "
      "counted.\n\n"
      "Raises CorruptError. Takes about a quarter of a second per million documents."},
+    {"catalogue", mc_cache_catalogue, METH_NOARGS,
+     "catalogue($self, /)\n--\n\n"
+     "What the file says of each collection, by name: a dict of dicts.\n\n"
+     "documents, bytes (of keys and values), created and changed (generations), changed_at (Unix\n"
+     "seconds; None where that generation is too long ago). It costs no walk over the documents.\n"
+     "Any thread of any process may ask, also after a fork. Raises ClosedError, CorruptError."},
+    {"history", mc_cache_history, METH_NOARGS, mc_history_doc},
     {"close", cache_close, METH_NOARGS,
      "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice."},
     {"__enter__", cache_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe cache itself."},

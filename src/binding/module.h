@@ -15,11 +15,12 @@
  *      collection_map_type.c   map(): the type CollectionMap
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
- *      cache_report.c   status(), stats(), check()
+ *      cache_history.c  history()
+ *      cache_report.c   status(), stats(), catalogue(), check()
  *      snapshot_type.c  the type Snapshot
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other
- *      writer_report.c  report(), mark(), position of a Writer
+ *      writer_report.c  report(), record(), mark(), position of a Writer
  *      batch_type.c, replace_type.c, writer_type.c      the types Batch, Replace and Writer
  *
  * Each file includes the headers of those before it only; a header is named like its file.

@@ -242,6 +242,13 @@ struct mc_reading *mc_reader_update(struct mc_reader *reader)
     return failed ? NULL : reader->now;
 }
 
+struct mc_reading *mc_reader_seek(struct mc_reader *reader)
+{
+    reader->sought_at =
+        mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
+    return mc_reader_update(reader);
+}
+
 bool mc_reader_again(struct mc_reader *reader, unsigned *tries)
 {
     if (++*tries < MC_READ_TRIES) {

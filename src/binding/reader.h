@@ -99,6 +99,9 @@ void mc_reader_close(struct mc_reader *reader);
  * borrowed, or NULL with an exception. */
 struct mc_reading *mc_reader_update(struct mc_reader *reader);
 
+/* The same after a look at the path, too: what a report is about. */
+struct mc_reading *mc_reader_seek(struct mc_reader *reader);
+
 /* The current reading, borrowed: what mc_reader_update would say, at the cost of one load. */
 static inline struct mc_reading *mc_reader_now(struct mc_reader *reader)
 {

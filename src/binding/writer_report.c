@@ -1,10 +1,11 @@
-/* writer_report.c - Writer.report(), mark() and position: what a loader says without a commit. */
+/* writer_report.c - Writer.report(), record(), mark(), position: what is said without a commit. */
 #include "writer_report.h"
 
 #include "arguments.h"
 #include "errors.h"
 #include "region.h"
 #include "writer/publish.h"
+#include "writer/rounds.h"
 #include "writer_object.h"
 
 /* ---- arguments ---- */
@@ -215,6 +216,65 @@ PyObject *mc_writer_object_report(PyObject *self_object, PyObject *args, PyObjec
     }
     free_names(&loads);
     free_names(&errors);
+    return result;
+}
+
+const char mc_record_doc[] = PyDoc_STR(
+    "record($self, /, reason, *, started=None, seconds=0.0, put=0, deleted=0, bytes=0, rounds=1,\n"
+    "       error=None)\n--\n\n"
+    "Notes what a round did, for Cache.history(), without a commit; the oldest record goes.\n\n"
+    "reason: why there was a round, at most 31 bytes. started: Unix seconds; None: seconds ago.\n"
+    "put, deleted: documents. bytes: of what came from the source.\n"
+    "rounds: how many of one kind this record stands for.\n"
+    "error: at most 151 bytes, None or \"\" for none; longer text is cut.\n\n"
+    "Not from two threads at once, and not in a forked child: it has no writer (ClosedError).");
+
+/* A count that may be left out, and is then `otherwise`: 0, or -1 with an exception. */
+static int count_or(PyObject *object, const char *what, uint64_t otherwise, uint64_t *out)
+{
+    int64_t count;
+    if (optional_count(object, what, &count) < 0) {
+        return -1;
+    }
+    *out = count < 0 ? otherwise : (uint64_t)count;
+    return 0;
+}
+
+PyObject *mc_writer_object_record(PyObject *self_object, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"reason", "started", "seconds", "put", "deleted",
+                               "bytes",  "rounds",  "error",   NULL};
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    PyObject *given[8] = {NULL}, *owned[2] = {NULL}, *result = NULL;
+    struct mc_round round = {.reason = ""};
+    const char *reason, *error;
+    int64_t duration;
+    uint64_t rounds;
+    if (PyArg_ParseTupleAndKeywords(args, kwargs, "U|$OOOOOOO:record", keywords, &given[0],
+                                    &given[1], &given[2], &given[3], &given[4], &given[5],
+                                    &given[6], &given[7]) &&
+        optional_text(given[0], "reason", &reason, &owned[0]) == 0 &&
+        optional_time(given[1], "started: Unix seconds", &round.started_at) == 0 &&
+        optional_time(given[2], "seconds: 0 or more", &duration) == 0 &&
+        count_or(given[3], "put", 0, &round.put) == 0 &&
+        count_or(given[4], "deleted", 0, &round.deleted) == 0 &&
+        count_or(given[5], "bytes", 0, &round.bytes) == 0 &&
+        count_or(given[6], "rounds", 1, &rounds) == 0 &&
+        optional_text(given[7], "error", &error, &owned[1]) == 0 && mc_writer_enter(self) != NULL) {
+        struct mc_error problem;
+        round.duration = duration < 0 ? 0 : (uint64_t)duration;
+        round.rounds = rounds < UINT32_MAX ? (uint32_t)rounds : UINT32_MAX;
+        round.reason = reason;
+        round.error = error == NULL ? "" : error;
+        if (round.started_at < 0) {
+            round.started_at = mc_time_us() - (int64_t)round.duration;
+        }
+        result = mc_writer_record(self->writer, &round, &problem) == MC_OK
+                     ? Py_NewRef(Py_None)
+                     : mc_raise(self->module, &problem);
+    }
+    Py_XDECREF(owned[0]);
+    Py_XDECREF(owned[1]);
     return result;
 }
 

@@ -342,6 +342,8 @@ static PyMethodDef methods[] = {
      reader_doc},
     {"report", (PyCFunction)(void (*)(void))mc_writer_object_report, METH_VARARGS | METH_KEYWORDS,
      mc_report_doc},
+    {"record", (PyCFunction)(void (*)(void))mc_writer_object_record, METH_VARARGS | METH_KEYWORDS,
+     mc_record_doc},
     {"mark", mc_writer_object_mark, METH_O,
      "mark($self, position, /)\n--\n\n"
      "Stores where the loader goes on in its source's changes: bytes, without a commit.\n\n"

@@ -103,9 +103,11 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
     if (module == NULL) {
         if (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
             PyErr_Clear();
+            bool encode = which == MC_CLASS_ENCODE || which == MC_CLASS_CODEC_OPTIONS;
             PyErr_Format(PyExc_ImportError,
-                         "a value of type %s needs PyMongo's bson package: pip install pymongo",
-                         classes[which].name);
+                         "%s%s needs PyMongo's bson package: pip install pymongo",
+                         encode ? "a Mapping as a document" : "a value of type ",
+                         encode ? "" : classes[which].name);
         }
         return NULL;
     }

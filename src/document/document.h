@@ -106,9 +106,14 @@ struct mc_document; /* a Document or an Array: document_object.h */
 /* Sets the Python exception for a core error; the binding's one function. Returns NULL. */
 typedef PyObject *(*mc_raise_function)(PyObject *module, const struct mc_error *error);
 
+/* The BSON of a Mapping, in *view until PyBuffer_Release(view); the binding's, too, as it writes
+ * documents. 0, or -1 with an exception. */
+typedef int (*mc_encode_function)(PyObject *module, PyObject *object, Py_buffer *view);
+
 struct mc_document_state {
     PyObject *module; /* borrowed: the module owns this state */
     mc_raise_function raise;
+    mc_encode_function encode;
     PyTypeObject *document_type, *array_type, *iterator_type;
     PyTypeObject *view_types[MC_MAPPING_VIEWS]; /* of keys(), values() and items() */
     PyObject *mapping_abc;                      /* collections.abc.Mapping */
@@ -130,7 +135,7 @@ struct mc_document_state {
 /* Makes the types and adds Document, Array and json_default to the module. 0, or -1 with a Python
  * exception. Call from the module's exec slot; the next two from its hooks of these names. */
 int mc_document_state_init(PyObject *module, struct mc_document_state *state,
-                           mc_raise_function raise);
+                           mc_raise_function raise, mc_encode_function encode);
 int mc_document_state_traverse(struct mc_document_state *state, visitproc visit, void *arg);
 int mc_document_state_clear(struct mc_document_state *state);
 

@@ -154,17 +154,28 @@ void mc_object_dealloc(PyObject *object)
     Py_DECREF(type); /* last: it may take the module and its state along */
 }
 
+/* The BSON that a Document or an Array is made from: bytes; for a Document a Mapping, too. */
+static int bson_given(PyTypeObject *type, PyObject *data, Py_buffer *buffer)
+{
+    struct mc_document_state *state = PyType_GetModuleState(type);
+    if (type == state->document_type && !PyObject_CheckBuffer(data)) {
+        return state->encode(state->module, data, buffer);
+    }
+    return PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE);
+}
+
 PyObject *mc_object_from_call(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"data", "codec_options", NULL};
     struct mc_document_state *state = PyType_GetModuleState(type);
-    PyObject *codec_options = Py_None;
+    PyObject *data, *codec_options = Py_None;
     struct mc_document *self = NULL;
     struct mc_options *options;
     struct mc_error error;
     Py_buffer buffer;
     uint8_t *bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|O", names, &buffer, &codec_options)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O", names, &data, &codec_options) ||
+        bson_given(type, data, &buffer) < 0) {
         return NULL;
     }
     options = mc_document_meet_pymongo(state) < 0 ? NULL : mc_options_from(state, codec_options);

@@ -94,10 +94,10 @@ static int keep_c_datetime_out(void)
 }
 
 int mc_document_state_init(PyObject *module, struct mc_document_state *state,
-                           mc_raise_function raise)
+                           mc_raise_function raise, mc_encode_function encode)
 {
     PyObject *word;
-    *state = (struct mc_document_state){.module = module, .raise = raise};
+    *state = (struct mc_document_state){.module = module, .raise = raise, .encode = encode};
     if (mc_texts_init(state) < 0) {
         return -1;
     }

@@ -209,9 +209,11 @@ static PyGetSetDef document_getset[] = {
 static const char document_doc[] =
     "Document(data, codec_options=None, /)\n--\n\n"
     "A read-only mapping on one BSON document. Fields are decoded when they are first read.\n\n"
-    "data: the document as bytes, which are validated and copied.\n"
+    "data: the document as bytes, which are validated and copied; or a Mapping, such as a dict,\n"
+    "which PyMongo encodes.\n"
     "codec_options: PyMongo's CodecOptions, or None.\n"
-    "Raises InvalidDocument when the bytes are not exactly one valid BSON document.";
+    "Raises InvalidDocument when the bytes are not exactly one valid BSON document, or a value of\n"
+    "the Mapping has no BSON; ImportError for a Mapping without PyMongo.";
 
 static PyType_Slot document_slots[] = {
     {Py_tp_doc, (void *)document_doc},

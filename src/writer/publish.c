@@ -120,8 +120,7 @@ void mc_writer_inherit(struct mc_writer *writer, const struct mc_writer *old)
     }
 }
 
-/* Copies a NUL-terminated string into a field, cut at a character's start when it is too long. */
-static void report_text(char *field, size_t size, const char *text)
+void mc_field_text(char *field, size_t size, const char *text)
 {
     assert(size > 0 && text != NULL);
     size_t len = strlen(text);
@@ -158,13 +157,13 @@ void mc_writer_report(struct mc_writer *writer, const char *state, const char *e
 {
     struct mc_report *report = &writer->report;
     if (state != NULL) {
-        report_text(report->state, sizeof report->state, state);
+        mc_field_text(report->state, sizeof report->state, state);
     }
     if (error != NULL) {
-        report_text(report->error, sizeof report->error, error);
+        mc_field_text(report->error, sizeof report->error, error);
     }
     if (source != NULL) {
-        report_text(report->source, sizeof report->source, source);
+        mc_field_text(report->source, sizeof report->source, source);
     }
     if (confirmed_at_us >= 0) {
         int64_t passed = mc_time_us() - confirmed_at_us; /* negative: the clock was set back */

@@ -30,6 +30,10 @@ void mc_writer_running(struct mc_writer *writer, bool running);
  * Both have the same content. */
 void mc_writer_inherit(struct mc_writer *writer, const struct mc_writer *old);
 
+/* Copies a NUL-terminated string into a field of a record, cut at a character's start when it is
+ * too long, and zeros behind it. */
+void mc_field_text(char *field, size_t size, const char *text);
+
 /* Of a stream of changes: NULL or a negative number keeps what was there. */
 struct mc_report_stream {
     int following; /* 1: the loader hears of each change as it happens; 0: it does not */

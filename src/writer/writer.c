@@ -21,6 +21,7 @@
 #include "make_room.h"
 #include "mutant.h"
 #include "publish.h"
+#include "rounds.h"
 #include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
@@ -42,19 +43,25 @@ static enum mc_status format(struct mc_writer *writer, uint64_t max_size, uint64
     uint32_t log_size = writer->options.log_size != MC_LOG_NONE
                             ? mc_changes_log_size(max_size, writer->options.log_size)
                             : 0;
+    uint32_t history_slots = writer->options.history != MC_HISTORY_NONE
+                                 ? mc_rounds_slots(max_size, writer->options.history)
+                                 : 0;
     uint64_t roots_end = MC_RING_OFFSET + (uint64_t)ring_slots * sizeof(struct mc_root);
+    uint64_t log_end = roots_end + log_size;
     assert(max_size >= MC_MAP_MIN && max_size <= MC_MAP_MAX && max_size % MC_EXTENT == 0);
     struct mc_superblock superblock = {
         .version = MC_VERSION,
         .byte_order = MC_BYTE_ORDER,
         .max_size = max_size,
-        .arena_offset = roots_end + log_size,
+        .arena_offset = log_end + history_slots * sizeof(struct mc_round_record),
         .granule = MC_GRANULE,
         .ring_slots = ring_slots,
         .created_at = mc_time_us(),
         .base_generation = base_generation,
         .log_offset = log_size != 0 ? roots_end : 0,
         .log_size = log_size,
+        .history_slots = history_slots,
+        .history_offset = history_slots != 0 ? log_end : 0,
     };
     memcpy(superblock.magic, MC_MAGIC, sizeof superblock.magic);
     enum mc_status status = mc_random(superblock.hash_secret, sizeof superblock.hash_secret, err);
@@ -219,6 +226,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
         mc_raise_horizon(space, generation);
     }
     mc_changes_recover(writer);
+    mc_rounds_recover(writer);
     mc_writer_end_at(writer, file_end);
     assert(space->limit == file_end && !writer->batch.open);
     return MC_OK;
@@ -366,6 +374,7 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
             mc_file_remove(temporary);
         } else if (!MC_MUTANT_IS(621)) { /* 621: nobody remembers */
             mc_writer_inherit(writer, old);
+            mc_rounds_inherit(writer, old);
         }
     }
     if (status == MC_OK) {

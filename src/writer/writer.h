@@ -29,7 +29,10 @@ struct mc_writer_options {
     uint32_t ring_slots;  /* 0: MC_RING_SLOTS; tests use small rings */
     uint32_t log_size;    /* bytes of a new file's change log, a power of two that is at least
                              MC_LOG_MIN; 0: as suits max_size; MC_LOG_NONE */
+    uint32_t history;     /* records of a new file's history; 0: as suits max_size;
+                             MC_HISTORY_NONE */
 };
+#define MC_HISTORY_NONE UINT32_MAX
 #define MC_LOG_NONE 1u /* as the files of earlier loaders are */
 #define MC_MAX_SIZE_DEFAULT (1ull << 30)
 

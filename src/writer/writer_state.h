@@ -84,6 +84,7 @@ struct mc_writer {
     int64_t woken_at; /* mc_clock_ns of the last wake-up */
     struct mc_report report;
     struct mc_position position; /* the last one stored: of this generation or another */
+    uint64_t rounds;             /* number of the last record in the history */
     struct mc_batch batch;
     struct mc_collections collections;
     struct mc_notes notes;

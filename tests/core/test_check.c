@@ -285,11 +285,36 @@ static void test_expired(void)
     end_cache();
 }
 
+/* What each collection occupies, in the order of the catalogue, as far as there is room. */
+static void test_occupied(void)
+{
+    struct mc_check_report report;
+    uint64_t occupied[4] = {0}, sum = 0;
+    struct mc_walk walk;
+    struct mc_hit hit;
+    struct mc_collection collection;
+    size_t index = 0;
+    CHECK_OK(mc_check_each(&view, &report, occupied, 2, &test_error));
+    CHECK(occupied[0] > 0 && occupied[1] > 0 && occupied[2] == 0);
+    CHECK_OK(mc_check_each(&view, &report, occupied, 4, &test_error));
+    CHECK_EQ(report.collections, 3);
+    mc_walk_begin(&walk, &view.space, view.root.catalogue);
+    while (mc_walk_entry(&walk, &hit) == MC_OK) {
+        if (mc_hit_collection(&hit, &collection) == MC_OK) {
+            CHECK(occupied[index] > collection.content + 16 * collection.count);
+            CHECK(occupied[index] < 3 * collection.content + 1024);
+            sum += occupied[index++];
+        }
+    }
+    CHECK(occupied[3] == 0 && sum < report.used - view.arena_offset);
+}
+
 int main(void)
 {
     test_begin("test_check");
     mc_buddy_test_unchecked = true; /* some thousand checks of a whole cache */
     make_cache();
+    test_occupied();
     test_root();
     test_claim();
     printf("test_check: %ld flips seen\n", flip_table(view.root.catalogue));

@@ -53,7 +53,7 @@ static int replay(const char *kind, int (*run)(const uint8_t *data, size_t len))
 static size_t make_image(int documents)
 {
     struct mc_writer_options options = {
-        .max_size = 2 * MC_EXTENT, .mode = 0600, .ring_slots = 4, .log_size = 512};
+        .max_size = 2 * MC_EXTENT, .mode = 0600, .ring_slots = 4, .log_size = 512, .history = 4};
     struct mc_writer *writer;
     struct mc_error error;
     uint8_t document[64];

@@ -104,7 +104,7 @@ static void break_log_behind(struct mc_superblock *superblock)
 
 static void break_log_large(struct mc_superblock *superblock)
 {
-    superblock->log_size *= 2;
+    superblock->log_size *= 16; /* behind the history, too */
 }
 
 static void break_log_small(struct mc_superblock *superblock)
@@ -115,6 +115,37 @@ static void break_log_small(struct mc_superblock *superblock)
 static void break_log_size(struct mc_superblock *superblock)
 {
     superblock->log_size = MC_LOG_MIN + MC_LINE_BYTES;
+}
+
+static void break_history_offset(struct mc_superblock *superblock)
+{
+    superblock->history_offset -= MC_LINE_BYTES; /* within the log */
+}
+
+static void break_history_odd(struct mc_superblock *superblock)
+{
+    superblock->history_offset += MC_GRANULE;
+    superblock->arena_offset += MC_LINE_BYTES;
+}
+
+static void break_history_behind(struct mc_superblock *superblock)
+{
+    superblock->history_offset = superblock->arena_offset + MC_LINE_BYTES;
+}
+
+static void break_history_large(struct mc_superblock *superblock)
+{
+    superblock->history_slots++;
+}
+
+static void break_history_huge(struct mc_superblock *superblock)
+{
+    superblock->history_slots = UINT32_MAX;
+}
+
+static void break_history_none(struct mc_superblock *superblock)
+{
+    superblock->history_slots = 0;
 }
 
 static void break_log_none(struct mc_superblock *superblock)
@@ -176,6 +207,12 @@ static void test_superblock(void)
         {break_arena_small, MC_CORRUPT},
         {break_arena_large, MC_CORRUPT},
         {break_log_offset, MC_CORRUPT},
+        {break_history_offset, MC_CORRUPT},
+        {break_history_odd, MC_CORRUPT},
+        {break_history_behind, MC_CORRUPT},
+        {break_history_large, MC_CORRUPT},
+        {break_history_huge, MC_CORRUPT},
+        {break_history_none, MC_CORRUPT},
         {break_log_odd, MC_CORRUPT},
         {break_log_behind, MC_CORRUPT},
         {break_log_large, MC_CORRUPT},

@@ -77,8 +77,11 @@ int main(int argc, char **argv)
     static uint8_t bytes[4096];
     CHECK(argc == 2);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        struct mc_writer_options options = {
-            .max_size = 4 * MC_EXTENT, .mode = 0600, .ring_slots = 4, .log_size = 1024};
+        struct mc_writer_options options = {.max_size = 4 * MC_EXTENT,
+                                            .mode = 0600,
+                                            .ring_slots = 4,
+                                            .log_size = 1024,
+                                            .history = 4};
         struct mc_writer *writer;
         uint64_t generation, documents;
         memory_reset();

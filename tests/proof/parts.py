@@ -154,6 +154,7 @@ def python_parts() -> list[Part]:
         return Part(name, command, tests, python=True)
 
     make = ("make", "--no-print-directory")
+    cut = "-p no:cacheprovider tests/test_live_faults.py -k every_byte"
     return [
         Part("binding under ASan and UBSan", (*make, "sanitize"), tests, python=True),
         Part("binding's threads, TSan", (*make, "sanitize", "ARGS=--threads"), tests, python=True),
@@ -161,6 +162,12 @@ def python_parts() -> list[Part]:
             "C files, clang's analyzer",
             (*make, "analyze"),
             figures(r"lint: (\d+) of \d+ passed", "{} files"),
+            python=True,
+        ),
+        Part(
+            "replies of the server cut at every byte",
+            ("env", "EVERY_BYTE=1", *make, "pytest", f"ARGS={cut}"),
+            tests,
             python=True,
         ),
         pytest("files truncated under readers", "tests/test_truncation.py"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mmapcache
+from support import warm
 
 PATIENCE = 30.0  # seconds; far more than anything here takes
 
@@ -41,6 +42,9 @@ class Loader:
     :param program: what the interpreter runs
     """
 
+    # Whether they are forked where nothing depends on a start from nothing: `warm_loaders`.
+    warm = False
+
     def __init__(
         self,
         path: Path,
@@ -50,13 +54,16 @@ class Loader:
     ) -> None:
         self._log = path.with_name(f"loader-{time.monotonic_ns()}.log")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MMAPCACHE_")}
+        variables = inherited | (environment or {})
+        command = [*program, "sync", str(path), *arguments]
+        self.process: subprocess.Popen[bytes] | warm.ForkedProcess
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *program, "sync", str(path), *arguments],
-                stdout=log,
-                stderr=log,
-                env=inherited | (environment or {}),
-            )
+            if self.warm and warm.can_start(command, variables):
+                self.process = warm.ForkedProcess(command, log, variables)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, *command], stdout=log, stderr=log, env=variables
+                )
 
     @property
     def output(self) -> str:

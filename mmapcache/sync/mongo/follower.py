@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import mmapcache
+from mmapcache.sync import watch
 from mmapcache.sync.errors import PositionLostError, SourceAwayError, SyncError
 from mmapcache.sync.identity import mark
 from mmapcache.sync.inbox import Inbox
@@ -30,12 +31,22 @@ from mmapcache.sync.mongo.stream import AWAIT, Change, Heard, Stream
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
-from mmapcache.sync.source import Caught, Feed, Found, Given, Held, Suspect, Verified, split
+from mmapcache.sync.source import (
+    Caught,
+    Feed,
+    Found,
+    Given,
+    Held,
+    Late,
+    Suspect,
+    Verified,
+    split,
+)
 
 if TYPE_CHECKING:
     from pymongo import collection as pymongo_collection
 
-SILENCE = 10.0  # seconds without a reply after which a stream counts as broken
+SILENCE = watch.SILENCE  # seconds without a reply after which a stream counts as broken
 _LATE = 2.0  # seconds behind the server's time, which has whole ones
 _IN_FLIGHT = 4  # parts that the main thread has not applied yet
 _MANY = 32  # events of a burst after which more are expected
@@ -78,6 +89,7 @@ class MongoFollower:
     ) -> None:
         self._streams = {stream.database: stream for stream in streams}
         self._lookup = lookup
+        lookup.late = self._is_late
         self._targets = targets
         self._read = read
         self._same = same
@@ -157,9 +169,10 @@ class MongoFollower:
                 continue
             if isinstance(message.content, BaseException):
                 raise message.content
-            inside = isinstance(message.content, Found)
+            found = isinstance(message.content, Found)
+            inside = found or (inside and isinstance(message.content, Late))
             yield message.content
-            if inside:
+            if found:
                 self._room.release()
 
     # --- the thread -------------------------------------------------------------------------------
@@ -365,6 +378,13 @@ class MongoFollower:
         if not self._cancelled:
             self._post(found)
         return not self._cancelled
+
+    def _is_late(self, why: str, code: str) -> None:
+        """The server cannot answer yet, but has said so: it does not hang."""
+        if self._cancelled:
+            raise SourceAwayError(why, code=code)
+        self._progress = time.monotonic()
+        self._post(Late(why, code))
 
     def _post(self, content: Given | BaseException) -> None:
         self._inbox.post(_Message(self, content))

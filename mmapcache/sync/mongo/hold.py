@@ -26,13 +26,19 @@ class Hold:
         self._filter = checked(marker.filter, "--hold-while")
         self.why = f"publication is held while a document of {marker.origin} is {marker.filter}"
 
-    def present(self, client: Client, session: ClientSession | None) -> bool:
-        """Whether there is a marker; in a session, not earlier than what it has read."""
+    def present(
+        self, client: Client, session: ClientSession | None, patience: int | None = None
+    ) -> bool:
+        """Whether there is a marker; in a session, not earlier than what it has read.
+
+        :param patience: milliseconds after which the server says that it cannot answer
+        """
         from pymongo.read_concern import ReadConcern
 
         concern = None if session is None else ReadConcern("majority")
         collection = client[self.database].get_collection(self.collection, read_concern=concern)
-        return collection.find_one(self._filter, {"_id": 1}, session=session) is not None
+        found = collection.find_one(self._filter, {"_id": 1}, session=session, max_time_ms=patience)
+        return found is not None
 
     def refuse(self, client: Client, session: ClientSession | None) -> None:
         """:raises HeldError: there is a marker"""

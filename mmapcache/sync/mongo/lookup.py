@@ -3,14 +3,19 @@
 Reads are majority reads in one causally consistent session, which is advanced to the time of the
 newest event before each read: so the answer is not older than the event, nor than any answer
 before, whichever member of the replica set gives it; and what it says cannot be rolled back.
+
+A member that lags has to wait until it has that. It is told to give up before anybody takes it for
+one that hangs, and is asked for the same time again, which it will have some day; a newer time each
+try it might never have.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.errors import translated
 from mmapcache.sync.mongo.hold import Hold
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
 
     from mmapcache.sync.mongo.client import Client
+
+LATE = 5.0  # seconds after which a member says that it cannot answer yet
+_EXPIRED = 50  # MaxTimeMSExpired
+_Answer = TypeVar("_Answer")
 
 
 class Lookup:
@@ -39,6 +48,9 @@ class Lookup:
         self._queries = queries
         self._session = client.start_session(causal_consistency=True)
         self._together = Together()
+        self._pause = Backoff(first=0.1, last=1.0)
+        self.late: Callable[[str, str], None] = lambda why, code: None
+        """Told why an answer has to be asked for again, and under which code that counts."""
 
     @property
     def time(self) -> int:
@@ -81,7 +93,12 @@ class Lookup:
     def held(self, hold: Hold) -> bool:
         """Whether the marker is there."""
         with translated(self._where):
-            return hold.present(self._client, self._session)
+            while True:
+                some = self._asked(
+                    lambda: hold.present(self._client, self._session, int(LATE * 1000))
+                )
+                if some is not None:
+                    return some
 
     def close(self) -> None:
         """Gives the session back."""
@@ -94,6 +111,23 @@ class Lookup:
         query: Mapping[str, Any],
         elements: list[bytes],
     ) -> Iterator[Found]:
+        waiting = [elements]
+        while waiting:
+            some = waiting.pop()
+            found = self._asked(lambda: self._found(collection, name, query, some))  # noqa: B023
+            if found is not None:
+                yield from found
+            else:  # it may be the query that takes so long, and not what it waits for
+                half = (len(some) + 1) // 2
+                waiting += [part for part in (some[half:], some[:half]) if part]
+
+    def _found(
+        self,
+        collection: Collection[Any],
+        name: str,
+        query: Mapping[str, Any],
+        elements: list[bytes],
+    ) -> list[Found]:
         from bson.raw_bson import RawBSONDocument
 
         chosen: Any = RawBSONDocument(element.one_of(elements))
@@ -105,15 +139,38 @@ class Lookup:
             query.get("projection"),
             session=self._session,
             batch_size=len(elements) + 1,
+            max_time_ms=int(LATE * 1000),
         ) as cursor:
             buffers = [bytes(buffer) for buffer in cursor if buffer]
         seconds = time.perf_counter() - began
         self._together.took(len(elements), seconds, sum(map(len, buffers)))
         missing = _missing(elements, buffers)
-        if missing:
-            yield Found(name, missing, b"")
-        for buffer in buffers:
-            yield Found(name, (), buffer)
+        found = [Found(name, missing, b"")] if missing else []
+        return found + [Found(name, (), buffer) for buffer in buffers]
+
+    def _asked(self, ask: Callable[[], _Answer]) -> _Answer | None:
+        """An answer; None: not yet, and the next try asks for nothing newer."""
+        from pymongo.errors import OperationFailure
+
+        cluster, operation = self._session.cluster_time, self._session.operation_time
+        try:
+            answer = ask()
+        except OperationFailure as error:
+            if error.code != _EXPIRED:
+                raise
+        else:
+            self._pause.reset()
+            return answer
+        self._session.end_session()  # it has heard of the time of the refusal
+        self._session = self._client.start_session(causal_consistency=True)
+        self.advance((cluster, operation))
+        self.late(
+            f"{self._where}: a member has no answer about what changed after {LATE:g} s: it lags, "
+            "or is slow; it is asked again",
+            str(_EXPIRED),
+        )
+        time.sleep(self._pause.next())  # some servers say so at once
+        return None
 
 
 def _majority(collection: Collection[Any]) -> Collection[Any]:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mmapcache
 from mmapcache.sync.errors import (
-    NoStreamsError,
     PositionLostError,
     SourceAwayError,
     SourceRefusedError,
+    UnfollowableError,
     UsageError,
 )
 from mmapcache.sync.inbox import Inbox
@@ -184,11 +184,14 @@ class MongoSource:
 
     def _refuse_unfollowable(self, chosen: list[CollectionOptions], entries: _ByOrigin) -> None:
         """One that cannot be followed is enough: then everything is read again."""
+        told = []
         for c in chosen:
             entry = entries.get((c.database, c.collection))
             why = obstacle(self._queries.get(c.name, {}), entry)
             if why:
-                raise NoStreamsError(f"{c.origin} cannot be followed: {why}")
+                told.append(f"{c.origin} cannot be followed: {why}")
+        if told:
+            raise UnfollowableError("; ".join(told))
 
     def _begin(self, client: Client, *, follow: bool) -> None:
         """Notes the position before anything is read, and sees to it that nothing older is."""
@@ -344,6 +347,29 @@ class MongoSource:
                 f"than any client takes: the next try asks for {smaller:,} (--batch-size "
                 f"{smaller} or less avoids this)"
             ) from None
+
+    def answers(self) -> bool:
+        from pymongo.errors import OperationFailure, PyMongoError
+
+        client, options = self._client, self._options
+        if client is None:
+            return False
+        database = options.database or options.collections[0].database
+        read = next(iter(self._read.values()), None)
+        preference = None if read is None else self._collection(client, read).read_preference
+        try:
+            # Unlike a ping it takes the locks that a read takes.
+            client[database].command(
+                "listCollections",
+                nameOnly=True,
+                filter={"name": "mmapcache"},
+                read_preference=preference,
+            )
+        except OperationFailure:  # not to this user, but it answers
+            return True
+        except PyMongoError:
+            return False
+        return True
 
     def broken(self) -> list[str]:
         broken: list[str] = []

@@ -184,5 +184,5 @@ const char *test_path(void)
 struct mc_writer_options small_options(void)
 {
     return (struct mc_writer_options){
-        .max_size = 8u << 20, .mode = 0600, .ring_slots = 4, .log_size = 512};
+        .max_size = 8u << 20, .mode = 0600, .ring_slots = 4, .log_size = 512, .history = 8};
 }

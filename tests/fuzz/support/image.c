@@ -7,9 +7,11 @@
 #include "change_log.h"
 #include "check.h"
 #include "harness.h"
+#include "history.h"
 #include "memory_region.h"
 #include "writer/batch.h"
 #include "writer/publish.h"
+#include "writer/rounds.h"
 #include "writer/writer.h"
 
 #define IMAGE_STAYS (96u << 10)     /* bytes: zeroed for each run, where the rest is given back */
@@ -201,6 +203,21 @@ static void read_changes(const struct mc_view *view)
     }
 }
 
+/* What is said to count has a number, and they rise. */
+static void read_history(const struct mc_map *map, const struct mc_view *view)
+{
+    struct mc_history history = mc_superblock_history(mc_map_superblock(map));
+    size_t damaged, slots = history.slots;
+    struct mc_round_record *records = malloc((slots + 1) * sizeof *records);
+    CHECK(records != NULL);
+    size_t found = mc_history_read(&view->space, &history, records, &damaged);
+    CHECK(found + damaged <= slots);
+    for (size_t i = 0; i < found; i++) {
+        CHECK(records[i].sequence > (i == 0 ? 0 : records[i - 1].sequence));
+    }
+    free(records);
+}
+
 /* A reader who comes to the file as it is: true when its generation is clean. */
 static bool read_image(void)
 {
@@ -220,6 +237,7 @@ static bool read_image(void)
     CHECK(mc_map_loader(map) != MC_LOADER_ALIVE && mc_map_is_at(map, IMAGE_PATH));
     if (mc_view_open(map, &view, &error) == MC_OK) {
         read_changes(&view);
+        read_history(map, &view);
         clean = read_view(&view);
     }
     mc_map_release(map);
@@ -382,13 +400,16 @@ static void report_stream(struct mc_writer *writer)
     mc_writer_report(writer, "idle", "none", "an image", 1, &stream);
     enum mc_status status = mc_writer_mark(writer, "fuzz", 4, NULL);
     CHECK(status == MC_OK || status == MC_CORRUPT);
+    struct mc_round round = {.reason = "fuzz", .error = "", .rounds = 1};
+    CHECK_EQ(mc_writer_record(writer, &round, NULL), status);
     CHECK(status != MC_OK || mc_writer_position(writer, &position) == 4);
 }
 
 /* A loader opens the image and commits to it, under a snapshot. */
 static void load_image(bool clean)
 {
-    struct mc_writer_options options = {.mode = 0600, .ring_slots = 4, .log_size = 1024};
+    struct mc_writer_options options = {
+        .mode = 0600, .ring_slots = 4, .log_size = 1024, .history = 4};
     struct mc_writer *writer;
     struct mc_map *map = NULL;
     struct mc_view snapshot, again;

@@ -134,7 +134,9 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
 
 #define LOG_MOST (16u << 10) /* bytes: what an image has room for beside a table */
 
-/* Roots, change log and arena, one behind the other. */
+#define HISTORY_MOST 16u /* records, likewise */
+
+/* Roots, change log, history and arena, one behind the other. */
 static void mend_places(struct mc_superblock *superblock)
 {
     uint64_t roots_end = MC_RING_OFFSET + (uint64_t)superblock->ring_slots * sizeof(struct mc_root);
@@ -144,7 +146,24 @@ static void mend_places(struct mc_superblock *superblock)
     }
     superblock->log_size = size;
     superblock->log_offset = size != 0 ? roots_end : 0;
-    superblock->arena_offset = roots_end + size;
+    if (superblock->history_slots > HISTORY_MOST) {
+        superblock->history_slots = 0;
+    }
+    superblock->history_offset = superblock->history_slots != 0 ? roots_end + size : 0;
+    superblock->arena_offset =
+        roots_end + size + superblock->history_slots * sizeof(struct mc_round_record);
+}
+
+/* The checksums of the records of the history, and where their words are. */
+static void mend_history(uint8_t *image)
+{
+    const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
+    for (uint32_t slot = 0; slot < superblock->history_slots; slot++) {
+        uint64_t at = superblock->history_offset + slot * sizeof(struct mc_round_record);
+        struct mc_round_record *record = (struct mc_round_record *)(void *)(image + at);
+        record->checksum = mc_checksum(record, offsetof(struct mc_round_record, checksum));
+        add_words(at, sizeof *record);
+    }
 }
 
 /* The checksums of the groups of the change log that a reader comes to, and where they are. */
@@ -238,6 +257,7 @@ static void mend_image(uint8_t *image, struct mending mending)
     }
     root->checksum = mc_checksum(root, offsetof(struct mc_root, checksum));
     mend_log(image, root);
+    mend_history(image);
 }
 
 /* ---- changing ---- */

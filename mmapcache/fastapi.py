@@ -1,0 +1,48 @@
+"""FastAPI: documents as JSON, returned from an endpoint as they are or in a DocumentResponse.
+
+mmapcache.fastapi.register_encoders()        # once, at import
+
+@app.get("/sites/{key}", response_model=None)
+def site(key: str) -> mmapcache.Document:
+    return cache["sites"][key]
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+try:
+    from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
+except ImportError as missing:
+    raise ImportError("mmapcache.fastapi needs FastAPI: pip install fastapi") from missing
+
+import mmapcache
+from mmapcache.starlette import DocumentResponse
+
+__all__ = ["DocumentResponse", "register_encoders"]
+
+
+def register_encoders() -> None:
+    """Teaches FastAPI's `jsonable_encoder` documents, arrays and MongoDB's ids and decimals.
+
+    What it makes of them is what `mmapcache.json_default` does; other values of the service stay as
+    they are. It holds for the whole process. Calling it again is harmless.
+
+    FastAPI validates an endpoint's value with pydantic where there is a return type or a
+    `response_model`; give `response_model=None` where a document is returned, or return a
+    DocumentResponse, which is faster, too.
+    """
+    ENCODERS_BY_TYPE[mmapcache.Document] = _encode
+    ENCODERS_BY_TYPE[mmapcache.Array] = _encode
+    try:
+        from bson import Binary, Decimal128, ObjectId
+    except ImportError:
+        return  # then no value is one
+    for scalar in (Binary, Decimal128, ObjectId):
+        ENCODERS_BY_TYPE[scalar] = mmapcache.json_default
+
+
+def _encode(value: mmapcache.Document | mmapcache.Array) -> Any:
+    within = {datetime: mmapcache.json_default, bytes: mmapcache.json_default}
+    return jsonable_encoder(mmapcache.json_default(value), custom_encoder=within)
