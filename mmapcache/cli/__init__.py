@@ -11,7 +11,6 @@ import argparse
 import importlib
 import importlib.metadata
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from mmapcache.cli.output import (
     complain,
     complain_unexpected,
     emit,
-    naming,
+    sentence,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     parser = _parser(_named(arguments))
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(unknown, getattr(args, "parser", parser))
     if args.version:
         emit(f"mmapcache {importlib.metadata.version('mmapcache')}")
         return DONE
@@ -115,8 +116,20 @@ def _parser(named: str | None) -> argparse.ArgumentParser:
         if name == named:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, parser=command)
     return parser
+
+
+def _refuse(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
+    """Says which arguments are unknown, with the usage of the command that was given them."""
+    from difflib import get_close_matches
+
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    words = []
+    for word in unknown:
+        like = get_close_matches(word.partition("=")[0], flags, n=1) if word[:1] == "-" else []
+        words.append(f"{word} (did you mean {like[0]}?)" if like else word)
+    parser.error(f"unrecognized arguments: {' '.join(words)}")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -129,17 +142,10 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
-        complain(args.command, _sentence(error, getattr(args, "path", None)))
+        complain(args.command, sentence(error, getattr(args, "path", None)))
         return USAGE if isinstance(error, UsageError) else FAILED
     except Exception:
         if sys.excepthook is not sys.__excepthook__:  # the loader's, which writes to its log
             raise
         complain_unexpected()
         return FAILED
-
-
-def _sentence(error: Exception, path: str | None) -> str:
-    """What went wrong, with the name of the cache file unless the error names a file itself."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return naming(path, str(error) or type(error).__name__)
