@@ -1,4 +1,4 @@
-"""The command line: ``mmapcache get | ls | dump | stat | check | watch | sync``.
+"""The command line: ``mmapcache get | ls | dump | stat | check | watch | sync | completion``.
 
 Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
 asked for, so that looking into a cache never imports the loader (or PyMongo). Errors are one
@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "check": ("mmapcache.cli.check", "verify every structure and checksum"),
     "watch": ("mmapcache.cli.watch", "print each new generation and what changed"),
     "sync": ("mmapcache.sync.command", "keep a cache file up to date from MongoDB or files"),
+    "completion": ("mmapcache.cli.completion", "print what makes bash, zsh or fish complete this"),
 }
 _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says why), 2 usage."
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = _parser(_named(arguments))
+    parser = parser_for(_named(arguments))
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         _refuse(unknown, getattr(args, "parser", parser))
@@ -101,7 +102,9 @@ class _Parser(argparse.ArgumentParser):
             streams.say(message)
 
 
-def _parser(named: str | None) -> argparse.ArgumentParser:
+def parser_for(named: str | None, *, every: bool = False) -> argparse.ArgumentParser:
+    """The parser with the arguments of the command `named`, or of every command; importing a
+    command's module is what costs."""
     parser = _Parser(
         prog="mmapcache",
         description="One shared, memory-mapped replica of MongoDB collections.",
@@ -113,7 +116,7 @@ def _parser(named: str | None) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=_EPILOG
         )
-        if name == named:
+        if every or name == named:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
             command.set_defaults(run=module.run, parser=command)
