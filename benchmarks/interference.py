@@ -1,4 +1,4 @@
-"""What a loader that commits flat out does to a reader: reads per second and the worst pause.
+"""What a loader that commits does to a reader: reads per second and the worst pause.
 
 The reader stays on one CPU and the loader, a process of its own, on the other. Idle and busy
 seconds alternate, so that both meet the same noise of the machine.
@@ -21,8 +21,10 @@ Commit = Callable[[int, bytes], object]
 Get = Callable[[Any], Any]
 
 
-def _loader(make: Callable[[], Commit], count: int, busy: Any, end: Any, total: Any) -> None:
-    """Commit single updates flat out while `busy` is set, until `end` is."""
+def _loader(
+    make: Callable[[], Commit], count: int, rate: int | None, busy: Any, end: Any, total: Any
+) -> None:
+    """Commit single updates, `rate` a second or flat out, while `busy` is set, until `end` is."""
     commit = make()
     source = random.Random(3)
     chosen = [source.randrange(count) for _ in range(1000)]
@@ -31,9 +33,12 @@ def _loader(make: Callable[[], Commit], count: int, busy: Any, end: Any, total: 
         if not busy.wait(timeout=0.1):
             continue
         version += 1
-        for index in chosen:
+        begun = time.monotonic()
+        for number, index in enumerate(chosen if rate is None else chosen[: max(1, rate // 10)]):
             commit(index, data.document(index, version))
-        total.value += len(chosen)
+            total.value += 1
+            if rate is not None:
+                time.sleep(max(0.0, begun + (number + 1) / rate - time.monotonic()))
 
 
 def _reads(get: Get, keys: list[Any], duration: float) -> tuple[float, array[int]]:
@@ -53,7 +58,11 @@ def _reads(get: Get, keys: list[Any], duration: float) -> tuple[float, array[int
 
 
 def _measure(
-    context: Context, reader: Callable[[], Get], keys: list[Any], make: Callable[[], Commit]
+    context: Context,
+    reader: Callable[[], Get],
+    keys: list[Any],
+    make: Callable[[], Commit],
+    a_second: int | None = None,
 ) -> tuple[Figures, Figures, float]:
     """Reads per second and worst batch, idle and busy in turn; and commits per second.
 
@@ -63,7 +72,9 @@ def _measure(
     busy, end, total = fork.Event(), fork.Event(), fork.Value("q", 0)
     context.cpu(1)
     process = fork.Process(
-        target=_loader, args=(make, context.size(200_000, 50_000), busy, end, total), daemon=True
+        target=_loader,
+        args=(make, context.size(200_000, 50_000), a_second, busy, end, total),
+        daemon=True,
     )
     process.start()
     context.cpu(0)
@@ -91,22 +102,31 @@ def _measure(
 
 
 def _rows(
-    name: str, text: str, taken: tuple[Figures, Figures, float], target: float | None, note: str
+    name: str,
+    text: str,
+    taken: tuple[Figures, Figures, float],
+    target: float | None,
+    note: str,
+    *,
+    pause: bool = True,
 ) -> Iterator[Row]:
+    """The reads per second and, with `pause`, the worst pause beside them."""
     rates, worst, commits = taken
     note = "; ".join(filter(None, (note, f"{commits:,.0f} commits/s")))
     yield row_of(
         rates,
         f"interference_{name}",
-        f"reads/s of one worker while a loader commits flat out / idle: {text}",
+        f"reads/s of one worker while a loader commits / idle: {text}",
         unit="/s",
         ours="busy",
         peer="idle",
         peer_name="idle",
-        target=target if name == "get_raw" else None,
+        target=target,
         at_least=True,
         note=note,
     )
+    if not pause:
+        return
     over = worst.median("busy") - worst.median("idle")
     yield Row(
         name=f"worst_batch_{name}",
@@ -131,22 +151,31 @@ def flat_out(context: Context) -> Iterator[Row]:
     keys = [data.key(source.randrange(count)) for _ in range(20_000)]
     path = peers.fill_cache(context.path("busy"), raw, 1 << 30)
 
-    def ours() -> Commit:
-        opened = mmapcache.Writer(path)
+    def ours(collection: str) -> Callable[[], Commit]:
+        def make() -> Commit:
+            opened = mmapcache.Writer(path)
 
-        def commit(index: int, document: bytes) -> None:
-            with opened.batch() as batch:
-                batch.put("settings", data.key(index), document)
+            def commit(index: int, document: bytes) -> None:
+                with opened.batch() as batch:
+                    batch.put(collection, data.key(index), document)
 
-        return commit
+            return commit
+
+        return make
 
     cache = mmapcache.open(path)
     settings = cache["settings"]
-    raw_taken = _measure(context, lambda: settings.get_raw, keys, ours)
-    yield from _rows("get_raw", "get_raw", raw_taken, 0.97, note)
-    taken = _measure(context, lambda: settings.get, keys, ours)
-    # Each commit asks for a new look at what the front cache holds: reported, not promised.
-    yield from _rows("get", "get through the front cache", taken, 0.97, note)
+    taken = _measure(context, lambda: settings.get_raw, keys, ours("settings"))
+    yield from _rows("get_raw", "get_raw, flat out", taken, 0.97, note)
+    hot = keys[:1000]
+    for name, text, collection, a_second, target in (
+        ("get", "get of hot keys, flat out in the same collection", "settings", None, 0.5),
+        ("get_elsewhere", "get of hot keys, flat out in another one", "elsewhere", None, 0.95),
+        ("get_1000", "get of hot keys, 1,000 a second in the same one", "settings", 1000, 0.95),
+        ("get_100", "get of hot keys, 100 a second in the same one", "settings", 100, 0.99),
+    ):
+        taken = _measure(context, lambda: settings.get, hot, ours(collection), a_second)
+        yield from _rows(name, text, taken, target, note, pause=name == "get")
     cache.close()
 
     store = peers.Lmdb(context.path("busy.lmdb"), 1 << 30)
@@ -168,7 +197,7 @@ def flat_out(context: Context) -> Iterator[Row]:
         return get
 
     taken = _measure(context, reading, [key.encode() for key in keys], theirs)
-    yield from _rows("lmdb", "py-lmdb, a transaction per get", taken, None, note)
+    yield from _rows("lmdb", "py-lmdb, a transaction per get, flat out", taken, None, note)
 
 
 BENCHES = (flat_out,)

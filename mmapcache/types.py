@@ -52,7 +52,7 @@ class FrontCacheStats(TypedDict):
     hits: int
     misses: int
     revalidations: int
-    """Documents kept after a commit because they had not changed."""
+    """Those of the hits for which the file was asked, after a commit to the same collection."""
     evictions: int
 
 

@@ -389,7 +389,9 @@ static enum mc_status record_read(const struct mc_hit *hit, struct mc_collection
     *out = (struct mc_collection){.root = record.root,
                                   .count = record.count,
                                   .content = record.content,
-                                  .created = record.created};
+                                  .created = record.created,
+                                  .changed = MC_MUTANT_IS(314) ? record.created /* 314: ever */
+                                                               : hit->birth};
     return MC_OK;
 }
 
@@ -398,7 +400,7 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
 {
     struct mc_hit hit;
     struct mc_key key = {.type = MC_KEY_NAME, .len = (uint16_t)len, .data = (const uint8_t *)name};
-    *out = (struct mc_collection){0};
+    *out = (struct mc_collection){.changed = view->root.generation};
     if (len > MC_NAME_MAX) {
         return MC_ABSENT;
     }
@@ -406,6 +408,10 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
     enum mc_status status = mc_find(view, view->root.catalogue, &key, &hit);
     if (status == MC_OK) {
         status = record_read(&hit, out);
+        if (out->changed > view->root.generation && /* damaged, or hostile: nothing is known */
+            !MC_MUTANT_IS(315)) {                   /* 315: as it says */
+            out->changed = view->root.generation;
+        }
     }
     if (status == MC_ABSENT && MC_MUTANT_IS(305)) { /* 305: absent without validation */
         return status;

@@ -135,11 +135,18 @@ static inline bool mc_view_current(const struct mc_view *view)
     return shm_load_acquire(&view->control->commit) == view->root.generation;
 }
 
-/* True when the loader has not announced yet that it overwrites what this view refers to. */
-static inline bool mc_view_kept(const struct mc_view *view)
+/* True when the loader has not announced yet that it overwrites what `generation` refers to: the
+ * view's own, or an earlier one of the same file. */
+static inline bool mc_view_kept_since(const struct mc_view *view, uint64_t generation)
 {
     shm_fence_acquire(); /* pairs with the release fence of mc_raise_horizon */
-    return shm_load(&view->control->horizon) <= view->root.generation;
+    return shm_load(&view->control->horizon) <= generation;
+}
+
+/* The same for what this view refers to. */
+static inline bool mc_view_kept(const struct mc_view *view)
+{
+    return mc_view_kept_since(view, view->root.generation);
 }
 
 /* Makes every view of the map invalid for good: the file lost its end. Where that end was in a huge
@@ -169,10 +176,11 @@ struct mc_collection {
     uint64_t count;
     uint64_t content; /* key and value bytes */
     uint64_t created; /* generation in which the name appeared */
+    uint64_t changed; /* generation from which on its table has been what it is */
 };
 
-/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty),
- * MC_EXPIRED, MC_CORRUPT. */
+/* The collection called `name`, validated: MC_OK, MC_ABSENT (out is then empty, and changed the
+ * view's generation), MC_EXPIRED, MC_CORRUPT. */
 enum mc_status mc_view_collection(const struct mc_view *view, const char *name, size_t len,
                                   struct mc_collection *out);
 

@@ -116,6 +116,13 @@ enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const 
     return status == MC_OK ? mc_page_find(space, ref, depth, key, hit, &place) : status;
 }
 
+uint64_t mc_table_page(const struct mc_space *space, uint64_t root, uint64_t hash)
+{
+    uint64_t ref;
+    unsigned depth;
+    return descend(space, root, hash, &ref, &depth) == MC_OK ? ref : 0;
+}
+
 bool mc_table_still(const struct mc_space *space, uint64_t root, uint64_t hash, uint64_t offset,
                     uint64_t birth)
 {

@@ -111,6 +111,11 @@ static inline bool mc_hit_equals(const struct mc_hit *hit, const void *value, si
 enum mc_status mc_table_find(const struct mc_space *space, uint64_t root, const struct mc_key *key,
                              struct mc_hit *hit);
 
+/* The page in which an entry of this hash is or would be, 0 where there is none. Pages are never
+ * changed: where it is still the same, and no block of then was used again, so is what it says of
+ * the hash. */
+uint64_t mc_table_page(const struct mc_space *space, uint64_t root, uint64_t hash);
+
 /* Whether the entry of this hash at `offset`, found once, is still there and still the one born in
  * `birth`: then it has the same key and value.
  * Touches one line of it, where a search prefetches five. */

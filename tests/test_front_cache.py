@@ -117,6 +117,37 @@ def test_after_a_commit_unchanged_keys_keep_their_objects(writer: mmapcache.Writ
     assert counts["entries"] <= len(keys)
 
 
+def test_a_commit_elsewhere_changes_nothing_here(writer: mmapcache.Writer) -> None:
+    """No key of another collection is asked for, live or in a snapshot, there or missing."""
+    cache = writer.reader()
+    keys = list(cache["sites"])[:500]
+    missing = [f"no {n}" for n in range(50)]
+
+    def read(sites: mmapcache.Collection) -> list[Any]:
+        """Each by the object that was seen before, and by an equal one."""
+        assert [sites.get(key) for key in missing] == [None] * 50
+        assert fresh(missing[0]) not in sites
+        assert list(sites.get_many(keys).values()) == [sites[fresh(key)] for key in keys]
+        return [sites[key] for key in keys]
+
+    before = read(cache["sites"])
+    asked = front(cache)
+    for turn in range(5):
+        with writer.batch() as batch:
+            batch.put("flags", turn, {"_id": turn})
+        with cache.snapshot() as snap:
+            for sites in (cache["sites"], snap["sites"]):
+                assert all(new is old for new, old in zip(read(sites), before, strict=True))
+        with cache.snapshot() as snap:
+            with writer.batch() as batch:
+                batch.put("flags", -turn, {"_id": -turn})
+            for sites in (snap["sites"], cache["sites"]):
+                assert all(new is old for new, old in zip(read(sites), before, strict=True))
+    now = front(cache)
+    assert now["misses"] == asked["misses"]
+    assert now["revalidations"] == asked["revalidations"]
+
+
 def test_a_replace_keeps_what_did_not_change(writer: mmapcache.Writer) -> None:
     cache = writer.reader()
     sites = cache["sites"]
@@ -203,6 +234,23 @@ def test_a_place_that_is_used_again_is_not_the_old_document(cache_path: Path) ->
             change(writer, key=1_000_000 + n)
             if rng.random() < 0.3:
                 assert sites["key"]["n"] == 1_000_000 + n
+
+
+def test_a_page_that_is_used_again_is_not_the_old_page(cache_path: Path) -> None:
+    """A key's page of the table where it was before, after its block was freed and taken again."""
+    with mmapcache.Writer(cache_path, max_size="2MiB", retention=0) as writer:
+        cache = writer.reader()
+        sites = cache.collection("sites")
+        change(writer, key=0, other=0)
+        for n in range(300):
+            for other in (n, n + 0.5):  # the second read knows the page
+                change(writer, other=other)
+                assert sites["key"]["n"] == n
+                assert sites.get("missing") is None
+            for turn in range(n % 5 + 1):
+                change(writer, key=n + 1, other=-turn)
+                change(writer, key=n + 1, other=-turn - 0.5)
+            assert sites["key"]["n"] == n + 1
 
 
 @pytest.mark.parametrize(
@@ -315,26 +363,32 @@ def test_a_forked_child_goes_on_alone(writer: mmapcache.Writer) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_against_an_oracle(cache_path: Path, seed: int) -> None:
-    """Random commits, reads and snapshots; every answer is compared with a plain dict's."""
+    """Random commits to one of two collections, reads and snapshots; every answer is compared with
+    a plain dict's."""
     rng = random.Random(seed)
     keys: list[Any] = [n if n % 3 else f"k{n}" for n in range(60)]
-    history: dict[int, dict[Any, int]] = {0: {}}
+    names = ["sites", "flags"]
+    history: dict[int, dict[str, dict[Any, int]]] = {0: {name: {} for name in names}}
     with mmapcache.Writer(cache_path, max_size="4MiB", retention=0) as writer:
         cache = writer.reader(front_entries=rng.choice([5, 30, 1000]), front_bytes="40K")
-        sites = cache.collection("sites")
+        live = {name: cache.collection(name) for name in names}
         snapshots: list[mmapcache.Snapshot] = []
         for turn in range(4000):
             action = rng.random()
+            name = rng.choice(names)
             if action < 0.05:
-                now = dict(history[writer.generation])
+                now = {each: dict(kept) for each, kept in history[writer.generation].items()}
                 with writer.batch() as batch:
                     for key in rng.sample(keys, rng.randrange(1, 5)):
                         if rng.random() < 0.3:
-                            batch.delete("sites", key)
-                            now.pop(key, None)
+                            batch.delete(name, key)
+                            now[name].pop(key, None)
                         else:
-                            batch.put("sites", key, {"_id": key, "turn": turn, "pad": "x" * turn})
-                            now[key] = turn
+                            batch.put(name, key, {"_id": key, "turn": turn, "pad": "x" * turn})
+                            now[name][key] = turn
+                    if rng.random() < 0.1:
+                        batch.drop(name)
+                        now[name] = {}
                 history[writer.generation] = now
             elif action < 0.08:
                 snapshots.append(cache.snapshot())
@@ -342,9 +396,10 @@ def test_against_an_oracle(cache_path: Path, seed: int) -> None:
                     snapshots.pop(rng.randrange(4)).close()
             elif action < 0.3 and snapshots:
                 snap = rng.choice(snapshots)
-                check(snap.collection("sites"), history[snap.generation], rng.choice(keys), rng)
+                expected = history[snap.generation][name]
+                check(snap.collection(name), expected, rng.choice(keys), rng)
             else:
-                check(sites, history[writer.generation], rng.choice(keys), rng)
+                check(live[name], history[writer.generation][name], rng.choice(keys), rng)
         assert front(cache)["bytes"] <= 40 << 10
 
 
@@ -354,7 +409,7 @@ def check(
     """One read in one of several ways, by the same key object or an equal one."""
     if isinstance(key, str) and rng.random() < 0.5:
         key = fresh(key)
-    way = rng.randrange(4)
+    way = rng.randrange(5)
     try:
         if way == 0:
             found = sites.get(key)
@@ -363,6 +418,9 @@ def check(
         elif way == 2:
             assert (key in sites) == (key in expected)
             return
+        elif way == 3:
+            raw = sites.get_raw(key)
+            found = None if raw is None else bson.decode(raw)
         else:
             assert sites.pluck(key, "turn") == expected.get(key)
             return

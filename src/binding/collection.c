@@ -142,6 +142,39 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
     return copy;
 }
 
+/* Whether the table of a collection that has changed says of the entry's key what it said. */
+static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_front_entry *entry)
+{
+    uint64_t hash =
+        mc_hash(view->hash_secret, entry->key_type, mc_front_key(entry), entry->key_len);
+    uint64_t page = mc_table_page(&view->space, root, hash);
+    bool same = page != 0 && page == entry->page && mc_view_kept_since(view, entry->seen);
+    if (!same && (entry->document == NULL ||
+                  !mc_table_still(&view->space, root, hash, entry->offset, entry->birth))) {
+        return false;
+    }
+    entry->page = page;
+    return mc_view_settle(view, MC_OK) == MC_OK;
+}
+
+bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
+                         struct mc_front_entry *entry)
+{
+    const struct mc_view *view = &reading->view;
+    if (self->serial != reading->serial || entry->birth > view->root.generation) {
+        return false;
+    }
+    if (entry->seen < self->table.changed) {
+        if (!is_unchanged(view, self->table.root, entry)) {
+            entry->page = 0; /* of no generation that is known */
+            return false;
+        }
+        self->reader->front.revalidations++;
+    }
+    entry->seen = view->root.generation;
+    return true;
+}
+
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
                             enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
                             PyObject *found)

@@ -74,14 +74,13 @@ static PyObject *pluck_from_document(mc_collection_object *self, PyObject *docum
 static struct mc_front_entry *fronted_entry(mc_collection_object *self, struct mc_reading *reading,
                                             PyObject *object, const struct mc_key *key)
 {
-    uint64_t generation = reading->view.root.generation;
     struct mc_front *front = &self->reader->front;
     struct mc_front_entry *entry;
     if (!mc_collection_fronted(self, reading)) {
         return NULL;
     }
     entry = mc_front_find(front, self->channel, key);
-    if (entry == NULL || !mc_front_holds(entry, generation)) {
+    if (!mc_collection_holds(self, reading, entry)) {
         return NULL;
     }
     if (mc_front_may_alias(object)) {
@@ -205,7 +204,6 @@ static void ask_front(mc_collection_object *self, const struct mc_reading *readi
                       struct stage *stage)
 {
     struct mc_front *front = &self->reader->front;
-    uint64_t generation = reading->view.root.generation;
     size_t kept = 0;
     bool fronted = front->count != 0 && mc_collection_fronted(self, reading);
     for (size_t i = 0; i < stage->left; i++) {
@@ -213,7 +211,7 @@ static void ask_front(mc_collection_object *self, const struct mc_reading *readi
         struct mc_front_entry *entry;
         key->hash = mc_view_hash(&reading->view, key);
         entry = fronted ? mc_front_find(front, self->channel, key) : NULL;
-        if (entry != NULL && mc_front_holds(entry, generation)) {
+        if (mc_collection_holds(self, reading, entry)) {
             mc_front_hit(front, entry);
             stage->documents[stage->which[i]] = Py_XNewRef(entry->document);
             continue;

@@ -2,8 +2,9 @@
  *
  *      key object --alias--> front entry                             hit: no hash, no comparison
  *      canonical key, hash --> front entry                           hit
- *                          --> table --> same offset and birth       the front's document again
- *                                    --> copy, validate, remember    a new Document
+ *                          --> table --> copy, validate, remember    a new Document
+ *
+ * An entry of an earlier generation is a hit, too, where mc_collection_still says so.
  *
  * Everything up to the copy happens under the GIL without running Python code, so the reading that
  * a read begins with stays alive until it ends.
@@ -38,21 +39,11 @@ struct manner {
 /* One attempt at a key that the front cache does not simply have. MC_EXPIRED: try again. */
 static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *reading,
                               struct manner manner, const struct mc_key *key,
-                              struct mc_front_entry *entry, enum mc_status *status)
+                              enum mc_status *status)
 {
     struct mc_front *front = &self->reader->front;
     struct mc_hit hit;
     PyObject *found = NULL;
-    if (entry != NULL && entry->document != NULL &&
-        mc_table_still(&reading->view.space, self->table.root, key->hash, entry->offset,
-                       entry->birth)) {
-        *status = mc_view_settle(&reading->view, MC_OK);
-        if (*status != MC_OK) {
-            return NULL;
-        }
-        mc_front_revalidated(front, entry, reading->view.root.generation);
-        return Py_NewRef(entry->document);
-    }
     *status = mc_find(&reading->view, self->table.root, key, &hit);
     if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
         *status = MC_CORRUPT;
@@ -114,10 +105,10 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
             if (entry != NULL && mc_front_may_alias(object)) {
                 mc_front_set_alias(front, entry, object);
             }
-            if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
+            if (mc_collection_holds(self, reading, entry)) {
                 return answer(front, entry, absent);
             }
-            document = find_in_file(self, reading, manner, &key, entry, &status);
+            document = find_in_file(self, reading, manner, &key, &status);
         }
         status = mc_collection_judge(self, status, &tries);
     } while (status == MC_EXPIRED);
@@ -137,9 +128,8 @@ static inline PyObject *lookup(mc_collection_object *self, struct manner manner,
         return NULL;
     }
     if (manner.asks && mc_collection_fronted(self, reading)) {
-        entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object,
-                                   reading->view.root.generation);
-        if (entry != NULL) {
+        entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object);
+        if (mc_collection_holds(self, reading, entry)) {
             return answer(front, entry, absent);
         }
     }
@@ -195,11 +185,11 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_front *front = &self->reader->front;
     struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
-    uint64_t before = mc_front_answered(front);
+    uint64_t before = front->hits;
     bool absent;
     PyObject *bytes = lookup(self, manner, key, &absent);
     if (manner.asks) {
-        mc_front_asked(front, mc_front_answered(front) != before);
+        mc_front_asked(front, front->hits != before);
     }
     return bytes == NULL && absent ? Py_NewRef(Py_None) : bytes;
 }
@@ -235,9 +225,9 @@ static int collection_contains(PyObject *self_object, PyObject *object)
         return -1;
     }
     if (mc_collection_fronted(self, reading)) {
-        struct mc_front_entry *entry = mc_front_by_object(&self->reader->front, self->channel,
-                                                          object, reading->view.root.generation);
-        if (entry != NULL) {
+        struct mc_front_entry *entry =
+            mc_front_by_object(&self->reader->front, self->channel, object);
+        if (mc_collection_holds(self, reading, entry)) {
             mc_front_hit(&self->reader->front, entry);
             return entry->document != NULL;
         }

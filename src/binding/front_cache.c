@@ -18,11 +18,6 @@ void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entr
     }
 }
 
-static const uint8_t *key_bytes(const struct mc_front_entry *entry)
-{
-    return entry->key_len > MC_FRONT_NEAR ? entry->key.far : entry->key.near;
-}
-
 /* memcmp() == 0 for what most keys are: some words long. */
 static bool same_bytes(const uint8_t *left, const uint8_t *right, size_t len)
 {
@@ -54,7 +49,8 @@ struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t chan
         if ((uint32_t)(front->slots[i] >> 32) == hash) {
             struct mc_front_entry *entry = &front->entries[(uint32_t)front->slots[i] - 1];
             if (entry->channel == channel && entry->key_type == key->type &&
-                entry->key_len == key->len && same_bytes(key_bytes(entry), key->data, key->len)) {
+                entry->key_len == key->len &&
+                same_bytes(mc_front_key(entry), key->data, key->len)) {
                 return entry;
             }
         }
@@ -316,6 +312,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
             PyObject *old = entry->document;
             entry->document = Py_XNewRef(fact->document);
             entry->offset = fact->offset;
+            entry->page = 0;
             entry->birth = fact->birth;
             entry->seen = fact->seen;
             Py_XDECREF(old);

@@ -7,10 +7,11 @@
  *                 entries[]   {document, key, offset, birth, seen}
  *
  * An entry says: in every generation from `birth` to `seen` this key of this collection had this
- * document (or, when document is NULL, had none; birth == seen then). A read of generation g is
- * answered when birth <= g <= seen: the current generation and snapshots alike. After a commit an
- * entry whose key the table still leads to the same (offset, birth) is moved up to the new
- * generation and keeps its object.
+ * document (or, when document is NULL, had none). A read of generation g is answered when
+ * birth <= g <= seen: the current generation and snapshots alike. After a commit `seen` is moved up
+ * to the new generation, and the entry keeps its object, when the collection has not changed since
+ * (its record in the catalogue says since when it is what it is), when its table still leads the
+ * key to the same page, or to the same (offset, birth).
  *
  * An alias is a guess that the entry confirms: it owns a reference to the key object, so that
  * nothing else can live at that address; only immutable exact types get one. That makes the usual
@@ -52,6 +53,7 @@ struct mc_front_entry {
     PyObject *alias;      /* owned: a key object with this key, or NULL */
     uint64_t birth, seen; /* generations, both included */
     uint64_t offset;      /* of the entry in the file; of a free one: the next free index + 1 */
+    uint64_t page;        /* of the table, where the key led in generation seen; 0: not known */
     uint32_t hash;        /* of key, type and channel */
     uint32_t channel;     /* the collection as its handle knows it */
     uint32_t charge;      /* bytes of memory that it is counted with */
@@ -63,7 +65,7 @@ struct mc_front_entry {
         uint8_t *far; /* owned, when key_len > MC_FRONT_NEAR */
     } key;
 };
-_Static_assert(sizeof(struct mc_front_entry) == 96, "an entry is a line and a half");
+_Static_assert(sizeof(struct mc_front_entry) == 104, "no padding");
 
 struct mc_front {
     uint64_t max_bytes;
@@ -81,7 +83,7 @@ struct mc_front {
     uint64_t *aliases; /* bits of the object's address << 32 | index + 1, 0: none */
     uint64_t *door;    /* four tags of 16 bits, the latest one lowest */
     uint64_t bytes;
-    uint64_t hits, misses, revalidations, evictions;
+    uint64_t hits, misses, revalidations, evictions; /* revalidations are hits, too */
     uint32_t worth;   /* raw hits less raw misses, 0 to MC_FRONT_WORTH_MOST */
     uint32_t unasked; /* raw reads since the last one that asked */
 };
@@ -110,33 +112,16 @@ static inline void mc_front_asked(struct mc_front *front, bool hit)
     }
 }
 
-/* What came of a question: the entry answered it; the file said that the entry's document is still
- * right; `count` keys had to be read from the file. */
+/* What came of a question: the entry answered it; `count` keys had to be read from the file. */
 static inline void mc_front_hit(struct mc_front *front, struct mc_front_entry *entry)
 {
     entry->state = MC_FRONT_VISITED;
     front->hits++;
 }
 
-static inline void mc_front_revalidated(struct mc_front *front, struct mc_front_entry *entry,
-                                        uint64_t generation)
-{
-    if (entry->seen < generation) {
-        entry->seen = generation;
-    }
-    entry->state = MC_FRONT_VISITED;
-    front->revalidations++;
-}
-
 static inline void mc_front_missed(struct mc_front *front, uint64_t count)
 {
     front->misses += count;
-}
-
-/* Questions that an entry's document answered so far. */
-static inline uint64_t mc_front_answered(const struct mc_front *front)
-{
-    return front->hits + front->revalidations;
 }
 
 /* The 32 bits by which a key of a channel is found. */
@@ -164,10 +149,14 @@ static inline bool mc_front_holds(const struct mc_front_entry *entry, uint64_t g
     return generation - entry->birth <= entry->seen - entry->birth;
 }
 
-/* The entry for exactly this key object, answering for `generation`, or NULL. */
+static inline const uint8_t *mc_front_key(const struct mc_front_entry *entry)
+{
+    return entry->key_len > MC_FRONT_NEAR ? entry->key.far : entry->key.near;
+}
+
+/* The entry for exactly this key object, whatever generation it is good for, or NULL. */
 static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *front,
-                                                        uint32_t channel, const PyObject *object,
-                                                        uint64_t generation)
+                                                        uint32_t channel, const PyObject *object)
 {
     const uint64_t *set;
     uint32_t tag = mc_front_alias_tag(channel, object);
@@ -181,7 +170,7 @@ static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *f
         }
         struct mc_front_entry *entry = &front->entries[(uint32_t)set[way] - 1];
         if (entry->alias == object && entry->channel == channel) {
-            return mc_front_holds(entry, generation) ? entry : NULL;
+            return entry;
         }
     }
     return NULL;

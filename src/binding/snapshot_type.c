@@ -45,15 +45,25 @@ static struct mc_reading *open_reading(PyObject *self_object)
     return self->reading;
 }
 
+/* Lets the live collection know its table in the snapshot's generation while that is the current
+ * one, for the snapshots after this: false with an exception. */
+static bool is_told(mc_collection_object *live, struct mc_reading *reading)
+{
+    return live->serial == reading->serial || live->reader->now != reading ||
+           mc_collection_resolve(live, &reading) != MC_CLOSED;
+}
+
 /* The collection `name` in the snapshot, there or not: a new reference, or NULL. */
 static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options)
 {
+    struct mc_reading *reading = open_reading(self);
     PyObject *live, *collection;
-    if (open_reading(self) == NULL) {
+    if (reading == NULL) {
         return NULL;
     }
     live = mc_cache_collection(((mc_snapshot_object *)self)->cache, name, codec_options);
-    if (live == NULL) {
+    if (live == NULL || !is_told((mc_collection_object *)live, reading)) {
+        Py_XDECREF(live);
         return NULL;
     }
     collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);

@@ -149,9 +149,59 @@ static void test_unknown_kinds(void)
     }
 }
 
+/* The generation from which on a collection is what it is, as the writer's own view says. */
+static uint64_t changed_in(int i, enum mc_status expected)
+{
+    struct mc_view view;
+    struct mc_collection collection;
+    char name[16];
+    size_t len = name_of(name, i);
+    mc_writer_view(writer, &view);
+    CHECK_EQ(mc_view_collection(&view, name, len, &collection), expected);
+    return collection.changed;
+}
+
+/* What a reader may go by when it has seen a collection in an earlier generation. */
+static void test_since_when(void)
+{
+    struct mc_view view;
+    struct mc_hit hit;
+    struct mc_key key = {.type = MC_KEY_NAME, .len = 6, .data = (const uint8_t *)"name-2"};
+    struct mc_entry entry;
+    open_new();
+    for (int generation = 1; generation <= 3; generation++) {
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        put_into(generation, generation);
+        put_into(1, generation == 3 ? 1 : generation); /* in generation 3 what is there already */
+        commit(true);
+    }
+    CHECK_EQ(changed_in(1, MC_OK), 2);
+    CHECK_EQ(changed_in(2, MC_OK), 2);
+    CHECK_EQ(changed_in(3, MC_OK), 3);
+    CHECK_EQ(changed_in(4, MC_ABSENT), 3);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    drop(3, true);
+    commit(true);
+    CHECK_EQ(changed_in(3, MC_ABSENT), 4);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    put_into(3, 3);
+    commit(true);
+    CHECK_EQ(changed_in(3, MC_OK), 5);
+
+    mc_writer_view(writer, &view);
+    key.hash = mc_view_hash(&view, &key);
+    CHECK_OK(mc_find(&view, view.root.catalogue, &key, &hit));
+    shm_read(&entry, view.space.base + hit.offset, sizeof entry);
+    entry.stamp += 7; /* a hostile file: born in a generation that is still to come */
+    memcpy((void *)(uintptr_t)(view.space.base + hit.offset), &entry, sizeof entry);
+    CHECK_EQ(changed_in(2, MC_OK), 5);
+    mc_writer_close(writer);
+}
+
 int main(void)
 {
     test_begin("test_collections");
+    test_since_when();
     test_names_come_and_go();
     test_names_that_never_were();
     test_names_that_exist();
