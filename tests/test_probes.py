@@ -79,7 +79,7 @@ def test_a_probe_of_age_and_loader(cache_path: Path, stat: Callable[..., Said]) 
         said = stat(cache_path, *both)
         assert said.status == 1
         assert said.err.count("\n") == 1
-        for words in ("1 min 40 s old, more than 60 s", "is running", r"no route\x1b[7m", "cache:"):
+        for words in ("is 1 min 40 s, more than 60 s", "is running", r"no route\x1b[7m", "cache:"):
             assert words in said.err
         assert "1 min 40 s" in said.out
         assert stat(cache_path, "--max-age", 1000, "--require-loader").status == 0

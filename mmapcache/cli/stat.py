@@ -100,9 +100,8 @@ def _judged(status: dict[str, Any], max_age: float | None, *, require_loader: bo
         return None
     age = status["age"]
     if age is None or age > max_age:
-        old = "never known to be current" if age is None else f"{seconds_text(age)} old"
         loader = _LOADER_SHORT.get(status["loader"], str(status["loader"]))
-        return f"the data is {old}, more than {max_age:g} s; {loader}{said}"
+        return f"the data's age is {seconds_text(age)}, more than {max_age:g} s; {loader}{said}"
     return None
 
 
