@@ -16,12 +16,6 @@ from benchmarks.harness import REPEATS, Context, Figures, Row, interleave, no_gc
 COMMITS = 2_000
 
 
-def commit_ours(writer: mmapcache.Writer, key: str, document: bytes) -> None:
-    """One commit of one ready document."""
-    with writer.batch() as batch:
-        batch.put("settings", key, document)
-
-
 def _each(
     commit: Callable[[Any, bytes], object], made: Callable[[], list[tuple[Any, bytes]]]
 ) -> Callable[[], float]:
@@ -81,7 +75,7 @@ class _Stores:
 
         return interleave(
             {
-                "ours": _each(lambda key, made: commit_ours(writer, key, made), ours),
+                "ours": _each(lambda key, made: writer.put("settings", key, made), ours),
                 "py-lmdb": _each(lmdb.put, theirs),
             }
         )
@@ -172,8 +166,7 @@ def _grow_one_by_one(context: Context, pairs: list[tuple[str, bytes]]) -> array[
     with mmapcache.Writer(str(context.path("growing")), max_size=size) as writer:
         for number, (key, document) in enumerate(pairs):
             began = now()
-            with writer.batch() as batch:
-                batch.put("settings", key, document)
+            writer.put("settings", key, document)
             spent[number] = now() - began
     return spent
 

@@ -28,7 +28,6 @@ from pathlib import Path
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.commits import commit_ours
 from benchmarks.harness import make_loop
 
 PATHS = ("hot", "uniform", "raw", "nested", "many", "commit", "load")
@@ -57,7 +56,7 @@ def _steps(file: Path, count: int, uniform: list[str]) -> dict[str, Callable[[],
         with mmapcache.Writer(str(file)) as writer:
             for number in version:
                 index = source.randrange(count)
-                commit_ours(writer, data.key(index), data.document(index, number))
+                writer.put("settings", data.key(index), data.document(index, number))
                 if number % 200_000 == 0:
                     break
 

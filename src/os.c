@@ -11,13 +11,21 @@
 
 #define STANDARD_STREAMS 3 /* descriptors: input, output, errors */
 
+const char *mc_os_reason(int number, char room[MC_REASON])
+{
+#ifdef __GLIBC__ /* GNU's gives the text, in room or elsewhere; POSIX's, as in musl, a status */
+    return strerror_r(number, room, MC_REASON);
+#else
+    return strerror_r(number, room, MC_REASON) == 0 ? room : "unknown error";
+#endif
+}
+
 enum mc_status mc_os_error(struct mc_error *err, const char *doing, const char *path)
 {
     int number = errno;
-    char reason[96];
-    const char *text = strerror_r(number, reason, sizeof reason);
+    char room[MC_REASON];
     (void)mc_fail(err, MC_OS, "%s%s%s: %s", doing, path != NULL ? " " : "",
-                  path != NULL ? path : "", text);
+                  path != NULL ? path : "", mc_os_reason(number, room));
     if (err != NULL) {
         err->os_errno = number;
     }

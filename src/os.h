@@ -6,6 +6,11 @@
 
 #include "status.h"
 
+#define MC_REASON 96u /* bytes for the text of an errno */
+
+/* What an errno means, for as long as room is there; any thread. */
+const char *mc_os_reason(int number, char room[MC_REASON]);
+
 /* Says what the system call that has just failed was for, `path` (may be NULL), and why by errno.
  * Returns MC_OS. */
 enum mc_status mc_os_error(struct mc_error *err, const char *doing, const char *path);

@@ -323,9 +323,11 @@ static void tell_no_room(const struct mc_region *region, const char *path, uint6
                          int number, struct mc_error *err)
 {
     struct statfs system = {0};
-    char reason[96], at[128] = "memory";
-    const char *why = strerror_r(number, reason, sizeof reason);
+    char reason[MC_REASON], at[128] = "memory";
+    const char *why = mc_os_reason(number, reason);
     (void)fstatfs(region->fd, &system); /* zeros where it cannot tell */
+    unsigned long long unit =
+        (unsigned long long)(system.f_frsize != 0 ? system.f_frsize : system.f_bsize);
     if (path != NULL) {
         mount_point(region, path, at, sizeof at);
     }
@@ -333,10 +335,9 @@ static void tell_no_room(const struct mc_region *region, const char *path, uint6
                   "the file system at %s (%s%llu bytes, %llu of them free) has no room for %llu "
                   "more bytes of %s (%s): %s",
                   at, system.f_type == TMPFS_MAGIC ? "tmpfs, " : "",
-                  (unsigned long long)system.f_blocks * (unsigned long long)system.f_bsize,
-                  (unsigned long long)system.f_bavail * (unsigned long long)system.f_bsize,
-                  (unsigned long long)bytes, path != NULL ? path : "an anonymous file", why,
-                  cure_of(region, &system, number));
+                  (unsigned long long)system.f_blocks * unit,
+                  (unsigned long long)system.f_bavail * unit, (unsigned long long)bytes,
+                  path != NULL ? path : "an anonymous file", why, cure_of(region, &system, number));
     if (err != NULL) {
         err->needed = bytes;
     }

@@ -318,7 +318,9 @@ def test_bad_keys(writer: mmapcache.Writer, key: Any) -> None:
             batch.delete("sites", key)
 
 
-def test_a_document_that_closes_the_writer(cache_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["in a batch", "alone"])
+def test_a_document_that_closes_the_writer(cache_path: Path, alone: bool) -> None:
+    """Converting it may run any code."""
     writer = mmapcache.Writer(cache_path, max_size="4MiB")
 
     class Hostile(Mapping[str, Any]):
@@ -332,8 +334,13 @@ def test_a_document_that_closes_the_writer(cache_path: Path) -> None:
             writer.close()
             return iter(["_id"])
 
-    with pytest.raises(mmapcache.ClosedError), writer.batch() as batch:
-        batch.put("sites", 1, Hostile())
+    with pytest.raises(mmapcache.ClosedError):
+        if alone:
+            writer.put("sites", 1, Hostile())
+        with writer.batch() as batch:
+            batch.put("sites", 1, Hostile())
+    with pytest.raises(mmapcache.ClosedError):
+        writer.delete("sites", 1)
 
 
 # ---- the lock ----
@@ -605,3 +612,38 @@ def test_anonymous(cache_path: Path) -> None:
     assert not cache_path.exists()
     with pytest.raises(mmapcache.ClosedError):
         writer.reader()
+
+
+def test_one_document_without_a_batch(writer: mmapcache.Writer) -> None:
+    before = writer.generation
+    assert writer.put("sites", "a", {"_id": "a", "n": 1}) is True
+    assert writer.put("sites", "a", {"_id": "a", "n": 1}) is False
+    assert writer.put("sites", "b", {"_id": "b"}) is True
+    assert writer.generation == before + 2
+    cache = writer.reader()
+    assert cache["sites"]["a"] == {"_id": "a", "n": 1}
+    assert writer.delete("sites", "a") is True
+    assert writer.delete("sites", "a") is False
+    assert writer.delete("nothing", 5) is False
+    assert list(cache["sites"]) == ["b"]
+    assert writer.generation == before + 3
+
+
+def test_one_document_that_is_refused(writer: mmapcache.Writer) -> None:
+    before = writer.generation
+    with pytest.raises(mmapcache.InvalidDocument):
+        writer.put("sites", "a", b"no document")
+    with pytest.raises(TypeError):
+        writer.put("sites", "a", 5)  # type: ignore[arg-type]
+    with pytest.raises(mmapcache.LimitError):
+        writer.put("sites", "k" * 2000, {"_id": 1})
+    with pytest.raises(TypeError, match="3"):
+        writer.put("sites", "a")  # type: ignore[call-arg]
+    with writer.batch() as batch:
+        with pytest.raises(mmapcache.MmapCacheError, match="open batch"):
+            writer.put("sites", "a", {})
+        with pytest.raises(mmapcache.MmapCacheError, match="open batch"):
+            writer.delete("sites", "a")
+        batch.put("sites", "b", {})
+    assert writer.generation == before + 1
+    assert writer.put("sites", "a", {}) is True

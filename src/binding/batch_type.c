@@ -386,6 +386,43 @@ static PyObject *batch_generation(PyObject *self_object, void *Py_UNUSED(closure
     return generation == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(generation);
 }
 
+/* ---- a batch of one change ---- */
+
+typedef PyObject *(*change_function)(PyObject *batch, PyObject *const *args, Py_ssize_t nargs);
+
+/* Publishes what a change makes of a new batch: what it gave, or NULL with an exception. */
+static PyObject *alone(PyObject *writer, change_function change, PyObject *const *args,
+                       Py_ssize_t nargs)
+{
+    PyObject *made = mc_batch_new((mc_writer_object *)writer);
+    mc_batch_object *batch = (mc_batch_object *)made;
+    PyObject *done = made == NULL ? NULL : batch_enter(made, NULL);
+    PyObject *result = done == NULL ? NULL : change(made, args, nargs);
+    Py_CLEAR(done);
+    if (result != NULL) {
+        struct mc_writer *open = mc_batch_enter(batch); /* the change may have run any code */
+        done = open == NULL ? NULL : commit(batch, open);
+        if (done == NULL) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(done);
+    }
+    Py_XDECREF(made); /* abandons it, if it is still open */
+    return result;
+}
+
+PyObject *mc_writer_object_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return alone(self, batch_put, args, nargs);
+}
+
+PyObject *mc_writer_object_delete(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return alone(self, batch_delete, args, nargs);
+}
+
+/* ---- the type ---- */
+
 static PyMethodDef batch_methods[] = {
     {"put", (PyCFunction)(void (*)(void))batch_put, METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"

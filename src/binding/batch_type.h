@@ -15,6 +15,10 @@ PyObject *mc_batch_put_object(mc_batch_object *self, PyObject *name, PyObject *k
                               PyObject *document);
 PyObject *mc_batch_put_buffer(mc_batch_object *self, PyObject *name, PyObject *buffer);
 
+/* The methods put and delete of a Writer: a batch of one change. */
+PyObject *mc_writer_object_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *mc_writer_object_delete(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
 /* Forgets an open batch of a writer that is being closed. */
 void mc_batch_orphan(mc_writer_object *writer);
 

@@ -91,7 +91,7 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
 
 /* Whether a front entry of an earlier generation is right for the reading, too: at the price of a
  * comparison where the collection has not changed since, else of a look at its table. False also
- * where `table` is not the reading's: whoever begins with mc_collection_begin does not meet that. */
+ * where `table` is not the reading's, which mc_collection_begin sees to. */
 bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
                          struct mc_front_entry *entry);
 

@@ -350,6 +350,14 @@ static PyMethodDef methods[] = {
     {"batch", writer_batch, METH_NOARGS,
      "batch($self, /)\n--\n\n"
      "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
+    {"put", (PyCFunction)(void (*)(void))mc_writer_object_put, METH_FASTCALL,
+     "put($self, name, key, document, /)\n--\n\n"
+     "Batch.put in a batch of its own: one document, one generation; True when that changed "
+     "anything.\n\n"
+     "Raises what Batch.put and the end of a batch raise; then nothing is published."},
+    {"delete", (PyCFunction)(void (*)(void))mc_writer_object_delete, METH_FASTCALL,
+     "delete($self, name, key, /)\n--\n\n"
+     "Batch.delete in a batch of its own; whether the key was there."},
     {"status", writer_status, METH_NOARGS,
      "status($self, /)\n--\n\nWhat Cache.status() says of this file."},
     {"stats", writer_stats, METH_NOARGS,

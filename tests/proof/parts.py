@@ -23,6 +23,7 @@ PACKAGES = {
     "llvm-cov": "llvm",
     "spin": "spin",
     "valgrind": "valgrind",
+    "musl-gcc": "musl-tools",
     "qemu-aarch64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
 }
@@ -121,6 +122,7 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
             programs,
             ("make", "qemu-aarch64", "aarch64-linux-gnu-gcc"),
         ),
+        Part("core tests on musl", core("musl", "musl"), programs, ("make", "gcc", "musl-gcc")),
         Part(
             "lines and branches of the core",
             core("coverage", "coverage"),
