@@ -11,7 +11,7 @@ from collections.abc import (
 )
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, Self
 
@@ -47,7 +47,12 @@ class FullError(MmapCacheError):
     largest: int
     limit: int
 
-class NotReadyError(MmapCacheError): ...
+class NotReadyError(MmapCacheError):
+    loader: Literal["alive", "dead", "none"] | None
+    state: str | None
+    error: str | None
+    source: str | None
+
 class SnapshotExpired(MmapCacheError): ...  # noqa: N818 - the names are fixed
 class LockTimeout(MmapCacheError, TimeoutError): ...  # noqa: N818
 class ClosedError(MmapCacheError, ValueError): ...

@@ -74,6 +74,7 @@ PARTS = {
             "writer.h",  # both say what writer.c and batch.c do, by means of all that is between
             "batch.h",
             "writer_state",
+            "place",
             "make_room",
             "changes",
             "publish",
@@ -106,6 +107,7 @@ PARTS = {
         (
             "module",
             "errors",
+            "not_ready",
             "arguments",
             "pykey",
             "front_cache",

@@ -6,6 +6,7 @@
 #include "cache_history.h"
 #include "cache_report.h"
 #include "errors.h"
+#include "not_ready.h"
 #include "region.h"
 #include "snapshot_type.h"
 
@@ -105,7 +106,11 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t owne
         /* after an upgrade the loader will make it anew, as a rule */
         bool worth_waiting = status == MC_NOT_READY || status == MC_VERSION_DIFFERS;
         if (!worth_waiting || left <= 0) {
-            mc_raise(module, &error);
+            if (status == MC_NOT_READY) {
+                mc_raise_not_ready(module, path, owner, &error);
+            } else {
+                mc_raise(module, &error);
+            }
             return -1;
         }
         if (mc_sleep(left < OPEN_RETRY ? left : OPEN_RETRY) < 0) {

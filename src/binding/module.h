@@ -2,6 +2,7 @@
  *
  *      _mmapcache.c     module, constants, what exec, traverse and clear do
  *      errors.c         exception classes; the one function from status to exception
+ *      not_ready.c      NotReadyError with the loader's own words
  *      arguments.c      seconds, sizes, names, BSON out of Python arguments
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file

@@ -20,6 +20,7 @@
 #include "check.h"
 #include "make_room.h"
 #include "mutant.h"
+#include "place.h"
 #include "publish.h"
 #include "rounds.h"
 #include "writer_state.h"
@@ -369,6 +370,9 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
     }
     if (status == MC_OK) {
         status = mc_file_rename(temporary, writer->path, err);
+        if (status != MC_OK) {
+            mc_file_remove(temporary);
+        }
     }
     if (status == MC_OK && old != NULL) {
         supersede(old);
@@ -496,6 +500,9 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     }
     if (status == MC_OK) {
         status = check_options(&writer->options, err);
+    }
+    if (status == MC_OK) { /* a wrong path is left as it is, without a lock file beside it */
+        status = mc_place_check(path, &writer->options, err);
     }
     if (status == MC_OK) {
         status = mc_lock_take(lock_path, &writer->lock, err);

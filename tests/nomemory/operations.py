@@ -443,6 +443,15 @@ def _open_nothing(world: World) -> Case:
     return Case(partial(mmapcache.open, world.path + "x"), raises=(mmapcache.NotReadyError,))
 
 
+@operation("open, nothing published")
+def _open_unpublished(world: World) -> Case:
+    path = world.path + "y"
+    writer = mmapcache.Writer(path, max_size="2MiB")
+    writer.report(state="degraded", error="no \x1b[7m route", source="mongodb://h")
+    writer.close()
+    return Case(partial(mmapcache.open, path), raises=(mmapcache.NotReadyError,))
+
+
 @operation("close")
 def _close(world: World) -> Case:
     cache = world.cold()

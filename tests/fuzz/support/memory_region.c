@@ -211,6 +211,12 @@ void mc_region_close(struct mc_region *region)
     *region = (struct mc_region){.fd = -1};
 }
 
+bool mc_path_is_directory(const char *path)
+{
+    (void)path;
+    return false;
+}
+
 bool mc_region_is_at(const struct mc_region *region, const char *path)
 {
     const struct memory_file *file = memory_find(path);
