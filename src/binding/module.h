@@ -13,6 +13,7 @@
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
  *      cache_report.c   status(), stats(), check()
+ *      cache_changes.c  changes(), subscribe(): the change log as keys
  *      snapshot_type.c  the type Snapshot
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other
