@@ -1,6 +1,8 @@
 """Types of the C extension; its docstrings are in C, see help(mmapcache.Cache)."""
 
+from asyncio import AbstractEventLoop
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -15,6 +17,7 @@ from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer, Self
 
+from .changes import Change, Changes, Subscription
 from .types import CatalogueEntry, CheckReport, RoundReport, Stats, Status
 
 _T = TypeVar("_T")
@@ -163,6 +166,14 @@ class Cache(Mapping[str, Collection]):
     def collection(self, name: str, codec_options: _CodecOptions | None = None) -> Collection: ...
     def snapshot(self) -> Snapshot: ...
     def wait(self, generation: int, timeout: float | None = None) -> bool: ...
+    def changes(self) -> Changes: ...
+    def subscribe(
+        self, callback: Callable[[Change], object], loop: AbstractEventLoop | None = None
+    ) -> Subscription: ...
+    # What mmapcache.changes is made of: no part of the API.
+    def _news(
+        self, seen: tuple[int, int] | None, /
+    ) -> tuple[tuple[int, int], dict[str, frozenset[_Key]] | None]: ...
     def status(self) -> Status: ...
     def stats(self) -> Stats: ...
     def check(self) -> CheckReport: ...

@@ -53,6 +53,7 @@ PARTS = {
             "guard",
             "os",
             "lock",
+            "bell",
             "region",
             "buddy_words",
             "buddy buddy_state buddy_check",
@@ -120,6 +121,7 @@ PARTS = {
             "cache",
             "cache_history",
             "cache_report",
+            "cache_changes",
             "snapshot_type",
             "cache_type",
             "writer_object",
@@ -133,8 +135,8 @@ PARTS = {
 }
 CORE = ("src", "src/writer")  # parts
 
-# Files, mappings and clocks; locks; what these two share; SIGBUS.
-DOORS = {"region.c", "lock.c", "os.c", "guard.c"}
+# Files, mappings and clocks; locks; the bell; what these share; SIGBUS.
+DOORS = {"region.c", "lock.c", "bell.c", "os.c", "guard.c"}
 OS_HEADERS = re.compile(
     r"sys/(?!types\.h|cdefs\.h|param\.h).+\.h|linux/.+\.h|asm/.+\.h"
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"

@@ -15,6 +15,7 @@
  *      cache.c          the object Cache: its collections by name
  *      cache_history.c  history()
  *      cache_report.c   status(), stats(), catalogue(), check()
+ *      cache_changes.c  changes(), subscribe(): the change log as keys
  *      snapshot_type.c  the type Snapshot
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "bell.h"
 #include "changes.h"
 #include "check.h"
 #include "make_room.h"
@@ -243,6 +244,7 @@ static enum mc_status writer_new(const struct mc_writer_options *options, struct
     }
     writer->options = *options;
     writer->region.fd = -1;
+    writer->bell = MC_BELL_NONE;
     return mc_boot_id(writer->boot_id, err);
 }
 
@@ -258,6 +260,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.items);
     free(writer->collections.index);
     mc_changes_destroy(writer);
+    mc_bell_close(writer->bell);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
     free(writer);
@@ -489,6 +492,19 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
     return MC_OK;
 }
 
+/* Opens the bell and rings it: there may be another file at the path now. */
+static enum mc_status open_bell(struct mc_writer *writer, struct mc_error *err)
+{
+    char *path = path_with(writer->path, MC_BELL_SUFFIX);
+    if (path == NULL) {
+        return mc_no_memory(err);
+    }
+    writer->bell = mc_bell_open(path, writer->region.fd);
+    free(path);
+    mc_bell_ring(writer->bell);
+    return MC_OK;
+}
+
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err)
 {
@@ -509,6 +525,9 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     }
     if (status == MC_OK) {
         status = open_locked(writer, err);
+    }
+    if (status == MC_OK) {
+        status = open_bell(writer, err);
     }
     free(lock_path);
     if (status != MC_OK) {
@@ -570,6 +589,7 @@ void mc_writer_close(struct mc_writer *writer)
      * mapping is not here, and the locks' descriptors are closed. */
     struct mc_region rest = {.fd = writer->region.fd};
     mc_region_close(&rest);
+    mc_bell_close(writer->bell);
 }
 
 int mc_writer_fd(const struct mc_writer *writer)

@@ -613,6 +613,24 @@ def _cache_wait(world: World) -> Case:
     return Case(lambda: (cache.wait(0, 1.0), cache.wait(cache.generation, 0.0)))
 
 
+@operation("what changed")
+def _news(world: World) -> Case:
+    cache = world.cold()
+    names = ("ä", 5, b"x", mmapcache.Document(encode({"a": 1})))
+    expected = {"changed": frozenset(names), "größen": frozenset("ö")}
+    seen, _ = cache._news(None)
+    with world.writer.batch() as batch:
+        for key in names:
+            batch.put("changed", key, {"n": next(world.serial)})
+        batch.put("größen", "ö", {"n": next(world.serial)})
+
+    def call() -> object:
+        _, keys = cache._news(seen)
+        return keys == expected
+
+    return Case(call)
+
+
 @operation("snapshot")
 def _snapshot(world: World) -> Case:
     cache = world.cold()
