@@ -183,6 +183,32 @@ def get_hot(context: Context) -> Iterator[Row]:
         )
 
 
+def map_hot(context: Context) -> Iterator[Row]:
+    """`map(function)[key]` of 100 hot keys whose values are built, against `get` of them."""
+    stores = million(context)
+    hot = stores.hot()
+    built = stores.settings.map(mmapcache.Document.to_dict)
+
+    def new() -> list[str]:
+        return data.fresh(hot * 100)
+
+    for name, text, keys in (
+        ("same", "same key objects", _repeat(hot)),
+        ("anew", "key objects made anew", new),
+    ):
+        yield compare(
+            f"map_hot_{name}",
+            f"map(function).get, values built, 100 hot keys, {text} / get",
+            timed("get(key)", keys, get=built.get),
+            timed("get(key)", keys, get=stores.settings.get),
+            unit="ns",
+            peer_name="get",
+            target=2.0,
+            note=stores.note,
+            repeats=15,
+        )
+
+
 def nested_hot(context: Context) -> Iterator[Row]:
     """A nested field of 100 hot documents against nested dicts."""
     stores = million(context)
@@ -378,6 +404,7 @@ BENCHES = (
     get_raw_hot,
     get_raw_uniform,
     get_hot,
+    map_hot,
     nested_hot,
     get_uniform,
     get_many,

@@ -3,6 +3,8 @@
 A control character in them could move a terminal's cursor, retitle its window or begin a line of a
 log that nobody wrote. What is shown instead is an escape as Python and JSON write it: `\\x1b`,
 `\\n`, `\\u202e`. Everything else stays as it is, letters of all scripts included.
+
+And how pprint breaks Documents and Arrays into lines.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 # DEL and C1; what changes the direction of text; separators of lines and paragraphs; the halves of
@@ -50,3 +53,33 @@ def _escape(found: re.Match[str]) -> str:
     character = found[0]
     code = ord(character)
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def register_pprint(document: type, array: type) -> None:
+    """Make the loaded pprint print both types as it prints a dict and a list, in their brackets.
+
+    The extension calls this. pprint has no public way in: where it is not as it was since Python
+    3.5, it goes on printing their repr().
+    """
+    import pprint  # it is there already, and a service may never need it
+
+    dispatch = getattr(pprint.PrettyPrinter, "_dispatch", None)
+    if isinstance(dispatch, dict):
+        dispatch[document.__repr__] = partial(_pprint_within, dict)
+        dispatch[array.__repr__] = partial(_pprint_within, list)
+
+
+def _pprint_within(
+    plain: Callable[[Any], Any],
+    printer: Any,
+    value: Any,
+    stream: Any,
+    indent: int,
+    allowance: int,
+    context: Any,
+    level: int,
+) -> None:
+    name = type(value).__name__
+    stream.write(f"{name}(")
+    printer._format(plain(value), stream, indent + len(name) + 1, allowance + 1, context, level)
+    stream.write(")")

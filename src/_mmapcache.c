@@ -9,6 +9,7 @@
 #include "binding/arguments.h"
 #include "binding/batch_type.h"
 #include "binding/cache_type.h"
+#include "binding/collection_map_type.h"
 #include "binding/collection_type.h"
 #include "binding/collection_views.h"
 #include "binding/errors.h"
@@ -19,7 +20,7 @@
 
 static int add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "MAX_KEY_BYTES", MC_KEY_MAX) |
+    return PyModule_AddIntConstant(module, "MAX_KEY_BYTES", MC_KEY_BYTES_MAX) |
            PyModule_AddIntConstant(module, "MAX_DOCUMENT_BYTES", MC_DOCUMENT_MAX) |
            PyModule_AddIntConstant(module, "MAX_NAME_BYTES", MC_NAME_MAX) |
            PyModule_AddIntConstant(module, "MAX_POSITION_BYTES", MC_POSITION_MAX) |
@@ -49,6 +50,7 @@ static int register_types(struct mc_module *state)
         {"Mapping", state->cache},
         {"Mapping", state->collection},
         {"Mapping", state->snapshot},
+        {"Mapping", state->map},
         {"KeysView", state->views[MC_KEYS]},
         {"ValuesView", state->views[MC_VALUES]},
         {"ItemsView", state->views[MC_ITEMS]},
@@ -85,9 +87,9 @@ static int module_exec(PyObject *module)
                                encode_for_documents) < 0 ||
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
-        mc_views_init(module, state) < 0 || mc_writer_type_init(module, state) < 0 ||
-        mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
-        add_constants(module) != 0) {
+        mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||
+        mc_writer_type_init(module, state) < 0 || mc_batch_type_init(module, state) < 0 ||
+        mc_replace_type_init(module, state) < 0 || add_constants(module) != 0) {
         return -1;
     }
     return register_types(state);
@@ -106,6 +108,9 @@ static int module_exec(PyObject *module)
         DO((state)->collection);                                                                   \
         DO((state)->snapshot);                                                                     \
         DO((state)->iterator);                                                                     \
+        DO((state)->map);                                                                          \
+        DO((state)->map_iterator);                                                                 \
+        DO((state)->built);                                                                        \
         DO((state)->writer);                                                                       \
         DO((state)->batch);                                                                        \
         DO((state)->replace);                                                                      \

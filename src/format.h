@@ -27,7 +27,8 @@
 _Static_assert(sizeof(void *) == 8, "mmapcache maps up to 1 TiB: a 64-bit machine is needed");
 
 /* ---- limits: each has a test at it and one past it ---- */
-#define MC_KEY_MAX 1024u                            /* bytes of a canonical key */
+#define MC_KEY_BYTES_MAX 1024u                      /* bytes of a key's text, data or BSON */
+#define MC_KEY_MAX (MC_KEY_BYTES_MAX + 1)           /* of a canonical key: data has a subtype */
 #define MC_DOCUMENT_MAX ((16u << 20) + (16u << 10)) /* bytes of a document: MongoDB's own limit */
 #define MC_NAME_MAX 255u                            /* bytes of a collection's name */
 #define MC_COLLECTIONS_MAX 10000u                   /* collections in one cache */

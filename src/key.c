@@ -29,7 +29,7 @@ enum { DECIMAL_BIAS = 6176, DECIMAL_EXPONENT_MAX = 12287 - DECIMAL_BIAS };
 
 static enum mc_status too_long(struct mc_error *err)
 {
-    return mc_fail(err, MC_LIMIT, "a key may have %u bytes at most", (unsigned)MC_KEY_MAX);
+    return mc_fail(err, MC_LIMIT, "a key may have %u bytes at most", (unsigned)MC_KEY_BYTES_MAX);
 }
 
 /* ---- numbers ---- */
@@ -328,7 +328,7 @@ static enum mc_status rewrite(uint8_t type, const uint8_t *data, size_t len, str
 static enum mc_status point(struct mc_key *key, uint8_t type, const uint8_t *data, size_t len,
                             struct mc_error *err)
 {
-    if (len > MC_KEY_MAX) {
+    if (len > MC_KEY_BYTES_MAX + (type == MC_BSON_BINARY)) {
         return too_long(err);
     }
     assert(data != NULL || len == 0);

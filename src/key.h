@@ -5,7 +5,7 @@
  *      MC_BSON_INT64  18      8 bytes: any number, of any of the four types, that is a whole int64
  *      MC_BSON_DOUBLE  1      8 bytes: any other number that is exactly a double; one NaN
  *      MC_BSON_DECIMAL128 19  16 bytes: the rest, with as few digits as its exponent allows
- *      MC_BSON_BINARY  5      subtype, then the data
+ *      MC_BSON_BINARY  5      subtype, then the data: MC_KEY_BYTES_MAX without it, as text has
  *      MC_BSON_DOCUMENT 3     BSON, its numbers, symbols and array indexes made canonical too
  *      MC_KEY_MINKEY, MC_KEY_MAXKEY, MC_BSON_NULL, MC_BSON_UNDEFINED: empty
  *      others                 their BSON type and value as it is

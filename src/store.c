@@ -105,7 +105,8 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
 /* ---- map ---- */
 
 /* Checks and maps what is in map->region; closes everything on failure. */
-static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct mc_error *err)
+static enum mc_status map_finish(struct mc_map *map, const char *path, struct mc_map **out,
+                                 struct mc_error *err)
 {
     assert(map->users == 1);
     enum mc_status status =
@@ -115,6 +116,9 @@ static enum mc_status map_finish(struct mc_map *map, struct mc_map **out, struct
     }
     if (status == MC_OK && map->region.file_size < MC_MAP_MIN) {
         status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status != MC_OK) {
+        mc_error_names(err, path);
     }
     if (status == MC_OK) {
         status = mc_region_map(&map->region, map->superblock.max_size, err);
@@ -157,7 +161,7 @@ enum mc_status mc_map_open_of(const char *path, int64_t owner, struct mc_map **o
         mc_map_release(map);
         return status;
     }
-    return map_finish(map, out, err);
+    return map_finish(map, path, out, err);
 }
 
 enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err)
@@ -171,7 +175,7 @@ enum mc_status mc_map_open_fd(int fd, struct mc_map **out, struct mc_error *err)
         mc_map_release(map);
         return status;
     }
-    return map_finish(map, out, err);
+    return map_finish(map, NULL, out, err);
 }
 
 uint32_t mc_map_owner(const struct mc_map *map)

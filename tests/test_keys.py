@@ -136,10 +136,10 @@ def test_equality(writer: mmapcache.Writer) -> None:
 
 def test_limit(writer: mmapcache.Writer) -> None:
     """At most 1,024 bytes; a longer one is refused by put and merely absent for a lookup."""
-    longest = ["x" * 1024, "ü" * 512, b"x" * 1023]
+    longest = ["x" * 1024, "ü" * 512, b"x" * 1024]
     collection = put(writer, *longest)
     assert [collection[key]["n"] for key in longest] == [0, 1, 2]
-    for key in ("x" * 1025, "ü" * 513, b"x" * 1024, {"a": "x" * 1100}, "x" * 10**6):
+    for key in ("x" * 1025, "ü" * 513, b"x" * 1025, {"a": "x" * 1100}, "x" * 10**6):
         assert key not in collection
         assert collection.get(key, 5) == 5
         with pytest.raises(KeyError):

@@ -95,7 +95,8 @@ class _Plan:
             if self._options.recreate:
                 self._say("file", f"{path} would be replaced: {error}")
             else:
-                self._complain(f"{path}: {error} (--recreate replaces a file that is not a cache)")
+                cure = "" if "--recreate" in str(error) else " (--recreate replaces it)"
+                self._complain(f"{path}: {error}{cure}")
         except mmapcache.CorruptError as error:
             self._say("file", f"{path} is corrupt and would be made anew: {error}")
         except OSError as error:

@@ -18,10 +18,10 @@
 #include "format.h"
 #include "region.h"
 
-int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t *nanoseconds)
+int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
 {
     double seconds;
-    if (object == Py_None && none_is_forever) {
+    if (object == Py_None) {
         *nanoseconds = MC_FOREVER;
         return 0;
     }
@@ -30,7 +30,8 @@ int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t
         return -1;
     }
     if (isnan(seconds)) {
-        PyErr_Format(PyExc_ValueError, "%s is not a number: give seconds", what);
+        PyErr_Format(PyExc_ValueError,
+                     "%s is not a number: give seconds from 0 on, or None for ever", what);
         return -1;
     }
     if (seconds <= 0) {
@@ -41,6 +42,19 @@ int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t
         *nanoseconds = (int64_t)(seconds * 1e9);
     }
     return 0;
+}
+
+int mc_seconds(PyObject *object, const char *what, int64_t *nanoseconds)
+{
+    if (mc_seconds_left(object, what, nanoseconds) < 0) {
+        return -1;
+    }
+    if (*nanoseconds == 0 && PyFloat_AsDouble(object) < 0) {
+        PyErr_Format(PyExc_ValueError, "%s is %.50R: give seconds from 0 on, or None for ever",
+                     what, object);
+        return -1;
+    }
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 /* The factor of a unit's name, or 0. */

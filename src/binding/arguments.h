@@ -7,10 +7,12 @@
 /* Whether a method that takes `expected` positional arguments got them: false with TypeError. */
 bool mc_arguments_are(const char *method, Py_ssize_t nargs, Py_ssize_t expected);
 
-/* Seconds as a number into nanoseconds, clamped to what 63 bits hold; None is for ever where the
- * caller allows it. 0, or -1 with TypeError or ValueError. */
+/* Seconds as a number into nanoseconds, clamped to what 63 bits hold; None is for ever. 0, or -1
+ * with TypeError or ValueError. mc_seconds_left is for what a caller has left of a time: it may be
+ * less than nothing, which is nothing. */
 #define MC_FOREVER INT64_MAX
-int mc_seconds(PyObject *object, bool none_is_forever, const char *what, int64_t *nanoseconds);
+int mc_seconds(PyObject *object, const char *what, int64_t *nanoseconds);
+int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds);
 
 /* Bytes as an int or as text like "512MiB": 0, or -1 with TypeError or ValueError. */
 int mc_size(PyObject *object, const char *what, uint64_t *bytes);

@@ -24,10 +24,10 @@ struct mc_writer *mc_batch_enter(mc_batch_object *self)
 {
     struct mc_writer *writer = mc_writer_enter(self->writer);
     if (writer != NULL && self->stage != MC_BATCH_OPEN) {
-        return (void *)mc_raise_text(self->writer->module, MC_USAGE,
-                                     self->stage == MC_BATCH_NEW
-                                         ? "a batch is used with `with writer.batch() as batch:`"
-                                         : "this batch is over: begin another one");
+        bool over = self->stage == MC_BATCH_DONE;
+        return (void *)mc_raise_text(self->writer->module, over ? MC_CLOSED : MC_USAGE,
+                                     over ? "this batch is over: begin another one"
+                                          : "a batch is used with `with writer.batch() as batch:`");
     }
     return writer;
 }
@@ -191,7 +191,8 @@ static PyObject *batch_enter(PyObject *self_object, PyObject *Py_UNUSED(ignored)
         return NULL;
     }
     if (self->stage != MC_BATCH_NEW) {
-        return mc_raise_text(module, MC_USAGE, "a batch is entered once: begin another one");
+        return mc_raise_text(module, self->stage == MC_BATCH_DONE ? MC_CLOSED : MC_USAGE,
+                             "a batch is entered once: begin another one");
     }
     if (self->writer->batch != NULL) {
         return mc_raise_text(module, MC_USAGE,

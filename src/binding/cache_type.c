@@ -1,6 +1,7 @@
 /* cache_type.c - mmapcache.open() and the type Cache: a mapping from name to Collection. */
 #include "cache_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "cache.h"
 #include "cache_changes.h"
@@ -149,7 +150,7 @@ PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs)
     char *absolute = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$pOOOO:open", names, &given, &timeout, &fill,
                                      &codec_options, &bytes, &entries, &user) ||
-        (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0) ||
+        (timeout != NULL && mc_seconds(timeout, "timeout", &nanoseconds) < 0) ||
         mc_cache_options_from(codec_options, bytes, entries, fill, &options) < 0 ||
         (user != NULL && mc_user(user, "owner", &options.owner) < 0) ||
         !PyUnicode_FSConverter(given, &encoded)) {
@@ -206,10 +207,9 @@ static PyObject *cache_subscript(PyObject *self, PyObject *name)
     there = is_there((mc_collection_object *)handle);
     if (there <= 0) {
         Py_DECREF(handle);
-        if (there == 0) {
-            PyErr_SetObject(PyExc_KeyError, name);
-        }
-        return NULL;
+        return there < 0
+                   ? NULL
+                   : mc_absent_collection(mc_cache_reader(self), mc_cache_reader(self)->now, name);
     }
     return handle;
 }
@@ -296,7 +296,7 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *values[2];
     int64_t timeout, start = mc_clock_ns();
     if (!mc_arguments("wait", names, 1, args, nargs, kwnames, values) ||
-        mc_seconds(values[1], true, "timeout", &timeout) < 0) {
+        mc_seconds_left(values[1], "timeout", &timeout) < 0) {
         return NULL;
     }
     if (!PyLong_Check(values[0])) {
@@ -389,6 +389,7 @@ static PyMethodDef methods[] = {
     {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
     {"items", mc_mapping_items, METH_NOARGS,
      "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"snapshot", cache_snapshot, METH_NOARGS,
      "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`."},
     {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
@@ -447,11 +448,18 @@ PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache f
                        "Made by mmapcache.open() and Writer.reader().");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)type_doc},    {Py_tp_dealloc, cache_dealloc},
-    {Py_tp_repr, cache_repr},         {Py_tp_iter, mc_mapping_iter},
-    {Py_tp_methods, methods},         {Py_tp_getset, getset},
-    {Py_mp_length, cache_length},     {Py_mp_subscript, cache_subscript},
-    {Py_sq_contains, cache_contains}, {0, NULL},
+    {Py_tp_doc, (void *)type_doc},
+    {Py_tp_dealloc, cache_dealloc},
+    {Py_tp_richcompare, mc_snapshot_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_repr, cache_repr},
+    {Py_tp_iter, mc_mapping_iter},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_mp_length, cache_length},
+    {Py_mp_subscript, cache_subscript},
+    {Py_sq_contains, cache_contains},
+    {0, NULL},
 };
 
 static PyType_Spec spec = {

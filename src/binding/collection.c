@@ -193,3 +193,37 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
     }
     mc_front_put(&self->reader->front, mc_collection_channel(self, form), key, &fact);
 }
+
+PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
+                             struct mc_manner manner, const struct mc_key *key,
+                             struct mc_front_fact *fact, enum mc_status *status)
+{
+    struct mc_front *front = &self->reader->front;
+    struct mc_hit hit;
+    PyObject *found = NULL;
+    *status = mc_find(&reading->view, self->table.root, key, &hit);
+    if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
+        *status = MC_CORRUPT;
+    }
+    if (*status == MC_OK) {
+        found = mc_collection_copy(self, manner.form, &hit);
+        if (found == NULL) {
+            *status = MC_NOMEM;
+            return NULL;
+        }
+    }
+    *status = mc_view_settle_value(&reading->view, &hit, *status);
+    if (*status == MC_EXPIRED) {
+        Py_CLEAR(found);
+    } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
+        mc_front_missed(front, 1);
+        if (mc_collection_fronted(self, reading)) {
+            mc_collection_remember(self, reading, manner.form, key, &hit, found);
+        }
+    }
+    if (found != NULL && fact != NULL) {
+        *fact = (struct mc_front_fact){
+            .offset = hit.offset, .birth = hit.birth, .seen = reading->view.root.generation};
+    }
+    return found;
+}

@@ -109,6 +109,19 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
                             enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
                             PyObject *found);
 
+/* How a read goes about it. */
+struct mc_manner {
+    enum mc_form form;
+    bool asks; /* the front cache, and tells it what it found */
+};
+
+/* One attempt at a key that the front cache does not simply have: the object, or NULL with
+ * MC_ABSENT, MC_EXPIRED (try again), MC_CORRUPT or MC_NOMEM in *status. *fact, when wanted, says
+ * whereby the same document is known again; it names no object. */
+PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
+                             struct mc_manner manner, const struct mc_key *key,
+                             struct mc_front_fact *fact, enum mc_status *status);
+
 /* True when the front cache speaks of the same file as the reading. */
 static inline bool mc_collection_fronted(const mc_collection_object *self,
                                          const struct mc_reading *reading)

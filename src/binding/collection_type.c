@@ -11,11 +11,15 @@
  */
 #include "collection_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "collection.h"
 #include "collection_get_many.h"
+#include "collection_map_type.h"
 #include "collection_views.h"
 #include "pykey.h"
+
+enum { COMPLETIONS = 10000 }; /* keys that IPython is given at most */
 
 /* ---- get ---- */
 
@@ -30,45 +34,8 @@ static PyObject *answer(struct mc_front *front, struct mc_front_entry *entry, bo
     return Py_NewRef(entry->document);
 }
 
-/* How a read goes about it. */
-struct manner {
-    enum mc_form form;
-    bool asks; /* the front cache, and tells it what it found */
-};
-
-/* One attempt at a key that the front cache does not simply have. MC_EXPIRED: try again. */
-static PyObject *find_in_file(mc_collection_object *self, struct mc_reading *reading,
-                              struct manner manner, const struct mc_key *key,
-                              enum mc_status *status)
-{
-    struct mc_front *front = &self->reader->front;
-    struct mc_hit hit;
-    PyObject *found = NULL;
-    *status = mc_find(&reading->view, self->table.root, key, &hit);
-    if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
-        *status = MC_CORRUPT;
-    }
-    if (*status == MC_OK) {
-        found = mc_collection_copy(self, manner.form, &hit);
-        if (found == NULL) {
-            *status = MC_NOMEM;
-            return NULL;
-        }
-    }
-    *status = mc_view_settle_value(&reading->view, &hit, *status);
-    if (*status == MC_EXPIRED) {
-        Py_CLEAR(found);
-    } else if (manner.asks && front->max_entries != 0 && *status != MC_CORRUPT) {
-        mc_front_missed(front, 1);
-        if (mc_collection_fronted(self, reading)) {
-            mc_collection_remember(self, reading, manner.form, key, &hit, found);
-        }
-    }
-    return found;
-}
-
 /* The whole way of one key, as in the picture above. */
-static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObject *object,
+static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyObject *object,
                        bool *absent)
 {
     struct mc_key key;
@@ -108,7 +75,7 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
             if (mc_collection_holds(self, reading, entry)) {
                 return answer(front, entry, absent);
             }
-            document = find_in_file(self, reading, manner, &key, &status);
+            document = mc_collection_find(self, reading, manner, &key, NULL, &status);
         }
         status = mc_collection_judge(self, status, &tries);
     } while (status == MC_EXPIRED);
@@ -117,8 +84,8 @@ static PyObject *fetch(mc_collection_object *self, struct manner manner, PyObjec
 }
 
 /* The same, with the shortest way first: a key object that was seen before. */
-static inline PyObject *lookup(mc_collection_object *self, struct manner manner, PyObject *object,
-                               bool *absent)
+static inline PyObject *lookup(mc_collection_object *self, struct mc_manner manner,
+                               PyObject *object, bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
     struct mc_front *front = &self->reader->front;
@@ -136,7 +103,7 @@ static inline PyObject *lookup(mc_collection_object *self, struct manner manner,
     return fetch(self, manner, object, absent);
 }
 
-static const struct manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
+static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
 
 PyDoc_STRVAR(get_doc,
              "get($self, /, key, default=None)\n--\n\n"
@@ -168,6 +135,14 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
     bool absent;
     PyObject *document = lookup((mc_collection_object *)self, as_document, key, &absent);
     if (document == NULL && absent) {
+        mc_collection_object *collection = (mc_collection_object *)self;
+        struct mc_reading *reading = mc_collection_reading(collection);
+        if (reading == NULL) {
+            return NULL;
+        }
+        if (collection->serial == reading->serial && collection->table.created == 0) {
+            return mc_absent_collection(collection->reader, reading, collection->name);
+        }
         PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
         if (packed != NULL) {
             PyErr_SetObject(PyExc_KeyError, packed);
@@ -184,7 +159,7 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_front *front = &self->reader->front;
-    struct manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
+    struct mc_manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
     uint64_t before = front->hits;
     bool absent;
     PyObject *bytes = lookup(self, manner, key, &absent);
@@ -313,12 +288,44 @@ PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
 
+/* For IPython: what may stand between the brackets, of a large collection a part. */
+static PyObject *collection_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *key, *keys = PyList_New(0);
+    PyObject *iterator = keys == NULL ? NULL : collection_iter(self);
+    if (iterator == NULL) {
+        Py_XDECREF(keys);
+        return NULL;
+    }
+    while (PyList_GET_SIZE(keys) < COMPLETIONS && (key = PyIter_Next(iterator)) != NULL) {
+        int failed = PyList_Append(keys, key);
+        Py_DECREF(key);
+        if (failed) {
+            break;
+        }
+    }
+    Py_DECREF(iterator);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(keys);
+    }
+    return keys;
+}
+
+static PyObject *collection_compare(PyObject *self, PyObject *other, int operation)
+{
+    return mc_mapping_compare(((mc_collection_object *)self)->reader->module, self, other,
+                              operation);
+}
+
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))collection_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_many", mc_collection_get_many, METH_O, get_many_doc},
     {"get_raw", collection_get_raw, METH_O, get_raw_doc},
     {"pluck", (PyCFunction)(void (*)(void))mc_collection_pluck, METH_FASTCALL | METH_KEYWORDS,
      pluck_doc},
+    {"map", (PyCFunction)(void (*)(void))mc_collection_map, METH_VARARGS | METH_KEYWORDS,
+     mc_collection_map_doc},
+    {"_ipython_key_completions_", collection_completions, METH_NOARGS, NULL},
     {"keys", collection_keys, METH_NOARGS, keys_doc},
     {"values", collection_values, METH_NOARGS, values_doc},
     {"items", collection_items, METH_NOARGS, items_doc},
@@ -340,6 +347,8 @@ static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
     {Py_tp_dealloc, collection_dealloc},
     {Py_tp_repr, collection_repr},
+    {Py_tp_richcompare, collection_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, collection_iter},
     {Py_tp_methods, methods},
     {Py_tp_getset, getset},

@@ -21,7 +21,8 @@ enum {
 
 typedef struct {
     PyObject_HEAD
-    mc_collection_object *collection; /* owned */
+    PyObject *mapping; /* owned: a Collection, or what mc_view_new was given */
+    mc_iterate iterate;
     enum mc_mapping_view kind;
 } view_object;
 
@@ -179,48 +180,71 @@ static PyType_Spec iterator_spec = {
 
 /* ---- views ---- */
 
-PyObject *mc_collection_view(mc_collection_object *collection, enum mc_mapping_view kind)
+PyObject *mc_view_new(struct mc_module *module, PyObject *mapping, enum mc_mapping_view kind,
+                      mc_iterate iterate)
 {
-    view_object *self = PyObject_New(view_object, collection->reader->module->views[kind]);
+    view_object *self = PyObject_GC_New(view_object, module->views[kind]);
     if (self != NULL) {
-        self->collection = (mc_collection_object *)Py_NewRef((PyObject *)collection);
+        self->mapping = Py_NewRef(mapping);
+        self->iterate = iterate;
         self->kind = kind;
+        PyObject_GC_Track((PyObject *)self);
     }
     return (PyObject *)self;
+}
+
+static PyObject *iterate_collection(PyObject *mapping, enum mc_mapping_view kind)
+{
+    return mc_iterator_new((mc_collection_object *)mapping, kind);
+}
+
+PyObject *mc_collection_view(mc_collection_object *collection, enum mc_mapping_view kind)
+{
+    return mc_view_new(collection->reader->module, (PyObject *)collection, kind,
+                       iterate_collection);
+}
+
+static int view_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((view_object *)self)->mapping);
+    return 0;
 }
 
 static void view_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(((view_object *)self)->collection);
-    PyObject_Free(self);
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(((view_object *)self)->mapping);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
 static PyObject *view_iter(PyObject *self)
 {
-    return mc_iterator_new(((view_object *)self)->collection, ((view_object *)self)->kind);
+    return ((view_object *)self)
+        ->iterate(((view_object *)self)->mapping, ((view_object *)self)->kind);
 }
 
 static Py_ssize_t view_length(PyObject *self)
 {
-    return PyObject_Size((PyObject *)((view_object *)self)->collection);
+    return PyObject_Size(((view_object *)self)->mapping);
 }
 
 static PyObject *view_repr(PyObject *self)
 {
     return PyUnicode_FromFormat("<%s of %R>", Py_TYPE(self)->tp_name,
-                                ((view_object *)self)->collection);
+                                ((view_object *)self)->mapping);
 }
 
 static PyObject *view_mapping(PyObject *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef((PyObject *)((view_object *)self)->collection);
+    return Py_NewRef(((view_object *)self)->mapping);
 }
 
 static int keys_contain(PyObject *self, PyObject *key)
 {
-    return PySequence_Contains((PyObject *)((view_object *)self)->collection, key);
+    return PySequence_Contains(((view_object *)self)->mapping, key);
 }
 
 static int items_contain(PyObject *self, PyObject *pair)
@@ -230,16 +254,12 @@ static int items_contain(PyObject *self, PyObject *pair)
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
         return 0;
     }
-    found =
-        PyObject_GetItem((PyObject *)((view_object *)self)->collection, PyTuple_GET_ITEM(pair, 0));
+    found = PyObject_CallMethod(((view_object *)self)->mapping, "get", "OO",
+                                PyTuple_GET_ITEM(pair, 0), self);
     if (found == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_KeyError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+        return -1;
     }
-    result = PyObject_RichCompareBool(found, PyTuple_GET_ITEM(pair, 1), Py_EQ);
+    result = found == self ? 0 : PyObject_RichCompareBool(found, PyTuple_GET_ITEM(pair, 1), Py_EQ);
     Py_DECREF(found);
     return result;
 }
@@ -322,8 +342,8 @@ static PyGetSetDef view_getset[] = {
 };
 
 #define COMMON_SLOTS                                                                               \
-    {Py_tp_dealloc, view_dealloc}, {Py_tp_iter, view_iter}, {Py_tp_repr, view_repr},               \
-        {Py_tp_getset, view_getset},                                                               \
+    {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, {Py_tp_iter, view_iter},       \
+        {Py_tp_repr, view_repr}, {Py_tp_getset, view_getset},                                      \
     {                                                                                              \
         Py_mp_length, view_length                                                                  \
     }
@@ -357,17 +377,14 @@ static PyType_Slot items_slots[] = {
     {0, NULL},
 };
 
+#define VIEW_FLAGS                                                                                 \
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |            \
+        Py_TPFLAGS_HAVE_GC
+
 static PyType_Spec view_specs[MC_MAPPING_VIEWS] = {
-    [MC_KEYS] = {"mmapcache.CollectionKeys", sizeof(view_object), 0,
-                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                 keys_slots},
-    [MC_VALUES] = {"mmapcache.CollectionValues", sizeof(view_object), 0,
-                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
-                       Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                   values_slots},
-    [MC_ITEMS] = {"mmapcache.CollectionItems", sizeof(view_object), 0,
-                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                  items_slots},
+    [MC_KEYS] = {"mmapcache.CollectionKeys", sizeof(view_object), 0, VIEW_FLAGS, keys_slots},
+    [MC_VALUES] = {"mmapcache.CollectionValues", sizeof(view_object), 0, VIEW_FLAGS, values_slots},
+    [MC_ITEMS] = {"mmapcache.CollectionItems", sizeof(view_object), 0, VIEW_FLAGS, items_slots},
 };
 
 /* They have no name in the module: nobody makes one but through a Collection. */

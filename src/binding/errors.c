@@ -81,7 +81,7 @@ int mc_errors_init(PyObject *module, struct mc_module *state)
         {"mmapcache.LockTimeout", MC_ERROR_LOCK_TIMEOUT, MC_ERROR, &PyExc_TimeoutError,
          "Another loader holds the file."},
         {"mmapcache.ClosedError", MC_ERROR_CLOSED, MC_ERROR, &PyExc_ValueError,
-         "The object was closed, or belongs to the parent process."},
+         "The object was closed or is over, or belongs to the parent process."},
         {"mmapcache.InvalidDocument", MC_ERROR_INVALID, MC_ERROR, &PyExc_ValueError,
          "Not a valid BSON document, or one without a usable _id."},
         {"mmapcache.LimitError", MC_ERROR_LIMIT, MC_ERROR, &PyExc_ValueError,

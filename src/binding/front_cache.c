@@ -102,6 +102,11 @@ static void forget(struct mc_front *front, uint32_t index)
     Py_XDECREF(alias);
 }
 
+void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
+{
+    forget(front, (uint32_t)(entry - front->entries));
+}
+
 void mc_front_clear(struct mc_front *front)
 {
     struct mc_front old = *front;

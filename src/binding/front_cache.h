@@ -180,6 +180,9 @@ static inline struct mc_front_entry *mc_front_by_object(const struct mc_front *f
 struct mc_front_entry *mc_front_find(const struct mc_front *front, uint32_t channel,
                                      const struct mc_key *key);
 
+/* Drops an entry and what it owns. */
+void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry);
+
 /* Lets `object`, which is equal to the entry's key, find it directly from now on. */
 void mc_front_set_alias(struct mc_front *front, struct mc_front_entry *entry, PyObject *object);
 

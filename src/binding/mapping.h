@@ -1,7 +1,8 @@
 /* mapping.h - what Cache and Snapshot have in common: both are mappings from name to Collection.
  *
  * Each says how it finds names and collections; get(), collection(), keys(), values(), items() and
- * iter() follow from that. Subscript, `in` and len() are each type's own: they must be fast.
+ * iter() follow from that. Subscript, `in` and len() are each type's own: they must be fast. == is
+ * here too, for whatever else is a mapping.
  */
 #ifndef MMAPCACHE_MAPPING_H
 #define MMAPCACHE_MAPPING_H
@@ -30,5 +31,17 @@ PyObject *mc_mapping_collection(PyObject *self, PyObject *const *args, Py_ssize_
 PyObject *mc_mapping_keys(PyObject *self, PyObject *ignored);
 PyObject *mc_mapping_values(PyObject *self, PyObject *ignored);
 PyObject *mc_mapping_items(PyObject *self, PyObject *ignored);
+PyObject *mc_mapping_completions(PyObject *self, PyObject *ignored);
+
+/* A new dict of names and Collections, and any mapping as a dict: itself or a new one. */
+PyObject *mc_mapping_dict(PyObject *self);
+PyObject *mc_dict_of(PyObject *mapping);
+
+/* Whether self == other may be asked: 1 for == and != with a Mapping, 0, or -1 with an exception.
+ * And tp_richcompare of any mapping of ours, as collections.abc.Mapping has it: by content. It
+ * walks self.items() once. */
+int mc_mapping_comparable(struct mc_module *module, PyObject *other, int operation);
+PyObject *mc_mapping_compare(struct mc_module *module, PyObject *self, PyObject *other,
+                             int operation);
 
 #endif

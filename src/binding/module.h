@@ -7,10 +7,13 @@
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
+ *      absent.c         KeyError for a collection that is not there
  *      mapping.c        what Cache and Snapshot have in common
  *      collection.c     the object Collection, and the steps that every read through one shares
  *      collection_get_many.c   get_many(), pluck()
  *      collection_views.c      keys(), items(), values() and their iterators
+ *      collection_map.c        what a service builds from a document, kept beside it
+ *      collection_map_type.c   map(): the type CollectionMap
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
  *      cache_history.c  history()
@@ -25,9 +28,10 @@
  * Each file includes the headers of those before it only; a header is named like its file.
  *
  * All Python objects live in struct mc_module, one per interpreter: nothing here is static but
- * constants. No type of the binding takes part in garbage collection, on purpose: a Cache refers to
- * its collections, a Collection, Snapshot, view or iterator to C structs and text, and nothing
- * refers back, so that no cycle can form, and making one costs an allocation and no bookkeeping.
+ * constants. Few types of the binding take part in garbage collection, on purpose: a Cache refers
+ * to its collections, a Collection, Snapshot or iterator to C structs and text, and nothing refers
+ * back, so that no cycle can form, and making one costs an allocation and no bookkeeping. But a
+ * CollectionMap holds a service's own objects, and a view may be of a CollectionMap.
  *
  * A destructor must not look at the module: during the interpreter's shutdown it may be cleared
  * before the last object goes.
@@ -62,6 +66,7 @@ struct mc_module {
     struct mc_document_state documents; /* the first member: document.h says why */
     PyObject *errors[MC_ERRORS];
     PyTypeObject *cache, *collection, *snapshot, *views[MC_MAPPING_VIEWS], *iterator;
+    PyTypeObject *map, *map_iterator, *built;
     PyTypeObject *writer, *batch, *replace;
     PyObject *text_pluck, *text_raw, *text_marker;
 };

@@ -53,7 +53,7 @@ static enum mc_pykey_result small_key(struct mc_key *key, uint8_t type, const vo
 static enum mc_pykey_result binary_key(struct mc_key *key, uint8_t subtype, const void *data,
                                        size_t len, uint8_t *scratch, struct mc_error *err)
 {
-    if (len > MC_KEY_MAX - 1) {
+    if (len > MC_KEY_BYTES_MAX) {
         return never(err, MC_LIMIT, "a key may have 1024 bytes at most");
     }
     scratch[0] = subtype;

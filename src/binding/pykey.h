@@ -36,7 +36,7 @@ static inline enum mc_pykey_result mc_pykey_from(struct mc_options *options, PyO
                                                  struct mc_error *err)
 {
     if (PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object) &&
-        PyUnicode_GET_LENGTH(object) <= MC_KEY_MAX) {
+        PyUnicode_GET_LENGTH(object) <= MC_KEY_BYTES_MAX) {
         key->type = MC_BSON_STRING;
         key->data = PyUnicode_1BYTE_DATA(object);
         key->len = (uint16_t)PyUnicode_GET_LENGTH(object);

@@ -10,11 +10,11 @@ static struct mc_writer *in_replace(mc_replace_object *self)
 {
     struct mc_writer *writer = mc_batch_enter(self->batch);
     if (writer != NULL && self->stage != MC_BATCH_OPEN) {
+        bool over = self->stage == MC_BATCH_DONE;
         return (void *)mc_raise_text(
-            self->batch->writer->module, MC_USAGE,
-            self->stage == MC_BATCH_NEW
-                ? "a replace is used with `with batch.replace(name) as full:`"
-                : "this replace is over: begin another one");
+            self->batch->writer->module, over ? MC_CLOSED : MC_USAGE,
+            over ? "this replace is over: begin another one"
+                 : "a replace is used with `with batch.replace(name) as full:`");
     }
     return writer;
 }
@@ -56,7 +56,8 @@ static PyObject *replace_enter(PyObject *self_object, PyObject *Py_UNUSED(ignore
         return NULL;
     }
     if (self->stage != MC_BATCH_NEW) {
-        return mc_raise_text(module, MC_USAGE, "a replace is entered once: begin another one");
+        return mc_raise_text(module, self->stage == MC_BATCH_DONE ? MC_CLOSED : MC_USAGE,
+                             "a replace is entered once: begin another one");
     }
     if (self->batch->replace != NULL) {
         return mc_raise_text(module, MC_USAGE,

@@ -6,6 +6,7 @@
  */
 #include "snapshot_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "cache.h"
 #include "errors.h"
@@ -125,10 +126,9 @@ static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
     there = contains(self, name);
     if (there <= 0) {
         Py_DECREF(collection);
-        if (there == 0) {
-            PyErr_SetObject(PyExc_KeyError, name);
-        }
-        return NULL;
+        return there < 0 ? NULL
+                         : mc_absent_collection(
+                               mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, name);
     }
     return collection;
 }
@@ -187,6 +187,45 @@ static PyObject *snapshot_closed(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((mc_snapshot_object *)self)->reading == NULL);
 }
 
+/* A dict of the collections of one generation; of a foreign mapping whatever it has. */
+static PyObject *content_of(struct mc_module *module, PyObject *mapping)
+{
+    struct mc_reading *reading;
+    PyObject *dict, *snapshot;
+    if (Py_TYPE(mapping) == module->snapshot) {
+        return mc_mapping_dict(mapping);
+    }
+    if (Py_TYPE(mapping) != module->cache) {
+        return mc_dict_of(mapping);
+    }
+    reading = mc_reader_now(mc_cache_reader(mapping));
+    snapshot = reading == NULL ? NULL : mc_snapshot_new(module, mapping, reading);
+    dict = snapshot == NULL ? NULL : mc_mapping_dict(snapshot);
+    Py_XDECREF(snapshot);
+    return dict;
+}
+
+PyObject *mc_snapshot_compare(PyObject *self, PyObject *other, int operation)
+{
+    struct mc_module *module = mc_module_of(self);
+    int comparable = mc_mapping_comparable(module, other, operation);
+    PyObject *left, *right, *result = NULL;
+    if (comparable <= 0) {
+        return comparable < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    }
+    if (self == other) {
+        return PyBool_FromLong(operation == Py_EQ);
+    }
+    left = content_of(module, self);
+    right = left == NULL ? NULL : content_of(module, other);
+    if (right != NULL) {
+        result = PyObject_RichCompare(left, right, operation);
+    }
+    Py_XDECREF(left);
+    Py_XDECREF(right);
+    return result;
+}
+
 static PyObject *snapshot_repr(PyObject *self_object)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
@@ -208,6 +247,7 @@ static PyMethodDef methods[] = {
     {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
     {"items", mc_mapping_items, METH_NOARGS,
      "items($self, /)\n--\n\nPairs of name and Collection."},
+    {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"close", snapshot_close, METH_NOARGS,
      "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
     {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
@@ -229,11 +269,18 @@ PyDoc_STRVAR(
     "does not before the writer's retention has passed unless its memory is short.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)type_doc},   {Py_tp_dealloc, snapshot_dealloc},
-    {Py_tp_repr, snapshot_repr},     {Py_tp_iter, mc_mapping_iter},
-    {Py_tp_methods, methods},        {Py_tp_getset, getset},
-    {Py_mp_length, snapshot_length}, {Py_mp_subscript, snapshot_subscript},
-    {Py_sq_contains, contains},      {0, NULL},
+    {Py_tp_doc, (void *)type_doc},
+    {Py_tp_dealloc, snapshot_dealloc},
+    {Py_tp_richcompare, mc_snapshot_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_repr, snapshot_repr},
+    {Py_tp_iter, mc_mapping_iter},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_mp_length, snapshot_length},
+    {Py_mp_subscript, snapshot_subscript},
+    {Py_sq_contains, contains},
+    {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -82,7 +82,7 @@ static int options_from(PyObject *max_size, PyObject *retention, int collapse,
         PyErr_SetString(PyExc_ValueError, "max_size is 0: a cache needs room");
         return -1;
     }
-    return retention == NULL ? 0 : mc_seconds(retention, true, "retention", &options->retention_ns);
+    return retention == NULL ? 0 : mc_seconds(retention, "retention", &options->retention_ns);
 }
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -100,7 +100,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OiOpOpp:Writer", names, &given, &max_size,
                                      &mode, &timeout, &recreate, &retention, &collapse, &discard) ||
         options_from(max_size, retention, collapse, &options) < 0 ||
-        (timeout != NULL && mc_seconds(timeout, true, "timeout", &nanoseconds) < 0)) {
+        (timeout != NULL && mc_seconds(timeout, "timeout", &nanoseconds) < 0)) {
         return NULL;
     }
     if (mode < 0 || (mode & ~0777) != 0 || (mode & 0600) != 0600 || (mode & 0002) != 0) {

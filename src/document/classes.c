@@ -200,3 +200,24 @@ int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_tex
     }
     return 0;
 }
+
+int mc_document_meet_pprint(struct mc_document_state *state)
+{
+    PyObject *printing, *done = NULL;
+    if (state->pretty || mc_imported("pprint") == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    printing = PyImport_ImportModule("mmapcache.printing");
+    if (printing != NULL) {
+        done = PyObject_CallMethod(printing, "register_pprint", "OO", state->document_type,
+                                   state->array_type);
+        Py_DECREF(printing);
+    }
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyErr_Clear(); /* then it prints one line, as before */
+    state->pretty = true;
+    Py_XDECREF(done);
+    return 0;
+}

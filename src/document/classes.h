@@ -16,6 +16,10 @@ PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
  * not, or with MemoryError. */
 PyObject *mc_imported(const char *name);
 
+/* Tells pprint how Documents and Arrays are broken into lines, once pprint is there: 0, or -1 with
+ * MemoryError. It asks for an object's repr() before it looks how to print it, so that is when. */
+int mc_document_meet_pprint(struct mc_document_state *state);
+
 /* Whether the object is a datetime: 1, 0, -1. Does not import datetime for it. */
 int mc_datetime_check(struct mc_document_state *state, PyObject *object);
 

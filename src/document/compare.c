@@ -7,6 +7,8 @@
  */
 #include "compare.h"
 
+#include "classes.h"
+
 #include "decode.h"
 #include "fields.h"
 
@@ -369,7 +371,12 @@ PyObject *mc_object_repr(PyObject *object)
     bool array = Py_TYPE(object) == mc_state_of(self)->array_type;
     struct writer writer = {
         .options = mc_options_of(self), .parts = PyList_New(0), .left = REPR_ELEMENTS};
-    PyObject *empty = PyUnicode_FromString(""), *result = NULL;
+    PyObject *empty, *result = NULL;
+    if (mc_document_meet_pprint(mc_state_of(self)) < 0) {
+        Py_XDECREF(writer.parts);
+        return NULL;
+    }
+    empty = PyUnicode_FromString("");
     if (writer.parts != NULL && empty != NULL &&
         write_literal(&writer, array ? "Array(" : "Document(") == 0 &&
         write_elements(&writer, self->data, self->len, array, 0) == 0 &&

@@ -123,6 +123,7 @@ struct mc_document_state {
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
     bool registered;            /* Document is known to PyMongo */
+    bool pretty;                /* and to pprint, or it will not have it */
     Py_ssize_t modules_seen;    /* len(sys.modules) when we last looked for PyMongo there */
     uint64_t secret[4];         /* MC_SECRETS: of the hash of field names */
     struct mc_options *options; /* the default */

@@ -153,6 +153,13 @@ static PyObject *document_items(PyObject *self, PyObject *ignored)
     return mc_fields_view((struct mc_document *)self, MC_ITEMS);
 }
 
+/* For IPython: what may stand between the brackets. */
+static PyObject *document_completions(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    return PySequence_List(self);
+}
+
 static PyObject *document_to_dict(PyObject *object, PyObject *ignored)
 {
     struct mc_document *self = (struct mc_document *)object;
@@ -189,6 +196,7 @@ static PyMethodDef document_methods[] = {
      "The value at a dotted path such as 'limits.qps' or 'hosts.0.name', or the default."},
     {"to_dict", document_to_dict, METH_NOARGS,
      "A new dict of plain dicts, lists and values, all the way down."},
+    {"_ipython_key_completions_", document_completions, METH_NOARGS, NULL},
     MC_OBJECT_METHODS,
     {NULL, NULL, 0, NULL},
 };

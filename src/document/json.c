@@ -9,8 +9,16 @@
  *      UUID, ObjectId          text, as str() gives it
  *      Decimal128              text: a JSON number would lose digits
  *      bytes                   base64
+ *      Code                    its text
+ *      NaN, Infinity           null, within a Document or Array: JSON has no such numbers
+ *
+ * Encoders differ in what they ask us about and what they write themselves: msgspec and orjson
+ * write dates their own way, without a zone where there is none. So a Document leaves here with
+ * all that they would not agree on made plain, and each of them writes the same of it.
  */
 #include "json.h"
+
+#include <math.h>
 
 #include "classes.h"
 #include "decode.h"
@@ -62,16 +70,75 @@ static int is_text(struct mc_document_state *state, PyObject *value)
     return number == MARKER_OBJECTID || number == MARKER_DECIMAL128;
 }
 
+static int settle_members(struct mc_document_state *state, PyObject *plain);
+
+/* What all encoders write the same: the value itself or what takes its place. A new reference. */
+static PyObject *settled(struct mc_document_state *state, PyObject *value)
+{
+    int is_datetime;
+    if (PyDict_CheckExact(value) || PyList_CheckExact(value)) {
+        return settle_members(state, value) < 0 ? NULL : Py_NewRef(value);
+    }
+    if (PyFloat_CheckExact(value)) {
+        return Py_NewRef(isfinite(PyFloat_AS_DOUBLE(value)) ? value : Py_None);
+    }
+    if (PyUnicode_Check(value)) {
+        return PyUnicode_FromObject(value);
+    }
+    if (PyLong_Check(value) || PyBytes_Check(value) || value == Py_None) {
+        return Py_NewRef(value);
+    }
+    is_datetime = mc_datetime_check(state, value);
+    if (is_datetime != 0) {
+        return is_datetime > 0 ? json_datetime(value) : NULL;
+    }
+    return Py_NewRef(value);
+}
+
+/* The same for all that a new dict or list holds, which nests no deeper than a document does. */
+static int settle_members(struct mc_document_state *state, PyObject *plain)
+{
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    if (PyList_CheckExact(plain)) {
+        for (; at < PyList_GET_SIZE(plain); at++) {
+            value = settled(state, PyList_GET_ITEM(plain, at));
+            if (value == NULL || PyList_SetItem(plain, at, value) < 0) {
+                return -1;
+            }
+        }
+        return 0;
+    }
+    while (PyDict_Next(plain, &at, &key, &value)) {
+        PyObject *other = settled(state, value);
+        int failed = other == NULL || (other != value && PyDict_SetItem(plain, key, other) < 0);
+        Py_XDECREF(other);
+        if (failed) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A new dict or list, or NULL when it could not be made. Takes the reference. */
+static PyObject *agreed(struct mc_document_state *state, PyObject *plain)
+{
+    if (plain != NULL && settle_members(state, plain) < 0) {
+        Py_CLEAR(plain);
+    }
+    return plain;
+}
+
 static PyObject *json_default(PyObject *module, PyObject *value)
 {
     struct mc_document_state *state = PyModule_GetState(module);
     struct mc_document *self = (struct mc_document *)value;
     int is_datetime, text;
     if (Py_TYPE(value) == state->document_type) {
-        return mc_plain_document(mc_options_of(self), self->data, self->len, 1);
+        return agreed(state, mc_plain_document(mc_options_of(self), self->data, self->len, 1));
     }
     if (Py_TYPE(value) == state->array_type) {
-        return mc_plain_array(mc_options_of(self), self->data, self->len, 1);
+        return agreed(state, mc_plain_array(mc_options_of(self), self->data, self->len, 1));
     }
     is_datetime = mc_datetime_check(state, value);
     if (is_datetime != 0) {
@@ -79,6 +146,9 @@ static PyObject *json_default(PyObject *module, PyObject *value)
     }
     if (PyBytes_Check(value)) {
         return json_bytes(value);
+    }
+    if (PyUnicode_Check(value)) { /* bson.Code, which json takes for text and others do not */
+        return PyUnicode_FromObject(value);
     }
     text = is_text(state, value);
     if (text != 0) {
@@ -95,7 +165,9 @@ PyMethodDef mc_json_functions[] = {
      "json_default($module, value, /)\n--\n\n"
      "Makes a Document, and the values in it that JSON does not know, into something that it "
      "does:\n"
-     "json.dumps(document, default=mmapcache.json_default). Raises TypeError for what has no\n"
-     "plain form."},
+     "json.dumps(document, default=mmapcache.json_default), msgspec.json.encode(document,\n"
+     "enc_hook=mmapcache.json_default) and orjson.dumps(document,\n"
+     "default=mmapcache.json_default) write the same of a Document. Raises TypeError for what\n"
+     "has no plain form."},
     {NULL, NULL, 0, NULL},
 };

@@ -200,17 +200,19 @@ static void test_plain_types(void)
 /* A key of exactly the limit, and one byte more. */
 static void test_limit(void)
 {
-    static uint8_t value[MC_KEY_MAX + 64];
+    static uint8_t value[MC_KEY_BYTES_MAX + 64];
     struct mc_key key;
-    uint32_t len = MC_KEY_MAX + 1;
+    uint32_t len = MC_KEY_BYTES_MAX + 1;
     memset(value, 'x', sizeof value);
     memcpy(value, &len, 4);
     CHECK_EQ(key_of(MC_BSON_STRING, value, 4 + len, &key, scratch_a), MC_OK);
-    CHECK_EQ(key.len, MC_KEY_MAX);
+    CHECK_EQ(key.len, MC_KEY_BYTES_MAX);
     CHECK_EQ(key_of(MC_BSON_STRING, value, 4 + len + 1, &key, scratch_a), MC_LIMIT);
-    CHECK_EQ(key_of(MC_BSON_BINARY, value, 5 + MC_KEY_MAX - 1, &key, scratch_a), MC_OK);
-    CHECK_EQ(key_of(MC_BSON_BINARY, value, 5 + MC_KEY_MAX, &key, scratch_a), MC_LIMIT);
-    for (len = MC_KEY_MAX - 1; len <= MC_KEY_MAX + 1; len++) { /* {"": "xx..."} of len bytes */
+    CHECK_EQ(key_of(MC_BSON_BINARY, value, 5 + MC_KEY_BYTES_MAX, &key, scratch_a), MC_OK);
+    CHECK_EQ(key.len, MC_KEY_MAX);
+    CHECK_EQ(key_of(MC_BSON_BINARY, value, 5 + MC_KEY_BYTES_MAX + 1, &key, scratch_a), MC_LIMIT);
+    /* {"": "xx..."} of len bytes */
+    for (len = MC_KEY_BYTES_MAX - 1; len <= MC_KEY_BYTES_MAX + 1; len++) {
         uint32_t text = len - 11;
         memset(value, 'x', sizeof value);
         memcpy(value, &len, 4);
@@ -221,7 +223,7 @@ static void test_limit(void)
         value[len - 1] = 0;
         CHECK_EQ(mc_bson_validate(value, len, NULL), MC_OK);
         CHECK_EQ(key_of(MC_BSON_DOCUMENT, value, len, &key, scratch_a),
-                 len <= MC_KEY_MAX ? MC_OK : MC_LIMIT);
+                 len <= MC_KEY_BYTES_MAX ? MC_OK : MC_LIMIT);
     }
 }
 
@@ -236,10 +238,10 @@ static void test_limit_anywhere(void)
                                "0\0\5\0\0\0\0"
                                "\x10"
                                "1\0\1\0\0\0\0";
-    static uint8_t value[MC_KEY_MAX + 64];
+    static uint8_t value[MC_KEY_BYTES_MAX + 64];
     const uint32_t rest_len = sizeof rest; /* its last NUL ends the document */
     struct mc_key key;
-    for (uint32_t text = MC_KEY_MAX - 80; text < MC_KEY_MAX; text++) {
+    for (uint32_t text = MC_KEY_BYTES_MAX - 80; text < MC_KEY_BYTES_MAX; text++) {
         uint32_t len = 4 + 6 + text + rest_len;
         memset(value, 'x', sizeof value);
         memcpy(value, &len, 4);
@@ -251,7 +253,7 @@ static void test_limit_anywhere(void)
         CHECK_EQ(mc_bson_validate(value, len, NULL), MC_OK);
         /* each of the two int32 becomes as long as the double that it equals */
         CHECK_EQ(key_of(MC_BSON_DOCUMENT, value, len, &key, scratch_a),
-                 len + 8 <= MC_KEY_MAX ? MC_OK : MC_LIMIT);
+                 len + 8 <= MC_KEY_BYTES_MAX ? MC_OK : MC_LIMIT);
     }
 }
 
@@ -272,7 +274,7 @@ static void test_depth(void)
         value[6 * depth] = 5;
         CHECK_EQ(mc_bson_validate(value, len, NULL), MC_OK);
         CHECK_EQ(key_of(MC_BSON_DOCUMENT, value, len, &key, scratch_a),
-                 len <= MC_KEY_MAX ? MC_OK : MC_LIMIT);
+                 len <= MC_KEY_BYTES_MAX ? MC_OK : MC_LIMIT);
     }
 }
 
@@ -334,7 +336,7 @@ static void test_text(void)
     CHECK_EQ(mc_key_from_text("abc", 3, &key, NULL), MC_OK);
     CHECK_EQ(key_of(MC_BSON_STRING, "\4\0\0\0abc", 8, &same_key, scratch_a), MC_OK);
     CHECK(same(&key, &same_key));
-    CHECK_EQ(mc_key_from_text("abc", MC_KEY_MAX + 1, &key, NULL), MC_LIMIT);
+    CHECK_EQ(mc_key_from_text("abc", MC_KEY_BYTES_MAX + 1, &key, NULL), MC_LIMIT);
 }
 
 /* Values that no validator has seen: an answer, and no byte read behind them. */

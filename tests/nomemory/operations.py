@@ -493,6 +493,10 @@ on_sites("pluck", lambda s: s.pluck("mixed", "limits.burst.size"))
 on_sites("pluck a long text", lambda s: s.pluck("large", "text"))
 on_sites("pluck a document", lambda s: s.pluck("mixed", "limits"))
 on_sites("pluck nothing", lambda s: s.pluck("mixed", "limits.nothing", 5))
+on_sites("map", lambda s: [(m := s.map(len))["mixed"], m.get("mixed"), m.get("large"), len(m)])
+on_sites("map of nothing", lambda s: s.map(len, missing=list).get("nothing", "default"))
+on_sites("map of many", lambda s: sorted(s.map(len, entries=20).items()), "many")
+on_sites("map, its values", lambda s: sorted(s.map(mmapcache.Document.to_dict).values(), key=len))
 on_sites("iteration", list, "many")
 on_sites("iteration over all keys", list, "keys")
 on_sites("items", lambda s: list(s.items()), "keys")
@@ -500,6 +504,8 @@ on_sites("values", lambda s: list(s.values()))
 on_sites("keys as a set", lambda s: s.keys() & {"mixed", "nothing"})
 on_sites("keys compared", lambda s: s.keys() == {"mixed", "large"})
 on_sites("items contain", lambda s: ("mixed", MIXED) in s.items())
+on_sites("compared", lambda s: (s == {"mixed": MIXED}, s == dict(s), s != s.map(len)))
+on_sites("completions", lambda s: set(s._ipython_key_completions_()))  # sorted() would leak
 on_sites("repr", lambda s: (repr(s), repr(s.keys())))
 on_sites("name not ASCII", lambda s: (s.get("ä"), len(s), "ä" in s), "größen")
 on_sites("of no name", lambda s: (s.get("ä"), len(s)), "nothing")
@@ -570,6 +576,18 @@ def _cache_mapping(world: World) -> Case:
             repr(cache) != "",
         )
     )
+
+
+@operation("cache, compared")
+def _cache_compared(world: World) -> Case:
+    cache = world.cold()
+    other = dict.fromkeys(cache)
+    return Case(lambda: (cache == {}, cache == other, cache.snapshot() != other))
+
+
+@operation("cache, [] nothing")
+def _cache_nothing(world: World) -> Case:
+    return Case(partial(operator.getitem, world.cold(), "nothing"), raises=(KeyError,))
 
 
 @operation("cache, [] not ASCII")

@@ -1,0 +1,100 @@
+/* absent.c - which collections there are, for whoever asked for another one.
+ *
+ *      cache["site"]   KeyError: "no collection 'site': there are 'sites', 'flags' and 3 more"
+ *
+ * Some services ask for what may not be there and go on without it, so the sentence must cost
+ * little: of many collections only CONSIDERED are looked at, SHOWN are named, and names count up to
+ * their COMPARED first characters. They come from a file and are shown as repr() shows them, with
+ * an escape for whatever a terminal would obey.
+ */
+#include "absent.h"
+
+enum { CONSIDERED = 256, SHOWN = 6, COMPARED = 40 };
+
+static unsigned least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to add, take away or replace to make one name of the other, without regard to case. */
+static unsigned distance(PyObject *left, PyObject *right)
+{
+    unsigned row[COMPARED + 1];
+    Py_ssize_t rows = PyUnicode_GET_LENGTH(left), columns = PyUnicode_GET_LENGTH(right);
+    rows = rows < COMPARED ? rows : COMPARED;
+    columns = columns < COMPARED ? columns : COMPARED;
+    for (Py_ssize_t j = 0; j <= columns; j++) {
+        row[j] = (unsigned)j;
+    }
+    for (Py_ssize_t i = 1; i <= rows; i++) {
+        Py_UCS4 letter = Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(left, i - 1));
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i;
+        for (Py_ssize_t j = 1; j <= columns; j++) {
+            bool same = letter == Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(right, j - 1));
+            unsigned replaced = diagonal + !same;
+            diagonal = row[j];
+            row[j] = least(replaced, least(row[j], row[j - 1]) + 1);
+        }
+    }
+    return row[columns];
+}
+
+/* The names by their distance from `name`, then by the alphabet: a list of pairs, or NULL. */
+static PyObject *by_distance(PyObject *names, PyObject *name)
+{
+    PyObject *pairs = PyList_New(0);
+    for (Py_ssize_t i = 0; pairs != NULL && i < PyList_GET_SIZE(names) && i < CONSIDERED; i++) {
+        PyObject *one = PyList_GET_ITEM(names, i);
+        PyObject *pair = Py_BuildValue("(IO)", distance(name, one), one);
+        if (pair == NULL || PyList_Append(pairs, pair) < 0) {
+            Py_CLEAR(pairs);
+        }
+        Py_XDECREF(pair);
+    }
+    if (pairs != NULL && PyList_Sort(pairs) < 0) {
+        Py_CLEAR(pairs);
+    }
+    return pairs;
+}
+
+/* "no collection 'site': there are 'sites', 'flags'", or NULL. */
+static PyObject *sentence(PyObject *names, PyObject *name)
+{
+    Py_ssize_t count = PyList_GET_SIZE(names);
+    PyObject *pairs = by_distance(names, name);
+    PyObject *text = pairs == NULL ? NULL
+                     : count == 0
+                         ? PyUnicode_FromFormat("no collection %.100R: the cache has none", name)
+                         : PyUnicode_FromFormat("no collection %.100R: there %s", name,
+                                                count == 1 ? "is" : "are");
+    for (Py_ssize_t i = 0; text != NULL && i < PyList_GET_SIZE(pairs) && i < SHOWN; i++) {
+        PyObject *one = PyTuple_GET_ITEM(PyList_GET_ITEM(pairs, i), 1);
+        Py_SETREF(text, PyUnicode_FromFormat(i == 0 ? "%U %.100R" : "%U, %.100R", text, one));
+    }
+    if (text != NULL && count > SHOWN) {
+        Py_SETREF(text, PyUnicode_FromFormat("%U and %zd more", text, count - SHOWN));
+    }
+    Py_XDECREF(pairs);
+    return text;
+}
+
+PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *reading, PyObject *name)
+{
+    enum mc_status status;
+    PyObject *names, *text = NULL;
+    mc_reading_retain(reading);
+    names = mc_reading_names(reader, reading, &status);
+    mc_reading_release(reading);
+    if (names != NULL) {
+        text = sentence(names, name);
+        Py_DECREF(names);
+    }
+    if (text != NULL) {
+        PyErr_SetObject(PyExc_KeyError, text);
+        Py_DECREF(text);
+    } else if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_SetObject(PyExc_KeyError, name); /* that it is absent is right whatever else is not */
+    }
+    return NULL;
+}

@@ -1,0 +1,12 @@
+/* absent.h - KeyError for a collection that is not there, which says which ones are. */
+#ifndef MMAPCACHE_ABSENT_H
+#define MMAPCACHE_ABSENT_H
+
+#include "reader.h"
+
+/* Sets KeyError with a sentence that names the collections of that reading, the likeliest first.
+ * Always NULL. */
+PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *reading,
+                               PyObject *name);
+
+#endif

@@ -1,0 +1,243 @@
+/* collection_map.c - what a service builds from a document, kept beside it.
+ *
+ *      map --> front cache of its own --> built --> value         hit: what a get() costs
+ *                    |
+ *                    +-- none, or of a document that has changed:
+ *                        the Document --> function(document) --> value
+ *
+ * The map's values are entries of a front cache like the reader's (front_cache.h), so they follow
+ * generations and snapshots as Documents do: a value is right for as long as the table leads its
+ * key to the same offset and birth. Absent keys are not kept: asking for them pushes nothing out.
+ *
+ * The function runs without anything held: it may read this map, close the cache, take its time
+ * while other threads build the same, or fork. Of two values for one document the first one that
+ * is there stays, and both callers get it.
+ *
+ * A value is an object of the service, whose destructor may do anything, and a front cache must not
+ * be in the middle of a change then. So what a front cache owns is a `built`, whose death only puts
+ * it on the map's list; drain() lets the values go when all is whole.
+ */
+#include "collection_map.h"
+
+#include "pykey.h"
+
+enum { SWEEP = 8 }; /* entries that a read of the file looks at on the way */
+
+/* ---- values ---- */
+
+void mc_built_dealloc(PyObject *object)
+{
+    struct mc_built *self = (struct mc_built *)object;
+    self->next = self->map->dead;
+    self->map->dead = self;
+}
+
+/* Lets the dead values go: runs whatever their destructors run. */
+static void drain(struct mc_map *self)
+{
+    while (self->dead != NULL) {
+        struct mc_built *built = self->dead;
+        PyObject *value = built->value;
+        PyTypeObject *type = Py_TYPE(built);
+        self->dead = built->next;
+        PyObject_Free(built);
+        Py_DECREF(type);
+        Py_DECREF(value);
+    }
+}
+
+/* Keeps a value for the document of that fact, unless memory is short or others come first. */
+static void keep(struct mc_map *self, const struct mc_key *key, struct mc_front_fact *fact,
+                 PyObject *value)
+{
+    PyTypeObject *type = self->collection->reader->module->built;
+    struct mc_built *built = type == NULL ? NULL : PyObject_New(struct mc_built, type);
+    if (built == NULL) { /* without a type: the interpreter is ending */
+        PyErr_Clear();   /* the caller gets the value all the same */
+        return;
+    }
+    built->value = Py_NewRef(value);
+    built->map = self;
+    fact->document = (PyObject *)built;
+    mc_front_put(&self->front, MC_MAP_CHANNEL, key, fact);
+    Py_DECREF(built);
+}
+
+/* The value for a document, whose reference this takes. NULL with the function's exception. */
+static PyObject *build(struct mc_map *self, const struct mc_key *key, PyObject *document,
+                       struct mc_front_fact *fact)
+{
+    uint64_t epoch = self->epoch;
+    PyObject *function = Py_XNewRef(self->function);
+    PyObject *value = NULL;
+    struct mc_front_entry *entry;
+    if (function == NULL) {
+        PyErr_SetString(PyExc_ReferenceError, "this map is being destroyed");
+    } else {
+        value = PyObject_CallOneArg(function, document);
+        Py_DECREF(function);
+    }
+    Py_DECREF(document);
+    if (value == NULL || self->epoch != epoch || fact->birth > fact->seen) {
+        return value; /* of a file that was left meanwhile, or of one that is lying */
+    }
+    entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
+    if (entry != NULL && entry->offset == fact->offset && entry->birth == fact->birth) {
+        PyObject *first = mc_map_value(&self->front, entry);
+        Py_DECREF(value);
+        return first;
+    }
+    keep(self, key, fact, value);
+    return value;
+}
+
+/* ---- reading ---- */
+
+/* Looks at some of the values whose generation has passed: those of documents that have changed or
+ * gone are dropped, though nobody asks for their keys any more. */
+static void sweep(struct mc_map *self, const struct mc_reading *reading)
+{
+    for (unsigned i = 0; i < SWEEP && self->front.used > 0; i++) {
+        struct mc_front_entry *entry;
+        self->swept = self->swept + 1 < self->front.used ? self->swept + 1 : 0;
+        entry = &self->front.entries[self->swept];
+        if (entry->state == MC_FRONT_FREE ||
+            mc_collection_holds(self->collection, reading, entry)) {
+            continue;
+        }
+        if (!mc_view_valid(&reading->view)) { /* then nothing is known of it */
+            return;
+        }
+        mc_front_forget(&self->front, entry);
+    }
+}
+
+/* The value that is kept for a key, if it is right in this reading; else NULL, MC_OK, or MC_EXPIRED
+ * to try again. */
+static PyObject *kept(struct mc_map *self, const struct mc_reading *reading,
+                      const struct mc_key *key, PyObject *object, enum mc_status *status)
+{
+    struct mc_front_entry *entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
+    if (entry == NULL) {
+        return NULL;
+    }
+    if (mc_front_may_alias(object)) {
+        mc_front_set_alias(&self->front, entry, object);
+    }
+    if (!mc_collection_holds(self->collection, reading, entry)) {
+        *status = mc_view_settle(&reading->view, MC_OK);
+        return NULL;
+    }
+    return mc_map_value(&self->front, entry);
+}
+
+/* The Document of a key, or NULL with what mc_collection_find says. */
+static PyObject *document_of(mc_collection_object *collection, struct mc_reading *reading,
+                             const struct mc_key *key, struct mc_front_fact *fact,
+                             enum mc_status *status)
+{
+    static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
+    struct mc_front *front = &collection->reader->front;
+    uint64_t generation = reading->view.root.generation;
+    struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
+                                       ? mc_front_find(front, collection->channel, key)
+                                       : NULL;
+    if (!mc_collection_holds(collection, reading, entry)) {
+        return mc_collection_find(collection, reading, as_document, key, fact, status);
+    }
+    mc_front_hit(front, entry);
+    if (entry->document == NULL) {
+        *status = MC_ABSENT;
+        return NULL;
+    }
+    *fact =
+        (struct mc_front_fact){.offset = entry->offset, .birth = entry->birth, .seen = generation};
+    return Py_NewRef(entry->document);
+}
+
+/* One attempt at a key: the value; or NULL with the Document it has to be built from; or NULL with
+ * neither. */
+static PyObject *attempt(struct mc_map *self, struct mc_key *key, PyObject *object,
+                         struct mc_front_fact *fact, PyObject **document, enum mc_status *status)
+{
+    struct mc_reading *reading;
+    PyObject *value;
+    *status = mc_collection_begin(self->collection, &reading);
+    if (*status != MC_OK) {
+        return NULL;
+    }
+    if (reading->epoch != self->epoch) {
+        mc_front_clear(&self->front);
+        self->epoch = reading->epoch;
+        self->swept = 0;
+    }
+    key->hash = mc_view_hash(&reading->view, key);
+    value = kept(self, reading, key, object, status);
+    if (value == NULL && *status == MC_OK) {
+        *document = document_of(self->collection, reading, key, fact, status);
+    }
+    if (*status == MC_ABSENT) {
+        struct mc_front_entry *gone = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
+        if (gone != NULL) {
+            mc_front_forget(&self->front, gone);
+        }
+    }
+    if (*status == MC_OK || *status == MC_ABSENT) {
+        sweep(self, reading);
+    }
+    return value;
+}
+
+PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent)
+{
+    struct mc_key key;
+    uint8_t scratch[MC_KEY_MAX];
+    struct mc_front_fact fact;
+    enum mc_status status;
+    unsigned tries = 0;
+    PyObject *value, *document;
+    if (mc_document_meet_pymongo(&self->collection->reader->module->documents) < 0) {
+        return NULL;
+    }
+    switch (mc_pykey_from(self->collection->options, object, &key, scratch, NULL)) {
+    case MC_PYKEY_ERROR:
+        return NULL;
+    case MC_PYKEY_NEVER:
+        *absent = mc_collection_reading(self->collection) != NULL;
+        return NULL;
+    case MC_PYKEY_OK:
+        break;
+    }
+    do {
+        document = NULL;
+        value = attempt(self, &key, object, &fact, &document, &status);
+        status = mc_collection_judge(self->collection, status, &tries);
+    } while (status == MC_EXPIRED);
+    if (status == MC_OK && value == NULL) {
+        value = build(self, &key, document, &fact);
+    }
+    *absent = status == MC_ABSENT;
+    drain(self);
+    return value;
+}
+
+/* ---- the garbage collector ---- */
+
+int mc_map_visit_values(struct mc_map *self, visitproc visit, void *arg)
+{
+    for (uint32_t i = 0; i < self->front.used; i++) {
+        if (self->front.entries[i].state != MC_FRONT_FREE) {
+            Py_VISIT(((struct mc_built *)self->front.entries[i].document)->value);
+        }
+    }
+    for (struct mc_built *dead = self->dead; dead != NULL; dead = dead->next) {
+        Py_VISIT(dead->value);
+    }
+    return 0;
+}
+
+void mc_map_drop_values(struct mc_map *self)
+{
+    mc_front_clear(&self->front);
+    drain(self);
+}

@@ -1,0 +1,67 @@
+/* collection_map.h - the object CollectionMap, and a read through it.
+ *
+ * collection_map.c says how values are kept; collection_map_type.c has the type.
+ */
+#ifndef MMAPCACHE_COLLECTION_MAP_H
+#define MMAPCACHE_COLLECTION_MAP_H
+
+#include "collection.h"
+
+struct mc_map;
+
+/* A value as a front cache owns it. */
+struct mc_built {
+    PyObject_HEAD
+    PyObject *value;       /* owned */
+    struct mc_map *map;    /* the one whose front cache owns this: it lives longer */
+    struct mc_built *next; /* dead ones */
+};
+
+struct mc_map {
+    PyObject_HEAD
+    mc_collection_object *collection; /* owned */
+    PyObject *function;               /* owned; NULL: the garbage collector was here */
+    PyObject *missing;                /* owned; NULL likewise */
+    uint64_t epoch;                   /* of the file that the front cache speaks of */
+    uint32_t swept;                   /* the entry that was looked at last */
+    struct mc_built *dead;
+    struct mc_front front;
+};
+
+#define MC_MAP_CHANNEL 0u
+
+static inline PyObject *mc_map_value(struct mc_front *front, struct mc_front_entry *entry)
+{
+    mc_front_hit(front, entry);
+    return Py_NewRef(((struct mc_built *)entry->document)->value);
+}
+
+/* The value of a key that has no alias in the map: a new reference, or NULL, with *absent set or
+ * with an exception. */
+PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent);
+
+/* The same for any key. */
+static inline PyObject *mc_map_lookup(struct mc_map *self, PyObject *object, bool *absent)
+{
+    struct mc_reading *reading = mc_collection_reading(self->collection);
+    *absent = false;
+    if (reading == NULL) {
+        return NULL;
+    }
+    if (reading->epoch == self->epoch) {
+        struct mc_front_entry *entry = mc_front_by_object(&self->front, MC_MAP_CHANNEL, object);
+        if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
+            return mc_map_value(&self->front, entry);
+        }
+    }
+    return mc_map_fetch(self, object, absent);
+}
+
+/* What the garbage collector asks of a map's values, and wants done to them. */
+int mc_map_visit_values(struct mc_map *self, visitproc visit, void *arg);
+void mc_map_drop_values(struct mc_map *self);
+
+/* What a `mc_built` does when it dies. */
+void mc_built_dealloc(PyObject *object);
+
+#endif
