@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format core-test pytest sanitize debug-leaks soak \
+.PHONY: proof fuzz help demo test lint analyze format share core-test pytest sanitize debug-leaks soak \
 	soak-loader bench clean
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
+	@echo "make share   the shell completions and the man page, after a change of the flags"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make soak-loader a loader that follows a database, through faults of all kinds (ARGS='--seconds 600')"
@@ -53,6 +54,10 @@ format: $(VENV)/test/.installed
 	$(VENV)/test/bin/clang-format -i $(C_FILES)
 	$(VENV)/test/bin/ruff check --fix
 	$(VENV)/test/bin/ruff format
+
+# Shell completions and the man page, which are in the repository.
+share: $(VENV)/test/.installed
+	$(VENV)/test/bin/python tools/make_share.py
 
 core-test:
 	$(MAKE) -C tests/core test

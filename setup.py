@@ -49,7 +49,16 @@ if os.environ.get("MMAPCACHE_COVERAGE") == "1":
     LINK += ["--coverage"]
 
 
+SHARE = Path("mmapcache/share")  # see tools/make_share.py
+DATA = {
+    "share/bash-completion/completions": SHARE / "mmapcache.bash",
+    "share/man/man1": SHARE / "mmapcache.1",
+    "share/zsh/site-functions": SHARE / "_mmapcache",
+    "share/fish/vendor_completions.d": SHARE / "mmapcache.fish",
+}
+
 setup(
+    data_files=[(folder, [str(file)]) for folder, file in DATA.items()],
     ext_modules=[
         Extension(
             "mmapcache._mmapcache",

@@ -1,5 +1,6 @@
 """Types of the C extension; its docstrings are in C, see help(mmapcache.Cache)."""
 
+from asyncio import AbstractEventLoop
 from collections.abc import (
     Callable,
     ItemsView,
@@ -12,10 +13,11 @@ from collections.abc import (
 )
 from os import PathLike
 from types import GenericAlias, TracebackType
-from typing import Any, Final, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, Self
 
+from .changes import Change, Changes, Subscription
 from .types import CatalogueEntry, CheckReport, RoundReport, Stats, Status
 
 _T = TypeVar("_T")
@@ -49,7 +51,12 @@ class FullError(MmapCacheError):
     largest: int
     limit: int
 
-class NotReadyError(MmapCacheError): ...
+class NotReadyError(MmapCacheError):
+    loader: Literal["alive", "dead", "none"] | None
+    state: str | None
+    error: str | None
+    source: str | None
+
 class SnapshotExpired(MmapCacheError): ...  # noqa: N818 - the names are fixed
 class LockTimeout(MmapCacheError, TimeoutError): ...  # noqa: N818
 class ClosedError(MmapCacheError, ValueError): ...
@@ -183,6 +190,14 @@ class Cache(Mapping[str, Collection]):
     def collection(self, name: str, codec_options: _CodecOptions | None = None) -> Collection: ...
     def snapshot(self) -> Snapshot: ...
     def wait(self, generation: int, timeout: float | None = None) -> bool: ...
+    def changes(self) -> Changes: ...
+    def subscribe(
+        self, callback: Callable[[Change], object], loop: AbstractEventLoop | None = None
+    ) -> Subscription: ...
+    # What mmapcache.changes is made of: no part of the API.
+    def _news(
+        self, seen: tuple[int, int] | None, /
+    ) -> tuple[tuple[int, int], dict[str, frozenset[_Key]] | None]: ...
     def status(self) -> Status: ...
     def stats(self) -> Stats: ...
     def check(self) -> CheckReport: ...

@@ -117,6 +117,16 @@ static enum mc_status is_in_the_way(const char *path, int number, struct mc_erro
     static const char *const cure =
         "remove it, and keep the cache in a directory that only its loader may write";
     struct stat file;
+    if (number == ENOENT) {
+        (void)mc_fail(err, MC_OS,
+                      "there is no directory for %s: create it, so that only the loader may write "
+                      "there",
+                      path);
+        if (err != NULL) {
+            err->os_errno = number;
+        }
+        return MC_OS;
+    }
     if (lstat(path, &file) != 0 || (S_ISREG(file.st_mode) && file.st_uid == geteuid())) {
         errno = number;
         return mc_os_error(err, "cannot open the lock file", path);

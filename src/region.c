@@ -15,7 +15,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -278,22 +277,67 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     return MC_OK;
 }
 
+/* Where the file system of `path`, which the region is on, begins: the highest directory on the
+ * same device. */
+static void mount_point(const struct mc_region *region, const char *path, char *to, size_t size)
+{
+    struct stat above;
+    int len = snprintf(to, size, "%s", path);
+    for (size_t end = len < (int)size ? (size_t)len : size - 1; end-- > 0;) {
+        size_t cut = end == 0 ? 1 : end; /* the root keeps its slash */
+        char kept = to[cut];
+        if (to[end] != '/') {
+            continue;
+        }
+        to[cut] = '\0';
+        if (stat(to, &above) != 0 || above.st_dev != region->device) {
+            to[cut] = kept;
+            return;
+        }
+    }
+}
+
+/* What to do about it. */
+static const char *cure_of(const struct mc_region *region, const struct statfs *system, int number)
+{
+    struct stat shm;
+    if (number == EFBIG) {
+        return "raise the limit of a file's size (ulimit -f, LimitFSIZE=), or load less";
+    }
+    if (number == ENOMEM) {
+        return "raise the memory limit of the container or service, or load less";
+    }
+    if (number == EDQUOT || system->f_type != TMPFS_MAGIC) {
+        return "make room there, or load less";
+    }
+    if (stat("/dev/shm", &shm) == 0 && shm.st_dev == region->device) {
+        return "make it larger (docker run --shm-size=1g, Compose: shm_size, Kubernetes: an "
+               "emptyDir with medium: Memory there, else: mount -o remount,size=1g), or load less";
+    }
+    return "make it larger (mount -o remount,size=1g, Docker: tmpfs-size, Kubernetes: sizeLimit of "
+           "the volume), or load less";
+}
+
 /* Says that the file system, not the cache's own limit, is what is full; `number`: an errno. */
 static void tell_no_room(const struct mc_region *region, const char *path, uint64_t bytes,
                          int number, struct mc_error *err)
 {
-    struct statvfs system = {0};
-    char reason[MC_REASON];
+    struct statfs system = {0};
+    char reason[MC_REASON], at[128] = "memory";
     const char *why = mc_os_reason(number, reason);
-    (void)fstatvfs(region->fd, &system); /* zeros where it cannot tell */
-    (void)mc_fail(
-        err, MC_FULL,
-        "the file system of %s has no room for %llu more bytes (%s): %llu of its %llu "
-        "bytes are free. Make room there or a larger one (Docker: --shm-size, Kubernetes: "
-        "sizeLimit of the volume), or load less",
-        path != NULL ? path : "anonymous files", (unsigned long long)bytes, why,
-        (unsigned long long)system.f_bavail * system.f_frsize,
-        (unsigned long long)system.f_blocks * system.f_frsize);
+    (void)fstatfs(region->fd, &system); /* zeros where it cannot tell */
+    unsigned long long unit =
+        (unsigned long long)(system.f_frsize != 0 ? system.f_frsize : system.f_bsize);
+    if (path != NULL) {
+        mount_point(region, path, at, sizeof at);
+    }
+    (void)mc_fail(err, MC_FULL,
+                  "the file system at %s (%s%llu bytes, %llu of them free) has no room for %llu "
+                  "more bytes of %s (%s): %s",
+                  at, system.f_type == TMPFS_MAGIC ? "tmpfs, " : "",
+                  (unsigned long long)system.f_blocks * unit,
+                  (unsigned long long)system.f_bavail * unit, (unsigned long long)bytes,
+                  path != NULL ? path : "an anonymous file", why, cure_of(region, &system, number));
     if (err != NULL) {
         err->needed = bytes;
     }
@@ -411,6 +455,12 @@ void mc_region_close(struct mc_region *region)
     }
     mc_lock_release(region->lock);
     *region = (struct mc_region){.fd = -1};
+}
+
+bool mc_path_is_directory(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) == 0 && S_ISDIR(file.st_mode);
 }
 
 bool mc_region_is_at(const struct mc_region *region, const char *path)

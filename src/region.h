@@ -86,6 +86,8 @@ enum mc_status mc_region_sync(struct mc_region *region, uint64_t len, struct mc_
 /* Unmaps and closes; harmless twice. */
 void mc_region_close(struct mc_region *region);
 
+bool mc_path_is_directory(const char *path);
+
 /* True while `path` names this very file. */
 bool mc_region_is_at(const struct mc_region *region, const char *path);
 

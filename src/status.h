@@ -35,7 +35,7 @@ struct mc_error {
     enum mc_status status;
     int os_errno; /* 0 unless the status is MC_OS */
     uint64_t needed, free, largest, limit;
-    char text[320]; /* a sentence that says what is wrong and what to do */
+    char text[512]; /* a sentence that says what is wrong and what to do */
 };
 
 /* How much of the first len bytes of longer UTF-8 is whole characters: all, or all but 1 to 3. */

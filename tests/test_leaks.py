@@ -108,6 +108,25 @@ def work(n):
         batch.put_raw("sites", buffer)
 steady(work, 40, allowed=2048)
 """,
+    "changes": """
+news = cache.changes()
+def work(n):
+    for m in range(20):
+        seen = cache.changes()._log._seen
+        with writer.batch() as batch:
+            for key in (m, f"key {m}", b"x", None, 2.5):
+                batch.put("changed", key, {"n": [n, m]})
+            batch.put("sites", "key 1", {"_id": 1, "n": [n, m]})
+        assert len(cache._news(seen)[1]) == 2
+        try:
+            cache._news((seen[0], "x"))
+        except TypeError:
+            pass
+    with writer.batch() as batch:
+        batch.drop("changed")
+    assert next(news).keys is None
+steady(work, 40, allowed=2048)
+""",
     "opening and closing": """
 writer.close()
 def work(n):

@@ -296,11 +296,19 @@ with mmapcache.Writer(path, max_size="64MiB", collapse=False) as writer:
             for key in range(1000):
                 batch.put("sites", key, {"_id": key, "value": os.urandom(20000)})
     except mmapcache.FullError as error:
-        for word in (f"file system of {path}", "No space left", "--shm-size", str(6 << 20)):
+        for word in (f"at {root} (tmpfs, {6 << 20} bytes", str(path), "No space left", "size="):
             assert word in str(error), error
-        assert "max_size" not in str(error), error
+        assert "max_size" not in str(error) and "shm" not in str(error), error
     else:
         raise SystemExit("nothing was full")
+mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", "/dev/shm")
+try:
+    mmapcache.Writer("/dev/shm/cache")
+except mmapcache.FullError as error:
+    for word in ("at /dev/shm (tmpfs, 1048576 bytes", "docker run --shm-size", "Kubernetes"):
+        assert word in str(error), error
+else:
+    raise SystemExit("nothing was full")
 """,
         tmp_path,
     )

@@ -116,7 +116,15 @@ def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
     assert [name for name in names if name.startswith("mmapcache/_mmapcache.")][:1] != []
     assert any(name.endswith("LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"mmapcache"}
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"mmapcache"}
+    shared = {name.partition(".data/data/share/")[2] for name in names if ".data/" in name}
+    assert shared == {
+        "bash-completion/completions/mmapcache.bash",
+        "fish/vendor_completions.d/mmapcache.fish",
+        "man/man1/mmapcache.1",
+        "zsh/site-functions/_mmapcache",
+    }
+    assert "mmapcache/share/mmapcache.bash" in names
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     config = write(
         tmp_path,
         'path = "from-file"\nuri = "mongodb://file/"\ninterval = 1\ntimeout = 1\n'
-        'collection = ["shop.file"]\nmax_size = "1MiB"\nmode = "0600"\n',
+        'collection = ["shop.file"]\nmax_size = "1.5GiB"\nmode = "0600"\n',
     )
     environment = {
         "MMAPCACHE_CONFIG": config,
@@ -59,7 +59,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     assert got.path == "from-file"
     assert got.uri == "mongodb://file/"
     assert (got.interval, got.timeout) == (3.0, 2.0)
-    assert (got.max_size, got.mode) == ("1MiB", 0o600)
+    assert (got.max_size, got.mode) == ("1.5GiB", 0o600)
     assert [c.name for c in got.collections] == ["sites", "limits"]
 
 

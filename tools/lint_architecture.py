@@ -53,6 +53,7 @@ PARTS = {
             "guard",
             "os",
             "lock",
+            "bell",
             "region",
             "buddy_words",
             "buddy buddy_state buddy_check",
@@ -74,6 +75,7 @@ PARTS = {
             "writer.h",  # both say what writer.c and batch.c do, by means of all that is between
             "batch.h",
             "writer_state",
+            "place",
             "make_room",
             "changes",
             "publish",
@@ -106,6 +108,7 @@ PARTS = {
         (
             "module",
             "errors",
+            "not_ready",
             "arguments",
             "pykey",
             "front_cache",
@@ -121,6 +124,7 @@ PARTS = {
             "cache",
             "cache_history",
             "cache_report",
+            "cache_changes",
             "snapshot_type",
             "cache_type",
             "writer_object",
@@ -134,8 +138,8 @@ PARTS = {
 }
 CORE = ("src", "src/writer")  # parts
 
-# Files, mappings and clocks; locks; what these two share; SIGBUS.
-DOORS = {"region.c", "lock.c", "os.c", "guard.c"}
+# Files, mappings and clocks; locks; the bell; what these share; SIGBUS.
+DOORS = {"region.c", "lock.c", "bell.c", "os.c", "guard.c"}
 OS_HEADERS = re.compile(
     r"sys/(?!types\.h|cdefs\.h|param\.h).+\.h|linux/.+\.h|asm/.+\.h"
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"

@@ -1,4 +1,4 @@
-"""The command line: ``mmapcache get | ls | dump | stat | check | watch | serve | sync``.
+"""The command line: ``mmapcache get | ls | dump | stat | check | watch | serve | sync | completion``.
 
 Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
 asked for, so that looking into a cache never imports the loader (or PyMongo). Errors are one
@@ -11,7 +11,6 @@ import argparse
 import importlib
 import importlib.metadata
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from mmapcache.cli.output import (
     complain,
     complain_unexpected,
     emit,
-    naming,
+    sentence,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ _COMMANDS: Final = {
     "watch": ("mmapcache.cli.watch", "print each new generation and what changed"),
     "serve": ("mmapcache.serve.command", "a status page, probes and metrics over HTTP"),
     "sync": ("mmapcache.sync.command", "keep a cache file up to date from MongoDB or files"),
+    "completion": ("mmapcache.cli.completion", "print what makes bash, zsh or fish complete this"),
 }
 _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says why), 2 usage."
 
@@ -69,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = _parser(_named(arguments))
-    args = parser.parse_args(arguments)
+    parser = parser_for(_named(arguments))
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(unknown, getattr(args, "parser", parser))
     if args.version:
         emit(f"mmapcache {importlib.metadata.version('mmapcache')}")
         return DONE
@@ -101,7 +103,9 @@ class _Parser(argparse.ArgumentParser):
             streams.say(message)
 
 
-def _parser(named: str | None) -> argparse.ArgumentParser:
+def parser_for(named: str | None, *, every: bool = False) -> argparse.ArgumentParser:
+    """The parser with the arguments of the command `named`, or of every command; importing a
+    command's module is what costs."""
     parser = _Parser(
         prog="mmapcache",
         description="One shared, memory-mapped replica of MongoDB collections.",
@@ -113,11 +117,23 @@ def _parser(named: str | None) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=_EPILOG
         )
-        if name == named:
+        if every or name == named:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, parser=command)
     return parser
+
+
+def _refuse(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
+    """Says which arguments are unknown, with the usage of the command that was given them."""
+    from difflib import get_close_matches
+
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    words = []
+    for word in unknown:
+        like = get_close_matches(word.partition("=")[0], flags, n=1) if word[:1] == "-" else []
+        words.append(f"{word} (did you mean {like[0]}?)" if like else word)
+    parser.error(f"unrecognized arguments: {' '.join(words)}")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -130,17 +146,10 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (CommandError, mmapcache.MmapCacheError, OSError, ImportError) as error:
-        complain(args.command, _sentence(error, getattr(args, "path", None)))
+        complain(args.command, sentence(error, getattr(args, "path", None)))
         return USAGE if isinstance(error, UsageError) else FAILED
     except Exception:
         if sys.excepthook is not sys.__excepthook__:  # the loader's, which writes to its log
             raise
         complain_unexpected()
         return FAILED
-
-
-def _sentence(error: Exception, path: str | None) -> str:
-    """What went wrong, with the name of the cache file unless the error names a file itself."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return naming(path, str(error) or type(error).__name__)

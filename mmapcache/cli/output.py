@@ -6,6 +6,7 @@ Exit statuses: 0 done, 1 the command could not do it (said in one sentence on st
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -89,6 +90,13 @@ def refuse_uri(path: str, what: str) -> None:
 def naming(path: str | None, message: str) -> str:
     """`message` with `path` in front unless it is named in it already."""
     return message if path is None or path in message else f"{path}: {message}"
+
+
+def sentence(error: Exception, path: str | None) -> str:
+    """What went wrong, with the name of the cache file unless the error names a file itself."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return naming(path, str(error) or type(error).__name__)
 
 
 def size_text(count: int | float) -> str:

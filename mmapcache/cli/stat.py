@@ -1,22 +1,34 @@
-"""``mmapcache stat PATH``: everything that an operator asks first, on a live or a dead file."""
+"""``mmapcache stat PATH``: everything that an operator asks first, on a live or a dead file.
+
+With ``--max-age`` or ``--require-loader`` it is a probe, too: status 1 and a sentence when the data
+is older than that, or no loader keeps it fresh. What cannot be read is status 1 at any rate.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import math
+from typing import Any, Final
 
 import mmapcache
 from mmapcache.cli.output import (
     DONE,
+    FAILED,
+    CommandError,
     add_opening,
+    complain,
     emit,
     emit_json,
     moment_text,
+    naming,
     open_cache,
     seconds_text,
+    sentence,
     size_text,
     table,
 )
+
+_ATTEMPTS: Final = 5  # at a generation that the loader reclaims while it is read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,29 +40,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out what needs a walk over the whole file: bytes per collection, free blocks",
     )
+    probe = parser.add_argument_group("as a probe (implies --quick)")
+    probe.add_argument(
+        "--max-age",
+        type=_seconds,
+        metavar="S",
+        help="exit with 1 when the data was last known to be current more than S seconds ago",
+    )
+    probe.add_argument(
+        "--require-loader", action="store_true", help="exit with 1 unless a loader is alive"
+    )
     add_opening(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints status and statistics; a corrupt structure is named, not fatal."""
-    with open_cache(args) as cache:
-        facts = _collect(cache, quick=args.quick)
+    """Prints status and statistics; a corrupt structure is named, not fatal.
+
+    With --json there is one object on stdout whatever happens, and `failed` in it has the sentence
+    that is on stderr: null if and only if the exit status is 0.
+    """
+    probe = args.max_age is not None or args.require_loader
+    try:
+        with open_cache(args) as cache:
+            facts = _collect(cache, quick=args.quick or probe)
+    except (CommandError, mmapcache.MmapCacheError, OSError) as error:
+        if args.json:
+            emit_json(_unreadable(error, args.path))
+        raise
+    failed = _judged(facts["status"], args.max_age, require_loader=args.require_loader)
+    facts["failed"] = None if failed is None else naming(args.path, failed)
     if args.json:
         emit_json(facts)
     else:
         for line in _lines(facts):
             emit(line)
-    return DONE
+    if failed is None:
+        return DONE
+    complain("stat", facts["failed"])
+    return FAILED
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise argparse.ArgumentTypeError("it must be seconds, 0 or more")
+    return seconds
+
+
+def _judged(status: dict[str, Any], max_age: float | None, *, require_loader: bool) -> str | None:
+    """What a probe complains of; None: all is well."""
+    said = f". It says why: {status['error']}" if status["error"] else ""
+    if require_loader and status["loader"] != "alive":
+        how = "was killed" if status["loader"] == "dead" else "has ended"
+        return f"no loader is running, the last one {how}: start `mmapcache sync`{said}"
+    if max_age is None:
+        return None
+    age = status["age"]
+    if age is None or age > max_age:
+        loader = _LOADER_SHORT.get(status["loader"], str(status["loader"]))
+        return f"the data's age is {seconds_text(age)}, more than {max_age:g} s; {loader}{said}"
+    return None
+
+
+def _unreadable(error: Exception, path: str) -> dict[str, Any]:
+    """The JSON object for a cache that could not be read: what its loader says is in it, if it
+    says anything."""
+    from mmapcache.sync.redaction import redact
+
+    status = None
+    if isinstance(error, mmapcache.NotReadyError) and error.loader is not None:
+        status = {
+            "path": path,
+            "generation": 0,
+            "loader": error.loader,
+            "state": error.state,
+            "error": error.error,
+            "source": error.source,
+        }
+    return {
+        "status": status,
+        "stats": None,
+        "problem": None,
+        "collections": {},
+        "failed": redact(sentence(error, path)),
+    }
 
 
 def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
-    status = cache.status()
-    stats = cache.stats()
-    with cache.snapshot() as snap:
-        collections: dict[str, dict[str, int]] = {
-            name: {"documents": len(snap[name])} for name in sorted(snap)
-        }
-    facts: dict[str, Any] = {"status": dict(status), "stats": dict(stats), "problem": None}
+    facts: dict[str, Any] = {"status": dict(cache.status()), "stats": dict(cache.stats())}
+    facts["problem"] = None
+    collections = _counted(cache)
     if not quick:
         try:
             found = cache.check()
@@ -63,6 +145,18 @@ def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
             facts["problem"] = str(error)
     facts["collections"] = collections
     return facts
+
+
+def _counted(cache: mmapcache.Cache) -> dict[str, dict[str, int]]:
+    """The documents of each collection, all of one generation."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            with cache.snapshot() as snap:
+                return {name: {"documents": len(snap[name])} for name in sorted(snap)}
+        except mmapcache.SnapshotExpired:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -111,6 +205,11 @@ _LOADER = {
     "alive": "alive",
     "dead": "dead: it ended without closing; start `mmapcache sync` again",
     "none": "none: the last one closed the file properly",
+}
+_LOADER_SHORT = {
+    "alive": "the loader is running",
+    "dead": "the loader was killed",
+    "none": "the loader has ended",
 }
 
 

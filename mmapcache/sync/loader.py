@@ -637,5 +637,5 @@ def _full(error: mmapcache.FullError) -> str:
 
     Nothing where the file system is full: the sentence then names that, and not max_size.
     """
-    limited = "max_size" in str(error)
+    limited = str(error).startswith("the cache is full")
     return f"{error} (restart the loader with a larger --max-size)" if limited else str(error)

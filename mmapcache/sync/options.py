@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     when.add_argument("--timeout", metavar="S", help="seconds that --once keeps trying (30)")
     when.add_argument("--standby", action=switch, help="wait for another loader's end, then go on")
     file = parser.add_argument_group("the file")
-    file.add_argument("--max-size", metavar="N", help="bytes, or 512MiB and so on (1GiB)")
+    file.add_argument("--max-size", metavar="N", help="bytes, or 512MiB, 1.5GiB (1GiB)")
     file.add_argument("--mode", metavar="MODE", help="permissions of a new file (0640)")
     file.add_argument("--retention", metavar="S", help="seconds that old generations stay (1)")
     file.add_argument("--collapse", action=switch, help="use huge pages (yes)")

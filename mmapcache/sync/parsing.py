@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Final
+
+from mmapcache import MAX_SIZE, MIN_SIZE
+
+_SIZE: Final = re.compile(
+    r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?) *(?P<unit>b?|[kmgt]i?b?)", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +124,25 @@ def choice(*choices: str) -> Callable[[object], str]:
 
 def size(value: object) -> str:
     try:
-        if isinstance(value, bool) or bytes_of(str(value)) == 0:
+        if isinstance(value, bool) or not MIN_SIZE <= bytes_of(str(value)) <= MAX_SIZE:
             raise ValueError
     except ValueError:
-        raise ValueError("a number of bytes such as 1073741824 or 512MiB") from None
+        raise ValueError(
+            "a number of bytes such as 1073741824, 512MiB or 1.5GiB, from 2MiB to 1TiB"
+        ) from None
     return str(value).strip()
 
 
 def bytes_of(size: str) -> int:
-    """The bytes of a size such as 512MiB.
+    """The bytes of a size such as 512MiB, 1.5GiB or, metric, 512MB: as Writer reads it.
 
     :raises ValueError: it is none
     """
-    units = ("", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib")
-    text = size.strip()
-    digits = text.rstrip("BbKkMmGgTtIi ")
-    unit = text[len(digits) :].strip().lower()
-    if not digits.isdecimal() or unit not in units:
+    parts = _SIZE.fullmatch(size.strip())
+    if parts is None:
         raise ValueError
-    return int(digits) << 10 * "bkmgt".index(unit[:1] or "b")
+    base = 1000 if parts["unit"].lower()[1:] == "b" else 1024
+    return int(Fraction(parts["number"]) * base ** "bkmgt".index(parts["unit"].lower()[:1] or "b"))
 
 
 def mode(value: object) -> int:

@@ -4,9 +4,11 @@
 #include "absent.h"
 #include "arguments.h"
 #include "cache.h"
+#include "cache_changes.h"
 #include "cache_history.h"
 #include "cache_report.h"
 #include "errors.h"
+#include "not_ready.h"
 #include "region.h"
 #include "snapshot_type.h"
 
@@ -106,7 +108,11 @@ static int open_waiting(struct mc_module *module, const char *path, int64_t owne
         /* after an upgrade the loader will make it anew, as a rule */
         bool worth_waiting = status == MC_NOT_READY || status == MC_VERSION_DIFFERS;
         if (!worth_waiting || left <= 0) {
-            mc_raise(module, &error);
+            if (status == MC_NOT_READY) {
+                mc_raise_not_ready(module, path, owner, &error);
+            } else {
+                mc_raise(module, &error);
+            }
             return -1;
         }
         if (mc_sleep(left < OPEN_RETRY ? left : OPEN_RETRY) < 0) {
@@ -389,6 +395,20 @@ static PyMethodDef methods[] = {
     {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
      "wait($self, /, generation, timeout=None)\n--\n\n"
      "True as soon as the cache's generation is another one; False after timeout seconds."},
+    {"changes", mc_cache_changes, METH_NOARGS,
+     "changes($self, /)\n--\n\n"
+     "What changes from now on, for `for` (which blocks) and `async for`: Changes.\n\n"
+     "Each Change has the generation and the keys put or deleted, by collection, or None where\n"
+     "they are not known. What was committed within 5 ms is one Change. Ends when the cache is\n"
+     "closed. For one thread or task; a forked child goes on with its own copy.\n\n"
+     "Raises CorruptError."},
+    {"subscribe", (PyCFunction)(void (*)(void))mc_cache_subscribe, METH_VARARGS | METH_KEYWORDS,
+     "subscribe($self, /, callback, loop=None)\n--\n\n"
+     "Has callback(change) called in an asyncio event loop after each change: a Subscription.\n\n"
+     "loop: None for the running one. The callback runs in the loop's thread; what it raises goes\n"
+     "to the loop's exception handler. Ends by close(), with the cache, and with the loop; a\n"
+     "forked child has to subscribe itself."},
+    {"_news", mc_cache_news, METH_O, NULL},
     {"status", mc_cache_status, METH_NOARGS,
      "status($self, /)\n--\n\n"
      "How fresh the cache is and how its loader does: a dict. Times are Unix seconds."},

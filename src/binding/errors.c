@@ -1,7 +1,8 @@
 /* errors.c - the exceptions, and the one function that turns a core status into one.
  *
  *      MmapCacheError
- *        CorruptError   NotReadyError   SnapshotExpired
+ *        CorruptError   SnapshotExpired
+ *        NotReadyError    loader, state, error, source: what its loader says, see not_ready.c
  *        FormatError
  *          VersionError
  *        FullError        needed, free, largest, limit: bytes
@@ -37,10 +38,13 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
     if (spec->index == MC_ERROR_FULL) { /* an instance that was not raised by us has them too */
         values =
             Py_BuildValue("{s:i,s:i,s:i,s:i}", "needed", 0, "free", 0, "largest", 0, "limit", 0);
-        if (values == NULL) {
-            Py_DECREF(bases);
-            return -1;
-        }
+    } else if (spec->index == MC_ERROR_NOT_READY) {
+        values = Py_BuildValue("{s:O,s:O,s:O,s:O}", "loader", Py_None, "state", Py_None, "error",
+                               Py_None, "source", Py_None);
+    }
+    if (values == NULL && PyErr_Occurred()) {
+        Py_XDECREF(bases);
+        return -1;
     }
     made = PyErr_NewExceptionWithDoc(spec->name, spec->doc, bases, values);
     Py_XDECREF(bases);
@@ -69,7 +73,9 @@ int mc_errors_init(PyObject *module, struct mc_module *state)
          "needed: bytes asked for.\nfree: bytes free in all.\nlargest: bytes of the largest free "
          "block.\nlimit: bytes that the cache may have."},
         {"mmapcache.NotReadyError", MC_ERROR_NOT_READY, MC_ERROR, NULL,
-         "There is no cache file yet, or no generation in it that may be read."},
+         "There is no cache file yet, or no generation in it that may be read.\n\n"
+         "loader, state, error, source: as in Cache.status(), what the file's loader says of "
+         "itself; None where there is no file."},
         {"mmapcache.SnapshotExpired", MC_ERROR_EXPIRED, MC_ERROR, NULL,
          "The loader had to reclaim the generation that a snapshot or an iteration reads from."},
         {"mmapcache.LockTimeout", MC_ERROR_LOCK_TIMEOUT, MC_ERROR, &PyExc_TimeoutError,

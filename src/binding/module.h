@@ -2,6 +2,7 @@
  *
  *      _mmapcache.c     module, constants, what exec, traverse and clear do
  *      errors.c         exception classes; the one function from status to exception
+ *      not_ready.c      NotReadyError with the loader's own words
  *      arguments.c      seconds, sizes, names, BSON out of Python arguments
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file
@@ -17,6 +18,7 @@
  *      cache.c          the object Cache: its collections by name
  *      cache_history.c  history()
  *      cache_report.c   status(), stats(), catalogue(), check()
+ *      cache_changes.c  changes(), subscribe(): the change log as keys
  *      snapshot_type.c  the type Snapshot
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other

@@ -16,10 +16,12 @@
 #include <string.h>
 
 #include "batch.h"
+#include "bell.h"
 #include "changes.h"
 #include "check.h"
 #include "make_room.h"
 #include "mutant.h"
+#include "place.h"
 #include "publish.h"
 #include "rounds.h"
 #include "writer_state.h"
@@ -242,6 +244,7 @@ static enum mc_status writer_new(const struct mc_writer_options *options, struct
     }
     writer->options = *options;
     writer->region.fd = -1;
+    writer->bell = MC_BELL_NONE;
     return mc_boot_id(writer->boot_id, err);
 }
 
@@ -257,6 +260,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.items);
     free(writer->collections.index);
     mc_changes_destroy(writer);
+    mc_bell_close(writer->bell);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
     free(writer);
@@ -379,6 +383,9 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
     }
     if (status == MC_OK) {
         status = mc_file_rename(temporary, writer->path, err);
+        if (status != MC_OK) {
+            mc_file_remove(temporary);
+        }
     }
     if (status == MC_OK && old != NULL) {
         supersede(old);
@@ -495,6 +502,19 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
     return MC_OK;
 }
 
+/* Opens the bell and rings it: there may be another file at the path now. */
+static enum mc_status open_bell(struct mc_writer *writer, struct mc_error *err)
+{
+    char *path = path_with(writer->path, MC_BELL_SUFFIX);
+    if (path == NULL) {
+        return mc_no_memory(err);
+    }
+    writer->bell = mc_bell_open(path, writer->region.fd);
+    free(path);
+    mc_bell_ring(writer->bell);
+    return MC_OK;
+}
+
 enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *options,
                               struct mc_writer **out, struct mc_error *err)
 {
@@ -507,11 +527,17 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
     if (status == MC_OK) {
         status = check_options(&writer->options, err);
     }
+    if (status == MC_OK) { /* a wrong path is left as it is, without a lock file beside it */
+        status = mc_place_check(path, &writer->options, err);
+    }
     if (status == MC_OK) {
         status = mc_lock_take(lock_path, &writer->lock, err);
     }
     if (status == MC_OK) {
         status = open_locked(writer, err);
+    }
+    if (status == MC_OK) {
+        status = open_bell(writer, err);
     }
     free(lock_path);
     if (status != MC_OK) {
@@ -573,6 +599,7 @@ void mc_writer_close(struct mc_writer *writer)
      * mapping is not here, and the locks' descriptors are closed. */
     struct mc_region rest = {.fd = writer->region.fd};
     mc_region_close(&rest);
+    mc_bell_close(writer->bell);
 }
 
 int mc_writer_fd(const struct mc_writer *writer)

@@ -82,6 +82,7 @@ struct mc_writer {
     struct mc_table_writer table;
     uint64_t huge;    /* bytes collapsed */
     int64_t woken_at; /* mc_clock_ns of the last wake-up */
+    int bell;         /* see bell.h; MC_BELL_NONE: nobody is woken by it */
     struct mc_report report;
     struct mc_position position; /* the last one stored: of this generation or another */
     uint64_t rounds;             /* number of the last record in the history */

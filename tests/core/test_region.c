@@ -224,9 +224,21 @@ static void test_no_room(void)
     CHECK_EQ(mc_region_grow(&region, test_path(), 3 * MC_EXTENT, &huge, &collapsed, &test_error),
              MC_FULL);
     CHECK_EQ(test_error.needed, 2 * MC_EXTENT);
-    CHECK(strstr(test_error.text, "the file system of /dev/shm/") != NULL);
+    CHECK(strstr(test_error.text, "the file system at /dev/shm (tmpfs, ") != NULL);
     CHECK(strstr(test_error.text, "File too large") != NULL);
-    CHECK(strstr(test_error.text, "--shm-size") != NULL);
+    CHECK(strstr(test_error.text, "ulimit -f") != NULL);
+    static const struct {
+        int number;
+        const char *cure;
+    } cures[] = {
+        {ENOSPC, "docker run --shm-size"}, {ENOMEM, "memory limit"}, {EDQUOT, "make room"}};
+    for (size_t i = 0; i < sizeof cures / sizeof cures[0]; i++) {
+        faults_arm(FAULT_BIT(FAULT_ALLOCATE), 0, true, cures[i].number);
+        CHECK_EQ(
+            mc_region_grow(&region, test_path(), 2 * MC_EXTENT, &huge, &collapsed, &test_error),
+            MC_FULL);
+        CHECK(faults_disarm() > 0 && strstr(test_error.text, cures[i].cure) != NULL);
+    }
     CHECK_EQ(region.file_size, MC_EXTENT);
     CHECK_OK(mc_region_grow(&region, test_path(), 2 * MC_EXTENT, &huge, &collapsed, &test_error));
     shm_store(region.base + 2 * MC_EXTENT - 8, 1);
@@ -268,7 +280,7 @@ static void test_writer_without_room(void)
         if (round < 3) {
             CHECK_EQ(status, MC_FULL);
             CHECK_EQ(test_error.limit, options.max_size);
-            CHECK(strstr(test_error.text, "the file system of /dev/shm/") != NULL);
+            CHECK(strstr(test_error.text, "the file system at /dev/shm (") != NULL);
             CHECK(strstr(test_error.text, "max_size") == NULL); /* it is not to blame */
             mc_batch_abort(writer);
             CHECK_OK(mc_batch_begin(writer, &test_error));

@@ -443,6 +443,15 @@ def _open_nothing(world: World) -> Case:
     return Case(partial(mmapcache.open, world.path + "x"), raises=(mmapcache.NotReadyError,))
 
 
+@operation("open, nothing published")
+def _open_unpublished(world: World) -> Case:
+    path = world.path + "y"
+    writer = mmapcache.Writer(path, max_size="2MiB")
+    writer.report(state="degraded", error="no \x1b[7m route", source="mongodb://h")
+    writer.close()
+    return Case(partial(mmapcache.open, path), raises=(mmapcache.NotReadyError,))
+
+
 @operation("close")
 def _close(world: World) -> Case:
     cache = world.cold()
@@ -620,6 +629,24 @@ def _cache_check(world: World) -> Case:
 def _cache_wait(world: World) -> Case:
     cache = world.cold()
     return Case(lambda: (cache.wait(0, 1.0), cache.wait(cache.generation, 0.0)))
+
+
+@operation("what changed")
+def _news(world: World) -> Case:
+    cache = world.cold()
+    names = ("ä", 5, b"x", mmapcache.Document(encode({"a": 1})))
+    expected = {"changed": frozenset(names), "größen": frozenset("ö")}
+    seen, _ = cache._news(None)
+    with world.writer.batch() as batch:
+        for key in names:
+            batch.put("changed", key, {"n": next(world.serial)})
+        batch.put("größen", "ö", {"n": next(world.serial)})
+
+    def call() -> object:
+        _, keys = cache._news(seen)
+        return keys == expected
+
+    return Case(call)
 
 
 @operation("snapshot")

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -189,7 +188,6 @@ WRAP(FAULT_ROOM, mc_fail(err, MC_FULL, "no room"), enum mc_status, mc_arena_allo
 WRAP(FAULT_STAT, -1, int, stat, (const char *path, struct stat *file), (path, file))
 WRAP(FAULT_STAT, -1, int, fstat, (int fd, struct stat *file), (fd, file))
 WRAP(FAULT_STAT, -1, int, lstat, (const char *path, struct stat *file), (path, file))
-WRAP(FAULT_STAT, -1, int, fstatvfs, (int fd, struct statvfs *system), (fd, system))
 WRAP(FAULT_SEEK, -1, off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence))
 WRAP(FAULT_MODE, -1, int, fchmod, (int fd, mode_t mode), (fd, mode))
 WRAP(FAULT_MEMFD, -1, int, memfd_create, (const char *name, unsigned flags), (name, flags))

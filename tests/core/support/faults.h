@@ -27,7 +27,7 @@ enum fault {
     FAULT_BLOCK,    /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
     FAULT_ROOM,     /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
     FAULT_OPEN,     /* open: EMFILE */
-    FAULT_STAT,     /* stat, fstat, lstat, fstatfs, fstatvfs: EIO */
+    FAULT_STAT,     /* stat, fstat, lstat, fstatfs: EIO */
     FAULT_MODE,     /* fchmod: EPERM */
     FAULT_MEMFD,    /* memfd_create: EMFILE */
     FAULT_FCNTL,    /* fcntl: ENOLCK */

@@ -146,6 +146,8 @@ void remove_cache(const char *path)
     (void)unlink(other);
     (void)snprintf(other, sizeof other, "%s.new", path);
     (void)unlink(other);
+    (void)snprintf(other, sizeof other, "%s%s", path, MC_BELL_SUFFIX);
+    (void)unlink(other);
 }
 
 static char test_path_text[64];

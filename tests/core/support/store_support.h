@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bell.h"
 #include "buddy.h"
 #include "check.h"
 #include "harness.h"
