@@ -302,20 +302,6 @@ static enum mc_status build(struct mc_writer *writer, const char *temporary, uin
     return status;
 }
 
-/* The superblock of the writer's file, and whether it is one. */
-static enum mc_status superblock_read(struct mc_writer *writer, struct mc_error *err)
-{
-    enum mc_status status =
-        mc_region_peek(&writer->region, &writer->superblock, sizeof writer->superblock, err);
-    if (status == MC_OK) {
-        status = mc_superblock_check(&writer->superblock, err);
-    }
-    if (status == MC_OK && writer->region.file_size < MC_MAP_MIN) {
-        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
-    }
-    return status;
-}
-
 /* Opens the file that is at path in `writer`. */
 static enum mc_status attach(struct mc_writer *writer, const char *path, struct mc_error *err)
 {
@@ -325,10 +311,7 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
         status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
     }
     if (status == MC_OK) {
-        status = superblock_read(writer, err);
-        if (status != MC_OK) {
-            mc_error_names(err, path);
-        }
+        status = mc_place_read(&writer->region, &writer->superblock, path, err);
     }
     if (status == MC_OK) { /* what is behind is not ours */
         uint64_t size = writer->region.file_size, most = writer->superblock.max_size;
