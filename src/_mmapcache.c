@@ -12,6 +12,7 @@
 #include "binding/collection_views.h"
 #include "binding/errors.h"
 #include "binding/replace_type.h"
+#include "binding/replies.h"
 #include "binding/snapshot_type.h"
 #include "binding/writer_type.h"
 #include "format.h"
@@ -80,7 +81,7 @@ static int module_exec(PyObject *module)
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_writer_type_init(module, state) < 0 ||
         mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
-        add_constants(module) != 0) {
+        PyModule_AddFunctions(module, mc_reply_functions) < 0 || add_constants(module) != 0) {
         return -1;
     }
     return register_types(state);

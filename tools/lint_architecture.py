@@ -122,6 +122,7 @@ PARTS = {
             "batch_type",
             "replace_type",
             "writer_type",
+            "replies",
         ),
     ),
     "src/_mmapcache.c": Part(("src/binding", "src/document", "src"), ("_mmapcache",)),
