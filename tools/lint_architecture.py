@@ -132,6 +132,7 @@ PARTS = {
             "batch_type",
             "replace_type",
             "writer_type",
+            "replies",
         ),
     ),
     "src/_mmapcache.c": Part(("src/binding", "src/document", "src"), ("_mmapcache",)),
