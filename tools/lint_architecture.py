@@ -83,6 +83,7 @@ PARTS = {
             "collections",
             "refusal",
             "batch",
+            "succession",
             "writer",
         ),
     ),
