@@ -543,15 +543,6 @@ def test_msgspec(site: Document) -> None:
     assert msgspec.convert(site.to_dict(), listed) == listed(["alpha", "beta"])
     text = msgspec.json.encode(site["limits"], enc_hook=mmapcache.json_default)
     assert json.loads(text) == SITE["limits"]
-    # it writes dates itself, as docs/documents.md says
-    raw = Document({"at": datetime.datetime(2026, 1, 2)}).raw
-    for options, zones in ((None, ["Z", ""]), (CodecOptions(tz_aware=True), ["+00:00", "Z"])):
-        document = Document(raw, options)
-        texts = (
-            json.dumps(document, default=mmapcache.json_default),
-            msgspec.json.encode(document, enc_hook=mmapcache.json_default),
-        )
-        assert [json.loads(text)["at"].partition("00:00:00")[2] for text in texts] == zones
 
 
 def test_pydantic(site: Document) -> None:
