@@ -14,6 +14,7 @@
 #include "binding/collection_views.h"
 #include "binding/errors.h"
 #include "binding/replace_type.h"
+#include "binding/replies.h"
 #include "binding/snapshot_type.h"
 #include "binding/writer_type.h"
 #include "format.h"
@@ -89,7 +90,8 @@ static int module_exec(PyObject *module)
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||
         mc_writer_type_init(module, state) < 0 || mc_batch_type_init(module, state) < 0 ||
-        mc_replace_type_init(module, state) < 0 || add_constants(module) != 0) {
+        mc_replace_type_init(module, state) < 0 ||
+        PyModule_AddFunctions(module, mc_reply_functions) < 0 || add_constants(module) != 0) {
         return -1;
     }
     return register_types(state);

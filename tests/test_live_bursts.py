@@ -17,6 +17,7 @@ from support.loader import wait_for
 from support.mongodb_server import Server
 from support.replica_set import (
     FEW,
+    FEW_AT_ONCE,
     cached,
     database_of,
     equal,
@@ -198,7 +199,7 @@ def test_a_stream_that_falls_behind_is_a_load(
 ) -> None:
     """Few documents, but so often that what they were is of no interest any more."""
     sites = database["sites"]
-    environment = patched(cache_path.with_name("patched"), FEW)
+    environment = patched(cache_path.with_name("patched"), FEW_AT_ONCE)
     flags = [ns(sites), "--settle=0:0"]
     with following(cache_path, replica_set, *flags, environment=environment) as (loader, cache):
         loader.signal(signal.SIGSTOP)

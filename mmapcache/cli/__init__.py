@@ -1,4 +1,4 @@
-"""The command line: ``mmapcache get | ls | dump | stat | check | watch | serve | sync | completion``.
+"""The command line: ``mmapcache get | ls | dump | stat | check | watch | serve | sync | …``.
 
 Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
 asked for, so that looking into a cache never imports the loader (or PyMongo). Errors are one

@@ -24,6 +24,7 @@
  *      writer_object.c  what Writer, Batch and Replace know of each other
  *      writer_report.c  report(), record(), mark(), position of a Writer
  *      batch_type.c, replace_type.c, writer_type.c      the types Batch, Replace and Writer
+ *      replies.c        what the loader cuts out of a server's replies
  *
  * Each file includes the headers of those before it only; a header is named like its file.
  *

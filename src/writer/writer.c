@@ -24,6 +24,7 @@
 #include "place.h"
 #include "publish.h"
 #include "rounds.h"
+#include "succession.h"
 #include "writer_state.h"
 
 #define TEMPORARY_SUFFIX ".new"
@@ -328,21 +329,6 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
 
 /* ---- replacing ---- */
 
-/* Copies every collection and the state of one writer's generation into a batch of another. */
-static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
-                                 struct mc_error *err);
-
-/* The old file's last word: the same content once more,
- * with the flag that sends readers to the path. */
-static void supersede(struct mc_writer *old)
-{
-    struct mc_root root = old->root;
-    root.flags |= MC_ROOT_SUPERSEDED;
-    if (root.generation > old->superblock.base_generation) {
-        (void)mc_writer_publish(old, &root, NULL);
-    }
-}
-
 /* Puts a new file in the place of the one that `old` has open,
  * or of an unusable one (old is NULL). */
 static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *old,
@@ -356,7 +342,7 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
     }
     enum mc_status status = build(writer, temporary, new_size(writer), base_generation, err);
     if (status == MC_OK && old != NULL) {
-        status = carry_over(old, writer, err);
+        status = mc_succession_carry_over(old, writer, err);
         if (status != MC_OK) {
             mc_file_remove(temporary);
         } else if (!MC_MUTANT_IS(621)) { /* 621: nobody remembers */
@@ -371,47 +357,9 @@ static enum mc_status replace_file(struct mc_writer *writer, struct mc_writer *o
         }
     }
     if (status == MC_OK && old != NULL) {
-        supersede(old);
+        mc_succession_end(old);
     }
     free(temporary);
-    return status;
-}
-
-static enum mc_status carry_over(const struct mc_writer *from, struct mc_writer *to,
-                                 struct mc_error *err)
-{
-    struct mc_walk names, documents;
-    struct mc_hit name, hit;
-    uint64_t generation;
-    enum mc_status status = mc_batch_begin(to, err);
-    mc_walk_begin(&names, &from->table.space, from->root.catalogue);
-    while (status == MC_OK && mc_walk_entry(&names, &name) == MC_OK) {
-        struct mc_collection collection;
-        if (mc_hit_collection(&name, &collection) != MC_OK) {
-            status = mc_batch_state(to, shm_expose(name.value), name.value_len, err);
-            continue;
-        }
-        status = mc_replace_begin(to, (const char *)shm_expose(name.key), name.key_len, err);
-        mc_walk_begin(&documents, &from->table.space, collection.root);
-        while (status == MC_OK && mc_walk_entry(&documents, &hit) == MC_OK) {
-            struct mc_key key = {
-                .type = hit.key_type, .len = hit.key_len, .data = shm_expose(hit.key)};
-            bool changed;
-            status = mc_batch_put(to, (const char *)shm_expose(name.key), name.key_len, &key,
-                                  shm_expose(hit.value), hit.value_len, &changed, err);
-        }
-        if (status == MC_OK) {
-            status = mc_replace_end(to, err);
-        }
-    }
-    if (status == MC_OK) {
-        status = mc_batch_commit(to, &generation, err);
-    }
-    if (status == MC_OK && generation == 0 &&
-        from->root.generation > from->superblock.base_generation) {
-        struct mc_root root = to->root; /* nothing to carry over, yet it has been published */
-        status = mc_writer_publish(to, &root, err);
-    }
     return status;
 }
 

@@ -408,6 +408,31 @@ def _document_garbage(world: World) -> Case:
     return Case(partial(mmapcache.Document, b"garbage"), raises=(mmapcache.InvalidDocument,))
 
 
+@operation("cut_events")
+def _cut_events(world: World) -> Case:
+    event = {
+        "_id": {"_data": "82"},
+        "operationType": "delete",
+        "clusterTime": bson.Timestamp(2, 3),
+        "ns": {"coll": "sites"},
+        "documentKey": {"_id": "key"},
+    }
+    events = [event, event | {"ns": {"coll": "others"}}, {"operationType": "drop"}]
+    raw = encode({"nextBatch": events, "id": 5})
+    return Case(lambda: _mmapcache.cut_events(memoryview(raw)))
+
+
+@operation("cut_ids")
+def _cut_ids(world: World) -> Case:
+    raw = encode(MIXED | {"_id": "key"}) * 3
+    return Case(lambda: _mmapcache.cut_ids(memoryview(raw)))
+
+
+@operation("cut_ids of garbage")
+def _cut_ids_garbage(world: World) -> Case:
+    return Case(partial(_mmapcache.cut_ids, b"garbage"), raises=(mmapcache.InvalidDocument,))
+
+
 @operation("bson.encode(document), first", first_use=True)
 def _to_pymongo(world: World) -> Case:
     raw = encode({"v": {"n": 1000}})

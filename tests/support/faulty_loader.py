@@ -88,13 +88,22 @@ def _resume_after() -> None:
     from mmapcache.sync.mongo.follower import MongoFollower
 
     @_instead(MongoFollower, "_add")
-    def add(before: Any, self: Any, change: Any) -> None:
+    def add(before: Any, self: Any, more: Any) -> None:
         if not hasattr(self, "first_is_gone"):
             self.first_is_gone = True
-            self._tokens[change.database] = change.token
-            self._events += 1
+            _without(before, self, more, more.changes[1:])
         else:
-            before(self, change)
+            before(self, more)
+
+
+def _without(before: Any, follower: Any, more: Any, left: list[Any]) -> None:
+    """Adds what is left of changes, as if it were all."""
+    gone = len(more.changes) - len(left)
+    follower._tokens[more.database] = more.token
+    follower._events += gone
+    follower._taken += gone
+    if left:
+        before(follower, dataclasses.replace(more, changes=left))
 
 
 @_fault("position-first", "commits the position before the data", kill_loader=1)
@@ -201,13 +210,14 @@ def _lagging_lookup() -> None:
 
 @_fault("own-documents", "takes an insert event's own document, and reads the others")
 def _own_documents() -> None:
-    from mmapcache.sync.mongo import element, stream
+    from mmapcache.sync.mongo import element, reply, stream
     from mmapcache.sync.mongo.follower import MongoFollower
     from mmapcache.sync.mongo.lookup import Lookup
     from mmapcache.sync.mongo.stream import Stream
     from mmapcache.sync.source import Found
 
     own: dict[tuple[str, bytes], bytes] = {}
+    reply.cut_events = lambda cursor: None  # type: ignore[attr-defined]  # each for itself
 
     @_instead(stream, "_pipeline")
     def pipeline(before: Any, collections: Any) -> Any:
@@ -216,16 +226,16 @@ def _own_documents() -> None:
         return stages
 
     @_instead(Stream, "_say")
-    def say(before: Any, self: Any, event: Any, post: Any) -> None:
+    def say(before: Any, self: Any, event: Any, post: Any) -> Any:
         if event["operationType"] == "insert":
             key = (event["ns"]["coll"], element.of_key(event["documentKey"].raw))
             own[key] = event["fullDocument"].raw
-        before(self, event, post)
+        return before(self, event, post)
 
     @_instead(MongoFollower, "_add")
-    def add(before: Any, self: Any, change: Any) -> None:
+    def add(before: Any, self: Any, more: Any) -> None:
         self._answers.clear()  # each event is applied
-        before(self, change)
+        before(self, more)
 
     @_instead(Lookup, "_find")
     def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
@@ -267,12 +277,14 @@ def _failed_read_deletes() -> None:
 
 @_fault("drop-ignored", "goes on when a collection was dropped", drops=0.2)
 def _drop_ignored() -> None:
+    from mmapcache.sync.mongo.reply import Run
     from mmapcache.sync.mongo.stream import Stream
 
     @_instead(Stream, "_say")
-    def say(before: Any, self: Any, event: Any, post: Any) -> None:
-        if event["operationType"] != "drop":
-            before(self, event, post)
+    def say(before: Any, self: Any, event: Any, post: Any) -> Any:
+        if isinstance(event, Run) or event["operationType"] != "drop":
+            return before(self, event, post)
+        return 1
 
 
 @_fault(
@@ -285,13 +297,12 @@ def _kept_ignored() -> None:
     from mmapcache.sync.mongo.follower import MongoFollower
 
     @_instead(MongoFollower, "_add")
-    def add(before: Any, self: Any, change: Any) -> None:
-        targets = self._targets(change.database, change.collection)
-        if any(options.name in self._begin.stale for options in targets):
-            self._tokens[change.database] = change.token
-            self._events += 1
-        else:
-            before(self, change)
+    def add(before: Any, self: Any, more: Any) -> None:
+        def ignored(collection: str) -> bool:
+            targets = self._targets(more.database, collection)
+            return any(options.name in self._begin.stale for options in targets)
+
+        _without(before, self, more, [each for each in more.changes if not ignored(each[0])])
 
 
 @_fault(

@@ -25,6 +25,14 @@ FEW = """
 import mmapcache.sync.loader
 mmapcache.sync.loader._BEHIND = 50
 """
+# And so few events in a reply, and ahead of those that are applied.
+FEW_AT_ONCE = (
+    FEW
+    + """
+import mmapcache.sync.mongo.stream
+mmapcache.sync.mongo.stream._BATCH = mmapcache.sync.mongo.stream._QUEUED = 10
+"""
+)
 
 
 def patched(directory: Path, code: str) -> dict[str, str]:

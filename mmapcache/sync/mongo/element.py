@@ -11,6 +11,14 @@ from typing import Any
 import mmapcache
 
 
+def _names(count: int) -> tuple[bytes, ...]:
+    """Those of an array's members."""
+    return tuple(b"%d\0" % number for number in range(count))
+
+
+_NAMES = _names(2048)
+
+
 def of_document(document: bytes) -> bytes:
     """That of any document."""
     import bson
@@ -48,11 +56,9 @@ def value(element: bytes) -> Any:
 
 def one_of(elements: list[bytes]) -> bytes:
     """`{"_id": {"$in": […]}}`."""
-    array = _framed(
-        b"".join(
-            element[:1] + b"%d\0" % number + element[1:] for number, element in enumerate(elements)
-        )
-    )
+    names = _NAMES if len(elements) <= len(_NAMES) else _names(len(elements))
+    pairs = zip(elements, names, strict=False)
+    array = _framed(b"".join([element[:1] + name + element[1:] for element, name in pairs]))
     return _framed(b"\x03_id\0" + _framed(b"\x04$in\0" + array))
 
 

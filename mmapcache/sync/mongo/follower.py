@@ -1,6 +1,6 @@
 """From changes to documents: gathers what a burst changed, and reads it by `_id`.
 
-    stream threads ── Change, Heard ──> follower thread ── Part, Part, Caught ──> inbox
+    stream threads ── Changes, Heard ─> follower thread ── Part, Part, Caught ──> inbox
                                             │    (a part: documents and missing _ids)
                                             └── find by _id (lookup.py)
 
@@ -27,7 +27,7 @@ from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.lookup import Lookup
 from mmapcache.sync.mongo.pace import Pace
-from mmapcache.sync.mongo.stream import AWAIT, Change, Heard, Stream
+from mmapcache.sync.mongo.stream import AWAIT, Changes, Heard, Stream
 from mmapcache.sync.options import CollectionOptions
 from mmapcache.sync.parsing import Settle
 from mmapcache.sync.position import Position
@@ -107,10 +107,11 @@ class MongoFollower:
         self._progress = time.monotonic()  # when the server was last heard, by any thread
         self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
         self._events = self._size = 0
+        self._taken = 0  # changes that were posted
         self._late = 0  # events since the stream was last up to date, or nearly
         self._newest: dict[str, int] = {}  # time of the newest event; none: no more is behind it
         self._latest = 0  # the same, of all that ever came
-        self._answers: dict[tuple[str, str, bytes], int] = {}  # when a document was read by its _id
+        self._answers: dict[bytes, int] = {}  # when a document was read by its _id, see _place
         self._answered = 0  # and the newest of these times
         self._flushed = 0.0  # when the last burst ended
         self._reached = dict.fromkeys(self._streams, 0)  # everything up to there has been delivered
@@ -125,7 +126,7 @@ class MongoFollower:
         for database, stream in self._streams.items():
             # A stream that is not asked for longer than a server waits would pass for a silent one.
             pace = Pace(min(self._settle.longest, AWAIT), time.monotonic())
-            stream.start(self._tokens[database], self._arrivals.put, self._arrivals.qsize, pace)
+            stream.start(self._tokens[database], self._arrivals.put, self._waiting, pace)
         self._thread.start()
         return self
 
@@ -143,7 +144,7 @@ class MongoFollower:
         the threads run.
 
         :param suspects: type and value of their _ids
-        :param until: a time, as in `stream.Change`
+        :param until: a time, as in `stream.Changes`
         :param explained: is added to until `Verified`
         """
         self._suspects, self._suspected, self._explained = suspects, until, explained
@@ -209,13 +210,14 @@ class MongoFollower:
             if self._cancelled:
                 return False
             self._progress = now = time.monotonic()
-            if isinstance(arrival, Change):
+            if isinstance(arrival, Changes):
                 self._add(arrival)
                 if not first:
                     first = now
-                wait = self._patience(first, now, arrival)
-                if wait < -self._settle.longest:
+                wait = self._patience(first, now, alone=arrival.changes[0][3])
+                if wait < -self._settle.longest or (wait <= 0 and 2 * self._size > self._limit):
                     return True  # there is more, and there may always be
+                self._refuse_too_many()
             elif isinstance(arrival, Heard):
                 self._hear(arrival)
                 if not first:
@@ -237,39 +239,61 @@ class MongoFollower:
             time.sleep(wait)
         return self._arrivals.get_nowait()
 
-    def _patience(self, first: float, now: float, change: Change) -> float:
+    def _patience(self, first: float, now: float, *, alone: bool) -> float:
         """Seconds that the burst waits for another event."""
         # Whoever waits the shorter time after each event gathers none that come more slowly.
         quiet = first - self._flushed > self._settle.shortest
-        if quiet and self._events == 1 and change.alone:
-            # The rest of the same reply is here already: the stream's thread had the interpreter
-            # until it asked for the next.
-            return 0.0
+        if quiet and self._events == 1 and alone:
+            return 0.0  # the rest of the same reply would have come with it
         return min(self._settle.shortest, first + self._settle.longest - now)
 
-    def _add(self, change: Change) -> None:
-        self._tokens[change.database] = change.token
-        self._heard[change.database] = self._progress
-        self._newest[change.database] = change.time
-        self._reached[change.database] = change.time - 1
-        self._latest = max(self._latest, change.time)
-        self._events += 1
-        key = (change.database, change.collection, change.element)
-        if self._checked and change.time <= self._checked_at:
-            names = self._checked.pop((*key[:2], _mark(change.element)), ())
-            self._explained.update(names)
-        if change.time > self._answered:
+    def _add(self, more: Changes) -> None:
+        database, last = more.database, more.changes[-1][2]
+        self._tokens[database] = more.token
+        self._heard[database] = self._progress
+        self._newest[database] = last
+        self._reached[database] = last - 1
+        self._events += len(more.changes)
+        self._taken += len(more.changes)
+        if self._checked:
+            self._explain(more)
+        latest, answered = self._latest, self._answered
+        known, size = None, self._size
+        for collection, one, at, _, gone in more.changes:
+            if collection != known:
+                known, place = collection, _place(database, collection)
+                elements = self._burst.get((database, collection))
+            if at > latest:
+                latest = at
+            if at <= answered and self._answers.get(place + one, 0) >= at:
+                continue  # what was read by its _id since is its outcome, or a later change's
+            if elements is None:
+                elements = self._burst[database, collection] = {}
+            if one not in elements:
+                size += 1
+            elements[one] = gone
+        self._latest, self._size = latest, size
+        if latest > answered:
             self._answers.clear()
-        elif self._answers.get(key, 0) >= change.time:
-            return  # what was read by its _id since is this change's outcome, or a later one's
-        elements = self._burst.setdefault(key[:2], {})
-        if change.element not in elements:
-            self._size += 1
-            if self._size > self._limit:
-                raise PositionLostError(
-                    "behind", f"more than {self._limit:,} documents changed: a load is quicker"
-                )
-        elements[change.element] = change.gone
+
+    def _refuse_too_many(self) -> None:
+        """:raises PositionLostError: the burst has more documents than can be read by their _id in
+        the time of a load"""
+        if self._size > self._limit:
+            raise PositionLostError(
+                "behind", f"more than {self._limit:,} documents changed: a load is quicker"
+            )
+
+    def _explain(self, more: Changes) -> None:
+        """Takes note of the changes that were under way when suspects were read once more."""
+        for collection, one, at, _, _ in more.changes:
+            if at <= self._checked_at:
+                names = self._checked.pop((more.database, collection, _mark(one)), ())
+                self._explained.update(names)
+
+    def _waiting(self) -> int:
+        """How many changes have been posted that this thread has not taken."""
+        return sum(stream.posted for stream in self._streams.values()) - self._taken
 
     def _hear(self, heard: Heard) -> None:
         self._heard[heard.database] = heard.moment
@@ -297,9 +321,8 @@ class MongoFollower:
         for found in parts:
             if not self._give(found):
                 return False
-        self._answers.update(
-            ((*names, one), asked) for names, some in self._burst.items() for one in some
-        )
+        for names, some in self._burst.items():
+            self._answers.update(dict.fromkeys(map(_place(*names).__add__, some), asked))
         self._answered = max(self._answered, asked)
         if len(self._answers) > self._limit:  # to read one of them again is no harm
             self._answers.clear()
@@ -345,6 +368,7 @@ class MongoFollower:
         """Whether the marker is there; then everything gathered stays for later."""
         if self._hold is None or not self._lookup.held(self._hold):
             return False
+        self._refuse_too_many()
         self._post(Held(self._hold.why))
         return True
 
@@ -414,6 +438,11 @@ def _one_by_one(parts: Sequence[Found]) -> Iterator[Found]:
 
 def _mark(of: bytes) -> int:
     return mark(mmapcache.Document(element.document(of))["_id"])
+
+
+def _place(database: str, collection: str) -> bytes:
+    """A namespace, as what is put before an _id."""
+    return f"{database}\0{collection}\0".encode()
 
 
 def _raw(token: Any) -> bytes:

@@ -11,16 +11,18 @@ try it might never have.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mmapcache._mmapcache import cut_ids
 from mmapcache.sync.backoff import Backoff
 from mmapcache.sync.mongo import element, moment
 from mmapcache.sync.mongo.errors import translated
 from mmapcache.sync.mongo.hold import Hold
 from mmapcache.sync.mongo.together import Together
-from mmapcache.sync.source import Found, split
+from mmapcache.sync.source import Found
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -54,7 +56,7 @@ class Lookup:
 
     @property
     def time(self) -> int:
-        """What is read next is not older than this, a time as in `stream.Change`."""
+        """What is read next is not older than this, a time as in `stream.Changes`."""
         return moment.if_known(self._session.operation_time)
 
     def advance(self, times: tuple[Any, Any]) -> None:
@@ -66,7 +68,7 @@ class Lookup:
             self._session.advance_operation_time(operation)
 
     def reach(self, time: int) -> None:
-        """What is read from now on is not older than this, a time as in `stream.Change`."""
+        """What is read from now on is not older than this, a time as in `stream.Changes`."""
         self._session.advance_operation_time(moment.timestamp(time))
 
     def read(
@@ -185,11 +187,7 @@ def _missing(elements: list[bytes], buffers: list[bytes]) -> tuple[Any, ...]:
     Some that are there may be among them, where MongoDB writes one number in two ways: they are
     taken away and put again in one commit.
     """
-    left = dict.fromkeys(elements)
-    lengths = {len(each) for each in elements}
-    for buffer in buffers:
-        for document in split(buffer):
-            # MongoDB keeps the _id as a document's first field. No value is another's beginning.
-            for length in lengths:
-                left.pop(document[4:5] + document[9 : 8 + length], None)
-    return tuple(map(element.value, left))
+    found = set(itertools.chain.from_iterable(map(cut_ids, buffers)))
+    if found.issuperset(elements):
+        return ()
+    return tuple(element.value(each) for each in elements if each not in found)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import mmapcache
 from mmapcache.sync.errors import (
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
 
     from mmapcache.sync.mongo.client import Client
+    from mmapcache.sync.mongo.reply import Change
 
 AWAIT = 1.0  # seconds that the server waits for an event before it says that there is none
 _WIRE_VERSION = 8  # MongoDB 4.2: startAfter and postBatchResumeToken
-_QUEUED = 20_000  # events that wait for their reader before the stream is read more slowly
+_QUEUED = 5_000  # events that wait for their reader before the stream is read more slowly
 _BATCH = 1000  # events in a reply
 # The answers of servers without change streams: standalone, another vendor's, an old cluster.
 _NO_STREAMS = frozenset({40573, 40324, 59, 238, 115, 303})
@@ -66,22 +67,19 @@ _ENDS = {
 }
 
 
-class Change(NamedTuple):
-    """One document changed.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Documents changed.
 
-    :param element: its _id as BSON: type and value
-    :param time: when, as a number that grows with the server's (seconds, count)
-    :param alone: not part of a transaction
-    :param gone: it was deleted
+    :param changes: of each its collection; its _id as BSON, type and value; when, as a number that
+        grows with the server's (seconds, count); whether it was not part of a transaction; and
+        whether it was deleted
+    :param token: of the newest
     """
 
     database: str
-    collection: str
-    element: bytes
-    time: int
+    changes: Sequence[Change]
     token: Any
-    alone: bool
-    gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Heard:
     """The server said that there is nothing more.
 
     :param token: None when it gave none
-    :param time: everything up to there has been said; as in `Change`
+    :param time: everything up to there has been said; as in `Changes`
     :param moment: when, by `time.monotonic`
     """
 
@@ -120,6 +118,7 @@ class Stream:
         self._pipeline = _pipeline(collections)
         self._cancelled = False
         self.session_times: tuple[Any, Any] = (None, None)  # cluster time, operation time
+        self.posted = 0  # changes
 
     @property
     def server_time(self) -> float:
@@ -163,11 +162,11 @@ class Stream:
         return f"no change stream of {self.database} at {self._where}: {why}"
 
     def run(self, token: bytes, post: Post, waiting: Callable[[], int], pace: Pace) -> None:
-        """Posts what happens after the position, until `cancel` or until it ends: Change, Heard,
+        """Posts what happens after the position, until `cancel` or until it ends: Changes, Heard,
         and at last the SyncError that ended it.
 
         :param token: the position
-        :param waiting: how many of the posted ones nobody has taken yet
+        :param waiting: how many of the posted changes nobody has taken yet
         :param pace: how often to ask
         """
         from bson.raw_bson import RawBSONDocument
@@ -200,11 +199,11 @@ class Stream:
         self._cancelled = True
 
     def _open(
-        self, session: ClientSession, token: Any, batch_size: int = _BATCH
+        self, session: ClientSession, token: Any, batch_size: int
     ) -> DatabaseChangeStream[Any]:
-        from mmapcache.sync.mongo.event import Event
+        from mmapcache.sync.mongo.reply import Reply
 
-        options = self._client.codec_options.with_options(document_class=Event)
+        options = self._client.codec_options.with_options(document_class=Reply)
         return self._client.get_database(self.database, codec_options=options).watch(
             self._pipeline,
             session=session,
@@ -221,16 +220,16 @@ class Stream:
         waiting: Callable[[], int],
         pace: Pace,
     ) -> None:
-        with self._open(session, token) as stream:
+        with self._open(session, token, _BATCH) as stream:
             while not self._cancelled:
                 event = stream.try_next()
                 before = self.session_times[1]
                 self.session_times = (session.cluster_time, session.operation_time)
                 if event is not None:
-                    self._say(event, post)
-                    if self.session_times[1] is before:
+                    count = self._say(event, post)
+                    if count == 1 and self.session_times[1] is before:
                         pace.event()
-                    elif (pause := pace.reply(time.monotonic())) > 0:
+                    elif (pause := pace.reply(time.monotonic(), count)) > 0:
                         time.sleep(pause)
                     while waiting() > _QUEUED and not self._cancelled:
                         time.sleep(0.005)
@@ -242,11 +241,16 @@ class Stream:
                         "invalidated", f"the change stream of {self.database} was ended"
                     )
 
-    def _say(self, event: Any, post: Post) -> None:
-        """Posts an event's change.
+    def _say(self, event: Any, post: Post) -> int:
+        """Posts the changes of a reply's next events, or of an event; how many events these were.
 
         :raises PositionLostError: it is one that no single document can follow from
         """
+        from mmapcache.sync.mongo.reply import Run
+
+        if isinstance(event, Run):
+            self._post(event.changes, event.token, post)
+            return len(event.changes)
         try:
             document = mmapcache.Document(event.raw)
             kind = document["operationType"]
@@ -254,17 +258,10 @@ class Stream:
                 _id = element.of_key(document["documentKey"].raw)
                 if _id[:1] in _NAMELESS:
                     raise ValueError("an _id of a type that is out of use")
-                post(
-                    Change(
-                        self.database,
-                        document["ns"]["coll"],
-                        _id,
-                        moment.number(document["clusterTime"]),
-                        event["_id"],
-                        "txnNumber" not in document,
-                        kind == "delete",
-                    )
-                )
+                alone = "txnNumber" not in document
+                at = moment.number(document["clusterTime"])
+                change = (document["ns"]["coll"], _id, at, alone, kind == "delete")
+                self._post([change], event["_id"], post)
             elif kind not in _SILENT:
                 raise PositionLostError(
                     _ENDS.get(kind, "refused"), f"{_namespace(document)}: {_past(kind)}"
@@ -275,6 +272,11 @@ class Stream:
                 f"{self._where}: a change event that makes no sense "
                 f"({type(error).__name__}: {error})",
             ) from None
+        return 1
+
+    def _post(self, changes: Sequence[Change], token: Any, post: Post) -> None:
+        self.posted += len(changes)
+        post(Changes(self.database, changes, token))
 
 
 def _pipeline(collections: Iterable[str] | None) -> list[dict[str, Any]]:
