@@ -38,7 +38,8 @@ except ImportError as missing:
 
 import mmapcache
 from mmapcache.printing import printable
-from mmapcache.types import FrontCacheStats, Stats, Status
+from mmapcache.sync.redaction import public_text
+from mmapcache.types import CatalogueEntry, FrontCacheStats, Stats, Status
 
 __all__ = ["Collector"]
 
@@ -46,6 +47,7 @@ __all__ = ["Collector"]
 Source: TypeAlias = "mmapcache.Cache | Callable[[], mmapcache.Cache]"
 
 _UPDATE_SECONDS: Final = 1.0
+_UNREADABLE: Final = (mmapcache.MmapCacheError, OSError)
 
 
 class _Gauge(NamedTuple):
@@ -177,11 +179,11 @@ class Collector(AbstractCollector):
             try:
                 cache = member.cache()
                 status, stats = cache.status(), cache.stats()
-                documents = _documents(cache)
-            except mmapcache.MmapCacheError:
+                catalogue = cache.catalogue()
+            except _UNREADABLE:
                 families.up.add_metric(member.labels, 0)
                 continue
-            families.add(member.labels, status, stats, documents)
+            families.add(member.labels, status, stats, catalogue)
             if own:
                 families.add_front(member.labels, member.counted(cache, stats["front_cache"]))
         if self._shared is not None:
@@ -193,7 +195,7 @@ class Collector(AbstractCollector):
             try:
                 cache = member.cache()
                 front = cache.stats()["front_cache"]
-            except mmapcache.MmapCacheError:
+            except _UNREADABLE:
                 continue
             shared.add(member.labels, member.counted(cache, front), member)
 
@@ -232,7 +234,7 @@ class _Member:
             return
         try:
             front = cast("dict[str, int]", self._seen.stats()["front_cache"])
-        except mmapcache.MmapCacheError:
+        except _UNREADABLE:
             return
         self._before = {counter.key: front[counter.key] for counter in _FRONT_COUNTERS}
 
@@ -260,6 +262,11 @@ class _Families:
         self._documents = _gauge(
             "documents", "Documents of each collection.", (*labels, "collection")
         )
+        self._content = _gauge(
+            "collection_content_bytes",
+            "Bytes of each collection's keys and values.",
+            (*labels, "collection"),
+        )
         self._events = _counter("source_events", "Changes that the source sent.", labels)
         self._disconnects = _counter(
             "source_disconnects", "Connections to the source that were lost.", labels
@@ -275,7 +282,11 @@ class _Families:
         self._front_counters = {c.key: _counter(c.name, c.help, labels) for c in counters}
 
     def add(
-        self, labels: tuple[str, ...], status: Status, stats: Stats, documents: dict[str, int]
+        self,
+        labels: tuple[str, ...],
+        status: Status,
+        stats: Stats,
+        catalogue: Mapping[str, CatalogueEntry],
     ) -> None:
         """What the file of one cache says."""
         self.up.add_metric(labels, 1)
@@ -283,16 +294,17 @@ class _Families:
             for gauge in gauges:
                 if values[gauge.key] is not None:
                     self._gauges[gauge.name].add_metric(labels, values[gauge.key])
-        known = (printable(status["path"]), status["file_id"], printable(status["source"]))
+        known = (public_text(status["path"]), status["file_id"], public_text(status["source"]))
         self._info.add_metric((*labels, *known), 1)
         self._alive.add_metric(labels, status["loader"] == "alive")
         self._failing.add_metric(labels, status["error"] is not None)
         if status["state"]:
-            self._state.add_metric((*labels, printable(status["state"])), 1)
+            self._state.add_metric((*labels, public_text(status["state"])), 1)
         self._events.add_metric(labels, status["events"])
         self._disconnects.add_metric(labels, status["disconnects"])
         for family, counts in (
-            (self._documents, documents),
+            (self._documents, {name: entry["documents"] for name, entry in catalogue.items()}),
+            (self._content, {name: entry["bytes"] for name, entry in catalogue.items()}),
             (self._loads, status["loads"]),
             (self._errors, status["errors"]),
         ):
@@ -308,7 +320,7 @@ class _Families:
     def all(self) -> Iterator[Metric]:
         """All of them, those without a value too."""
         yield from (self.up, self._info, *self._gauges.values())
-        yield from (self._documents, self._alive, self._failing, self._state)
+        yield from (self._documents, self._content, self._alive, self._failing, self._state)
         yield from (self._events, self._disconnects, self._loads, self._errors)
         yield from (*self._front_gauges.values(), *self._front_counters.values())
 
@@ -355,15 +367,17 @@ class _Shared:
 
 
 def _gauge(name: str, text: str, labels: Iterable[str]) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"mmapcache_{name}", text, labels=tuple(labels))
+    return GaugeMetricFamily(f"mmapcache_{name}", text, labels=tuple(labels), unit=_unit(name))
 
 
 def _counter(name: str, text: str, labels: Iterable[str]) -> CounterMetricFamily:
     return CounterMetricFamily(f"mmapcache_{name}", text, labels=tuple(labels))
 
 
-def _documents(cache: mmapcache.Cache) -> dict[str, int]:
-    return {name: len(collection) for name, collection in cache.items()}
+def _unit(name: str) -> str:
+    """What OpenMetrics is told of it."""
+    last = name.rpartition("_")[2]
+    return last if last in {"seconds", "bytes"} else ""
 
 
 def _by_printable_name(counts: Mapping[str, int]) -> Tally[str]:

@@ -48,7 +48,7 @@ def test_everything_that_a_cache_knows(writer: mmapcache.Writer) -> None:
     fill(writer, "flags", {"_id": 1})
     writer.report(
         state="streaming",
-        source="mongodb://db/",
+        source="mongodb://user:hunter2@db/",
         confirmed=True,
         following=True,
         position_at=1000.5,
@@ -91,12 +91,16 @@ def test_everything_that_a_cache_knows(writer: mmapcache.Writer) -> None:
         "mmapcache_front_cache_evictions_total": 0,
     }
     assert samples["mmapcache_documents"] == {("sites",): 2, ("flags",): 1}
+    catalogue = cache.catalogue()
+    assert samples["mmapcache_collection_content_bytes"] == {
+        (name,): catalogue[name]["bytes"] for name in ("sites", "flags")
+    }
     assert samples["mmapcache_loads_total"] == {("initial",): 1, ("verify",): 3}
     assert samples["mmapcache_loader_errors_total"] == {(r"net\nwork",): 4}
     assert samples["mmapcache_loader_state"] == {("streaming",): 1}
     (known,) = samples["mmapcache_info"]
-    assert sorted(known) == sorted([status["path"], status["file_id"], "mongodb://db/"])
-    assert len(samples) == len(plain) + 2 + 5
+    assert sorted(known) == sorted([status["path"], status["file_id"], "mongodb://db"])
+    assert len(samples) == len(plain) + 2 + 6
 
 
 def test_a_cache_that_cannot_be_read_is_down(writer: mmapcache.Writer, cache_path: Path) -> None:
@@ -110,6 +114,8 @@ def test_a_cache_that_cannot_be_read_is_down(writer: mmapcache.Writer, cache_pat
         assert samples["mmapcache_up"] == {("late",): 1, ("here",): 1}
         assert set(samples["mmapcache_documents"].values()) == {1}
     assert scrape(collector)["mmapcache_up"] == {("late",): 1, ("here",): 0}
+    open_[0] = lambda: mmapcache.open(cache_path.parent)  # an OSError: it is no file
+    assert scrape(collector) == {"mmapcache_up": {("late",): 0, ("here",): 0}}
 
 
 def test_a_second_collector_is_refused(writer: mmapcache.Writer) -> None:

@@ -6,7 +6,7 @@ what is in a document.
     address.py      where to listen, who may connect
     server.py       HTTP with limits: see there
     observer.py     what the file says, kept for everybody who asks
-    metrics.py      the same for Prometheus
+    metrics.py      what `mmapcache.prometheus` says of it
     application.py  which path is answered with what
     page.html       the status page: one file
     running.py      all of it in a thread, for `mmapcache sync --http`

@@ -65,6 +65,17 @@ class Observer:
             self._cache = None
             self._problem = public_text(str(error))
 
+    def readable(self) -> mmapcache.Cache:
+        """The open file, whose status could just be read.
+
+        :raises mmapcache.MmapCacheError: there is none; the text says why
+        """
+        facts = self.pulse()
+        cache = self.cache() if "status" in facts else None
+        if cache is None:
+            raise mmapcache.MmapCacheError(facts["problem"])
+        return cache
+
     def pulse(self) -> dict[str, Any]:
         """What changes all the time: few numbers, at the cost of no walk."""
         cache = self.cache()

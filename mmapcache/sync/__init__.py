@@ -10,6 +10,7 @@
                                          │                           └────> outlet: standard error
                                          └────> early: signals before there is an inbox, the exit
 
-Each module knows those to its right only. Nothing here is imported by a worker that merely reads,
-and pymongo is imported by the sources alone, when one of them needs it.
+Each module knows those to its right only. Nothing here is imported by a worker that merely reads
+(redaction, which knows nothing of the rest, is by one that shows its metrics), and pymongo is
+imported by the sources alone, when one of them needs it.
 """
