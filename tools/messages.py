@@ -33,7 +33,9 @@ LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 SPEC = re.compile(r"%[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|z|j|t)?[a-zA-Z]")
 ESCAPES = {r"\"": '"', r"\\": "\\", r"\n": "\n", r"\t": "\t"}
 SENTENCE = 16  # characters without gaps: what is shorter is a part of a message, or a name
-PARTS = frozenset({"an anonymous file", f"; not compared, as it is stale: {GAP}"})  # of messages
+PARTS = frozenset(
+    {"an anonymous file", "a Mapping as a document", f"; not compared, as it is stale: {GAP}"}
+)  # of messages
 # Functions of mmapcache/ that make a message of their text, besides exceptions.
 SAYING = frozenset({"warning", "error", "critical", "level", "complain", "_complain", "makeRecord"})
 # Exceptions whose text completes another sentence, and with what it begins.

@@ -6,7 +6,7 @@
 #    source ~/.local/share/bash_completion/mmapcache
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_mmapcache_subparsers=(get ls dump stat check watch sync completion)
+_shtab_mmapcache_subparsers=(get ls dump stat check watch serve sync completion)
 
 _shtab_mmapcache_get_option_strings=(-h --help --json --bson --canonical --pluck --timeout --owner)
 _shtab_mmapcache_ls_option_strings=(-h --help --json --timeout --owner)
@@ -14,7 +14,8 @@ _shtab_mmapcache_dump_option_strings=(-h --help --format --json --out --timeout 
 _shtab_mmapcache_stat_option_strings=(-h --help --json --quick --max-age --require-loader --timeout --owner)
 _shtab_mmapcache_check_option_strings=(-h --help --json --timeout --owner)
 _shtab_mmapcache_watch_option_strings=(-h --help --json --count --keys --timeout --owner)
-_shtab_mmapcache_sync_option_strings=(-h --help --uri --uri-file --source --collection --database --filter --projection --read-preference --batch-size --allow-empty --no-allow-empty --transform --key --follow --settle --reload-spread --verify-every --hold-while --interval --once --no-once --timeout --standby --no-standby --max-size --mode --retention --collapse --no-collapse --recreate --no-recreate --config --log-level --log-format --log-json --progress --no-progress --dry-run --print-config)
+_shtab_mmapcache_serve_option_strings=(-h --help --http --token-file --max-age --owner)
+_shtab_mmapcache_sync_option_strings=(-h --help --uri --uri-file --source --collection --database --filter --projection --read-preference --batch-size --allow-empty --no-allow-empty --transform --key --follow --settle --reload-spread --verify-every --hold-while --interval --once --no-once --timeout --standby --no-standby --max-size --mode --retention --collapse --no-collapse --recreate --no-recreate --http --token-file --max-age --config --log-level --log-format --log-json --progress --no-progress --dry-run --print-config)
 _shtab_mmapcache_completion_option_strings=(-h --help)
 _shtab_mmapcache_option_strings=(-h --help --version)
 
@@ -25,6 +26,7 @@ _shtab_mmapcache_dump___out_COMPGEN=_shtab_compgen_dirs
 _shtab_mmapcache_stat_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_mmapcache_check_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_mmapcache_watch_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_mmapcache_serve_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_mmapcache_sync_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_mmapcache_sync___uri_file_COMPGEN=_shtab_compgen_files
 _shtab_mmapcache_sync___config_COMPGEN=_shtab_compgen_files
@@ -35,7 +37,7 @@ _shtab_mmapcache_sync___follow_choices=(auto stream poll)
 _shtab_mmapcache_sync___log_level_choices=(debug info warning error)
 _shtab_mmapcache_sync___log_format_choices=(text json)
 _shtab_mmapcache_completion_pos_0_choices=(bash zsh fish)
-_shtab_mmapcache_pos_0_choices=(get ls dump stat check watch sync completion)
+_shtab_mmapcache_pos_0_choices=(get ls dump stat check watch serve sync completion)
 
 _shtab_mmapcache_get__h_nargs=0
 _shtab_mmapcache_get___help_nargs=0
@@ -59,6 +61,8 @@ _shtab_mmapcache_check___json_nargs=0
 _shtab_mmapcache_watch__h_nargs=0
 _shtab_mmapcache_watch___help_nargs=0
 _shtab_mmapcache_watch___json_nargs=0
+_shtab_mmapcache_serve__h_nargs=0
+_shtab_mmapcache_serve___help_nargs=0
 _shtab_mmapcache_sync__h_nargs=0
 _shtab_mmapcache_sync___help_nargs=0
 _shtab_mmapcache_sync___allow_empty_nargs=0

@@ -51,8 +51,8 @@ function _shtab_mmapcache_using
   test "$_shtab_mmapcache_cmdpath" = "$argv"
 end
 
-set -g _shtab_mmapcache_commands get ls dump stat check watch sync completion
-set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --transform --uri --uri-file --verify-every
+set -g _shtab_mmapcache_commands get ls dump stat check watch serve sync completion
+set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --http --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --token-file --transform --uri --uri-file --verify-every
 
 complete -c mmapcache -e
 complete -c mmapcache -f
@@ -105,6 +105,13 @@ complete -c mmapcache -n '_shtab_mmapcache_using watch' -l keys -x -d 'name at m
 complete -c mmapcache -n '_shtab_mmapcache_using watch' -l timeout -x -d 'seconds to wait for data'
 complete -c mmapcache -n '_shtab_mmapcache_using watch' -l owner -x -d 'the loader'"'"'s user, a name or uid, where it is neither root nor oneself'
 complete -c mmapcache -n '_shtab_mmapcache_using watch; and test $_shtab_mmapcache_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the cache file'
+complete -c mmapcache -n '_shtab_mmapcache_using; and test $_shtab_mmapcache_npos -eq 0' -a serve -d 'A status page, probes and metrics over HTTP.'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -s h -l help -d 'show this help message and exit'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -l http -x -d 'where to listen, such as 127.0.0.1:9099; port 0: any'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -l token-file -x -d 'a secret in its first line that every request must have, as Authorization: Bearer or ?token=; needed for an address that other hosts can reach'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -l max-age -x -d '/readyz: how old the data may be, in seconds'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -l owner -x -d 'the loader'"'"'s user, a name or uid, where it is neither root nor oneself'
+complete -c mmapcache -n '_shtab_mmapcache_using serve; and test $_shtab_mmapcache_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the cache file; it may come later'
 complete -c mmapcache -n '_shtab_mmapcache_using; and test $_shtab_mmapcache_npos -eq 0' -a sync -d 'Keep a cache file up to date from MongoDB or files.'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -s h -l help -d 'show this help message and exit'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l uri -x -d 'MongoDB URI (others see a command line: prefer --uri-file)'
@@ -133,6 +140,9 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l mode -x -d 'permission
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l retention -x -d 'seconds that old generations stay (1)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l collapse -l no-collapse -d 'use huge pages (yes)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l recreate -l no-recreate -d 'replace a file that is not ours'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l http -x -d 'status page, probes, metrics'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l token-file -x -d 'a secret that each request must have'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l max-age -x -d '/readyz: how old the data may be'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with these options'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l log-level -xka "debug info warning error" -d 'debug, info, warning, error'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l log-format -xka "text json" -d 'text, json'
