@@ -27,8 +27,8 @@ DATA = {"shop.a": [{"_id": i, "v": 0} for i in range(35)]}
 # An idle position moves on sooner.
 SOON = """
 import os, sys
-from mmapcache.sync import loader, position
-loader._MARK, loader._MARK_ALONE = 0.1, 0.5
+from mmapcache.sync import following, position
+following._MARK, following._MARK_ALONE = 0.1, 0.5
 """
 # And has no room beside the generation.
 LONG = SOON + "position.Position.mark = lambda self: os.urandom(2017)\n"
@@ -128,7 +128,7 @@ def test_a_position_is_not_committed_to_a_file_without_its_data(cache_path: Path
 
 @pytest.mark.once
 def test_a_file_that_is_replaced_when_following_begins(cache_path: Path) -> None:
-    hold = Hold(cache_path.with_name("hold"), "mmapcache.sync.loader:Loader._follow")
+    hold = Hold(cache_path.with_name("hold"), "mmapcache.sync.following:Following.follow")
     with (
         ReplicaSet(DATA) as server,
         Loader(cache_path, ["--uri", server.uri, *FLAGS], hold.environment) as loader,

@@ -1,9 +1,11 @@
 """The loader: copies collections from MongoDB (or from files) into one cache file.
 
-    options ──> command ──> loader ──> round, verification   a load; a comparison of everything
+    options ──> command ──> loader ──> round, following ──> verification
+                               │         │   a load; what changes; a comparison of everything
                                │         ├─────> shaping     transforms and keys
                                │         └─────> pump        a load in a thread of its own
                                │                   └────> source: mongo | files
+                               ├─────> reporting what is said of it: status and log
                                ├─────> target    the cache file: lock, recreation, replacement
                                │         └─────> position    where the change streams go on
                                └─────> inbox, backoff, tally, progress, logs, redaction

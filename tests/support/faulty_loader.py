@@ -108,10 +108,10 @@ def _without(before: Any, follower: Any, more: Any, left: list[Any]) -> None:
 
 @_fault("position-first", "commits the position before the data", kill_loader=1)
 def _position_first() -> None:
-    from mmapcache.sync.loader import Loader
+    from mmapcache.sync.following import Following
     from mmapcache.sync.source import Found
 
-    @_instead(Loader, "_burst")
+    @_instead(Following, "_burst")
     def burst(before: Any, self: Any, writer: Any, first: Any, messages: Iterator[Any]) -> Any:
         parts = []
         for part in messages:
@@ -158,9 +158,9 @@ def _stale_position() -> None:
 
 def _mark_at_once() -> None:
     """Idle positions are marked whenever they are known, not every few seconds."""
-    from mmapcache.sync import loader
+    from mmapcache.sync import following
 
-    loader._MARK = 0.0
+    following._MARK = 0.0
 
 
 @_fault("late-position", "notes where to go on when everything was read", drops=0.1, delay=1)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # A loader to which few changes are as many as others think 20,000 to be.
 FEW = """
-import mmapcache.sync.loader
-mmapcache.sync.loader._BEHIND = 50
+import mmapcache.sync.following
+mmapcache.sync.following._BEHIND = 50
 """
 # And so few events in a reply, and ahead of those that are applied.
 FEW_AT_ONCE = (

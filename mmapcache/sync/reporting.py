@@ -1,0 +1,63 @@
+"""What is said of how the loader does, in the file's status and in the log.
+
+Loads and following share it: the trouble of one is over when the other succeeds.
+"""
+
+from __future__ import annotations
+
+from mmapcache.sync.logs import log
+from mmapcache.sync.redaction import public_text
+from mmapcache.sync.source import Source
+from mmapcache.sync.tally import Tally
+from mmapcache.sync.target import Target
+from mmapcache.sync.watch import SILENCE, Watch
+
+
+class Reporting:
+    """Knows what was said last, and says what is new.
+
+    `told`: the trouble that was logged last; `trouble`: why the last load was not the whole content
+    of the source; `noted`: what was odd about it, but no trouble.
+
+    :param target: has the file that takes it
+    :param tally: counts that each report has with it
+    """
+
+    def __init__(self, target: Target, tally: Tally, source: Source) -> None:
+        self._target = target
+        self._tally = tally
+        self._source = source
+        self.told = ""
+        self.trouble = ""
+        self.noted = ""
+
+    def report(self, **values: object) -> None:
+        """Into the file's status, with the counts; see `Writer.report`."""
+        self._target.report(**values, **self._tally.values())
+
+    def recovered(self) -> None:
+        """There is no trouble any more."""
+        if self.told:
+            log.info("recovered")
+        self.told = ""
+
+    def watch(self) -> Watch:
+        """Says what becomes of a load to which the source says nothing."""
+        label = public_text(self._source.label)
+        before: dict[str, object] = {}
+
+        def hangs() -> None:
+            before.update(self._target.said())
+            self._tally.error("silence")
+            text = f"nothing was heard from {label} for {SILENCE:g} s: it or the network hangs"
+            log.warning("%s", text)
+            self.report(state="degraded", error=text)
+
+        def goes_on() -> None:
+            log.info("%s is heard again", label)
+            self.report(**before)
+
+        def answers() -> None:
+            log.info("waiting for documents; %s answers meanwhile", label)
+
+        return Watch(self._source.answers, hangs, answers, goes_on)
