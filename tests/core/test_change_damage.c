@@ -312,13 +312,14 @@ static void test_records(void)
 static void test_long_key(void)
 {
     static uint8_t bytes[2048];
-    struct mc_log_group group = {.generation = 1, .bytes = 24 + 5 + 4 + MC_KEY_MAX + 7};
+    struct mc_log_group group = {.generation = 1, .bytes = (24 + 5 + 4 + MC_KEY_MAX + 7) / 8 * 8};
     int count;
     for (int more = 0; more < 2; more++) {
         memset(bytes, 0, sizeof bytes);
         memcpy(bytes, &group, sizeof group);
-        memcpy(bytes + 24, "\1\2\1\0a\3\2\0\4", 9);
-        bytes[24 + 7] = (uint8_t)more;
+        memcpy(bytes + 24, "\1\2\1\0a\3\2", 7);
+        bytes[24 + 7] = (uint8_t)(MC_KEY_MAX + more);
+        bytes[24 + 8] = (uint8_t)((MC_KEY_MAX + more) >> 8);
         group.checksum = mc_checksum(bytes + 4, group.bytes - 4);
         memcpy(bytes, &group.checksum, sizeof group.checksum);
         CHECK_EQ(read_groups(bytes, group.bytes, &count), more ? MC_CORRUPT : MC_ABSENT);
