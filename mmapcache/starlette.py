@@ -22,7 +22,8 @@ __all__ = ["DocumentResponse"]
 class DocumentResponse(JSONResponse):
     """A JSONResponse of a document, or of anything with documents and their values in it.
 
-    It raises TypeError for a value that has no place in plain JSON, and ValueError for NaN.
+    It raises TypeError for a value that has no place in plain JSON, and ValueError for a NaN that
+    was taken out of its document; within one it is null.
     """
 
     def render(self, content: Any) -> bytes:

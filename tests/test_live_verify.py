@@ -34,13 +34,18 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("warm_loaders")]
 
 # A loader that does not hear of what happens to documents whose _id begins with "lost", or is -1.
 DEAF = """
+import dataclasses
 from mmapcache.sync.mongo.follower import MongoFollower
 
 add = MongoFollower._add
 
-def hear(self, change):
-    if b"lost" not in change.element and change.element != b"\\x10" + b"\\xff" * 4:
-        add(self, change)
+def is_heard(change):
+    return b"lost" not in change[1] and change[1] != b"\\x10" + b"\\xff" * 4
+
+def hear(self, more):
+    heard = [change for change in more.changes if is_heard(change)]
+    if heard:
+        add(self, dataclasses.replace(more, changes=heard))
 
 MongoFollower._add = hear
 """

@@ -370,7 +370,7 @@ def test_the_disk_is_full(tmp_path: Path, old_file: Path) -> None:
                 stand.server.collections = dict(LARGER)
                 stand.go()
                 # Not in the log, which is on the same disk.
-                wait_for(lambda: "the file system of" in str(cache.status()["error"]))
+                wait_for(lambda: "the file system at" in str(cache.status()["error"]))
                 assert cache.status()["state"] == "degraded"
                 assert read(cache) in (OLD, LARGE)
                 others.unlink()
