@@ -95,7 +95,7 @@ def test_a_code_that_ends_the_position(cache_path: Path, code: str, where: str) 
         assert tokens != lost or tokens == [None, None]
         server.update("shop.a", 7, {"v": 2})
         equal(cache, truth(server))
-        assert loads(cache) == {"initial": 1, reason: 1}
+        wait_for(lambda: loads(cache) == {"initial": 1, reason: 1})
     assert reader.states() == [*states(OLD, NEW), truth(server)]
     assert len(log_lines(loader, "warning")) == 1, loader.output
 

@@ -38,7 +38,7 @@ BOTH = ["--collection=shop.a", "--collection=shop.b"]
 OLD = {"shop.a": [{"_id": i, "v": 0} for i in range(35)], "shop.b": [{"_id": 1, "v": 0}]}
 INITIAL = {"initial": 1}
 # Set: a reply is cut at each of its bytes; otherwise at a fifth of those in its middle.
-EVERY_BYTE = bool(os.environ.get("EVERY_BYTE"))
+EVERY = bool(os.environ.get("EVERY"))
 NOTICED = 20.0  # seconds after which a hang is known at the latest, on a slow machine
 
 
@@ -46,9 +46,9 @@ NOTICED = 20.0  # seconds after which a hang is known at the latest, on a slow m
 
 
 def next_cut(last: Cut, dice: random.Random) -> Cut:
-    """Byte by byte in the header and at the end; with long strides between unless EVERY_BYTE."""
+    """Byte by byte in the header and at the end; with long strides between unless EVERY."""
     stride = 1
-    if not EVERY_BYTE and 40 <= last.size < last.whole - 24:
+    if not EVERY and 40 <= last.size < last.whole - 24:
         stride = min(dice.randint(1, 9), last.whole - 24 - last.size)
     return Cut(last.size + stride, last.whole)
 

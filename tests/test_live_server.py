@@ -220,7 +220,7 @@ def test_a_restart_goes_on_from_the_stored_position(
     data.b.drop()
     with following(cache_path, replica_set.uri, *flags, state="degraded") as (_, cache):
         assert "b" in str(cache.status()["error"])
-        assert loads(cache) == {"initial": 1, "dropped": 1}
+        wait_for(lambda: loads(cache) == {"initial": 1, "dropped": 1})
 
 
 def test_an_idle_position_moves_without_a_generation(

@@ -112,7 +112,7 @@ def test_nothing_differs_while_writers_write(
                 assert compared > 90
                 assert wrong == 0, loader.output
         equal(cache, sites)
-        assert cache.status()["loads"] == {"initial": 1, "verify": 8}
+        wait_for(lambda: cache.status()["loads"] == {"initial": 1, "verify": 8})
         assert differed(cache) == 0
 
 
@@ -226,7 +226,7 @@ def test_sighup_during_a_verification_is_another_one(
         wait_for(lambda: len(verified(loader)) == 2)
         assert [wrong for _, wrong in verified(loader)] == [0, 0]
         equal(cache, sites)
-        assert cache.status()["loads"] == {"initial": 1, "verify": 2}
+        wait_for(lambda: cache.status()["loads"] == {"initial": 1, "verify": 2})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -363,7 +363,7 @@ def test_sighup_while_the_server_is_away_verifies_when_it_is_back(
             loader.signal(signal.SIGHUP)
             replica_set.start()
             wait_for(lambda: verified(loader))
-            assert cache.status()["loads"] == {"initial": 1, "verify": 1}
+            wait_for(lambda: cache.status()["loads"] == {"initial": 1, "verify": 1})
 
 
 def test_ids_that_are_no_simple_values(replica_set: Server, sites: Any, cache_path: Path) -> None:

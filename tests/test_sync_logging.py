@@ -195,3 +195,26 @@ def test_a_usage_error_that_cannot_be_written_ends_with_the_second_signal(
         process.kill()
         process.wait()
         os.close(read)
+
+
+ASIDE = """
+import logging, sys
+from mmapcache.sync import logs
+
+finish = logs.configure(sys.argv[1], "text")
+try:
+    raise OSError("mongodb://user:secret@host: gone\\nTraceback")
+except OSError:
+    logging.getLogger("pymongo.client").exception("a background task encountered an error:")
+finish()
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_what_pymongo_complains_of_is_a_line_at_most(level: str) -> None:
+    """Its logger would write a traceback to standard error, whoever reads that."""
+    command = [sys.executable, "-c", ASIDE, level]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "secret" not in said
+    assert said.count("\n") == (level == "debug")
+    assert ("background task encountered an error: mongodb" in said) == (level == "debug")

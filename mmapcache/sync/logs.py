@@ -82,6 +82,17 @@ class _Handler(logging.Handler):
         return self.format(record) + "\n"
 
 
+class _Aside(logging.Handler):
+    """PyMongo's own complaints of its threads, with a traceback each, which it would write to
+    standard error itself: one line for who looks closely. What they failed at is tried again, or
+    fails where the loader sees it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        why = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage().rstrip(":")
+        log.debug("%s%s", public_text(text), "" if why is None else f": {public_text(str(why))}")
+
+
 def _uncaught(
     kind: type[BaseException], value: BaseException, traceback: TracebackType | None
 ) -> None:
@@ -94,8 +105,8 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def configure(level: str, style: str) -> Callable[[], None]:
-    """Sends the loader's log, Python's warnings, uncaught exceptions and progress bars to standard
-    error, through one outlet.
+    """Sends the loader's log, Python's and PyMongo's warnings, uncaught exceptions and progress
+    bars to standard error, through one outlet.
 
     :param level: one of `LEVELS`
     :param style: one of `FORMATS`
@@ -107,6 +118,9 @@ def configure(level: str, style: str) -> Callable[[], None]:
     for logger in (log, logging.getLogger("py.warnings")):
         logger.handlers[:] = [handler]
         logger.propagate = False
+    pymongo = logging.getLogger("pymongo")
+    pymongo.handlers[:] = [_Aside()]
+    pymongo.propagate = False
     log.setLevel(level.upper())
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

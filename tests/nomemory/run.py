@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import platform
 import subprocess
 import sys
@@ -94,8 +95,8 @@ def names(env: dict[str, str], word: str) -> list[str]:
     return [name for name in json.loads(done.stdout) if word in name]
 
 
-def run(only: str, jobs: int) -> list[Outcome]:
-    """All operations whose names contain the word, `jobs` at a time."""
+def run(only: str, jobs: int, share: float = 1.0, seed: int = 0) -> list[Outcome]:
+    """All operations whose names contain the word, or a share of them, `jobs` at a time."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         prefix="mmapcache-nomemory-", dir=memory if memory.is_dir() else None
@@ -103,10 +104,10 @@ def run(only: str, jobs: int) -> list[Outcome]:
         place = Path(directory)
         env = build(place)
         passes = 1 if "LD_PRELOAD" in os.environ else PASSES
+        chosen = names(env, only)
+        chosen = random.Random(seed).sample(chosen, max(1, round(len(chosen) * share)))
         with ThreadPoolExecutor(max_workers=jobs) as pool:
-            tries = [
-                pool.submit(try_one, name, place, env, passes=passes) for name in names(env, only)
-            ]
+            tries = [pool.submit(try_one, name, place, env, passes=passes) for name in chosen]
             return [attempt.result() for attempt in tries]
 
 

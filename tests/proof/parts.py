@@ -147,14 +147,15 @@ def c_parts(build: Path, reduced: bool, fuzz_seconds: int) -> list[Part]:
 def python_parts() -> list[Part]:
     """The parts that need the environment of the tests, which the Makefile makes."""
 
+    make = ("make", "--no-print-directory")
+
     def pytest(name: str, *files: str) -> Part:
-        # Beside another part, so without the cache that pytest keeps in the tree.
+        # Beside another part, so without the cache that pytest keeps in the tree. EVERY: of what
+        # make test takes samples, all.
         arguments = shlex.join(["-p", "no:cacheprovider", *files])
-        command = ("make", "--no-print-directory", "pytest", f"ARGS={arguments}")
+        command = ("env", "EVERY=1", *make, "pytest", f"ARGS={arguments}")
         return Part(name, command, tests, python=True)
 
-    make = ("make", "--no-print-directory")
-    cut = "-p no:cacheprovider tests/test_live_faults.py -k every_byte"
     return [
         Part("binding under ASan and UBSan", (*make, "sanitize"), tests, python=True),
         Part("binding's threads, TSan", (*make, "sanitize", "ARGS=--threads"), tests, python=True),
@@ -164,11 +165,9 @@ def python_parts() -> list[Part]:
             figures(r"lint: (\d+) of \d+ passed", "{} files"),
             python=True,
         ),
-        Part(
+        pytest(
             "replies of the server cut at every byte",
-            ("env", "EVERY_BYTE=1", *make, "pytest", f"ARGS={cut}"),
-            tests,
-            python=True,
+            *("tests/test_live_faults.py", "-k", "every_byte"),
         ),
         pytest("files truncated under readers", "tests/test_truncation.py"),
         pytest("servers, interpreters", "tests/test_servers.py", "tests/test_interpreters.py"),
