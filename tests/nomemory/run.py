@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import platform
+import random
 import subprocess
 import sys
 import sysconfig
