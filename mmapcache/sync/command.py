@@ -6,6 +6,7 @@ Exit status: see `_EPILOG`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the loader in this process's main thread; the exit status."""
     from mmapcache.sync.inbox import Inbox
+    from mmapcache.sync.service import Service
 
-    inbox = Inbox()
+    inbox = Inbox(Service.of(os.environ))
     with inbox.signals():
         try:
             resolved = options.resolve(args)

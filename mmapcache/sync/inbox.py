@@ -13,6 +13,7 @@ the interpreter writes the number of each signal into a pipe, whatever the main 
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -25,14 +26,19 @@ from types import FrameType
 
 from mmapcache.sync import early
 from mmapcache.sync.errors import StopError
+from mmapcache.sync.service import Service
 
 _WAKE = object()  # a message that only ends a wait
 
 
 class Inbox:
-    """Messages to the main thread; a stop becomes the exception `StopError` at the next receive."""
+    """Messages to the main thread; a stop becomes the exception `StopError` at the next receive.
 
-    def __init__(self) -> None:
+    :param service: gets a sign of life at each receive, and while that waits
+    """
+
+    def __init__(self, service: Service | None = None) -> None:
+        self.service = service or Service()
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: signal.Signals | None = None
         self._refresh = False
@@ -48,7 +54,7 @@ class Inbox:
         """
         self._raise_if_stopped()
         try:
-            message = self._queue.get(timeout=timeout)
+            message = self._get(timeout)
         except queue.Empty:
             return None
         if message is _WAKE:  # the handler has run, or runs now
@@ -60,6 +66,22 @@ class Inbox:
             return None
         self._stop = message
         raise StopError(f"stopped by {message.name}")
+
+    def _get(self, timeout: float | None) -> object:
+        """
+        :raises queue.Empty: there is none in time
+        """
+        if self.service.quiet:
+            return self._queue.get(timeout=timeout)
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            pause = self.service.beat()
+            left = max(0.0, end - time.monotonic())
+            try:
+                return self._queue.get(timeout=min(left, pause))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise
 
     @property
     def refresh(self) -> bool:

@@ -83,7 +83,7 @@ class Loader:
         self._tally = Tally()
         self._diary = Diary()
         self._backoff = Backoff(dice=self._dice)
-        self._reporting = Reporting(self._target, self._tally, source)
+        self._reporting = Reporting(self._target, self._tally, source, inbox.service)
         self._following = Following(
             options,
             source,
@@ -107,6 +107,7 @@ class Loader:
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
         log.info("%s -> %s", self._source.label, self._options.path)
+        self._inbox.service.beat()
         try:
             while True:
                 self._inbox.clear()
@@ -129,6 +130,7 @@ class Loader:
             self._failure(public_text(text))
             raise
         finally:
+            self._inbox.service.ends()
             self._diary.flush()
             self._source.close()
             self._target.close()

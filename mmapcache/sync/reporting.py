@@ -1,4 +1,4 @@
-"""What is said of how the loader does, in the file's status and in the log.
+"""What is said of how the loader does: in the file's status, in the log, to a service manager.
 
 Loads and following share it: the trouble of one is over when the other succeeds.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mmapcache.sync.logs import log
 from mmapcache.sync.redaction import public_text
+from mmapcache.sync.service import Service
 from mmapcache.sync.source import Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
@@ -21,12 +22,14 @@ class Reporting:
 
     :param target: has the file that takes it
     :param tally: counts that each report has with it
+    :param service: hears of each report, too
     """
 
-    def __init__(self, target: Target, tally: Tally, source: Source) -> None:
+    def __init__(self, target: Target, tally: Tally, source: Source, service: Service) -> None:
         self._target = target
         self._tally = tally
         self._source = source
+        self._service = service
         self.told = ""
         self.trouble = ""
         self.noted = ""
@@ -34,6 +37,7 @@ class Reporting:
     def report(self, **values: object) -> None:
         """Into the file's status, with the counts; see `Writer.report`."""
         self._target.report(**values, **self._tally.values())
+        self._service.tell(values, self._target.generation)
 
     def recovered(self) -> None:
         """There is no trouble any more."""

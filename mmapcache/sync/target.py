@@ -124,6 +124,10 @@ class Target:
             with contextlib.suppress(mmapcache.MmapCacheError, OSError):
                 self._writer.report(**values)
 
+    def generation(self) -> int:
+        """The one that readers see; 0: none."""
+        return 0 if self._writer is None else self._writer.generation
+
     def close(self) -> None:
         """Gives the lock back; harmless twice."""
         writer, self._writer = self._writer, None
@@ -161,6 +165,10 @@ class Target:
                 if not refused:
                     waiting = "standing by" if self._options.standby else "waiting for it"
                     log.info("another loader holds %s: %s", self._options.path, waiting)
+                    self._inbox.service.waits(
+                        f"another loader holds {self._options.path}: {waiting}",
+                        ready=self._options.standby,
+                    )
                 refused = tried
                 self._inbox.sleep(min(left, _LOCK_POLL))
             except mmapcache.CorruptError as error:
