@@ -5,7 +5,6 @@
 
 #include "faults.h"
 #include "store_support.h"
-#include "writer/writer_state.h"
 
 static struct mc_writer *writer;
 static struct mc_writer_options options;
@@ -551,34 +550,6 @@ static void test_taken_back(void)
     mc_writer_close(writer);
 }
 
-/* A put that found room for copies of nodes, and then none for the page: the batch has a collection
- * that is the same in young blocks, and an abort has to take it back. */
-static void test_copies_of_a_put_that_failed(void)
-{
-    bool copied = false, failed = true;
-    open_new();
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int k = 0; k < 4000; k++) {
-        CHECK_OK(put_version(writer, 0, k, 1));
-    }
-    CHECK_EQ(commit(), 1);
-    const struct mc_writer_collection *collection =
-        &writer->collections.items[writer->collections.last];
-    uint64_t root = collection->record.root;
-    for (long left = 0; failed; left++) {
-        CHECK_OK(mc_batch_begin(writer, &test_error));
-        faults_arm(FAULT_BIT(FAULT_ROOM), left, false, 0);
-        enum mc_status status = put_version(writer, 0, 7, 2);
-        failed = faults_disarm() > 0;
-        CHECK_EQ(status, failed ? MC_FULL : MC_OK);
-        copied = copied || (failed && collection->record.root != root);
-        mc_batch_abort(writer);
-        CHECK_EQ(collection->record.root, root);
-    }
-    CHECK(copied);
-    mc_writer_close(writer);
-}
-
 int main(void)
 {
     test_begin("test_batch");
@@ -597,7 +568,6 @@ int main(void)
     test_duplicates();
     test_new_duplicates();
     test_taken_back();
-    test_copies_of_a_put_that_failed();
     remove_cache(test_path());
     return 0;
 }

@@ -1,6 +1,7 @@
 /* test_collections.c - what a writer remembers of collections, and what a catalogue may hold. */
 #include <stdio.h>
 
+#include "faults.h"
 #include "store_support.h"
 #include "writer/writer_state.h"
 
@@ -198,6 +199,34 @@ static void test_since_when(void)
     mc_writer_close(writer);
 }
 
+/* A put that found room for copies of nodes, and then none for the page: the batch has a collection
+ * that is the same in young blocks, and an abort has to take it back. */
+static void test_copies_of_a_put_that_failed(void)
+{
+    bool copied = false, failed = true;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < 4000; k++) {
+        CHECK_OK(put_version(writer, 0, k, 1));
+    }
+    commit(true);
+    const struct mc_writer_collection *collection =
+        &writer->collections.items[writer->collections.last];
+    uint64_t root = collection->record.root;
+    for (long left = 0; failed; left++) {
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        faults_arm(FAULT_BIT(FAULT_ROOM), left, false, 0);
+        enum mc_status status = put_version(writer, 0, 7, 2);
+        failed = faults_disarm() > 0;
+        CHECK_EQ(status, failed ? MC_FULL : MC_OK);
+        copied = copied || (failed && collection->record.root != root);
+        mc_batch_abort(writer);
+        CHECK_EQ(collection->record.root, root);
+    }
+    CHECK(copied);
+    mc_writer_close(writer);
+}
+
 int main(void)
 {
     test_begin("test_collections");
@@ -206,6 +235,7 @@ int main(void)
     test_names_that_never_were();
     test_names_that_exist();
     test_unknown_kinds();
+    test_copies_of_a_put_that_failed();
     remove_cache(test_path());
     return 0;
 }
