@@ -282,7 +282,7 @@ static PyObject *without(const uint8_t *data, size_t len, const struct mc_bson_e
 static PyObject *cut_events(PyObject *module, PyObject *reply)
 {
     PyObject *parts = NULL, *rest = NULL, *result = NULL, *data = mc_frozen(reply);
-    struct mc_bson_element batch;
+    struct mc_bson_element batch = {0};
     (void)module;
     if (data == NULL) {
         return NULL;
