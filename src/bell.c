@@ -29,10 +29,10 @@ static bool share(int bell, const struct stat *file)
         return false;
     }
     mode_t mode = (file->st_mode & READERS) | OWNER;
-    /* before the mode, which would be for another group */
-    bool grouped = fifo.st_gid == file->st_gid || fchown(bell, (uid_t)-1, file->st_gid) == 0;
-    mode &= grouped ? 0777 : ~(mode_t)070;
-    return ((fifo.st_mode & 07777) == mode && grouped) || fchmod(bell, mode) == 0;
+    if (fifo.st_gid != file->st_gid && fchown(bell, (uid_t)-1, file->st_gid) != 0) {
+        mode &= ~(mode_t)070; /* which would be for another group */
+    }
+    return fchmod(bell, mode) == 0;
 }
 
 int mc_bell_open(const char *path, int fd)

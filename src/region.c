@@ -300,7 +300,7 @@ static void mount_point(const struct mc_region *region, const char *path, char *
 /* What to do about it. */
 static const char *cure_of(const struct mc_region *region, const struct statfs *system, int number)
 {
-    struct stat shm;
+    struct stat shm = {0}; /* of no device, where there is none */
     if (number == EFBIG) {
         return "raise the limit of a file's size (ulimit -f, LimitFSIZE=), or load less";
     }
@@ -310,7 +310,8 @@ static const char *cure_of(const struct mc_region *region, const struct statfs *
     if (number == EDQUOT || system->f_type != TMPFS_MAGIC) {
         return "make room there, or load less";
     }
-    if (stat("/dev/shm", &shm) == 0 && shm.st_dev == region->device) {
+    (void)stat("/dev/shm", &shm);
+    if (shm.st_dev == region->device) {
         return "make it larger (docker run --shm-size=1g, Compose: shm_size, Kubernetes: an "
                "emptyDir with medium: Memory there, else: mount -o remount,size=1g), or load less";
     }

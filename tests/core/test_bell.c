@@ -144,6 +144,30 @@ static void test_something_in_the_way(void)
     faults_user = -1;
     CHECK_EQ(mode_of_bell(), was);
     CHECK_EQ(mc_bell_open("/dev/null/bell", fd), MC_BELL_NONE);
+    CHECK_EQ(mc_bell_open("/dev/shm/mmapcache-no-such-directory/bell", fd), MC_BELL_NONE);
+    (void)close(fd);
+    remove_cache(test_path());
+}
+
+/* A cache of another group: its readers may listen, as far as we may say so. */
+static void test_group(void)
+{
+    int fd = make_file(0640), bell;
+    if (geteuid() != 0 || fchown(fd, (uid_t)-1, 4711) != 0) {
+        printf("test_bell: skipped: only root gives a file to any group\n");
+        (void)close(fd);
+        remove_cache(test_path());
+        return;
+    }
+    for (long left = 0; left < 3; left++) { /* fchown fails, fchmod, nothing */
+        faults_arm(FAULT_BIT(FAULT_MODE), left, false, 0);
+        bell = mc_bell_open(bell_path(), fd);
+        CHECK_EQ(faults_disarm(), left < 2);
+        CHECK_EQ(bell == MC_BELL_NONE, left == 1);
+        mc_bell_close(bell);
+        CHECK_EQ(mode_of_bell(), S_IFIFO | (left < 2 ? 0600 : 0640));
+        CHECK_EQ(unlink(bell_path()), 0);
+    }
     (void)close(fd);
     remove_cache(test_path());
 }
@@ -192,6 +216,7 @@ int main(void)
     test_begin("test_bell");
     test_ringing();
     test_something_in_the_way();
+    test_group();
     test_commits();
     return 0;
 }

@@ -32,6 +32,7 @@ static void test_lock(void)
     CHECK_OK(mc_lock_take(lock_path(), &second, &test_error));
     mc_lock_release(second);
     CHECK_EQ(mc_lock_take("/dev/null/lock", &lock, &test_error), MC_OS);
+    CHECK_EQ(mc_lock_take("/dev/shm/mmapcache-no-such-directory/lock", &lock, NULL), MC_OS);
     remove_cache(test_path());
 }
 

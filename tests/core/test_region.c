@@ -240,6 +240,17 @@ static void test_no_room(void)
         CHECK(faults_disarm() > 0 && strstr(test_error.text, cures[i].cure) != NULL);
     }
     CHECK_EQ(region.file_size, MC_EXTENT);
+    /* One whose file system begins at the root, under a path that is longer than what is shown. */
+    char far[300] = "/";
+    struct stat top;
+    uint64_t device = region.device;
+    memset(far + 1, 'a', sizeof far - 2);
+    CHECK_EQ(stat("/", &top), 0);
+    region.device = top.st_dev;
+    faults_arm(FAULT_BIT(FAULT_ALLOCATE), 0, true, EDQUOT);
+    CHECK_EQ(mc_region_grow(&region, far, 2 * MC_EXTENT, &huge, &collapsed, &test_error), MC_FULL);
+    CHECK(faults_disarm() > 0 && strstr(test_error.text, "the file system at / (") != NULL);
+    region.device = device;
     CHECK_OK(mc_region_grow(&region, test_path(), 2 * MC_EXTENT, &huge, &collapsed, &test_error));
     shm_store(region.base + 2 * MC_EXTENT - 8, 1);
     CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);

@@ -549,6 +549,8 @@ static void test_hand_made(void)
     CHECK(!mc_table_still(space, full, 0, limit, 5)); /* outside */
     CHECK(!mc_table_still(space, full | UINT64_C(1) << 63, 0, entry, 5));
     CHECK(!mc_table_still(space, 0, 0, entry, 5));
+    CHECK(mc_table_page(space, 0, 0) == 0 && mc_table_page(space, full, 0) == full);
+    CHECK_EQ(mc_table_page(space, full | UINT64_C(1) << 63, 0), 0);
     uint64_t last = limit - sizeof(struct mc_entry); /* its value would be outside */
     shm_store(map + last, UINT64_C(100) << 32);
     shm_store(map + page + 64 + 8 * 7, slot_make(0, last));

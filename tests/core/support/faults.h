@@ -28,7 +28,7 @@ enum fault {
     FAULT_ROOM,     /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
     FAULT_OPEN,     /* open: EMFILE */
     FAULT_STAT,     /* stat, fstat, lstat, fstatfs: EIO */
-    FAULT_MODE,     /* fchmod: EPERM */
+    FAULT_MODE,     /* fchmod, fchown: EPERM */
     FAULT_MEMFD,    /* memfd_create: EMFILE */
     FAULT_FCNTL,    /* fcntl: ENOLCK */
     FAULT_READ,     /* read, pread: EIO */
