@@ -367,7 +367,7 @@ class Live:
         return done
 
     def content(self) -> dict[Any, Any]:
-        return {key: d.to_dict() for key, d in self.cache["c"].items()}
+        return {key: d.to_dict() for key, d in self.cache.collection("c").items()}
 
 
 @pytest.fixture
