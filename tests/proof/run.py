@@ -74,7 +74,7 @@ def run(part: Part) -> Row:
     cases = part.cases(said)
     if status == 0 and cases is not None:
         return part.name, cases, "0", took
-    print("\n".join([f"{part.name}: exit status {status}", *said.splitlines()[-25:]]), flush=True)
+    print(f"{part.name}: exit status {status}, see {log.relative_to(ROOT)}", flush=True)
     return part.name, cases or "-", f"see {log.relative_to(ROOT)}", took
 
 
@@ -148,6 +148,10 @@ def main() -> int:
         what = "the reduced table" if arguments.reduced else "the full table"
         write(rows, what, time.monotonic() - start, RESULTS)
     failed = sum(row[2] != "0" for row in rows[1:])
+    for name, _, violations, _ in rows[1:]:
+        if violations.startswith("see "):  # last, where whoever looks at a failed run looks first
+            said = (ROOT / violations.removeprefix("see ")).read_text(errors="replace")
+            print("\n".join([f"\n{name}, the end of {violations[4:]}:", *said.splitlines()[-25:]]))
     print(
         f"proof: {len(parts) - failed} of {len(parts)} parts hold, {time.monotonic() - start:.0f} s"
     )

@@ -62,6 +62,14 @@ static uint64_t drawn(const struct places *places)
 
 /* ---- making things right ---- */
 
+/* True when these bytes are the image's and not the header's, which is right already: a hostile
+ * reference may lead there, and what is mended there would undo it. */
+static bool in_arena(const uint8_t *image, uint64_t offset, uint64_t bytes)
+{
+    const struct mc_superblock *superblock = (const struct mc_superblock *)(const void *)image;
+    return offset >= superblock->arena_offset && offset + bytes <= IMAGE_MOST;
+}
+
 /* The checksum of an entry that the walk has just come to and, when asked, its slot's tag. */
 static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct mc_hit *hit,
                        struct mending mending)
@@ -71,8 +79,8 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
     uint64_t slot, slot_at = ref_offset(page->ref) + 8 * ((uint64_t)page->index - 2);
     struct mc_entry entry;
     const uint8_t *key = image + hit->offset + sizeof entry;
-    if (hit->offset + sizeof entry > IMAGE_MOST || slot_at + sizeof slot > IMAGE_MOST) {
-        return; /* an image ends there; behind it are zeros */
+    if (!in_arena(image, hit->offset, sizeof entry) || !in_arena(image, slot_at, sizeof slot)) {
+        return;
     }
     if (mending.entries && (hit->value_len <= IMAGE_MOST || draw(4) == 0)) { /* slow else */
         memcpy(&entry, image + hit->offset, sizeof entry);
@@ -120,7 +128,7 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
             totals->collections++;
             totals->documents += count;
             add_place(&references, record);
-            if (mending.counts && record + sizeof(struct mc_collection_record) <= IMAGE_MOST) {
+            if (mending.counts && in_arena(image, record, sizeof(struct mc_collection_record))) {
                 memcpy(image + record + offsetof(struct mc_collection_record, count), figures,
                        sizeof figures);
             }
