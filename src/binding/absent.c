@@ -83,6 +83,10 @@ PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *read
 {
     enum mc_status status;
     PyObject *names, *text = NULL;
+    if (!PyUnicode_Check(name)) { /* nor could it be like one that is there */
+        PyErr_SetObject(PyExc_KeyError, name);
+        return NULL;
+    }
     mc_reading_retain(reading);
     names = mc_reading_names(reader, reading, &status);
     mc_reading_release(reading);

@@ -59,16 +59,12 @@ PyObject *mc_mapping_items(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyObject *mc_mapping_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"name", "default"};
-    PyObject *values[2];
-    int there;
+    PyObject *values[2], *found;
     if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
         return NULL;
     }
-    there = PySequence_Contains(self, values[0]);
-    if (there <= 0) {
-        return there < 0 ? NULL : Py_NewRef(values[1]);
-    }
-    return mapping_of(self)->collection(self, values[0], NULL);
+    found = mapping_of(self)->find(self, values[0]);
+    return found != NULL || PyErr_Occurred() ? found : Py_NewRef(values[1]);
 }
 
 PyObject *mc_mapping_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,

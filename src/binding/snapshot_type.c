@@ -13,8 +13,9 @@
 
 static PyObject *names_of(PyObject *self);
 static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options);
+static PyObject *find(PyObject *self, PyObject *name);
 
-static const struct mc_mapping mapping = {names_of, bound};
+static const struct mc_mapping mapping = {names_of, bound, find};
 
 PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
 {
@@ -102,17 +103,12 @@ static int contains(PyObject *self, PyObject *name)
     }
 }
 
-static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
+static PyObject *find(PyObject *self, PyObject *name)
 {
     struct mc_reading *reading = open_reading(self);
     PyObject *collection;
     mc_collection_object *handle;
-    int there;
-    if (reading == NULL) {
-        return NULL;
-    }
-    if (!PyUnicode_Check(name)) {
-        PyErr_SetObject(PyExc_KeyError, name);
+    if (reading == NULL || !PyUnicode_Check(name)) {
         return NULL;
     }
     collection = bound(self, name, NULL);
@@ -123,14 +119,19 @@ static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
     if (handle->serial == reading->serial && handle->table.created != 0) {
         return collection; /* the live handle knew that it is there */
     }
-    there = contains(self, name);
-    if (there <= 0) {
-        Py_DECREF(collection);
-        return there < 0 ? NULL
-                         : mc_absent_collection(
-                               mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, name);
+    if (contains(self, name) <= 0) {
+        Py_CLEAR(collection);
     }
     return collection;
+}
+
+static PyObject *snapshot_subscript(PyObject *self_object, PyObject *name)
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    PyObject *found = find(self_object, name);
+    return found != NULL || PyErr_Occurred()
+               ? found
+               : mc_absent_collection(mc_cache_reader(self->cache), self->reading, name);
 }
 
 static PyObject *names_of(PyObject *self)
