@@ -42,6 +42,7 @@ def test_a_closed_cache_says_so(cache_path: Path) -> None:
         lambda: cache.generation,
         lambda: cache.state,
         lambda: cache.get("sites"),
+        lambda: cache.get(5),  # type: ignore[call-overload]
         lambda: cache.wait(1, 0),
         cache.snapshot,
         cache.status,
@@ -127,6 +128,23 @@ def test_the_file_is_closed_and_unmapped(cache_path: Path) -> None:
     assert uses() > 0
     snap.close()
     assert uses() == 0
+
+
+def test_a_name_may_close_the_snapshot_that_looks_for_it(cache_path: Path) -> None:
+    snap: mmapcache.Snapshot
+
+    class Name(str):
+        def __hash__(self) -> int:
+            fill(writer, "sites", {"_id": 1, "n": cache.generation})
+            assert cache["sites"][1]["n"] == cache.generation - 1
+            snap.close()  # with which the last user of its generation goes
+            return hash(str(self))
+
+    with load(cache_path) as writer, writer.reader() as cache:
+        for look in ("__getitem__", "get", "collection"):
+            snap = cache.snapshot()
+            with pytest.raises(mmapcache.ClosedError, match="snapshot"):
+                getattr(snap, look)(Name("sites"))
 
 
 def test_nothing_is_picklable_or_subclassable_but_documents(cache_path: Path) -> None:

@@ -59,17 +59,16 @@ static bool is_told(mc_collection_object *live, struct mc_reading *reading)
 static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options)
 {
     struct mc_reading *reading = open_reading(self);
-    PyObject *live, *collection;
+    PyObject *live, *collection = NULL;
     if (reading == NULL) {
         return NULL;
     }
     live = mc_cache_collection(((mc_snapshot_object *)self)->cache, name, codec_options);
-    if (live == NULL || !is_told((mc_collection_object *)live, reading)) {
-        Py_XDECREF(live);
-        return NULL;
+    reading = live == NULL ? NULL : open_reading(self); /* a name may have code of its own */
+    if (reading != NULL && is_told((mc_collection_object *)live, reading)) {
+        collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);
     }
-    collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);
-    Py_DECREF(live);
+    Py_XDECREF(live);
     return collection;
 }
 
@@ -105,10 +104,9 @@ static int contains(PyObject *self, PyObject *name)
 
 static PyObject *find(PyObject *self, PyObject *name)
 {
-    struct mc_reading *reading = open_reading(self);
     PyObject *collection;
     mc_collection_object *handle;
-    if (reading == NULL || !PyUnicode_Check(name)) {
+    if (open_reading(self) == NULL || !PyUnicode_Check(name)) {
         return NULL;
     }
     collection = bound(self, name, NULL);
@@ -116,7 +114,7 @@ static PyObject *find(PyObject *self, PyObject *name)
         return NULL;
     }
     handle = (mc_collection_object *)collection;
-    if (handle->serial == reading->serial && handle->table.created != 0) {
+    if (handle->serial == handle->snapshot->reading->serial && handle->table.created != 0) {
         return collection; /* the live handle knew that it is there */
     }
     if (contains(self, name) <= 0) {
