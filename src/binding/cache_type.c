@@ -241,7 +241,7 @@ static PyObject *names_of(PyObject *self)
             return NULL;
         }
         mc_reading_retain(reading);
-        names = mc_reading_names(reader, reading, &status);
+        names = mc_reading_names(reader, reading, PY_SSIZE_T_MAX, &status);
         mc_reading_release(reading);
         if (names != NULL || status != MC_EXPIRED || !mc_reader_again(reader, &tries)) {
             return names;

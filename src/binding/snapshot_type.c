@@ -140,8 +140,8 @@ static PyObject *names_of(PyObject *self)
     if (reading == NULL) {
         return NULL;
     }
-    names =
-        mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, &status);
+    names = mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading,
+                             PY_SSIZE_T_MAX, &status);
     if (names == NULL && status == MC_EXPIRED) {
         mc_raise_text(mc_module_of(self), MC_EXPIRED,
                       "the loader reclaimed the snapshot's generation");
