@@ -242,8 +242,11 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
 /* ---- the loader's half of the protocol, for src/writer/ ---- */
 
-/* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours), MC_VERSION_DIFFERS, MC_CORRUPT. */
-enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
+/* The superblock of the open file, and whether it is one: MC_OK, MC_FORMAT (not ours),
+ * MC_VERSION_DIFFERS, MC_CORRUPT, MC_OS. The sentence names `path`; NULL: anonymous. */
+struct mc_region;
+enum mc_status mc_superblock_read(const struct mc_region *region, struct mc_superblock *superblock,
+                                  const char *path, struct mc_error *err);
 
 static inline struct mc_log mc_superblock_log(const struct mc_superblock *superblock)
 {
