@@ -157,8 +157,8 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_fr
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
-bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
-                         struct mc_front_entry *entry)
+bool mc_collection_still(const mc_collection_object *self, struct mc_front *front,
+                         const struct mc_reading *reading, struct mc_front_entry *entry)
 {
     const struct mc_view *view = &reading->view;
     if (self->serial != reading->serial || entry->birth > view->root.generation) {
@@ -169,7 +169,7 @@ bool mc_collection_still(mc_collection_object *self, const struct mc_reading *re
             entry->page = 0; /* of no generation that is known */
             return false;
         }
-        self->reader->front.revalidations++;
+        front->revalidations++;
     }
     entry->seen = view->root.generation;
     return true;

@@ -89,18 +89,20 @@ static inline uint32_t mc_collection_channel(const mc_collection_object *self, e
 PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
                              const struct mc_hit *hit);
 
-/* Whether a front entry of an earlier generation is right for the reading, too: at the price of a
- * comparison where the collection has not changed since, else of a look at its table. False also
- * where `table` is not the reading's, which mc_collection_begin sees to. */
-bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
-                         struct mc_front_entry *entry);
+/* Whether an entry of an earlier generation in a front cache of this collection's keys is right for
+ * the reading, too: at the price of a comparison where the collection has not changed since, else
+ * of a look at its table. False also where `table` is not the reading's, which
+ * mc_collection_begin sees to. */
+bool mc_collection_still(const mc_collection_object *self, struct mc_front *front,
+                         const struct mc_reading *reading, struct mc_front_entry *entry);
 
 /* The same for an entry of whatever generation, or none. */
-static inline bool mc_collection_holds(mc_collection_object *self, const struct mc_reading *reading,
+static inline bool mc_collection_holds(const mc_collection_object *self, struct mc_front *front,
+                                       const struct mc_reading *reading,
                                        struct mc_front_entry *entry)
 {
     return entry != NULL && (mc_front_holds(entry, reading->view.root.generation) ||
-                             mc_collection_still(self, reading, entry));
+                             mc_collection_still(self, front, reading, entry));
 }
 
 /* Tells the front cache what was found (NULL: nothing) in a reading of the same file, as

@@ -80,7 +80,7 @@ static struct mc_front_entry *fronted_entry(mc_collection_object *self, struct m
         return NULL;
     }
     entry = mc_front_find(front, self->channel, key);
-    if (!mc_collection_holds(self, reading, entry)) {
+    if (!mc_collection_holds(self, front, reading, entry)) {
         return NULL;
     }
     if (mc_front_may_alias(object)) {
@@ -211,7 +211,7 @@ static void ask_front(mc_collection_object *self, const struct mc_reading *readi
         struct mc_front_entry *entry;
         key->hash = mc_view_hash(&reading->view, key);
         entry = fronted ? mc_front_find(front, self->channel, key) : NULL;
-        if (mc_collection_holds(self, reading, entry)) {
+        if (mc_collection_holds(self, front, reading, entry)) {
             mc_front_hit(front, entry);
             stage->documents[stage->which[i]] = Py_XNewRef(entry->document);
             continue;

@@ -102,7 +102,7 @@ static void sweep(mc_map_object *self, const struct mc_reading *reading)
         self->swept = self->swept + 1 < self->front.used ? self->swept + 1 : 0;
         entry = &self->front.entries[self->swept];
         if (entry->state == MC_FRONT_FREE ||
-            mc_collection_holds(self->collection, reading, entry)) {
+            mc_collection_holds(self->collection, &self->front, reading, entry)) {
             continue;
         }
         if (!mc_view_valid(&reading->view)) { /* then nothing is known of it */
@@ -124,7 +124,7 @@ static PyObject *kept(mc_map_object *self, const struct mc_reading *reading,
     if (mc_front_may_alias(object)) {
         mc_front_set_alias(&self->front, entry, object);
     }
-    if (!mc_collection_holds(self->collection, reading, entry)) {
+    if (!mc_collection_holds(self->collection, &self->front, reading, entry)) {
         *status = mc_view_settle(&reading->view, MC_OK);
         return NULL;
     }
@@ -142,7 +142,7 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
     struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
                                        ? mc_front_find(front, collection->channel, key)
                                        : NULL;
-    if (!mc_collection_holds(collection, reading, entry)) {
+    if (!mc_collection_holds(collection, front, reading, entry)) {
         return mc_collection_find(collection, reading, as_document, key, fact, status);
     }
     mc_front_hit(front, entry);
