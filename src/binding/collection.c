@@ -175,6 +175,26 @@ bool mc_collection_still(const mc_collection_object *self, struct mc_front *fron
     return true;
 }
 
+struct mc_front_entry *mc_collection_ask(const mc_collection_object *self,
+                                         const struct mc_reading *reading, PyObject *object,
+                                         const struct mc_key *key)
+{
+    struct mc_front *front = &self->reader->front;
+    struct mc_front_entry *entry;
+    if (!mc_collection_fronted(self, reading)) {
+        return NULL;
+    }
+    entry = mc_front_find(front, self->channel, key);
+    if (!mc_collection_holds(self, front, reading, entry)) {
+        return NULL;
+    }
+    if (object != NULL && mc_front_may_alias(object)) {
+        mc_front_set_alias(front, entry, object);
+    }
+    mc_front_hit(front, entry);
+    return entry;
+}
+
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,
                             enum mc_form form, const struct mc_key *key, const struct mc_hit *hit,
                             PyObject *found)

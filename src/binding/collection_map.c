@@ -19,8 +19,6 @@
  */
 #include "collection_map.h"
 
-#include "pykey.h"
-
 enum { SWEEP = 8 }; /* entries that a read of the file looks at on the way */
 
 /* ---- values ---- */
@@ -137,15 +135,11 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
                              enum mc_status *status)
 {
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
-    struct mc_front *front = &collection->reader->front;
     uint64_t generation = reading->view.root.generation;
-    struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
-                                       ? mc_front_find(front, collection->channel, key)
-                                       : NULL;
-    if (!mc_collection_holds(collection, front, reading, entry)) {
+    struct mc_front_entry *entry = mc_collection_ask(collection, reading, NULL, key);
+    if (entry == NULL) {
         return mc_collection_find(collection, reading, as_document, key, fact, status);
     }
-    mc_front_hit(front, entry);
     if (entry->document == NULL) {
         *status = MC_ABSENT;
         return NULL;
@@ -196,17 +190,8 @@ PyObject *mc_map_fetch(mc_map_object *self, PyObject *object, bool *absent)
     enum mc_status status;
     unsigned tries = 0;
     PyObject *value, *document;
-    if (mc_document_meet_pymongo(&self->collection->reader->module->documents) < 0) {
+    if (!mc_collection_key(self->collection, object, &key, scratch, absent)) {
         return NULL;
-    }
-    switch (mc_pykey_from(self->collection->options, object, &key, scratch, NULL)) {
-    case MC_PYKEY_ERROR:
-        return NULL;
-    case MC_PYKEY_NEVER:
-        *absent = mc_collection_reading(self->collection) != NULL;
-        return NULL;
-    case MC_PYKEY_OK:
-        break;
     }
     do {
         document = NULL;

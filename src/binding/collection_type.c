@@ -42,17 +42,8 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
     uint8_t scratch[MC_KEY_MAX];
     struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
-    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+    if (!mc_collection_key(self, object, &key, scratch, absent)) {
         return NULL;
-    }
-    switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
-    case MC_PYKEY_ERROR:
-        return NULL;
-    case MC_PYKEY_NEVER:
-        *absent = mc_collection_reading(self) != NULL;
-        return NULL;
-    case MC_PYKEY_OK:
-        break;
     }
     enum mc_status status;
     PyObject *document;
