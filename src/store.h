@@ -97,6 +97,14 @@ int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *repo
 
 enum mc_loader { MC_LOADER_NONE, MC_LOADER_ALIVE, MC_LOADER_DEAD };
 
+/* "none", "alive" or "dead". */
+static inline const char *mc_loader_name(enum mc_loader loader)
+{
+    static const char *const names[] = {
+        [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
+    return names[loader];
+}
+
 /* Whether a loader holds the lock now (ALIVE), died without closing (DEAD), or neither. Asks the
  * kernel without taking the lock, so that a reader stopped here cannot keep a loader out. */
 enum mc_loader mc_map_loader(const struct mc_map *map);
