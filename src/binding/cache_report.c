@@ -190,16 +190,16 @@ static PyObject *published_at(const struct mc_view *view, uint64_t generation)
 }
 
 /* What a dict says of a collection; occupied: NULL, or its bytes. NULL with an exception. */
-static PyObject *collection_dict(const struct mc_view *view, const struct mc_hit *hit,
-                                 const struct mc_collection *collection, const uint64_t *occupied)
+static PyObject *collection_dict(const struct mc_view *view, const struct mc_collection *collection,
+                                 const uint64_t *occupied)
 {
     PyObject *dict = PyDict_New();
     if (dict == NULL || put_count(dict, "documents", collection->count) < 0 ||
         put_count(dict, "bytes", collection->content) < 0 ||
         (occupied != NULL && put_count(dict, "occupied", *occupied) < 0) ||
         put_count(dict, "created", collection->created) < 0 ||
-        put_count(dict, "changed", hit->birth) < 0 ||
-        put(dict, "changed_at", published_at(view, hit->birth)) < 0) {
+        put_count(dict, "changed", collection->changed) < 0 ||
+        put(dict, "changed_at", published_at(view, collection->changed)) < 0) {
         Py_CLEAR(dict);
     }
     return dict;
@@ -221,7 +221,7 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
         mc_reader_corrupt(reader, "the name of a collection");
         return -1;
     }
-    value = key == NULL ? NULL : collection_dict(view, hit, collection, occupied);
+    value = key == NULL ? NULL : collection_dict(view, collection, occupied);
     if (value != NULL) {
         result = PyDict_SetItem(dict, key, value);
     }
