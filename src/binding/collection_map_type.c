@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "collection_map.h"
 #include "collection_views.h"
+#include "document/classes.h"
 
 typedef struct {
     PyObject_HEAD
@@ -262,8 +263,8 @@ static PyObject *map_repr(PyObject *self_object)
 
 static PyObject *map_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyObject_CallMethod((PyObject *)((mc_map_object *)self)->collection,
-                               "_ipython_key_completions_", NULL);
+    return mc_call_method((PyObject *)((mc_map_object *)self)->collection,
+                          "_ipython_key_completions_", NULL);
 }
 
 static PyObject *map_compare(PyObject *self, PyObject *other, int operation)
