@@ -246,6 +246,42 @@ print("ready")
     assert run_script(script, str(cache_path), timeout=20) == "ready\n"
 
 
+def test_a_collection_of_garbage_may_close_whatever_is_read(cache_path: Path) -> None:
+    """Up to CPython 3.11 it may begin wherever a list, a dict or a tuple is made."""
+    with load(cache_path) as writer:
+        fill(writer, "flags", *({"_id": n} for n in range(50)))
+    script = """
+import gc, itertools, sys
+import mmapcache
+looks = [
+    list,
+    lambda mapping: dict(mapping.items()),
+    lambda mapping: mapping["absent"],
+    lambda mapping: mapping.get("sites"),
+    lambda mapping: mapping.collection("sites").get_many([1, 2]),
+    lambda mapping: list(mapping["flags"].items()),
+    lambda mapping: mapping["sites"].map(len)[1],
+]
+for look, snapshot, after in itertools.product(looks, (False, True), range(1, 15)):
+    cache = mmapcache.open(sys.argv[1])
+    mapping = cache.snapshot() if snapshot else cache
+    if snapshot:
+        cache.close()
+    callback = lambda phase, info: mapping.close()
+    gc.collect()
+    gc.callbacks.append(callback)
+    gc.set_threshold(after)
+    try:
+        look(mapping)
+    except (KeyError, mmapcache.ClosedError):
+        pass
+    gc.callbacks.remove(callback)
+    gc.set_threshold(700)
+print("ready")
+"""
+    assert run_script(script, str(cache_path)) == "ready\n"
+
+
 def test_readers_do_not_need_pymongo(cache_path: Path) -> None:
     make_cache(cache_path, {"_id": "a", "limits": {"qps": 5}, "list": [1.5, True, None]})
     script = """

@@ -140,8 +140,10 @@ static PyObject *names_of(PyObject *self)
     if (reading == NULL) {
         return NULL;
     }
+    mc_reading_retain(reading); /* a new list may start a collection of garbage */
     names = mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading,
                              PY_SSIZE_T_MAX, &status);
+    mc_reading_release(reading);
     if (names == NULL && status == MC_EXPIRED) {
         mc_raise_text(mc_module_of(self), MC_EXPIRED,
                       "the loader reclaimed the snapshot's generation");
