@@ -147,6 +147,25 @@ def test_a_name_may_close_the_snapshot_that_looks_for_it(cache_path: Path) -> No
                 getattr(snap, look)(Name("sites"))
 
 
+def test_a_number_may_close_the_cache_that_waits_for_it(cache_path: Path) -> None:
+    load(cache_path).close()
+    script = """
+import sys
+import mmapcache
+class Number(int):
+    def __eq__(self, other):
+        cache.close()
+        return int(self) == other
+    __hash__ = int.__hash__
+cache = mmapcache.open(sys.argv[1])
+try:
+    cache.wait(Number(cache.generation), 60)
+except mmapcache.ClosedError:
+    print("closed")
+"""
+    assert run_script(script, str(cache_path)) == "closed\n"
+
+
 def test_nothing_is_picklable_or_subclassable_but_documents(cache_path: Path) -> None:
     with load(cache_path) as writer, writer.reader() as cache, cache.snapshot() as snap:
         for thing in (writer, cache, cache["sites"], snap, writer.batch(), cache["sites"].keys()):

@@ -312,7 +312,8 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
         if (!same || left <= 0) {
             return PyBool_FromLong(!same);
         }
-        if (wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
+        if (reader->now == reading && /* unless the number's own == closed the cache, or read on */
+            wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
             return NULL;
         }
     }
