@@ -67,7 +67,7 @@ class CacheProvider(AbstractProvider):
         super().__init__()
         self._cache = cache
         self._flags = cache.collection(collection)
-        self._parsed: dict[str, tuple[mmapcache.Document, _Flag]] = {}
+        self._built = self._flags.map(_parse)
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:
         """Called by the SDK; ProviderNotReadyError when there is nothing to read yet."""
@@ -150,17 +150,13 @@ class CacheProvider(AbstractProvider):
 
     def _flag(self, key: str) -> _Flag:
         try:
-            document = self._flags.get(key)
+            flag = self._built.get(key)
         except mmapcache.MmapCacheError as error:
             raise GeneralError(str(error)) from error
-        if document is None:
-            self._parsed.pop(key, None)
+        except ParseError as error:
+            raise ParseError(f"flag {key!r}: {error.error_message}") from error
+        if flag is None:
             raise FlagNotFoundError(f"the collection {self._flags.name!r} has no flag {key!r}")
-        known = self._parsed.get(key)
-        if known is not None and known[0] is document:
-            return known[1]
-        flag = _parse(key, document)
-        self._parsed[key] = document, flag  # the front cache gives the same object until it changes
         return flag
 
 
@@ -215,9 +211,9 @@ def _share(flag: str, targeting_key: str | None, split: tuple[tuple[str, float],
 # ---- documents to flags ----
 
 
-def _parse(key: str, document: mmapcache.Document) -> _Flag:
+def _parse(document: mmapcache.Document) -> _Flag:
     def wrong(what: str) -> NoReturn:
-        raise ParseError(f"flag {key!r}: {what}")
+        raise ParseError(what)
 
     plain = document.to_dict()
     if unknown := plain.keys() - _FIELDS:
