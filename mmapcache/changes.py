@@ -264,7 +264,7 @@ class Changes:
                 return change
 
 
-def _running() -> AbstractEventLoop | None:
+def running_loop() -> AbstractEventLoop | None:
     """The event loop that runs in this thread."""
     import asyncio  # a worker that only reads does without
 
@@ -308,7 +308,7 @@ class Subscription:
                 "a coroutine function cannot be the callback: use `async for change in "
                 "cache.changes()` in a task"
             )
-        chosen = _running() if loop is None else loop
+        chosen = running_loop() if loop is None else loop
         if chosen is None:
             raise RuntimeError(
                 "no event loop runs in this thread: call subscribe() in a coroutine, or give loop="
@@ -343,7 +343,7 @@ class Subscription:
 
     def _in_loop(self, step: Callable[[], None]) -> None:
         """Calls step() now, or hands it over to the loop when that runs in another thread."""
-        if self._loop.is_running() and _running() is not self._loop:
+        if self._loop.is_running() and running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(step)
         else:
             step()
