@@ -173,15 +173,15 @@ def test_loads_and_failures_of_a_loader_that_polls(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm_loaders")
-def test_a_load_that_ends_the_loader_is_one_record(path: Path) -> None:
-    source = path.with_name("sites.json")
+def test_a_load_that_ends_the_loader_is_one_record(cache_path: Path) -> None:
+    source = cache_path.with_name("sites.json")
     flags = [f"--source=file:{source}", "--once"]
     source.write_text('{"_id": "a"}')
-    assert load_once(path, flags)[0] == 0
+    assert load_once(cache_path, flags)[0] == 0
     for wrong in ("", f'{{"_id": "{"a" * 5000}"}}', "nonsense"):  # kept, refused, unreadable
         source.write_text(wrong)
-        assert load_once(path, flags)[0] == 1
-    with mmapcache.open(path) as cache:
+        assert load_once(cache_path, flags)[0] == 1
+    with mmapcache.open(cache_path) as cache:
         history = [(r["reason"], r["put"], r["error"] or "") for r in cache.history()]
     assert [part[:2] for part in history] == [("initial", 1), *[("initial", 0)] * 3], history
     said = ("", "came back empty", "a key may have", "line 1")
