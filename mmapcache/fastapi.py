@@ -10,7 +10,7 @@ def site(key: str) -> mmapcache.Document:
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 try:
     from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
@@ -21,6 +21,8 @@ import mmapcache
 from mmapcache.starlette import DocumentResponse
 
 __all__ = ["DocumentResponse", "register_encoders"]
+
+_WITHIN: Final = {datetime: mmapcache.json_default, bytes: mmapcache.json_default}
 
 
 def register_encoders() -> None:
@@ -44,5 +46,4 @@ def register_encoders() -> None:
 
 
 def _encode(value: mmapcache.Document | mmapcache.Array) -> Any:
-    within = {datetime: mmapcache.json_default, bytes: mmapcache.json_default}
-    return jsonable_encoder(mmapcache.json_default(value), custom_encoder=within)
+    return jsonable_encoder(mmapcache.json_default(value), custom_encoder=_WITHIN)

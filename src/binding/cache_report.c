@@ -211,12 +211,16 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
 {
     char name[MC_NAME_MAX];
     PyObject *key, *value;
+    struct mc_collection found;
+    enum mc_status status;
     int result = -1;
     mc_copy(name, hit->key, hit->key_len);
-    if (!mc_view_valid(view)) { /* the caller finds out, too */
+    /* A changed name is under another hash: who asked for it would be told that it is absent. */
+    status = mc_view_collection(view, name, hit->key_len, &found);
+    if (status == MC_EXPIRED) { /* the caller finds out, too */
         return 0;
     }
-    key = mc_name_text(name, hit->key_len);
+    key = status == MC_OK ? mc_name_text(name, hit->key_len) : NULL;
     if (key == NULL && !PyErr_Occurred()) {
         mc_reader_corrupt(reader, "the name of a collection");
         return -1;
