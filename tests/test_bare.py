@@ -115,6 +115,7 @@ for name, collection in cache.items():
     seen[name] = {
         "key": repr(key),
         "repr": repr(document),
+        "pprint": pprint.pformat(document),
         "json": json.dumps(document, default=mmapcache.json_default),
         "key json": json.dumps(key, default=mmapcache.json_default),
         "value": tried(lambda: repr(document.get("v"))),
@@ -131,6 +132,7 @@ def test_every_type_is_listed_printed_and_plain_json(folder: Path, path: Path) -
     for name in seen:
         key, document = next(iter(cache[name].items()))
         assert seen[name]["repr"] == repr(document)
+        assert seen[name]["pprint"].startswith("Document({")
         assert seen[name]["json"] == json.dumps(document, default=mmapcache.json_default), name
         expected = json.dumps(key, default=mmapcache.json_default)
         assert name == "decimal" or seen[name]["key json"] == expected
