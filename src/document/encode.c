@@ -319,6 +319,7 @@ static int write_document(struct mc_encoder *self, PyObject *mapping, unsigned d
 {
     size_t start = self->len;
     PyObject *items = NULL, *id = NULL;
+    bool without_id = false;
     int result = 0;
     if (depth > MC_BSON_DEPTH_MAX) {
         return mc_unfit(self, NULL, "more than 200 documents are nested within each other");
@@ -332,13 +333,14 @@ static int write_document(struct mc_encoder *self, PyObject *mapping, unsigned d
         self->field = self->options->state->texts[MC_TEXT_ID];
         result = mc_write_value(self, (struct mc_encode_name){"_id", 3}, id, depth);
         self->field = NULL;
+        without_id = true;
         Py_DECREF(id);
     } else if (PyErr_Occurred()) {
         result = -1;
     }
     if (result == 0) {
-        result = items == NULL ? write_dict(self, mapping, depth, id != NULL)
-                               : write_items(self, items, depth, id != NULL);
+        result = items == NULL ? write_dict(self, mapping, depth, without_id)
+                               : write_items(self, items, depth, without_id);
     }
     Py_XDECREF(items);
     return result == 0 ? finish(self, start) : -1;
@@ -417,10 +419,14 @@ int mc_write_value(struct mc_encoder *self, struct mc_encode_name name, PyObject
 
 static PyObject *encoded(struct mc_options *options, PyObject *object, bool value)
 {
-    struct mc_encoder self = {.options = options, .capacity = MC_ENCODE_SMALL};
+    struct mc_encoder self; /* not cleared: most of it is room */
     PyObject *bytes = NULL;
     int result;
+    self.options = options;
+    self.field = NULL;
     self.data = self.small;
+    self.len = 0;
+    self.capacity = MC_ENCODE_SMALL;
     if (value) {
         result = room(&self, 4) == NULL
                      ? -1
