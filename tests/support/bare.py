@@ -27,12 +27,14 @@ def bare(folder: Path, script: str, *arguments: str | Path) -> subprocess.Popen[
         link.symlink_to(Path(mmapcache.__file__).resolve().parent)
     interpreter: str = getattr(sys, "_base_executable", sys.executable)
     return subprocess.Popen(
-        [interpreter, "-I", "-S", "-B", "-c", START + script, link.parent, *map(str, arguments)],
+        [
+            *(interpreter, "-I", "-S", "-B", "-X", "utf8"),
+            *("-c", START + script, link.parent, *map(str, arguments)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env={"PYTHONUTF8": "1"},
     )
 
 
