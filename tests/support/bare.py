@@ -26,11 +26,9 @@ def bare(folder: Path, script: str, *arguments: str | Path) -> subprocess.Popen[
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(Path(mmapcache.__file__).resolve().parent)
     interpreter: str = getattr(sys, "_base_executable", sys.executable)
+    command = [interpreter, "-I", "-S", "-B", "-X", "utf8", "-c", START + script]
     return subprocess.Popen(
-        [
-            *(interpreter, "-I", "-S", "-B", "-X", "utf8"),
-            *("-c", START + script, link.parent, *map(str, arguments)),
-        ],
+        [*command, str(link.parent), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
