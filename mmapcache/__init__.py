@@ -42,6 +42,7 @@ from ._mmapcache import (
     VersionError,
     Writer,
     json_default,
+    object_id,
     open,  # noqa: A004 - mmapcache.open is how it is meant to be written
 )
 
@@ -77,6 +78,7 @@ __all__ = [
     "Writer",
     "__version__",
     "json_default",
+    "object_id",
     "open",
 ]
 

@@ -18,6 +18,7 @@ except ImportError as missing:
     raise ImportError("mmapcache.fastapi needs FastAPI: pip install fastapi") from missing
 
 import mmapcache
+from mmapcache.rare import RareValue
 from mmapcache.starlette import DocumentResponse
 
 __all__ = ["DocumentResponse", "register_encoders"]
@@ -37,11 +38,13 @@ def register_encoders() -> None:
     """
     ENCODERS_BY_TYPE[mmapcache.Document] = _encode
     ENCODERS_BY_TYPE[mmapcache.Array] = _encode
+    ENCODERS_BY_TYPE[mmapcache.object_id] = mmapcache.json_default
+    ENCODERS_BY_TYPE[RareValue] = mmapcache.json_default
     try:
-        from bson import Binary, Decimal128, ObjectId
+        from bson import Binary, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
     except ImportError:
         return  # then no value is one
-    for scalar in (Binary, Decimal128, ObjectId):
+    for scalar in (Binary, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp):
         ENCODERS_BY_TYPE[scalar] = mmapcache.json_default
 
 

@@ -93,8 +93,10 @@ PARTS = {
             "document",  # the header that the binding includes; document_type has the type
             "classes",
             "options",
+            "object_id",
             "document_object",
             "decode decode_classes",  # a DBRef or code with scope holds a document, which holds ...
+            "encode encode_classes encoder",  # likewise a document
             "fields",
             "compare",
             "document_views",
@@ -170,6 +172,7 @@ STRINGS = re.compile(
 )
 UNBOUNDED = {
     "src/binding/pykey.c": {"strcmp"},  # the name of a type
+    "src/document/classes.c": {"strcmp"},  # likewise
     "src/binding/reader.c": {"strlen"},  # a path
     "src/writer/publish.c": {"strlen"},  # what the caller reports
     "src/writer/writer.c": {"strlen"},  # a path

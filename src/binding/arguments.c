@@ -7,13 +7,14 @@
  *      bytes                       as they are
  *      bytearray, memoryview, ...  a copy: they may change while we look
  *      RawBSONDocument             .raw, known by _type_marker 101 as PyMongo's encoder does
- *      any other Mapping           bson.encode
+ *      any other Mapping           encode.c
  */
 #include "arguments.h"
 
 #include <errno.h>
 #include <math.h>
 
+#include "document/encode.h"
 #include "errors.h"
 #include "format.h"
 #include "region.h"
@@ -247,8 +248,7 @@ static int is_raw(struct mc_module *state, PyObject *object)
 /* The BSON of a Mapping or a RawBSONDocument as a new object with a buffer. */
 static PyObject *encoded(struct mc_module *state, PyObject *object)
 {
-    PyObject *encode, *options;
-    int raw = is_raw(state, object);
+    int raw = PyDict_CheckExact(object) ? 0 : is_raw(state, object);
     if (raw < 0) {
         return NULL;
     }
@@ -266,17 +266,17 @@ static PyObject *encoded(struct mc_module *state, PyObject *object)
             return NULL;
         }
     }
-    encode = mc_document_class(&state->documents, MC_CLASS_ENCODE);
-    options = encode == NULL ? NULL : mc_encode_options(&state->documents);
-    return options == NULL ? NULL
-                           : PyObject_CallFunctionObjArgs(encode, object, Py_False, options, NULL);
+    return mc_encode_document(state->documents.options, object);
 }
 
-/* Turns what bson.encode raised about the content into InvalidDocument, its text kept. */
+/* Turns what bson raised about a value into InvalidDocument, its text kept. */
 static void translate_encoding_error(struct mc_module *state)
 {
     PyObject *type, *value, *traceback;
     PyObject *invalid;
+    if (state->documents.classes[MC_CLASS_ENCODE] == NULL) {
+        return; /* it was not asked */
+    }
     PyErr_Fetch(&type, &value, &traceback);
     invalid = mc_document_class(&state->documents, MC_CLASS_INVALID_DOCUMENT);
     if (invalid != NULL && PyErr_GivenExceptionMatches(type, invalid)) {

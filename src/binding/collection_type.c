@@ -121,6 +121,53 @@ static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_
     return document == NULL && absent ? Py_NewRef(values[1]) : document;
 }
 
+/* Whether the file has the key: 1, 0, or -1 with an exception. */
+static int contains_in_file(mc_collection_object *self, struct mc_key *key)
+{
+    enum mc_status status;
+    unsigned tries = 0;
+    do {
+        struct mc_reading *reading;
+        struct mc_hit hit;
+        status = mc_collection_begin(self, &reading);
+        if (status == MC_OK) {
+            key->hash = mc_view_hash(&reading->view, key);
+            status = mc_find(&reading->view, self->table.root, key, &hit);
+            status = mc_view_settle(&reading->view, status);
+        }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
+}
+
+/* What KeyError says of a key that is not there: the key, and of the digits of an ObjectId that is
+ * there what to ask for. In a tuple, as a tuple as the key would unpack itself. NULL with an
+ * exception. */
+static PyObject *why_absent(mc_collection_object *self, PyObject *object)
+{
+    struct mc_key key = {.type = MC_BSON_OID, .data = key.inline_data, .len = 12};
+    PyObject *text, *args;
+    int there = 0;
+    if (mc_object_id_read(object, key.inline_data)) {
+        there = contains_in_file(self, &key);
+    }
+    if (there < 0) { /* that the key is absent is right whatever else is not */
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+    }
+    if (there <= 0) {
+        return PyTuple_Pack(1, object);
+    }
+    text = PyUnicode_FromFormat("%R is a str; there is an ObjectId of these digits: look it up as "
+                                "mmapcache.object_id(%R)",
+                                object, object);
+    args = text != NULL ? PyTuple_Pack(1, text) : NULL;
+    Py_XDECREF(text);
+    return args;
+}
+
 static PyObject *collection_subscript(PyObject *self, PyObject *key)
 {
     bool absent;
@@ -134,7 +181,7 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
         if (collection->serial == reading->serial && collection->table.created == 0) {
             return mc_absent_collection(collection->reader, reading, collection->name);
         }
-        PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
+        PyObject *packed = why_absent(collection, key);
         if (packed != NULL) {
             PyErr_SetObject(PyExc_KeyError, packed);
             Py_DECREF(packed);
@@ -161,25 +208,6 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 }
 
 /* ---- in, len ---- */
-
-/* Whether the file has the key: 1, 0, or -1 with an exception. */
-static int contains_in_file(mc_collection_object *self, struct mc_key *key)
-{
-    enum mc_status status;
-    unsigned tries = 0;
-    do {
-        struct mc_reading *reading;
-        struct mc_hit hit;
-        status = mc_collection_begin(self, &reading);
-        if (status == MC_OK) {
-            key->hash = mc_view_hash(&reading->view, key);
-            status = mc_find(&reading->view, self->table.root, key, &hit);
-            status = mc_view_settle(&reading->view, status);
-        }
-        status = mc_collection_judge(self, status, &tries);
-    } while (status == MC_EXPIRED);
-    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
-}
 
 static int collection_contains(PyObject *self_object, PyObject *object)
 {
