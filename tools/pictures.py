@@ -142,8 +142,8 @@ def one_map() -> str:
     ]
     says = (
         "Left: eight workers that each hold a dict with a copy of MongoDB's documents and "
-        "refresh it. Right: one loader follows MongoDB and writes one file in shared memory, which eight "
-        "workers map and read."
+        "refresh it. Right: one loader follows MongoDB and writes one file in shared memory, which "
+        "eight workers map and read."
     )
     return picture(920, 444, says, parts)
 

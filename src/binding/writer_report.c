@@ -180,7 +180,8 @@ const char mc_report_doc[] = PyDoc_STR(
     "events, disconnects: counts over the file's life.\n"
     "loads, errors: such counts by name, which take the place of the ones before. There is room\n"
     "for some 20 names of loads and 35 of errors: the largest counts keep theirs, the others and\n"
-    "those with a name of more than 64 bytes are added up as \"other\".");
+    "those with a name of more than 64 bytes are added up as \"other\".\n\n"
+    "Raises ClosedError, ValueError, TypeError.");
 
 PyObject *mc_writer_object_report(PyObject *self_object, PyObject *args, PyObject *kwargs)
 {

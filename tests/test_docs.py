@@ -1,0 +1,167 @@
+"""The documentation is whole: every public name is on a page, every page on the site, every link
+leads somewhere, and the docstrings say what their reader has to know.
+
+`make docs` builds the site from the same pages, where each warning is an error.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import mmapcache
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PACKAGE = Path(mmapcache.__file__).parent
+PAGES = sorted(DOCS.rglob("*.md"))
+LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *PAGES]
+# Of the names in the stub: what the stub itself needs, and what `sync` alone uses.
+NOT_PUBLIC = {"cut_events", "cut_ids"}
+
+
+def modules() -> dict[str, list[str]]:
+    """Public modules, with their __all__, which may need a package that is not here."""
+    found = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found[path.stem] = list(ast.literal_eval(node.value))
+    return found
+
+
+def stub() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """`open`, `Cache.get` and so on, each once."""
+    tree = ast.parse((PACKAGE / "_mmapcache.pyi").read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name not in NOT_PUBLIC:
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            members = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
+            for name, member in members.items():
+                if not name.startswith("_"):
+                    yield f"{node.name}.{name}", member
+
+
+def docstring(name: str) -> str:
+    thing: object = mmapcache
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing.__doc__ or ""
+
+
+CLASSES = [
+    name
+    for name in mmapcache.__all__
+    if isinstance(getattr(mmapcache, name), type)
+    and not issubclass(getattr(mmapcache, name), Exception)
+]
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    text = "\n".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
+    there = re.findall(r"^\.\. (?:auto|py:)(\w+):: (?:mmapcache\.)?([\w.]+)", text, re.MULTILINE)
+    names = [name for kind, name in there if kind != "module"]
+    wanted = {name for name in mmapcache.__all__ if name != "__version__"}
+    for module, public in modules().items():
+        if module != "__init__":
+            wanted |= {f"{module}.{name}" for name in public}
+    assert len(wanted) > 50
+    assert sorted(wanted - set(names)) == []
+    assert sorted(set(names) - wanted - {"mmapcache_test()", "mmapcache_test"}) == []
+    assert len(names) == len(set(names)), "a name is described twice"
+    for kind, name in there:
+        if kind == "class" and name in CLASSES:
+            assert f"autoclass:: mmapcache.{name}\n   :members:" in text, name
+
+
+def test_every_method_of_the_stub_has_a_docstring() -> None:
+    """The pages have the members that have one."""
+    names = [name for name, _ in stub()]
+    assert len(names) > 80
+    assert [name for name in names if not docstring(name).strip()] == []
+
+
+def test_docstrings_state_units() -> None:
+    units = {
+        "timeout": "seconds", "retention": "seconds", "seconds": "seconds", "max_size": "bytes",
+        "front_bytes": "bytes", "confirmed": "Unix seconds", "position_at": "Unix seconds",
+    }  # fmt: skip
+    elsewhere = {"reader": "open"}  # says that the arguments are those of open()
+    asked = 0
+    for name, node in stub():
+        text = docstring(elsewhere.get(name.rpartition(".")[2], name))
+        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+            if argument.arg in units and f"{name}.{argument.arg}" != "Writer.record.seconds":
+                assert units[argument.arg] in text, f"{name}: {argument.arg}"
+                asked += 1
+    assert asked > 8
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_docstrings_state_thread_and_fork_safety(name: str) -> None:
+    text = docstring(name)
+    assert re.search(r"\bthreads?\b", text), f"{name}: what of threads?"
+    assert re.search(r"\bfork|\bprocess of its Writer", text), f"{name}: what of forks?"
+
+
+QUIET = re.compile(  # cannot fail, or fails as its class says
+    r"\.(keys|values|items|copy|close|closed|path|name|raw|count|to_dict|to_list|generation|state|"
+    r"position|puts|deletes|unchanged|duplicates)$"
+)
+
+
+def test_docstrings_state_errors() -> None:
+    silent = [
+        name
+        for name, _ in stub()
+        if not QUIET.search(name) and not re.search(r"\b[Rr]aise[sd]?\b", docstring(name))
+    ]
+    assert silent == ["Snapshot.get", "Snapshot.collection", "Document.pluck", "CollectionMap.get"]
+    for name in silent:  # the class says it for them
+        assert re.search(r"\b[Rr]aises\b", docstring(name.split(".")[0]))
+
+
+def test_every_page_is_on_the_site() -> None:
+    listed = set()
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.S):
+        listed |= {line for line in block.splitlines() if line and not line.startswith(":")}
+    there = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} - {"index"}
+    assert listed == there
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """The headings' names in links, as the repository's page and the site make them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return frozenset(re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```\w*\n.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (page.parent / place).resolve() if place else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name}: {target}"
+    for target in re.findall(r"^```\{(?:literalinclude|include)\} (\S+)", text, re.MULTILINE):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_modules_that_can_be_imported_have_what_they_say() -> None:
+    for module in ("changes", "testing", "types"):
+        public = importlib.import_module(f"mmapcache.{module}")
+        assert [name for name in modules()[module] if not hasattr(public, name)] == []
