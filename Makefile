@@ -62,8 +62,8 @@ share: $(VENV)/test/.installed
 
 # Every warning is an error: a link that leads nowhere, a public name that is on no page.
 docs: $(VENV)/docs/.installed
-	$(VENV)/docs/bin/python -m sphinx -b html -W --keep-going --quiet -j 2 -d build/doctrees \
-		docs build/docs $(ARGS)
+	$(VENV)/docs/bin/python -m sphinx -b html -E -W --keep-going --quiet -j 2 \
+		-d build/doctrees docs build/docs $(ARGS)
 	@echo "docs: build/docs/index.html"
 
 core-test:

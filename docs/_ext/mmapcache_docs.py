@@ -1,7 +1,7 @@
 """What the site makes out of the code: signatures from the stub, options from the parsers.
 
-- The C types have no annotations: their signatures come from _mmapcache.pyi, each overload merged
-  into one, and `name: text` in their docstrings becomes a list of parameters.
+- ``.. mmapcache:: Cache`` is a C type or function: signatures from _mmapcache.pyi, texts from the
+  extension, where `name: text` becomes a list of parameters. (autodoc knows no types of C.)
 - ``{mmapcache-commands}`` is a section for each command of the command line.
 - At the end every public name has to be on a page; a missing one is a warning, so that
   `make docs` fails.
@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib
+import copy
+import inspect
 import os
 import re
+from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -33,94 +38,160 @@ MODULES = (
     "changes", "django", "fastapi", "flask", "openfeature", "prometheus", "starlette", "testing",
     "tornado", "types",
 )  # fmt: skip
+ERRORS = re.compile(
+    r"\b({})\b".format(
+        "|".join(
+            name
+            for name in mmapcache.__all__
+            if isinstance(getattr(mmapcache, name), type)
+            and issubclass(getattr(mmapcache, name), Exception)
+        )
+    )
+)
 logger = logging.getLogger(__name__)
-Function = ast.FunctionDef
 
 
 class Stub:
-    """The functions, methods and properties of the C extension, as the stub has them."""
+    """What the C extension has, as its stub says."""
 
     def __init__(self, path: Path) -> None:
-        self.functions: dict[str, list[Function]] = {}
+        self.functions: dict[str, list[ast.FunctionDef]] = {}
+        self.classes: dict[str, ast.ClassDef] = {}
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef):
                 self.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.ClassDef):
-                for member in node.body:
-                    if isinstance(member, ast.FunctionDef):
-                        self.functions.setdefault(f"{node.name}.{member.name}", []).append(member)
+                self.classes[node.name] = node
+
+    def methods(self, name: str) -> dict[str, list[ast.FunctionDef]]:
+        """Of a class: its constructor, methods and properties, the overloads of each together."""
+        found: dict[str, list[ast.FunctionDef]] = {}
+        for node in self.classes[name].body:
+            if isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, []).append(node)
+        return found
+
+    def attributes(self, name: str) -> dict[str, str]:
+        """Of a class: what has a type and no more."""
+        return {
+            ast.unparse(node.target): ast.unparse(node.annotation)
+            for node in self.classes[name].body
+            if isinstance(node, ast.AnnAssign)
+        }
 
     def public(self) -> set[str]:
-        """`Class.method` and `function`, without what begins with an underscore."""
-        names = {name for name in self.functions if not name.rpartition(".")[2].startswith("_")}
-        return {name for name in names if name.split(".")[0] in mmapcache.__all__}
-
-    def signature(self, name: str) -> tuple[str, str] | None:
-        """Arguments and result of a function, or of a class's constructor."""
-        found = self.functions.get(name) or self.functions.get(f"{name}.__new__")
-        if not found:
-            return None
-        node = found[-1]  # of overloads the last takes the most
-        arguments = node.args
-        if "." in name or name not in self.functions:
-            first = arguments.posonlyargs or arguments.args
-            if first and first[0].arg in ("self", "cls"):
-                del first[0]
-        results = dict.fromkeys(part for f in found if f.returns for part in _union(f.returns))
-        return f"({_plain(ast.unparse(arguments))})", _plain(" | ".join(results))
+        """`Class.member`, without what begins with an underscore."""
+        return {
+            f"{name}.{member}"
+            for name in self.classes
+            if name in mmapcache.__all__
+            for member in (*self.methods(name), *self.attributes(name))
+            if not member.startswith("_")
+        }
 
 
-def _union(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.BinOp):
-        return [*_union(node.left), *_union(node.right)]
-    return [ast.unparse(node)]
+def _signature(name: str, node: ast.FunctionDef, *, bound: bool) -> str:
+    arguments = copy.deepcopy(node.args)
+    if bound:
+        del (arguments.posonlyargs or arguments.args)[0]
+    result = "" if node.returns is None else f" -> {_plain(ast.unparse(node.returns))}"
+    return f"{name}({_plain(ast.unparse(arguments))}){result}"
 
 
 def _plain(text: str) -> str:
     """Without the stub's own names for types."""
     text = re.sub(r"\b_Key\b|\b_CodecOptions\b", "Any", text)
     text = re.sub(r"\b_Size\b", "int | str", text)
-    return re.sub(r"\b_(T|Built)\b", r"\1", text).lstrip("/, ") if text != "/" else ""
+    text = re.sub(r"\b_(T|Built)\b", r"\1", text)
+    return re.sub(r"^/(, )?", "", text)
 
 
 stub = Stub(STUB)
 
 
-def _stub_name(name: str) -> str:
-    return name.removeprefix("mmapcache.")
+class Described(SphinxDirective):  # type: ignore[misc]
+    """``.. mmapcache:: NAME``: a class, exception or function of the extension, all of it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Writes it as a page would, and has that parsed."""
+        name = self.arguments[0]
+        described = _class(name) if name in stub.classes else _function(name)
+        container = nodes.container()
+        self.state.nested_parse(
+            StringList(described, f"{name} of the stub"), self.content_offset, container
+        )
+        return list(container.children)
 
 
-def process_signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, result: str
-) -> tuple[str, str] | None:
-    """Of what the stub has."""
-    found = stub.signature(_stub_name(name))
-    if found is None:
-        return ("", "") if what in ("class", "exception") and _is_extension(obj) else None
-    return found if what != "class" else (found[0], "")
+def _function(name: str) -> list[str]:
+    overloads = stub.functions[name]
+    lines = _directive("function", [_signature(name, node, bound=False) for node in overloads])
+    return lines + _indented(_text(getattr(mmapcache, name), overloads[-1]))
 
 
-def _is_extension(obj: Any) -> bool:
-    return getattr(mmapcache, getattr(obj, "__name__", ""), None) is obj
+def _class(name: str) -> list[str]:
+    thing = getattr(mmapcache, name)
+    methods, attributes = stub.methods(name), stub.attributes(name)
+    made = methods.get("__new__")
+    signature = _signature(name, made[-1], bound=True).partition(" -> ")[0] if made else name
+    exception = issubclass(thing, BaseException)
+    lines = _directive("exception" if exception else "class", [signature])
+    inner = (
+        [f"Bases: {', '.join(_base(base) for base in thing.__bases__)}", ""] if exception else []
+    )
+    inner += _text(thing, made[-1] if made else None, extra=attributes)
+    for member, overloads in methods.items():
+        if not member.startswith("_"):
+            inner += _member(getattr(thing, member), member, overloads)
+    for member, kind in attributes.items():
+        inner += _directive("attribute", [member], type=_plain(kind))
+        if not exception:
+            inner += _indented(_text(getattr(thing, member), None))
+    return lines + _indented(inner)
 
 
-def process_docstring(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """`name: text` becomes a field; the type of a property is said."""
-    key = _stub_name(name)
-    if key not in stub.functions and f"{key}.__new__" not in stub.functions:
-        return
-    if what in ("attribute", "property"):
-        returns = stub.functions[key][-1].returns
-        if returns is not None:
-            lines.append("")
-            lines.append(f":type: ``{_plain(ast.unparse(returns))}``")
-        return
-    nodes_ = stub.functions.get(key) or stub.functions[f"{key}.__new__"]
-    arguments = nodes_[-1].args
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    lines[:] = fields(lines, {argument.arg for argument in every})
+def _base(base: type) -> str:
+    module = "" if base.__module__ == "builtins" else f"{base.__module__}."
+    return f":py:exc:`{module}{base.__name__}`"
+
+
+def _member(thing: Any, name: str, overloads: list[ast.FunctionDef]) -> list[str]:
+    decorators = {ast.unparse(node) for node in overloads[-1].decorator_list}
+    if "property" in decorators:
+        returns = overloads[-1].returns
+        kind = "" if returns is None else _plain(ast.unparse(returns))
+        return _directive("property", [name], type=kind) + _indented(_text(thing, None))
+    flags = {"classmethod": ""} if "classmethod" in decorators else {}
+    signatures = [_signature(name, node, bound=True) for node in overloads]
+    lines = _directive("method", signatures, **flags)
+    return lines + _indented(_text(thing, overloads[-1]))
+
+
+def _directive(kind: str, signatures: list[str], **options: str) -> list[str]:
+    first, *more = signatures
+    lines = [f".. py:{kind}:: {first}", *(" " * (len(kind) + 10) + each for each in more)]
+    return [*lines, *(f"   :{key}: {value}".rstrip() for key, value in options.items()), ""]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [*(f"   {line}".rstrip() for line in lines), ""]
+
+
+def _text(thing: Any, node: ast.FunctionDef | None, extra: Iterable[str] = ()) -> list[str]:
+    """The docstring, with `name: text` as fields and the names of errors as links."""
+    parameters = set(extra)
+    if node is not None:
+        every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        parameters |= {argument.arg for argument in every}
+    lines = inspect.cleandoc(thing.__doc__ or "").splitlines()
+    return [*(_linked(line) for line in fields(lines, parameters)), ""]
+
+
+def _linked(line: str) -> str:
+    line = re.sub(r"(?<=\w)_(?!\w)|(?<!:)\*", r"\\\g<0>", line.replace("`", "``"))
+    return ERRORS.sub(r":py:exc:`\1`", line)
 
 
 def fields(lines: list[str], parameters: set[str]) -> list[str]:
@@ -142,7 +213,7 @@ def fields(lines: list[str], parameters: set[str]) -> list[str]:
             made.append(f"    {line[:end].strip()}")
         elif not starts or starts[0].start() > 0:
             made.append(line[: starts[0].start()] if starts else line)
-        for here, following in zip(starts, [*starts[1:], None], strict=True):
+        for here, following in zip_longest(starts, starts[1:]):
             if not inside and made and made[-1].strip():
                 made.append("")
             inside = True
@@ -151,7 +222,7 @@ def fields(lines: list[str], parameters: set[str]) -> list[str]:
     return made
 
 
-class Commands(SphinxDirective):
+class Commands(SphinxDirective):  # type: ignore[misc]
     """A section for each command: usage, what it does, its options."""
 
     has_content = False
@@ -220,19 +291,22 @@ def _public_of(path: Path) -> list[str]:
     raise ValueError(f"{path} has no __all__")
 
 
-def check_names(app: Sphinx, error: Exception | None) -> None:
+def check_names(app: Sphinx, environment: BuildEnvironment) -> None:
     """Warns of each public name that is on no page."""
-    if error is None:
-        there = set(app.env.get_domain("py").objects)  # type: ignore[attr-defined]
-        for name in sorted(wanted() - there):
-            logger.warning("%s is public, and on no page: add it to docs/reference/", name)
+    objects = environment.domaindata["py"]["objects"]
+    there = set(objects)
+    # The fields of a TypedDict are no types: a signature's `bytes` is no link to one of that name.
+    for name in there:
+        if name.startswith("mmapcache.types.") and name.count(".") == 3:
+            del objects[name]
+    for name in sorted(wanted() - there):
+        logger.warning("%s is public, and on no page: add it to docs/reference/", name)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    importlib.invalidate_caches()
     app.add_directive("mmapcache-commands", Commands)
-    app.connect("autodoc-process-signature", process_signature)
-    app.connect("autodoc-process-docstring", process_docstring)
-    app.connect("build-finished", check_names)
+    app.add_lexer("message", TextLexer)  # of docs/troubleshooting.md
+    app.add_directive("mmapcache", Described)
+    app.connect("env-check-consistency", check_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

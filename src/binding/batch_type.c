@@ -442,7 +442,8 @@ static PyMethodDef batch_methods[] = {
      "Raises TypeError, LimitError, FullError."},
     {"replace", batch_replace, METH_O,
      "replace($self, name, /)\n--\n\n"
-     "A Replace, for `with`: what is put within it becomes the collection's whole content."},
+     "A Replace, for `with`: what is put within it becomes the collection's whole content.\n\n"
+     "Raises TypeError, LimitError."},
     {"__enter__", batch_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe batch itself, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nPublishes the batch, or abandons it after an exception."},

@@ -228,7 +228,8 @@ const char mc_record_doc[] = PyDoc_STR(
     "put, deleted: documents. bytes: of what came from the source.\n"
     "rounds: how many of one kind this record stands for.\n"
     "error: at most 151 bytes, None or \"\" for none; longer text is cut.\n\n"
-    "Not from two threads at once, and not in a forked child: it has no writer (ClosedError).");
+    "Not from two threads at once, and not in a forked child: it has no writer. Raises\n"
+    "ClosedError, ValueError, TypeError.");
 
 /* A count that may be left out, and is then `otherwise`: 0, or -1 with an exception. */
 static int count_or(PyObject *object, const char *what, uint64_t otherwise, uint64_t *out)
