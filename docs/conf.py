@@ -35,8 +35,10 @@ autodoc_mock_imports = [
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 python_display_short_literal_types = True
+smartquotes = False  # b"" is no quotation
 default_role = "literal"  # docstrings write `names` as everything here does
 add_module_names = False
 

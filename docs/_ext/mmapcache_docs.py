@@ -1,7 +1,7 @@
 """What the site makes out of the code: signatures from the stub, options from the parsers.
 
 - ``.. mmapcache:: Cache`` is a C type or function: signatures from _mmapcache.pyi, texts from the
-  extension, where `name: text` becomes a list of parameters. (autodoc knows no types of C.)
+  extension, where `name: text` becomes a list. (autodoc knows no types of C.)
 - ``{mmapcache-commands}`` is a section for each command of the command line.
 - At the end every public name has to be on a page; a missing one is a warning, so that
   `make docs` fails.
@@ -15,7 +15,7 @@ import copy
 import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"\b_Key\b|\b_CodecOptions\b", "Any", text)
     text = re.sub(r"\b_Size\b", "int | str", text)
     text = re.sub(r"\b_(T|Built)\b", r"\1", text)
+    text = text.replace("mode: int=416", "mode: int=0o640")  # as the stub has it
     return re.sub(r"^/(, )?", "", text)
 
 
@@ -141,13 +142,22 @@ def _class(name: str) -> list[str]:
     inner = (
         [f"Bases: {', '.join(_base(base) for base in thing.__bases__)}", ""] if exception else []
     )
-    inner += _text(thing, made[-1] if made else None, extra=attributes)
+    said = list(
+        parts(inspect.cleandoc(thing.__doc__ or ""), set(attributes) if exception else set())
+    )
+    if exception:
+        for _, words in said[:1]:
+            inner += [*map(_linked, words.splitlines()), ""]
+    else:
+        inner += _text(thing, made[-1] if made else None)
     for member, overloads in methods.items():
         if not member.startswith("_"):
             inner += _member(getattr(thing, member), member, overloads)
     for member, kind in attributes.items():
         inner += _directive("attribute", [member], type=_plain(kind))
-        if not exception:
+        if exception:
+            inner += _indented([_linked(words) for names, words in said if member in names])
+        else:
             inner += _indented(_text(getattr(thing, member), None))
     return lines + _indented(inner)
 
@@ -179,14 +189,19 @@ def _indented(lines: list[str]) -> list[str]:
     return [*(f"   {line}".rstrip() for line in lines), ""]
 
 
-def _text(thing: Any, node: ast.FunctionDef | None, extra: Iterable[str] = ()) -> list[str]:
-    """The docstring, with `name: text` as fields and the names of errors as links."""
-    parameters = set(extra)
+def _text(thing: Any, node: ast.FunctionDef | None) -> list[str]:
+    """The docstring, with `name: text` as a list and the names of errors as links."""
+    parameters = set()
     if node is not None:
         every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        parameters |= {argument.arg for argument in every}
-    lines = inspect.cleandoc(thing.__doc__ or "").splitlines()
-    return [*(_linked(line) for line in fields(lines, parameters)), ""]
+        parameters = {argument.arg for argument in every}
+    lines: list[str] = []
+    for names, words in parts(inspect.cleandoc(thing.__doc__ or ""), parameters):
+        if names:
+            lines.append(f"* {', '.join(f'**{name}**' for name in names)}: {_linked(words)}")
+        else:
+            lines += ["", *map(_linked, words.splitlines()), ""]
+    return [*lines, ""]
 
 
 def _linked(line: str) -> str:
@@ -194,32 +209,19 @@ def _linked(line: str) -> str:
     return ERRORS.sub(r":py:exc:`\1`", line)
 
 
-def fields(lines: list[str], parameters: set[str]) -> list[str]:
-    """The lines with `a, b: text` written as `:param a, b: text`."""
-    if not parameters:
-        return lines
-    name = "|".join(sorted(map(re.escape, parameters), key=len, reverse=True))
-    head = re.compile(rf"(?:^|(?<=\. ))((?:{name})(?:, (?:{name}))*): ")
-    made: list[str] = []
-    inside = False
-    for line in lines:
-        if not line.strip() or line.startswith("Raises "):
-            inside = False
-            if line.startswith("Raises ") and made and made[-1].strip():
-                made.append("")
-        starts = list(head.finditer(line))
-        if inside and (not starts or starts[0].start() > 0):
-            end = starts[0].start() if starts else len(line)
-            made.append(f"    {line[:end].strip()}")
-        elif not starts or starts[0].start() > 0:
-            made.append(line[: starts[0].start()] if starts else line)
-        for here, following in zip_longest(starts, starts[1:]):
-            if not inside and made and made[-1].strip():
-                made.append("")
-            inside = True
-            text = line[here.end() : following.start() if following else None].strip()
-            made.append(f":param {here[1]}: {text}")
-    return made
+def parts(text: str, known: set[str]) -> Iterator[tuple[list[str], str]]:
+    """A docstring cut up: ([], a paragraph), or (names, what is said of them) for `a, b: text`,
+    which goes on until the next one, a blank line, or "Raises"."""
+    name = "|".join(sorted(map(re.escape, known), key=len, reverse=True)) or "(?!)"
+    head = re.compile(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", re.MULTILINE)
+    for paragraph in re.split(r"\n\n|\n(?=Raises )", text):
+        found = list(head.finditer(paragraph))
+        before = paragraph[: found[0].start()] if found else paragraph
+        if before.strip():
+            yield [], before
+        for here, following in zip_longest(found, found[1:]):
+            words = paragraph[here.end() : following.start() if following else None]
+            yield here[1].split(", "), " ".join(words.split())
 
 
 class Commands(SphinxDirective):  # type: ignore[misc]
@@ -242,7 +244,7 @@ class Commands(SphinxDirective):  # type: ignore[misc]
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> list[str]:
-    usage = command.format_usage().removeprefix("usage: ").rstrip()
+    usage = re.sub(r"^(usage: | {7})", "", command.format_usage().rstrip(), flags=re.MULTILINE)
     lines = [f"## mmapcache {name}", "", _escape(command.description or ""), ""]
     lines += ["```text", *usage.splitlines(), "```", ""]
     for group in command._action_groups:
