@@ -60,7 +60,7 @@ class CacheProvider(AbstractProvider):
     :param collection: where the flags are; it need not be there yet
 
     Its methods raise OpenFeature's errors, which the SDK's client turns into the caller's default
-    value and an error code. Any number of threads may use it.
+    value and an error code. Any number of threads may use it, and forked children go on with it.
     """
 
     def __init__(self, cache: mmapcache.Cache, collection: str = "flags") -> None:

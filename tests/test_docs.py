@@ -9,10 +9,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
+import pictures
 import pytest
 
 import mmapcache
@@ -128,6 +131,21 @@ def test_docstrings_state_thread_and_fork_safety(name: str) -> None:
     assert re.search(r"\bfork|\bprocess of its Writer", text), f"{name}: what of forks?"
 
 
+def test_classes_of_the_modules_state_thread_and_fork_safety() -> None:
+    """But for plain data: the dicts of `types`, and a Change."""
+    asked = 0
+    for module, public in modules().items():
+        if module in ("__init__", "types"):
+            continue
+        for node in ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in public and node.name != "Change":
+                text = ast.get_docstring(node) or ""
+                assert re.search(r"\b[Tt]hreads?\b", text), f"{module}.{node.name}: threads?"
+                assert re.search(r"\bfork|\bworkers\b", text), f"{module}.{node.name}: forks?"
+                asked += 1
+    assert asked > 6
+
+
 QUIET = re.compile(  # cannot fail, or fails as its class says
     r"\.(keys|values|items|copy|close|closed|path|name|raw|count|to_dict|to_list|generation|state|"
     r"position|puts|deletes|unchanged|duplicates)$"
@@ -175,6 +193,36 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), f"{page.name}: {target}"
     for target in re.findall(r"^```\{(?:literalinclude|include)\} (\S+)", text, re.MULTILINE):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_are_python(page: Path) -> None:
+    for block in re.findall(r"^( *)```python\n(.*?)^ *```$", page.read_text("utf-8"), re.M | re.S):
+        code = textwrap.dedent(block[1])
+        compile(code, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_pictures_are_drawn_by_the_script_and_are_sound() -> None:
+    drawn = {"one-map.svg": pictures.one_map(), "timeline.svg": pictures.timeline()}
+    for name, content in drawn.items():
+        file = DOCS / "pictures" / name
+        assert file.read_text("utf-8") == content, "run `python tools/pictures.py`"
+    recorded = (DOCS / "pictures" / "watch.svg").read_text("utf-8")
+    for content in (*drawn.values(), recorded):
+        root = ElementTree.fromstring(content)
+        assert root.attrib["aria-label"]
+        assert "://" not in content.replace("http://www.w3.org/2000/svg", ""), "an asset elsewhere"
+    assert "generation 1" in recorded
+    assert "loader dead" in recorded
+
+
+def test_a_recording_shows_what_was_printed_and_obeys_nothing() -> None:
+    lines = [pictures.Line(0.5, "generation 2"), pictures.Line(1.5, "  <b>&: +1 (a)")]
+    root = ElementTree.fromstring(pictures.terminal(lines, "mmapcache watch <x>"))
+    texts = [
+        "".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert texts == ["$ mmapcache watch <x>", "generation 2", "  <b>&: +1 (a)"]
 
 
 def test_modules_that_can_be_imported_have_what_they_say() -> None:
