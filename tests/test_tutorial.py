@@ -71,7 +71,7 @@ def script(port: int, install: bool) -> str:
     return "\n".join(parts)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "install",
     [
@@ -108,7 +108,7 @@ def test_tutorial(install: bool, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        out, complaints = shell.communicate(timeout=350)
+        out, complaints = shell.communicate(timeout=550)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)  # and what the page has started
