@@ -249,8 +249,11 @@ def _command(name: str, command: argparse.ArgumentParser) -> list[str]:
         lines += [f"**{_escape((group.title or '').capitalize())}**", ""]
         for action in actions:
             lines += [_flags(action), f": {_escape(_help(command, action)) or '—'}", ""]
-    if command.epilog:
-        lines += [_escape(command.epilog), ""]
+    ending = command.epilog or ""
+    if "\n" in ending.strip():  # a table, in which lines and columns count
+        lines += ["```text", *(ending % {"prog": command.prog}).strip().splitlines(), "```", ""]
+    elif ending:
+        lines += [_escape(ending), ""]
     return lines
 
 
