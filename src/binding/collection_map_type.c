@@ -287,7 +287,9 @@ static PyMethodDef methods[] = {
 
 PyDoc_STRVAR(type_doc,
              "A read-only mapping from key to what a function makes of the key's Document.\n\n"
-             "Made by Collection.map(), whose text says when a value is built and dropped.");
+             "Made by Collection.map(), whose text says when a value is built and dropped. Any "
+             "number of\nthreads may use it; a forked child goes on with it. Raises what the "
+             "function raises, and\nwhat Collection.get() raises.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

@@ -101,7 +101,7 @@ PyDoc_STRVAR(get_doc,
              "The Document of a key, or default when there is none.\n\n"
              "key: str, int, float, bytes, UUID, ObjectId or whatever else can be an _id.\n"
              "The same object comes back for as long as the document has not changed and the front "
-             "cache keeps it. Raises TypeError for what can never be a key, CorruptError, "
+             "cache keeps it.\n\nRaises TypeError for what can never be a key, CorruptError, "
              "ClosedError; in a snapshot SnapshotExpired.");
 
 static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -191,7 +191,8 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
 }
 
 PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
-                          "The document's BSON as MongoDB sent it, as bytes, or None.");
+                          "The document's BSON as MongoDB sent it, as bytes, or None.\n\n"
+                          "Raises what get() raises.");
 
 static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
@@ -296,13 +297,14 @@ static PyObject *collection_name(PyObject *self, void *Py_UNUSED(closure))
 PyDoc_STRVAR(get_many_doc,
              "get_many($self, keys, /)\n--\n\n"
              "A dict of those keys that are there, with their Documents, all of one generation.\n\n"
-             "keys: an iterable of keys. Raises TypeError for a key that Python cannot hash.");
+             "keys: an iterable of keys.\n\nRaises what get() raises; TypeError for a key that "
+             "Python cannot hash.");
 PyDoc_STRVAR(
     pluck_doc,
     "pluck($self, /, key, path, default=None)\n--\n\n"
     "One field of a document, read in place without copying the rest.\n\n"
     "path: \"limits.qps\" or \"hosts.0.name\"; an array is entered by index. default: what to "
-    "return when there is no such document or field.");
+    "return when there is no such document or field.\n\nRaises what get() raises.");
 PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
@@ -360,7 +362,10 @@ PyDoc_STRVAR(
     type_doc,
     "A read-only mapping from key to Document: one collection of a cache.\n\n"
     "Follows the cache from generation to generation. A collection that is dropped acts as "
-    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.");
+    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.\n\n"
+    "Any number of threads may use it, and forked children go on with it. An iteration is of the\n"
+    "generation in which it began, and raises SnapshotExpired when the loader had to reclaim "
+    "that.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

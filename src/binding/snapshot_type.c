@@ -250,7 +250,8 @@ static PyMethodDef methods[] = {
      "items($self, /)\n--\n\nPairs of name and Collection."},
     {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"close", snapshot_close, METH_NOARGS,
-     "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
+     "close($self, /)\n--\n\nLets go of the generation; harmless twice. Documents stay as they "
+     "are."},
     {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
     {"__exit__", (PyCFunction)(void (*)(void))snapshot_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nCloses the snapshot."},
@@ -267,7 +268,9 @@ PyDoc_STRVAR(
     type_doc,
     "A read-only mapping from name to Collection, all of one generation.\n\n"
     "Reading raises SnapshotExpired when the loader had to reclaim that generation, which it "
-    "does not before the writer's retention has passed unless its memory is short.");
+    "does not before the writer's retention (1 second by default) has passed unless its memory "
+    "is short.\nRaises ClosedError after close(), CorruptError. Threads may share it, and a forked "
+    "child goes\non with it.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
