@@ -35,8 +35,9 @@ _FLAGS: Final = {"i": 2, "l": 4, "m": 8, "s": 16, "u": 32, "x": 64}  # re's
 class RareValue:
     """One BSON value that only PyMongo's `bson` can represent as an object.
 
-    It equals what has the same type and bytes, and is hashable and immutable. `repr` shows what it
-    would be with PyMongo; `str` of a Decimal128 or of Code is its text.
+    It equals what has the same type and bytes, and is hashable and immutable: any number of threads
+    and forked workers may use it. `repr` shows what it would be with PyMongo; `str` of a Decimal128
+    or of Code is its text.
     """
 
     __slots__ = ("_bson",)

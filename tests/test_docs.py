@@ -148,7 +148,7 @@ def test_classes_of_the_modules_state_thread_and_fork_safety() -> None:
 
 QUIET = re.compile(  # cannot fail, or fails as its class says
     r"\.(keys|values|items|copy|close|closed|path|name|raw|count|to_dict|to_list|generation|state|"
-    r"position|puts|deletes|unchanged|duplicates)$"
+    r"position|puts|deletes|unchanged|duplicates|binary)$"
 )
 
 

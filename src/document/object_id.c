@@ -187,7 +187,7 @@ PyDoc_STRVAR(doc, "object_id(value, /)\n--\n\n"
                   "MongoDB's ObjectId as a key, without PyMongo: sites[object_id(\"6b0b...\")].\n\n"
                   "value: 24 hexadecimal digits, 12 bytes, or an ObjectId. It equals bson.ObjectId "
                   "and hashes as one does; str() gives the digits. Raises ValueError, TypeError.\n"
-                  "Immutable: any thread may use it.");
+                  "Immutable: any thread and any forked child may use it.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)doc},     {Py_tp_new, from_call},
