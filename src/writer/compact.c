@@ -23,9 +23,9 @@
 #include "mutant.h"
 
 #define LARGEST_MIN (4u << 10)         /* bytes: blocks of this size are always wanted, */
-#define RUNS_URGENT 3u /* with fewer the next batch may find none */
-#define RUNS_WANTED 8u                 /* so many of the largest size, */
-#define FREE_EACH 4u                   /* but each no more than such a part of what is free */
+#define RUNS_URGENT 5u                 /* with fewer the next batch may find none */
+#define RUNS_WANTED 12u                /* so many of the largest size, */
+#define FREE_EACH 3u                   /* but each no more than such a part of what is free */
 #define WORTH_WHILE 4u                 /* such a part of a site is free before it is one */
 #define PAGES_EACH_COMMIT 512u         /* to look at, */
 #define BYTES_EACH_COMMIT (256u << 10) /* and to move */

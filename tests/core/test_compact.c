@@ -6,7 +6,7 @@
 #include "change_log.h"
 #include "faults.h"
 #include "store_support.h"
-#include "writer/writer_state.h"
+#include "writer/compact.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define LARGEST (64u << 10)
@@ -258,6 +258,88 @@ static void test_unnoticed(void)
     close_all();
 }
 
+/* Fills a new cache and updates it until the next commit is to move something. */
+static int open_due(void)
+{
+    open_new(16 * MIB, 0);
+    int keys = fill(16 * MIB, 0.85);
+    do {
+        CHECK_OK(commit_updates(keys, 0, 0));
+    } while (!mc_compact_is_due(writer) || mc_arena_has_sites(&writer->arena));
+    return keys;
+}
+
+/* Commits the loader's state and nothing else. */
+static enum mc_status commit_state(void)
+{
+    static uint8_t state;
+    uint64_t generation;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    state++;
+    CHECK_OK(mc_batch_state(writer, &state, 1, &test_error));
+    enum mc_status status = mc_batch_commit(writer, &generation, &test_error);
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+    }
+    return status;
+}
+
+/* The first commit that moves something has no memory at each place in turn: it is put off. */
+static void test_no_memory(void)
+{
+    for (long left = 0, failed = 1; failed != 0; left++) {
+        int keys = open_due();
+        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
+        enum mc_status status = commit_state();
+        failed = faults_disarm();
+        CHECK(status == MC_OK || status == MC_NOMEM);
+        CHECK_OK(commit_updates(keys, 0, 0));
+        struct mc_view view = view_now();
+        check_content(&view, &model, keys);
+        close_all();
+    }
+}
+
+enum damage { DAMAGE_VALUE, DAMAGE_HEADER, DAMAGE_SLOT, DAMAGE_NODE, DAMAGES };
+
+static void damage_all(enum damage damage)
+{
+    struct mc_view view = view_now();
+    for (int i = 0; i < 3; i++) {
+        struct mc_collection collection;
+        struct mc_walk walk;
+        struct mc_item item;
+        CHECK_OK(mc_view_collection(&view, names[i], strlen(names[i]), &collection));
+        mc_walk_begin(&walk, &writer->table.space, collection.root);
+        while (mc_walk_next(&walk, &item) == MC_OK) {
+            shm_byte *at = writer->table.space.base + item.offset;
+            if (item.kind == MC_ITEM_ENTRY && damage == DAMAGE_VALUE) {
+                shm_store(at + 32, ~shm_load(at + 32));
+            } else if (item.kind == MC_ITEM_ENTRY && damage == DAMAGE_HEADER) {
+                shm_store(at, UINT64_MAX);
+            } else if (item.kind == MC_ITEM_PAGE && damage == DAMAGE_SLOT) {
+                shm_store(at + item.bytes - 8, 0);
+            } else if (item.kind == MC_ITEM_NODE && damage == DAMAGE_NODE) {
+                shm_store(at, 0);
+                shm_store(at + item.bytes - 8, UINT64_MAX);
+                break;
+            }
+        }
+    }
+}
+
+/* What is damaged does not move, and never gets a checksum that is right. */
+static void test_damage(void)
+{
+    for (int damage = 0; damage < DAMAGES; damage++) {
+        (void)open_due();
+        damage_all((enum damage)damage);
+        CHECK_EQ(commit_state(), MC_CORRUPT);
+        mc_map_release(map);
+        mc_writer_close(writer);
+    }
+}
+
 int main(void)
 {
     test_begin("test_compact");
@@ -265,6 +347,8 @@ int main(void)
     test_never_full();
     test_faults();
     test_unnoticed();
+    test_no_memory();
+    test_damage();
     remove_cache(test_path());
     return 0;
 }
