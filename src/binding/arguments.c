@@ -18,7 +18,8 @@
 #include "format.h"
 #include "region.h"
 
-int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
+static int seconds_from(PyObject *object, const char *what, bool less_is_nothing,
+                        int64_t *nanoseconds)
 {
     double seconds;
     if (object == Py_None) {
@@ -34,6 +35,11 @@ int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
                      "%s is not a number: give seconds from 0 on, or None for ever", what);
         return -1;
     }
+    if (seconds < 0 && !less_is_nothing) {
+        PyErr_Format(PyExc_ValueError, "%s is %.50R: give seconds from 0 on, or None for ever",
+                     what, object);
+        return -1;
+    }
     if (seconds <= 0) {
         *nanoseconds = 0;
     } else if (seconds > 9e9) { /* 285 years */
@@ -46,15 +52,12 @@ int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
 
 int mc_seconds(PyObject *object, const char *what, int64_t *nanoseconds)
 {
-    if (mc_seconds_left(object, what, nanoseconds) < 0) {
-        return -1;
-    }
-    if (*nanoseconds == 0 && PyFloat_AsDouble(object) < 0) {
-        PyErr_Format(PyExc_ValueError, "%s is %.50R: give seconds from 0 on, or None for ever",
-                     what, object);
-        return -1;
-    }
-    return PyErr_Occurred() ? -1 : 0;
+    return seconds_from(object, what, false, nanoseconds);
+}
+
+int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
+{
+    return seconds_from(object, what, true, nanoseconds);
 }
 
 /* The factor of a unit's name, or 0. */

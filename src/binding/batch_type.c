@@ -396,13 +396,11 @@ static PyObject *alone(PyObject *writer, change_function change, PyObject *const
                        Py_ssize_t nargs)
 {
     PyObject *made = mc_batch_new((mc_writer_object *)writer);
-    mc_batch_object *batch = (mc_batch_object *)made;
     PyObject *done = made == NULL ? NULL : batch_enter(made, NULL);
     PyObject *result = done == NULL ? NULL : change(made, args, nargs);
     Py_CLEAR(done);
     if (result != NULL) {
-        struct mc_writer *open = mc_batch_enter(batch); /* the change may have run any code */
-        done = open == NULL ? NULL : commit(batch, open);
+        done = batch_exit(made, NULL, 0); /* the change may have run any code */
         if (done == NULL) {
             Py_CLEAR(result);
         }

@@ -18,8 +18,9 @@
 /* ---- making ---- */
 
 static PyObject *names_of(PyObject *self);
+static PyObject *find(PyObject *self, PyObject *name);
 
-static const struct mc_mapping mapping = {names_of, mc_cache_collection};
+static const struct mc_mapping mapping = {names_of, mc_cache_collection, find};
 
 int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObject *front_entries,
                           bool populate, struct mc_cache_options *out)
@@ -190,44 +191,36 @@ static int is_there(mc_collection_object *handle)
     return mc_collection_ready(handle, &reading) == MC_OK ? handle->table.created != 0 : -1;
 }
 
-static PyObject *cache_subscript(PyObject *self, PyObject *name)
+static PyObject *find(PyObject *self, PyObject *name)
 {
     PyObject *handle;
-    int there;
     if (!PyUnicode_Check(name)) {
-        if (mc_reader_now(mc_cache_reader(self)) != NULL) {
-            PyErr_SetObject(PyExc_KeyError, name);
-        }
+        (void)mc_reader_now(mc_cache_reader(self)); /* a cache that was closed says so */
         return NULL;
     }
     handle = mc_cache_collection(self, name, NULL);
-    if (handle == NULL) {
-        return NULL;
-    }
-    there = is_there((mc_collection_object *)handle);
-    if (there <= 0) {
-        Py_DECREF(handle);
-        return there < 0
-                   ? NULL
-                   : mc_absent_collection(mc_cache_reader(self), mc_cache_reader(self)->now, name);
+    if (handle != NULL && is_there((mc_collection_object *)handle) <= 0) {
+        Py_CLEAR(handle);
     }
     return handle;
 }
 
+static PyObject *cache_subscript(PyObject *self, PyObject *name)
+{
+    PyObject *found = find(self, name);
+    return found != NULL || PyErr_Occurred()
+               ? found
+               : mc_absent_collection(mc_cache_reader(self), mc_cache_reader(self)->now, name);
+}
+
 static int cache_contains(PyObject *self, PyObject *name)
 {
-    PyObject *handle;
-    int there;
-    if (!PyUnicode_Check(name)) {
-        return mc_reader_now(mc_cache_reader(self)) == NULL ? -1 : 0;
+    PyObject *found = find(self, name);
+    if (found == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
     }
-    handle = mc_cache_collection(self, name, NULL);
-    if (handle == NULL) {
-        return -1;
-    }
-    there = is_there((mc_collection_object *)handle);
-    Py_DECREF(handle);
-    return there;
+    Py_DECREF(found);
+    return 1;
 }
 
 static Py_ssize_t cache_length(PyObject *self)
@@ -248,7 +241,7 @@ static PyObject *names_of(PyObject *self)
             return NULL;
         }
         mc_reading_retain(reading);
-        names = mc_reading_names(reader, reading, &status);
+        names = mc_reading_names(reader, reading, PY_SSIZE_T_MAX, &status);
         mc_reading_release(reading);
         if (names != NULL || status != MC_EXPIRED || !mc_reader_again(reader, &tries)) {
             return names;
@@ -319,7 +312,8 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
         if (!same || left <= 0) {
             return PyBool_FromLong(!same);
         }
-        if (wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
+        if (reader->now == reading && /* unless the number's own == closed the cache, or read on */
+            wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
             return NULL;
         }
     }

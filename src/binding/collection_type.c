@@ -42,17 +42,8 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
     uint8_t scratch[MC_KEY_MAX];
     struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
-    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+    if (!mc_collection_key(self, object, &key, scratch, absent)) {
         return NULL;
-    }
-    switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
-    case MC_PYKEY_ERROR:
-        return NULL;
-    case MC_PYKEY_NEVER:
-        *absent = mc_collection_reading(self) != NULL;
-        return NULL;
-    case MC_PYKEY_OK:
-        break;
     }
     enum mc_status status;
     PyObject *document;
@@ -72,7 +63,7 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
             if (entry != NULL && mc_front_may_alias(object)) {
                 mc_front_set_alias(front, entry, object);
             }
-            if (mc_collection_holds(self, reading, entry)) {
+            if (mc_collection_holds(self, front, reading, entry)) {
                 return answer(front, entry, absent);
             }
             document = mc_collection_find(self, reading, manner, &key, NULL, &status);
@@ -96,7 +87,7 @@ static inline PyObject *lookup(mc_collection_object *self, struct mc_manner mann
     }
     if (manner.asks && mc_collection_fronted(self, reading)) {
         entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object);
-        if (mc_collection_holds(self, reading, entry)) {
+        if (mc_collection_holds(self, front, reading, entry)) {
             return answer(front, entry, absent);
         }
     }
@@ -194,16 +185,16 @@ static int collection_contains(PyObject *self_object, PyObject *object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_reading *reading = mc_collection_reading(self);
+    struct mc_front *front = &self->reader->front;
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
     if (reading == NULL) {
         return -1;
     }
     if (mc_collection_fronted(self, reading)) {
-        struct mc_front_entry *entry =
-            mc_front_by_object(&self->reader->front, self->channel, object);
-        if (mc_collection_holds(self, reading, entry)) {
-            mc_front_hit(&self->reader->front, entry);
+        struct mc_front_entry *entry = mc_front_by_object(front, self->channel, object);
+        if (mc_collection_holds(self, front, reading, entry)) {
+            mc_front_hit(front, entry);
             return entry->document != NULL;
         }
     }

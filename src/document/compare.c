@@ -369,13 +369,12 @@ PyObject *mc_object_repr(PyObject *object)
 {
     struct mc_document *self = (struct mc_document *)object;
     bool array = Py_TYPE(object) == mc_state_of(self)->array_type;
-    struct writer writer = {
-        .options = mc_options_of(self), .parts = PyList_New(0), .left = REPR_ELEMENTS};
+    struct writer writer = {.options = mc_options_of(self), .left = REPR_ELEMENTS};
     PyObject *empty, *result = NULL;
     if (mc_document_meet_pprint(mc_state_of(self)) < 0) {
-        Py_XDECREF(writer.parts);
         return NULL;
     }
+    writer.parts = PyList_New(0);
     empty = PyUnicode_FromString("");
     if (writer.parts != NULL && empty != NULL &&
         write_literal(&writer, array ? "Array(" : "Document(") == 0 &&

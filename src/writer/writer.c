@@ -219,7 +219,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     }
     writer->table.arena = &writer->arena;
     space->limit = end;
-    /* both fit: see mc_superblock_check, and the check of the end above */
+    /* both fit: see mc_superblock_read, and the check of the end above */
     (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
     status = reserve(writer, writer->root.catalogue, true, err);
@@ -315,7 +315,7 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
         status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
     }
     if (status == MC_OK) {
-        status = mc_place_read(&writer->region, &writer->superblock, path, err);
+        status = mc_superblock_read(&writer->region, &writer->superblock, path, err);
     }
     if (status == MC_OK) { /* what is behind is not ours */
         uint64_t size = writer->region.file_size, most = writer->superblock.max_size;
