@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "collections.h"
+#include "compact.h"
 #include "mutant.h"
 #include "publish.h"
 #include "refusal.h"
@@ -140,6 +141,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
+        mc_compact_note(writer, mc_entry_bytes(key->len, value_len));
         mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
@@ -526,7 +528,7 @@ bool mc_batch_is_short(const struct mc_writer *writer)
 {
     const struct mc_batch_counts *counts = &writer->batch.counts;
     return counts->puts + counts->deletes <= SHORT_BATCH &&
-           mc_checkpoint(&writer->table.space) == 0;
+           mc_checkpoint(&writer->table.space) == 0 && !mc_compact_is_due(writer);
 }
 
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, struct mc_error *err)
@@ -541,8 +543,9 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     if (status != MC_OK) {
         return status;
     }
-    root.catalogue = batch->catalogue;
     writer->arena.scope = MC_SCOPE_BATCH;
+    status = mc_compact_some(writer, err);
+    root.catalogue = batch->catalogue;
     for (uint32_t at = batch->listed; at != 0 && status == MC_OK;) {
         struct mc_writer_collection *collection = &writer->collections.items[at - 1];
         if (collection->changed) {

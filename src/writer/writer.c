@@ -19,6 +19,7 @@
 #include "bell.h"
 #include "changes.h"
 #include "check.h"
+#include "compact.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "place.h"
@@ -125,6 +126,7 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
         if (status != MC_OK) {
             break;
         }
+        mc_compact_note(writer, item.bytes);
         struct mc_collection collection;
         bool record = catalogue && item.kind == MC_ITEM_ENTRY;
         status = record ? mc_hit_collection(&item.hit, &collection) : MC_ABSENT;
@@ -261,6 +263,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.items);
     free(writer->collections.index);
     mc_changes_destroy(writer);
+    free(writer->compaction.names);
     mc_bell_close(writer->bell);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
