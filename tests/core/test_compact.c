@@ -286,13 +286,14 @@ static int open_due(void)
     open_new(16 * MIB, 0);
     put_and_delete();
     int keys = fill(16 * MIB, 0.85);
-    do {
-        CHECK_OK(commit_updates(keys, 0, 0));
-    } while (!mc_compact_is_due(writer) || mc_arena_has_sites(&writer->arena));
-    mc_writer_close(writer);
-    options.max_size = 16 * MIB;
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK(mc_compact_is_due(writer));
+    do { /* opened anew, the writer may find that what was retired is room enough */
+        do {
+            CHECK_OK(commit_updates(keys, 0, 0));
+        } while (!mc_compact_is_due(writer) || mc_arena_has_sites(&writer->arena));
+        mc_writer_close(writer);
+        options.max_size = 16 * MIB;
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    } while (!mc_compact_is_due(writer));
     return keys;
 }
 
@@ -303,8 +304,10 @@ static enum mc_status commit_state(void)
     uint64_t generation;
     CHECK_OK(mc_batch_begin(writer, &test_error));
     state++;
-    CHECK_OK(mc_batch_state(writer, &state, 1, &test_error));
-    enum mc_status status = mc_batch_commit(writer, &generation, &test_error);
+    enum mc_status status = mc_batch_state(writer, &state, 1, &test_error);
+    if (status == MC_OK) {
+        status = mc_batch_commit(writer, &generation, &test_error);
+    }
     if (status != MC_OK) {
         mc_batch_abort(writer);
     }
