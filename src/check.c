@@ -3,7 +3,8 @@
  * Every block found on a walk is reserved in a private allocator, so two blocks that overlap are
  * found. Every entry is checked against its checksum and then looked up by its own key: if the
  * search ends at this very entry, every reference, tag and slot on its path is right. What is left
- * over is free space.
+ * over is free space. An index is right when each value of each document is found in it, and it has
+ * no more than that.
  */
 #include "check.h"
 
@@ -14,6 +15,7 @@
 #include "bson.h"
 #include "buddy.h"
 #include "change_log.h"
+#include "index.h"
 #include "mutant.h"
 
 struct check {
@@ -24,6 +26,7 @@ struct check {
     size_t capacity;
     uint64_t *occupied; /* NULL, or room for so many numbers */
     size_t room;
+    struct mc_values values; /* of a document in an index */
     struct mc_error *err;
 };
 
@@ -158,11 +161,159 @@ static enum mc_status check_next(struct check *check, const struct mc_collection
     return status;
 }
 
+/* ---- indexes ---- */
+
+/* Every block of one of an index's tables, each of whose entries is counted and given to `entry`
+ * with whatever it wants. */
+struct table_walk {
+    enum mc_status (*entry)(struct check *check, const struct mc_hit *hit, void *context);
+    void *context;
+    uint64_t count;
+};
+
+static enum mc_status check_table(struct check *check, uint64_t root, struct table_walk *table)
+{
+    struct mc_walk walk;
+    struct mc_item item;
+    bool explained = false;
+    enum mc_status status;
+    mc_walk_begin(&walk, &check->view->space, root);
+    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
+        explained = true;
+        status = take(check, &item);
+        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
+            table->count++;
+            status = check_entry(check, root, &item.hit);
+            if (status == MC_OK) {
+                status = table->entry(check, &item.hit, table->context);
+            }
+        }
+        if (status != MC_OK) {
+            break;
+        }
+        explained = false;
+    }
+    return walk_end(check, status, explained);
+}
+
+static enum mc_status check_key(struct check *check, const struct mc_hit *hit, void *context)
+{
+    (void)context;
+    return hit->value_len == 0 ? MC_OK : wrong(check, hit->offset, "a key of an index has a value");
+}
+
+/* How many pairs were found, and of what kind the index is. */
+struct postings {
+    uint64_t pairs;
+    uint32_t kind;
+};
+
+static enum mc_status check_posting(struct check *check, const struct mc_hit *hit, void *context)
+{
+    struct postings *postings = context;
+    struct mc_posting posting;
+    struct table_walk keys = {.entry = check_key};
+    if (mc_hit_posting(hit, &posting) != MC_OK ||
+        (!posting.one && postings->kind == MC_INDEX_UNIQUE)) {
+        return wrong(check, hit->offset, "this is no entry of an index");
+    }
+    if (posting.one) {
+        postings->pairs++;
+        return MC_OK;
+    }
+    enum mc_status status = check_table(check, posting.root, &keys);
+    if (status == MC_OK && keys.count != posting.count) {
+        status = wrong(check, hit->offset, "an index's counts do not match its entries");
+    }
+    postings->pairs += keys.count;
+    return status;
+}
+
+/* Whether the index leads from a value to the document with this key. */
+static bool leads_to(const struct check *check, uint64_t root, const struct mc_value *value,
+                     struct mc_key *key)
+{
+    const struct mc_space *space = &check->view->space;
+    struct mc_key name = {.type = value->type, .len = value->len, .data = value->data};
+    struct mc_posting posting;
+    struct mc_hit hit;
+    name.hash = mc_view_hash(check->view, &name);
+    if (mc_table_find(space, root, &name, &hit) != MC_OK ||
+        mc_hit_posting(&hit, &posting) != MC_OK) {
+        return false;
+    }
+    if (posting.one) {
+        return posting.key.type == key->type && posting.key.len == key->len &&
+               memcmp(posting.key.data, key->data, key->len) == 0;
+    }
+    key->hash = mc_view_hash(check->view, key);
+    return mc_table_find(space, posting.root, key, &hit) == MC_OK;
+}
+
+/* Counts the values of the documents, each of which is in the index. */
+static enum mc_status check_values(struct check *check, const struct mc_index *index,
+                                   uint64_t documents, uint64_t *pairs)
+{
+    struct mc_walk walk;
+    struct mc_hit hit;
+    enum mc_status status;
+    mc_walk_begin(&walk, &check->view->space, documents);
+    while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+        status = copy_entry(check, &hit);
+        struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = check->bytes};
+        if (status == MC_OK &&
+            mc_index_values(check->bytes + hit.key_len, hit.value_len, index->path, index->path_len,
+                            &check->values) != MC_OK) {
+            status = no_memory(check);
+        }
+        if (status != MC_OK) {
+            return status;
+        }
+        for (size_t i = 0; i < check->values.count; i++) {
+            if (!leads_to(check, index->record.root, &check->values.items[i], &key) &&
+                !MC_MUTANT_IS(681)) { /* 681: nobody looks */
+                return wrong(check, hit.offset, "a document is not in an index of its collection");
+            }
+        }
+        *pairs += check->values.count;
+    }
+    return walk_end(check, status, false);
+}
+
+static enum mc_status check_index(struct check *check, const struct mc_index *index)
+{
+    struct postings postings = {.kind = index->record.kind};
+    struct table_walk table = {.entry = check_posting, .context = &postings};
+    struct mc_collection collection;
+    uint64_t pairs = 0;
+    enum mc_status status = check_table(check, index->record.root, &table);
+    if (status == MC_OK &&
+        (table.count != index->record.values || postings.pairs != index->record.pairs)) {
+        return mc_fail(check->err, MC_CORRUPT, "an index's counts do not match its entries");
+    }
+    if (status == MC_OK) { /* none: there is nothing to be in the index */
+        status = mc_view_collection(check->view, index->name, index->name_len, &collection);
+        status = status == MC_CORRUPT  ? walk_end(check, status, false)
+                 : status == MC_ABSENT ? MC_OK
+                                       : status;
+    }
+    if (status == MC_OK) {
+        status = check_values(check, index, collection.root, &pairs);
+    }
+    if (status == MC_OK && pairs != postings.pairs && !MC_MUTANT_IS(682)) { /* 682: nor there */
+        return mc_fail(check->err, MC_CORRUPT, "an index has what no document has");
+    }
+    return status;
+}
+
+/* ---- all of it ---- */
+
 static enum mc_status check_catalogue(struct check *check)
 {
     struct mc_walk walk;
     struct mc_item item;
     struct mc_collection collection;
+    struct mc_index index;
     uint64_t root = check->view->root.catalogue;
     bool explained = false;
     enum mc_status status;
@@ -173,10 +324,13 @@ static enum mc_status check_catalogue(struct check *check)
         if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
             status = check_entry(check, root, &item.hit);
             enum mc_status kind = mc_hit_collection(&item.hit, &collection);
-            if (status == MC_OK && kind == MC_CORRUPT) {
+            enum mc_status its = mc_hit_index(&item.hit, &index);
+            if (status == MC_OK && (kind == MC_CORRUPT || its == MC_CORRUPT)) {
                 status = wrong(check, item.offset, "this is no entry of a catalogue");
             } else if (status == MC_OK && kind == MC_OK) {
                 status = check_next(check, &collection);
+            } else if (status == MC_OK && its == MC_OK) {
+                status = check_index(check, &index);
             }
         }
         if (status != MC_OK) {
@@ -269,5 +423,6 @@ enum mc_status mc_check_each(const struct mc_view *view, struct mc_check_report 
            err->status == status); /* it says why */
     mc_buddy_destroy(check.buddy);
     free(check.bytes);
+    mc_values_free(&check.values);
     return mc_view_settle(view, status);
 }
