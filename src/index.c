@@ -88,18 +88,23 @@ static enum mc_status add(const struct mc_bson_element *element, struct mc_value
                : MC_OK; /* no lookup can ask for it */
 }
 
+/* What is in an array, whose value the walker has found to have a length. */
+static struct mc_bson_cursor members(const struct mc_bson_element *array)
+{
+    assert(array->value_len >= MC_BSON_SIZE_MIN);
+    return (struct mc_bson_cursor){.at = array->value + 4,
+                                   .end = array->value + array->value_len - 1};
+}
+
 /* The value at the end of a path: itself, or the members of an array. */
 static enum mc_status add_value(const struct mc_bson_element *element, struct mc_values *out)
 {
-    struct mc_bson_cursor cursor;
     struct mc_bson_element member;
     enum mc_status status = MC_OK;
     if (element->type != MC_BSON_ARRAY) {
         return add(element, out);
     }
-    if (mc_bson_open(&cursor, element->value, element->value_len) != MC_OK) {
-        return MC_OK;
-    }
+    struct mc_bson_cursor cursor = members(element);
     while (status == MC_OK && mc_bson_next(&cursor, &member) == MC_OK) {
         status = add(&member, out);
     }
@@ -113,14 +118,11 @@ static enum mc_status enter(const struct mc_bson_element *element, struct path p
 static enum mc_status enter_array(const struct mc_bson_element *array, struct path path,
                                   struct path rest, size_t part, struct mc_values *out)
 {
-    struct mc_bson_cursor cursor;
+    struct mc_bson_cursor cursor = members(array);
     struct mc_bson_element member;
     enum mc_status status = MC_OK;
     uint64_t wanted, position = 0;
     bool numbered = mc_bson_index(path.text, part, &wanted);
-    if (mc_bson_open(&cursor, array->value, array->value_len) != MC_OK) {
-        return MC_OK;
-    }
     while (status == MC_OK && mc_bson_next(&cursor, &member) == MC_OK) {
         if (numbered && position++ == wanted) {
             return enter(&member, rest, out);

@@ -264,10 +264,7 @@ static enum mc_status add(struct mc_writer *writer, struct mc_index *index,
         index->record.pairs++;
         return put_one(writer, index, &name, key, err);
     }
-    if (status == MC_OK) {
-        status = mc_hit_posting(&hit, &there);
-    }
-    if (status != MC_OK) {
+    if (status != MC_OK || mc_hit_posting(&hit, &there) != MC_OK) {
         return mc_table_damaged(err);
     }
     return there.one && same_key(&there.key, key)
@@ -287,14 +284,9 @@ static enum mc_status take(struct mc_writer *writer, struct mc_index *index,
     if (status == MC_ABSENT) { /* taken already */
         return MC_OK;
     }
-    if (status == MC_OK) {
-        status = mc_hit_posting(&hit, &there);
-    }
-    if (status != MC_OK) {
+    if (status != MC_OK || mc_hit_posting(&hit, &there) != MC_OK ||
+        (there.one && !same_key(&there.key, key))) {
         return mc_table_damaged(err);
-    }
-    if (there.one && !same_key(&there.key, key)) {
-        return MC_OK;
     }
     if (!there.one) {
         status = mc_table_delete(&writer->table, &there.root, key, &hit, err);
