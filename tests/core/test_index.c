@@ -2,6 +2,7 @@
  * fails. */
 #include "faults.h"
 #include "index_support.h"
+#include "writer/refusal.h"
 
 /* ---- which values a document has ---- */
 
@@ -65,13 +66,16 @@ static void test_values(void)
     CHECK_EQ(values_of(&made, "h.1"), 1);
     CHECK_EQ(values_of(&made, "e"), 0);
     CHECK_EQ(values_of(&made, "m"), 9);
-    for (long left = 0;; left++) { /* without memory */
+    for (long left = 0, paths = 0; paths < 2; left++) { /* without memory */
+        const char *path = paths == 0 ? "h.n" : "m";
         struct mc_values values = {0};
         faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
-        enum mc_status status = mc_index_values(made.bytes, made.len, "h.n", 3, &values);
+        enum mc_status status = mc_index_values(made.bytes, made.len, path, strlen(path), &values);
         mc_values_free(&values);
         if (faults_disarm() == 0) {
-            break;
+            paths++;
+            left = -1;
+            continue;
         }
         CHECK_EQ(status, MC_NOMEM);
     }
@@ -120,6 +124,14 @@ static void test_life(void)
     CHECK_OK(put("sites", 2, 10, 6));
     CHECK_OK(commit_checked());
     CHECK_EQ(record_of("sites", "t").values, 4);
+    /* one that joins others, and was put twice */
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put("sites", 5, 30, 6));
+    CHECK_OK(put("sites", 5, 31, 6));
+    CHECK_OK(commit_checked());
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(take("sites", 5));
+    CHECK_OK(commit_checked());
     /* two of one value: nothing of the batch is published */
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(put("sites", 4, 10, 6));
@@ -208,6 +220,23 @@ static void test_reopen(void)
     end();
 }
 
+/* The sentence about two documents of one value, whatever their keys are. */
+static void test_sentence(void)
+{
+    struct mc_index index = {.name_len = 5, .path_len = 1, .name = "sites", .path = "f"};
+    struct mc_key value, text, oid, half;
+    mc_key_from_double(0.5, &half);
+    mc_key_from_int64(-7, &value);
+    CHECK_OK(mc_key_from_text("a\x1b\"", 3, &text, &test_error));
+    oid = (struct mc_key){.type = MC_BSON_OID, .len = 12, .data = (const uint8_t *)"012345678901"};
+    CHECK_EQ(mc_writer_refuse_duplicate(&index, &value, &text, &oid, &test_error), MC_LIMIT);
+    CHECK(strstr(test_error.text, "_id \"a\\x1b\\x22\" and 303132333435363738393031 both have "
+                                  "f = -7,") != NULL);
+    oid.len = 2;
+    CHECK_EQ(mc_writer_refuse_duplicate(&index, &half, &text, &oid, &test_error), MC_LIMIT);
+    CHECK(strstr(test_error.text, " and 3031 both have f = 0.5,") != NULL);
+}
+
 /* ---- whatever a batch does ---- */
 
 static void random_step(void)
@@ -263,7 +292,7 @@ static void test_whatever(uint32_t log_size)
     CHECK_OK(make("other", "f", MC_INDEX_MULTI));
     CHECK_OK(commit_checked());
     int refused = 0;
-    for (int round = test_rounds(400); round > 0; round--) {
+    for (int round = test_rounds(60); round > 0; round--) {
         CHECK_OK(mc_batch_begin(writer, &test_error));
         for (uint64_t steps = test_below(12); steps > 0; steps--) {
             random_step();
@@ -282,11 +311,11 @@ static void test_whatever(uint32_t log_size)
 
 /* ---- failures ---- */
 
-static void test_failures(enum fault kind, enum mc_status expected, bool anew)
+static void test_failures(enum fault kind, enum mc_status expected, bool anew, int many)
 {
     for (long left = 0;; left++) {
         struct mc_view view;
-        start_world();
+        start_world(many);
         faults_arm(FAULT_BIT(kind), left, true, 0);
         enum mc_status status = change_world(anew);
         long failed = faults_disarm();
@@ -336,8 +365,8 @@ static void test_failures_finding(void)
 /* A check without memory: in which order it meets collections and indexes is chance. */
 static void test_failures_checking(void)
 {
-    for (int round = test_rounds(16); round > 0; round--) {
-        start_world();
+    for (int round = test_rounds(12); round > 0; round--) {
+        start_world(0);
         for (long left = 0;; left++) {
             struct mc_check_report report;
             struct mc_view view;
@@ -357,7 +386,7 @@ static void test_failures_checking(void)
 /* Opening a file, and giving it a successor, without memory. */
 static void test_failures_opening(void)
 {
-    start_world();
+    start_world(0);
     mc_writer_close(writer);
     for (long left = 0;; left++) {
         faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
@@ -399,13 +428,14 @@ int main(void)
     test_life();
     test_limits();
     test_reopen();
+    test_sentence();
     test_whatever(0);
     test_whatever(MC_LOG_MIN);
     test_whatever(MC_LOG_NONE);
-    test_failures(FAULT_MEMORY, MC_NOMEM, false);
-    test_failures(FAULT_MEMORY, MC_NOMEM, true);
-    test_failures(FAULT_ROOM, MC_FULL, false);
-    test_failures(FAULT_ROOM, MC_FULL, true);
+    test_failures(FAULT_MEMORY, MC_NOMEM, false, 0);
+    test_failures(FAULT_MEMORY, MC_NOMEM, true, 60);
+    test_failures(FAULT_ROOM, MC_FULL, false, 0);
+    test_failures(FAULT_ROOM, MC_FULL, true, 0);
     test_failures_finding();
     test_failures_checking();
     test_failures_opening();

@@ -56,7 +56,7 @@ static enum mc_status check_now(void)
 
 static void damaged_world(void)
 {
-    start_world();
+    start_world(0);
     if (file >= 0) {
         CHECK(close(file) == 0);
     }
@@ -146,6 +146,34 @@ static void test_damage(void)
     damaged_world(); /* a table of keys that is the index itself */
     const uint64_t itself = record_of("sites", "t").root;
     damage(find_none, "t", 1, &itself, 8, "two blocks overlap", MC_ABSENT, MC_CORRUPT);
+    damaged_world(); /* a checksum */
+    struct mc_hit hit = find_three("f");
+    write_at(hit.value + 1, &other, 1);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "checksum") != NULL);
+    end();
+    damaged_world(); /* a key with a value */
+    struct mc_walk walk;
+    struct mc_posting posting;
+    const uint32_t one = 1;
+    hit = find_none("t");
+    CHECK_OK(mc_hit_posting(&hit, &posting));
+    mc_walk_begin(&walk, &view.space, posting.root);
+    CHECK_OK(mc_walk_entry(&walk, &hit));
+    write_at(view.space.base + hit.offset + offsetof(struct mc_entry, value_len), &one, 4);
+    sign(&hit);
+    CHECK_EQ(check_now(), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "has a value") != NULL);
+    end();
+    damaged_world(); /* what another document is to be added to */
+    hit = find_three("f");
+    write_at(hit.value, &type, 1);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put("sites", 30, 3, 1));
+    uint64_t generation;
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    mc_batch_abort(writer);
+    end();
     for (int i = 0; i < 3; i++) { /* an index made anew is given up first */
         static struct mc_hit (*const finds[])(const char *path) = {find_three, find_none,
                                                                    find_none};
@@ -239,13 +267,13 @@ static void test_erased(void)
         mc_writer_view(writer, &view);
         CHECK_OK(mc_view_collection(&view, "sites", 5, &collection));
         CHECK_OK(mc_batch_begin(writer, &test_error));
-        CHECK_OK(put("sites", 1, 3, 1));
-        if (whole) {
+        if (whole) { /* or one step after the other */
             CHECK_OK(make("sites", "f", MC_INDEX_MULTI));
+        } else {
+            CHECK_OK(put("sites", 1, 3, 1));
         }
         erase(documents ? collection.root : record_of("sites", "f").root);
-        CHECK_EQ(mc_batch_commit(writer, &generation, &test_error),
-                 whole && documents ? MC_OK : MC_CORRUPT);
+        CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
         mc_batch_abort(writer);
         CHECK(close(file) == 0);
         file = -1;

@@ -152,18 +152,21 @@ struct mc_index_record record_of(const char *collection, const char *path)
     return record;
 }
 
-void start_world(void)
+void start_world(int many)
 {
     open_new();
     CHECK_OK(mc_batch_begin(writer, &test_error));
-    CHECK_OK(make("sites", "f", MC_INDEX_UNIQUE));
     CHECK_OK(make("sites", "t", MC_INDEX_MULTI));
+    CHECK_OK(make("sites", "f", MC_INDEX_UNIQUE));
     CHECK_OK(make("others", "t", MC_INDEX_MULTI));
     CHECK_OK(make("others", "f", MC_INDEX_MULTI));
     for (int64_t k = 0; k < 20; k++) {
         CHECK_OK(put("sites", k, k, 2 * k));
     }
-    CHECK_OK(put("sites", 20, 20, 0)); /* a table of two keys */
+    CHECK_OK(put("sites", 20, 20, 0));      /* a table of two keys */
+    for (int64_t k = 1000; k < 1000 + many; k++) { /* and two of many */
+        CHECK_OK(put("sites", k, -1, -10));
+    }
     CHECK_OK(put_named("sites", "a", 50, 100));
     CHECK_OK(put_named("sites", "bb", 51, 102));
     CHECK_OK(commit_checked());
@@ -184,6 +187,15 @@ enum mc_status change_world(bool anew)
     }
     if (status == MC_OK) {
         status = put_named("sites", "a", 50, 10);
+    }
+    if (status == MC_OK) {
+        status = put_named("sites", "bb", 51, 200);
+    }
+    if (status == MC_OK) {
+        status = put_named("sites", "ccc", 52, 100);
+    }
+    if (status == MC_OK) {
+        status = put_named("sites", "d", 53, 200);
     }
     if (status == MC_OK) {
         status = take("sites", 20);

@@ -47,8 +47,9 @@ enum mc_status commit_checked(void);
 /* What the last generation says of an index; all zero when it has none. */
 struct mc_index_record record_of(const char *collection, const char *path);
 
-/* A unique index of f and one of t of many documents in "sites", and other indexes besides. */
-void start_world(void);
+/* A unique index of f and one of t of some documents in "sites", many more of which have one value
+ * of t, and other indexes besides. */
+void start_world(int many);
 
 /* A batch that changes what is in them, or that makes them anew. */
 enum mc_status change_world(bool anew);
