@@ -54,7 +54,7 @@ def test_a_unique_index_leads_to_the_document(test: TestCache) -> None:
     assert repr(by) == "<mmapcache.Index of 'sites' by 'domain'>"
     assert by.unique
     assert by.get("x" * 2000, "none") == "none"
-    with pytest.raises(KeyError, match="^'c.org'$"):
+    with pytest.raises(KeyError, match=r"^'c\.org'$"):
         by["c.org"]
     with pytest.raises(TypeError):
         by[["a.org"]]

@@ -402,7 +402,7 @@ def _with_settings(
 
 
 def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, Any]]]:
-    """--filter, --projection, --key and the indexes as tables of the TOML file, with their flags."""
+    """Filters, projections, keys and indexes as tables of the TOML file, each with its flag."""
     tables: list[tuple[str, Mapping[str, Any]]] = []
     for key in ("filter", "projection"):
         for text in getattr(arguments, key, None) or ():
@@ -523,8 +523,8 @@ def _check(options: Options) -> None:
         both = sorted(set(collection.index) & set(collection.index_multi))
         if both:
             raise UsageError(
-                f"{both[0]!r} of {collection.name!r} is in index and in index_multi: a field has one "
-                "index"
+                f"{both[0]!r} of {collection.name!r} is in index and in index_multi: a field has "
+                "one index"
             )
     if options.once and options.standby:
         raise UsageError("--once and --standby do not go together: a standby waits without limit")

@@ -87,8 +87,8 @@ class Target:
         if self.indexed():
             return False
         wanted = self._wanted()
-        for name, fields in self._writer.indexes.items():
-            for field in fields.keys() - wanted.get(name, {}).keys():
+        for name, there in self._writer.indexes.items():
+            for field in there.keys() - wanted.get(name, {}).keys():
                 batch.drop_index(name, field)
         for name, fields in wanted.items():
             for field, kind in fields.items():

@@ -54,8 +54,8 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
                               struct mc_error *err);
 
 /* Makes an index of a collection, which need not exist: of a field, by its dotted path. kind:
- * MC_INDEX_UNIQUE or MC_INDEX_MULTI; one that is there becomes one of this kind. It is brought up to
- * date by the commit, of this batch and of each later one, and outlasts the collection. *changed:
+ * MC_INDEX_UNIQUE or MC_INDEX_MULTI; one that is there becomes one of this kind. The commits of
+ * this batch and of each later one bring it up to date, and it outlasts the collection. *changed:
  * there was none of this kind. MC_LIMIT: a bad name or path, or too many. */
 enum mc_status mc_batch_index(struct mc_writer *writer, const char *name, size_t name_len,
                               const char *path, size_t path_len, uint32_t kind, bool *changed,

@@ -132,6 +132,22 @@ static void test_life(void)
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(take("sites", 5));
     CHECK_OK(commit_checked());
+    end();
+}
+
+/* Two of one value, an index of another kind, and the end of one. */
+static void test_ends(void)
+{
+    bool changed, existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(make("sites", "f", MC_INDEX_UNIQUE));
+    CHECK_OK(make("other", "f", MC_INDEX_UNIQUE));
+    CHECK_OK(make("sites", "t", MC_INDEX_MULTI));
+    CHECK_OK(put("sites", 1, 20, 4));
+    CHECK_OK(put("sites", 2, 10, 6));
+    CHECK_OK(put("sites", 3, -1, 6));
+    CHECK_OK(commit_checked());
     /* two of one value: nothing of the batch is published */
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(put("sites", 4, 10, 6));
@@ -292,7 +308,7 @@ static void test_whatever(uint32_t log_size)
     CHECK_OK(make("other", "f", MC_INDEX_MULTI));
     CHECK_OK(commit_checked());
     int refused = 0;
-    for (int round = test_rounds(60); round > 0; round--) {
+    for (int round = test_rounds(30); round > 0; round--) {
         CHECK_OK(mc_batch_begin(writer, &test_error));
         for (uint64_t steps = test_below(12); steps > 0; steps--) {
             random_step();
@@ -365,7 +381,7 @@ static void test_failures_finding(void)
 /* A check without memory: in which order it meets collections and indexes is chance. */
 static void test_failures_checking(void)
 {
-    for (int round = test_rounds(12); round > 0; round--) {
+    for (int round = test_rounds(8); round > 0; round--) {
         start_world(0);
         for (long left = 0;; left++) {
             struct mc_check_report report;
@@ -426,6 +442,7 @@ int main(void)
     test_begin("test_index");
     test_values();
     test_life();
+    test_ends();
     test_limits();
     test_reopen();
     test_sentence();

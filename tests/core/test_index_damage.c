@@ -1,5 +1,5 @@
-/* test_index_damage.c - indexes that are damaged, or that do not agree with their documents: mc_check
- * sees each, and no loader goes on with it or is misled. */
+/* test_index_damage.c - indexes that are damaged, or that do not agree with their documents:
+ * mc_check sees each, and no loader goes on with it or is misled. */
 #include <fcntl.h>
 
 #include "index_support.h"
