@@ -261,17 +261,18 @@ enum mc_status mc_hit_table(enum mc_table kind, const struct mc_hit *hit, uint64
         return MC_ABSENT;
     }
     if (kind == MC_TABLE_INDEX) {
-        enum mc_status status = mc_hit_posting(hit, &posting);
-        *root = posting.root;
-        return status == MC_OK && posting.one ? MC_ABSENT : status;
+        if (mc_hit_posting(hit, &posting) != MC_OK) {
+            return MC_CORRUPT;
+        }
+        *root = posting.one ? 0 : posting.root;
+        return posting.one ? MC_ABSENT : MC_OK;
     }
     enum mc_status status = mc_hit_index(hit, &index);
-    if (status != MC_ABSENT) {
+    if (status == MC_OK) {
         *below = MC_TABLE_INDEX;
         *root = index.record.root;
-        return status;
+    } else if (status == MC_ABSENT && (status = mc_hit_collection(hit, &collection)) == MC_OK) {
+        *root = collection.root;
     }
-    status = mc_hit_collection(hit, &collection);
-    *root = collection.root;
     return status;
 }

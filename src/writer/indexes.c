@@ -447,23 +447,24 @@ static enum mc_status clear(struct mc_writer *writer, struct mc_index *index, st
                                : mc_table_damaged(err);
 }
 
+/* collection: NULL for an index that has gone. */
 static enum mc_status update_index(struct mc_writer *writer, struct mc_writer_index *item,
                                    const struct mc_writer_collection *collection,
                                    struct mc_error *err)
 {
+    enum mc_status status = MC_OK;
+    if (!item->exists) {
+        return clear(writer, &item->now, err);
+    }
     struct update update = {.writer = writer,
                             .index = &item->now,
                             .before = item->fresh ? 0 : collection->committed.root,
                             .after = collection->record.root,
                             .err = err};
     bool whole = item->fresh || collection->whole;
-    enum mc_status status = MC_OK;
-    if (!item->exists || item->fresh || update.after == 0) {
+    if (item->fresh || update.after == 0) {
         status = clear(writer, &item->now, err);
         update.before = 0;
-        if (!item->exists) {
-            return status;
-        }
     }
     for (enum step step = TAKE; step <= ADD && status == MC_OK; step++) {
         status = whole ? update_whole(&update, step)
@@ -492,18 +493,34 @@ static enum mc_status store(struct mc_writer *writer, const struct mc_writer_ind
     return status == MC_ABSENT ? MC_OK : status;
 }
 
+/* The collection of an index, if the batch has changed it: among those few, so that a commit to
+ * another one costs a comparison. */
+static const struct mc_writer_collection *changed(const struct mc_writer *writer,
+                                                  const struct mc_index *index)
+{
+    const struct mc_writer_collection *items = writer->collections.items;
+    for (uint32_t at = writer->batch.listed; at != 0; at = items[at - 1].next_listed) {
+        const struct mc_writer_collection *collection = &items[at - 1];
+        if (collection->changed && collection->name_len == index->name_len &&
+            memcmp(collection->name, index->name, index->name_len) == 0) {
+            return collection;
+        }
+    }
+    return NULL;
+}
+
 enum mc_status mc_indexes_update(struct mc_writer *writer, struct mc_error *err)
 {
     enum mc_status status = MC_OK;
     for (size_t i = 0; i < writer->indexes.count && status == MC_OK; i++) {
         struct mc_writer_index *item = &writer->indexes.items[i];
-        size_t at;
-        status = mc_collections_find(writer, item->now.name, item->now.name_len, &at, err);
-        if (status != MC_OK) {
-            break;
+        const struct mc_writer_collection *collection = changed(writer, &item->now);
+        if (item->fresh) { /* or one that the batch has left as it was: mc_batch_index found it */
+            size_t at = 0;
+            (void)mc_collections_find(writer, item->now.name, item->now.name_len, &at, NULL);
+            collection = &writer->collections.items[at];
         }
-        const struct mc_writer_collection *collection = &writer->collections.items[at];
-        if (!collection->changed && !item->fresh && item->exists) {
+        if (item->exists && collection == NULL) {
             continue;
         }
         status = update_index(writer, item, collection, err);

@@ -349,35 +349,6 @@ static void test_failures(enum fault kind, enum mc_status expected, bool anew, i
     }
 }
 
-/* More collections with an index than this writer has met: it has to make room for their names. */
-static void test_failures_finding(void)
-{
-    char name[8];
-    open_new();
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int i = 0; i < 10; i++) {
-        (void)snprintf(name, sizeof name, "c%d", i);
-        CHECK_OK(make(name, "f", MC_INDEX_UNIQUE));
-    }
-    CHECK_OK(commit_checked());
-    for (long left = 0;; left++) {
-        uint64_t generation;
-        mc_writer_close(writer);
-        CHECK_OK(mc_writer_open(test_path(), &index_options, &writer, &test_error));
-        CHECK_OK(mc_batch_begin(writer, &test_error));
-        CHECK_OK(put("c0", left, left, 1));
-        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
-        enum mc_status status = mc_batch_commit(writer, &generation, &test_error);
-        if (faults_disarm() == 0) {
-            CHECK_OK(status);
-            break;
-        }
-        CHECK(status == MC_NOMEM || status == MC_OK);
-        mc_batch_abort(writer);
-    }
-    end();
-}
-
 /* A check without memory: in which order it meets collections and indexes is chance. */
 static void test_failures_checking(void)
 {
@@ -453,7 +424,6 @@ int main(void)
     test_failures(FAULT_MEMORY, MC_NOMEM, true, 60);
     test_failures(FAULT_ROOM, MC_FULL, false, 0);
     test_failures(FAULT_ROOM, MC_FULL, true, 0);
-    test_failures_finding();
     test_failures_checking();
     test_failures_opening();
     test_hashes();
