@@ -153,6 +153,10 @@ static PyObject *document_of(index_object *self, struct mc_reading *reading, str
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
     mc_collection_object *collection = self->collection;
     struct mc_front_entry *entry = NULL;
+    if (collection->serial != reading->serial) { /* a destructor has read it meanwhile */
+        *status = MC_EXPIRED;
+        return NULL;
+    }
     key->hash = mc_view_hash(&reading->view, key);
     if (mc_collection_fronted(collection, reading)) {
         entry = mc_front_find(&collection->reader->front,
