@@ -114,57 +114,8 @@ static enum mc_status walk_end(struct check *check, enum mc_status status, bool 
                : status;
 }
 
-static enum mc_status check_collection(struct check *check, const struct mc_collection *collection)
-{
-    struct mc_walk walk;
-    struct mc_item item;
-    uint64_t count = 0, content = 0;
-    bool explained = false;
-    enum mc_status status;
-    mc_walk_begin(&walk, &check->view->space, collection->root);
-    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
-        explained = true;
-        status = take(check, &item);
-        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
-            status = check_entry(check, collection->root, &item.hit);
-            if (status == MC_OK && mc_bson_validate(check->bytes + item.hit.key_len,
-                                                    item.hit.value_len, NULL) != MC_OK) {
-                status = wrong(check, item.offset, "a document is not valid BSON");
-            }
-            count++;
-            content += (uint64_t)item.hit.key_len + item.hit.value_len;
-        }
-        if (status != MC_OK) {
-            break;
-        }
-        explained = false;
-    }
-    status = walk_end(check, status, explained);
-    assert(count <= check->report->entries);
-    if (status == MC_OK && (count != collection->count || content != collection->content)) {
-        status =
-            mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
-    }
-    check->report->documents += count;
-    check->report->content += content;
-    return status;
-}
-
-/* One more collection, and what it occupies. */
-static enum mc_status check_next(struct check *check, const struct mc_collection *collection)
-{
-    uint64_t before = check->report->used, index = check->report->collections++;
-    enum mc_status status = check_collection(check, collection);
-    if (check->occupied != NULL && index < check->room) {
-        check->occupied[index] = check->report->used - before;
-    }
-    return status;
-}
-
-/* ---- indexes ---- */
-
-/* Every block of one of an index's tables, each of whose entries is counted and given to `entry`
- * with whatever it wants. */
+/* Every block of a table, each of whose entries is counted and given to `entry`, its bytes copied,
+ * with whatever that wants. */
 struct table_walk {
     enum mc_status (*entry)(struct check *check, const struct mc_hit *hit, void *context);
     void *context;
@@ -195,6 +146,44 @@ static enum mc_status check_table(struct check *check, uint64_t root, struct tab
     }
     return walk_end(check, status, explained);
 }
+
+/* context: adds the key and value bytes. */
+static enum mc_status check_document(struct check *check, const struct mc_hit *hit, void *context)
+{
+    uint64_t *content = context;
+    *content += (uint64_t)hit->key_len + hit->value_len;
+    return mc_bson_validate(check->bytes + hit->key_len, hit->value_len, NULL) == MC_OK
+               ? MC_OK
+               : wrong(check, hit->offset, "a document is not valid BSON");
+}
+
+static enum mc_status check_collection(struct check *check, const struct mc_collection *collection)
+{
+    uint64_t content = 0;
+    struct table_walk table = {.entry = check_document, .context = &content};
+    enum mc_status status = check_table(check, collection->root, &table);
+    assert(table.count <= check->report->entries);
+    if (status == MC_OK && (table.count != collection->count || content != collection->content)) {
+        status =
+            mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
+    }
+    check->report->documents += table.count;
+    check->report->content += content;
+    return status;
+}
+
+/* One more collection, and what it occupies. */
+static enum mc_status check_next(struct check *check, const struct mc_collection *collection)
+{
+    uint64_t before = check->report->used, index = check->report->collections++;
+    enum mc_status status = check_collection(check, collection);
+    if (check->occupied != NULL && index < check->room) {
+        check->occupied[index] = check->report->used - before;
+    }
+    return status;
+}
+
+/* ---- indexes ---- */
 
 static enum mc_status check_key(struct check *check, const struct mc_hit *hit, void *context)
 {
@@ -304,38 +293,28 @@ static enum mc_status check_index(struct check *check, const struct mc_index *in
 
 /* ---- all of it ---- */
 
-static enum mc_status check_catalogue(struct check *check)
+static enum mc_status check_record(struct check *check, const struct mc_hit *hit, void *context)
 {
-    struct mc_walk walk;
-    struct mc_item item;
     struct mc_collection collection;
     struct mc_index index;
-    uint64_t root = check->view->root.catalogue;
-    bool explained = false;
-    enum mc_status status;
-    mc_walk_begin(&walk, &check->view->space, root);
-    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
-        explained = true;
-        status = take(check, &item);
-        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
-            status = check_entry(check, root, &item.hit);
-            enum mc_status kind = mc_hit_collection(&item.hit, &collection);
-            enum mc_status its = mc_hit_index(&item.hit, &index);
-            if (status == MC_OK && (kind == MC_CORRUPT || its == MC_CORRUPT)) {
-                status = wrong(check, item.offset, "this is no entry of a catalogue");
-            } else if (status == MC_OK && kind == MC_OK) {
-                status = check_next(check, &collection);
-            } else if (status == MC_OK && its == MC_OK) {
-                status = check_index(check, &index);
-            }
-        }
-        if (status != MC_OK) {
-            break;
-        }
-        explained = false;
+    (void)context;
+    enum mc_status kind = mc_hit_collection(hit, &collection);
+    enum mc_status its = mc_hit_index(hit, &index);
+    if (kind == MC_CORRUPT || its == MC_CORRUPT) {
+        return wrong(check, hit->offset, "this is no entry of a catalogue");
     }
+    if (kind == MC_OK) {
+        return check_next(check, &collection);
+    }
+    return its == MC_OK ? check_index(check, &index) : MC_OK;
+}
+
+static enum mc_status check_catalogue(struct check *check)
+{
+    struct table_walk table = {.entry = check_record};
+    enum mc_status status = check_table(check, check->view->root.catalogue, &table);
     assert(check->report->collections <= check->report->entries);
-    return walk_end(check, status, explained);
+    return status;
 }
 
 /* Reserves what every file has: its header, and the tail at its end. */

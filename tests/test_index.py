@@ -197,6 +197,26 @@ def test_an_index_outlasts_its_collection_and_its_writer(cache_path: Path) -> No
             cache.check()
 
 
+@pytest.mark.parametrize("unique", [True, False])
+def test_an_index_that_contradicts_the_documents_is_damage(cache_path: Path, unique: bool) -> None:
+    with mmapcache.Writer(cache_path, max_size="4MiB") as writer:
+        with writer.batch() as batch:
+            batch.index("sites", "d", unique=unique)
+            batch.put("sites", "needle", {"_id": 1, "d": "a"})
+        content = cache_path.read_bytes()
+        at = content.index(b"a\x02needle") + 2
+        with cache_path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"N")
+        with writer.reader() as cache:
+            by = cache["sites"].by("d")
+            assert len(by) == 1
+            with pytest.raises(mmapcache.CorruptError, match="contradicts itself"):
+                by["a"]
+            with pytest.raises(mmapcache.CorruptError):
+                cache.check()
+
+
 def test_names_and_fields_that_cannot_be(test: TestCache) -> None:
     with test.writer.batch() as batch:
         for field in ("", "f" * 256, "a\0b"):
