@@ -222,8 +222,8 @@ class Following:
     def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
         """Publishes a burst.
 
-        :raises PositionLostError: two documents would have one value in a unique index, perhaps only
-            because one of them has changed, too, and has not been read yet: a full load tells
+        :raises PositionLostError: two documents would have one value in a unique index, perhaps
+            only because one has changed, too, and has not been read yet: a full load tells
         """
         try:
             return self._published(writer, first, messages)

@@ -44,8 +44,8 @@ class CollectionOptions:
     `filter` and `projection` are Extended JSON text or what TOML made of a table. `follow_index`:
     the server may follow an index for the filter, and miss a document that moves in it meanwhile.
     `transform` and `key`: see transform and shaping. `index` and `index_multi`: the fields that the
-    cache has an index of, with one document for each value or with several. `given`: where each setting comes from. For a
-    file source there is a `name` only.
+    cache has an index of, with one document for each value or with several. `given`: where each
+    setting comes from. For a file source there is a `name` only.
     """
 
     database: str
