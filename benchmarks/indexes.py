@@ -66,7 +66,7 @@ def loads(context: Context) -> Iterator[Row]:
 
 
 def commits(context: Context) -> Iterator[Row]:
-    """A commit of one document: with an index whose field changes, with one elsewhere, with none."""
+    """A commit of one document: with an index whose field changes, one elsewhere, none."""
     raw = data.documents(context.size(200_000, 50_000))
     writers: dict[str, mmapcache.Writer] = {}
     for kind in ("none", "multi", "other"):

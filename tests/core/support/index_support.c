@@ -163,7 +163,7 @@ void start_world(int many)
     for (int64_t k = 0; k < 20; k++) {
         CHECK_OK(put("sites", k, k, 2 * k));
     }
-    CHECK_OK(put("sites", 20, 20, 0));      /* a table of two keys */
+    CHECK_OK(put("sites", 20, 20, 0));             /* a table of two keys */
     for (int64_t k = 1000; k < 1000 + many; k++) { /* and two of many */
         CHECK_OK(put("sites", k, -1, -10));
     }
