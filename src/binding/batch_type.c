@@ -448,8 +448,8 @@ PyDoc_STRVAR(index_doc,
              "of this\nkind.\n\n"
              "field: a dotted path. The end of this batch and of each later one bring it up to "
              "date; it\nis in the file until drop_index(), whatever becomes of the collection. "
-             "unique: that two\ndocuments have one value is a LimitError at the end of the "
-             "batch, which publishes nothing.");
+             "unique: that two\ndocuments have one value is raised as a LimitError at the end "
+             "of the batch, which publishes\nnothing. Raises TypeError, ValueError, LimitError.");
 
 static PyObject *batch_index(PyObject *self_object, PyObject *args, PyObject *kwargs)
 {
@@ -516,7 +516,7 @@ static PyMethodDef batch_methods[] = {
     {"index", (PyCFunction)(void (*)(void))batch_index, METH_VARARGS | METH_KEYWORDS, index_doc},
     {"drop_index", (PyCFunction)(void (*)(void))batch_drop_index, METH_FASTCALL,
      "drop_index($self, name, field, /)\n--\n\n"
-     "Takes an index away; whether there was one."},
+     "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
     {"drop", batch_drop, METH_O,
      "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there."},
     {"replace", batch_replace, METH_O,

@@ -337,7 +337,9 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getset[] = {
     {"name", collection_name, NULL, "The collection's name.", NULL},
     {"indexes", mc_collection_indexes, NULL,
-     "The fields that by() takes, as a dict: each with \"unique\" or \"multi\".", NULL},
+     "The fields that by() takes, as a dict: each with \"unique\" or \"multi\". Raises "
+     "CorruptError,\nClosedError; in a snapshot SnapshotExpired.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

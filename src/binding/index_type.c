@@ -489,7 +489,9 @@ static PyObject *index_unique(PyObject *self_object, void *Py_UNUSED(closure))
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))index_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, value, default=None)\n--\n\n"
-     "What the value leads to, or default when no document has it."},
+     "What the value leads to, or default when no document has it.\n\n"
+     "Raises TypeError for what can never be a key, LookupError when there is no such index any\n"
+     "more, CorruptError, ClosedError; in a snapshot SnapshotExpired."},
     {"keys", index_keys, METH_NOARGS, "keys($self, /)\n--\n\nA view of the values of the field."},
     {"values", index_values, METH_NOARGS,
      "values($self, /)\n--\n\nA view of what the values lead to."},
@@ -501,13 +503,17 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getset[] = {
     {"unique", index_unique, NULL,
-     "Whether a value leads to one Document; else it is to a tuple of them.", NULL},
+     "Whether a value leads to one Document, not to a tuple, at the last read; never raises.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(type_doc,
              "A read-only mapping from the value of a field to the Document that has it, or to a\n"
-             "tuple of those that do. Made by Collection.by().");
+             "tuple of those that do. Made by Collection.by().\n\n"
+             "Any number of threads may share it, and a forked child goes on with it. Raises\n"
+             "LookupError when there is no such index any more, KeyError for a value that no "
+             "document\nhas, TypeError, CorruptError, ClosedError.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

@@ -407,7 +407,7 @@ static PyGetSetDef getset[] = {
     {"state", writer_state, NULL, "The bytes last published as batch.state; b\"\" before.", NULL},
     {"indexes", writer_indexes, NULL,
      "The indexes of the last generation, as a dict: each collection with a dict, and in that each "
-     "field\nwith \"unique\" or \"multi\".",
+     "field\nwith \"unique\" or \"multi\". Raises ClosedError.",
      NULL},
     {"position", mc_writer_object_position, NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
