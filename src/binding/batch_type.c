@@ -502,6 +502,10 @@ static PyObject *batch_drop_index(PyObject *self_object, PyObject *const *args, 
 }
 
 static PyMethodDef batch_methods[] = {
+    {"index", (PyCFunction)(void (*)(void))batch_index, METH_VARARGS | METH_KEYWORDS, index_doc},
+    {"drop_index", (PyCFunction)(void (*)(void))batch_drop_index, METH_FASTCALL,
+     "drop_index($self, name, field, /)\n--\n\n"
+     "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
     {"put", (PyCFunction)(void (*)(void))batch_put, METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
@@ -513,10 +517,6 @@ static PyMethodDef batch_methods[] = {
      "were."},
     {"delete", (PyCFunction)(void (*)(void))batch_delete, METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there."},
-    {"index", (PyCFunction)(void (*)(void))batch_index, METH_VARARGS | METH_KEYWORDS, index_doc},
-    {"drop_index", (PyCFunction)(void (*)(void))batch_drop_index, METH_FASTCALL,
-     "drop_index($self, name, field, /)\n--\n\n"
-     "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
     {"drop", batch_drop, METH_O,
      "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there."},
     {"replace", batch_replace, METH_O,
