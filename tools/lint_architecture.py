@@ -57,7 +57,7 @@ PARTS = {
             "bell",
             "region",
             "buddy_words",
-            "buddy buddy_state buddy_check",
+            "buddy buddy_state buddy_query buddy_check",
             "table table_ref",
             "counts",
             "slots",
@@ -66,9 +66,13 @@ PARTS = {
             "change_log",
             "history",
             "check",
+            "words",
+            "arena_site",
             "arena",
             "table_page",
+            "table_path",
             "table_write",
+            "table_move",
         ),
     ),
     "src/writer": Part(
@@ -85,6 +89,7 @@ PARTS = {
             "collections",
             "refusal",
             "indexes",
+            "compact",
             "batch",
             "succession",
             "writer",
@@ -96,8 +101,10 @@ PARTS = {
             "document",  # the header that the binding includes; document_type has the type
             "classes",
             "options",
+            "object_id",
             "document_object",
             "decode decode_classes",  # a DBRef or code with scope holds a document, which holds ...
+            "encode encode_classes encoder",  # likewise a document
             "fields",
             "compare",
             "document_views",
@@ -174,6 +181,7 @@ STRINGS = re.compile(
 )
 UNBOUNDED = {
     "src/binding/pykey.c": {"strcmp"},  # the name of a type
+    "src/document/classes.c": {"strcmp"},  # likewise
     "src/binding/reader.c": {"strlen"},  # a path
     "src/writer/publish.c": {"strlen"},  # what the caller reports
     "src/writer/writer.c": {"strlen"},  # a path

@@ -6,6 +6,7 @@ goes on from where it was, with what is suspect.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 
@@ -235,9 +236,8 @@ class Following:
     ) -> Caught:
         caught = None
         with writer.batch() as batch:
-            size = len(first.buffer)
-            self._apply(writer, batch, first)
-            for more in messages:
+            size = 0
+            for more in itertools.chain((first,), messages):
                 if isinstance(more, Found):
                     size += len(more.buffer)
                     self._apply(writer, batch, more)

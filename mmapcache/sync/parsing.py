@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final
 
 from mmapcache import MAX_SIZE, MIN_SIZE
@@ -145,7 +144,7 @@ def bytes_of(size: str) -> int:
     if parts is None:
         raise ValueError
     base = 1000 if parts["unit"].lower()[1:] == "b" else 1024
-    return int(Fraction(parts["number"]) * base ** "bkmgt".index(parts["unit"].lower()[:1] or "b"))
+    return int(float(parts["number"]) * base ** "bkmgt".index(parts["unit"].lower()[:1] or "b"))
 
 
 def mode(value: object) -> int:

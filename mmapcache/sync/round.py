@@ -85,7 +85,7 @@ class Round:
         follow: bool,
         first: bool,
         bar: bool,
-        watch: Watch | None = None,
+        watch: Watch,
     ) -> None:
         self._options = options
         self._source = source

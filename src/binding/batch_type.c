@@ -396,13 +396,11 @@ static PyObject *alone(PyObject *writer, change_function change, PyObject *const
                        Py_ssize_t nargs)
 {
     PyObject *made = mc_batch_new((mc_writer_object *)writer);
-    mc_batch_object *batch = (mc_batch_object *)made;
     PyObject *done = made == NULL ? NULL : batch_enter(made, NULL);
     PyObject *result = done == NULL ? NULL : change(made, args, nargs);
     Py_CLEAR(done);
     if (result != NULL) {
-        struct mc_writer *open = mc_batch_enter(batch); /* the change may have run any code */
-        done = open == NULL ? NULL : commit(batch, open);
+        done = batch_exit(made, NULL, 0); /* the change may have run any code */
         if (done == NULL) {
             Py_CLEAR(result);
         }
@@ -514,14 +512,17 @@ static PyMethodDef batch_methods[] = {
     {"put_raw", (PyCFunction)(void (*)(void))batch_put_raw, METH_FASTCALL,
      "put_raw($self, name, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
-     "were."},
+     "were.\n\nRaises what put() raises; those before the one at fault are in the batch."},
     {"delete", (PyCFunction)(void (*)(void))batch_delete, METH_FASTCALL,
-     "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there."},
+     "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there.\n\n"
+     "Raises TypeError, LimitError, FullError."},
     {"drop", batch_drop, METH_O,
-     "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there."},
+     "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there.\n\n"
+     "Raises TypeError, LimitError, FullError."},
     {"replace", batch_replace, METH_O,
      "replace($self, name, /)\n--\n\n"
-     "A Replace, for `with`: what is put within it becomes the collection's whole content."},
+     "A Replace, for `with`: what is put within it becomes the collection's whole content.\n\n"
+     "Raises TypeError, LimitError."},
     {"__enter__", batch_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe batch itself, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nPublishes the batch, or abandons it after an exception."},
@@ -544,7 +545,11 @@ static PyGetSetDef batch_getset[] = {
 };
 
 static PyType_Slot batch_slots[] = {
-    {Py_tp_doc, (void *)"Changes that become one generation. Made by Writer.batch(), used once."},
+    {Py_tp_doc, (void *)"Changes that become one generation. Made by Writer.batch(), used once.\n\n"
+                        "They are published when the `with` ends, or none of them after an "
+                        "exception. For the\nthread and the process of its Writer: a forked "
+                        "child's use of it raises ClosedError.\nRaises FullError at the end, "
+                        "too."},
     {Py_tp_dealloc, batch_dealloc},
     {Py_tp_methods, batch_methods},
     {Py_tp_getset, batch_getset},

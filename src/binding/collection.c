@@ -157,8 +157,8 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_fr
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
-bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
-                         struct mc_front_entry *entry)
+bool mc_collection_still(const mc_collection_object *self, struct mc_front *front,
+                         const struct mc_reading *reading, struct mc_front_entry *entry)
 {
     const struct mc_view *view = &reading->view;
     if (self->serial != reading->serial || entry->birth > view->root.generation) {
@@ -169,10 +169,30 @@ bool mc_collection_still(mc_collection_object *self, const struct mc_reading *re
             entry->page = 0; /* of no generation that is known */
             return false;
         }
-        self->reader->front.revalidations++;
+        front->revalidations++;
     }
     entry->seen = view->root.generation;
     return true;
+}
+
+struct mc_front_entry *mc_collection_ask(const mc_collection_object *self,
+                                         const struct mc_reading *reading, PyObject *object,
+                                         const struct mc_key *key)
+{
+    struct mc_front *front = &self->reader->front;
+    struct mc_front_entry *entry;
+    if (!mc_collection_fronted(self, reading)) {
+        return NULL;
+    }
+    entry = mc_front_find(front, self->channel, key);
+    if (!mc_collection_holds(self, front, reading, entry)) {
+        return NULL;
+    }
+    if (object != NULL && mc_front_may_alias(object)) {
+        mc_front_set_alias(front, entry, object);
+    }
+    mc_front_hit(front, entry);
+    return entry;
 }
 
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,

@@ -152,19 +152,13 @@ static PyObject *document_of(index_object *self, struct mc_reading *reading, str
 {
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
     mc_collection_object *collection = self->collection;
-    struct mc_front_entry *entry = NULL;
     if (collection->serial != reading->serial) { /* a destructor has read it meanwhile */
         *status = MC_EXPIRED;
         return NULL;
     }
     key->hash = mc_view_hash(&reading->view, key);
-    if (mc_collection_fronted(collection, reading)) {
-        entry = mc_front_find(&collection->reader->front,
-                              mc_collection_channel(collection, MC_FORM_DOCUMENT), key);
-    }
-    if (entry != NULL && entry->document != NULL &&
-        mc_collection_holds(collection, reading, entry)) {
-        mc_front_hit(&collection->reader->front, entry);
+    struct mc_front_entry *entry = mc_collection_ask(collection, reading, NULL, key);
+    if (entry != NULL && entry->document != NULL) {
         *status = MC_OK;
         return Py_NewRef(entry->document);
     }

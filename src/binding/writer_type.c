@@ -354,12 +354,14 @@ static PyObject *writer_repr(PyObject *self_object)
 
 PyDoc_STRVAR(anonymous_doc,
              "anonymous($type, /, *, max_size=None, retention=1.0, collapse=True)\n--\n\n"
-             "A cache without a file, for children that are forked later: a sealed memfd.");
+             "A cache without a file, for children that are forked later: a sealed memfd.\n\n"
+             "max_size: bytes. retention: seconds. They are as of Writer(); threads and forks, "
+             "too.\n\nRaises FullError, LimitError, OSError.");
 PyDoc_STRVAR(reader_doc,
              "reader($self, /, *, populate=False, codec_options=None, front_bytes=16777216,\n"
              "       front_entries=16384)\n--\n\n"
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
-             "The arguments are those of mmapcache.open().");
+             "The arguments are those of mmapcache.open().\n\nRaises ClosedError, OSError.");
 
 static PyMethodDef methods[] = {
     {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
@@ -377,7 +379,8 @@ static PyMethodDef methods[] = {
      "belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
     {"batch", writer_batch, METH_NOARGS,
      "batch($self, /)\n--\n\n"
-     "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
+     "A Batch, for `with`: one generation, published at its end or abandoned on an exception.\n\n"
+     "Raises ClosedError."},
     {"put", (PyCFunction)(void (*)(void))mc_writer_object_put, METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Batch.put in a batch of its own: one document, one generation; True when that changed "
@@ -385,14 +388,16 @@ static PyMethodDef methods[] = {
      "Raises what Batch.put and the end of a batch raise; then nothing is published."},
     {"delete", (PyCFunction)(void (*)(void))mc_writer_object_delete, METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\n"
-     "Batch.delete in a batch of its own; whether the key was there."},
+     "Batch.delete in a batch of its own; whether the key was there.\n\n"
+     "Raises what Batch.delete and the end of a batch raise."},
     {"status", writer_status, METH_NOARGS,
-     "status($self, /)\n--\n\nWhat Cache.status() says of this file."},
+     "status($self, /)\n--\n\nWhat Cache.status() says of this file. Raises ClosedError."},
     {"stats", writer_stats, METH_NOARGS,
-     "stats($self, /)\n--\n\nWhat Cache.stats() says of this file."},
+     "stats($self, /)\n--\n\nWhat Cache.stats() says of this file. Raises ClosedError."},
     {"checkpoint", writer_checkpoint, METH_NOARGS,
      "checkpoint($self, /)\n--\n\n"
-     "Writes everything to the disk and marks the generation as good after a reboot."},
+     "Writes everything to the disk and marks the generation as good after a reboot.\n\n"
+     "It takes as long as the disk does. Raises ClosedError, OSError."},
     {"close", writer_close, METH_NOARGS,
      "close($self, /)\n--\n\nAbandons an open batch and releases the file; harmless twice."},
     {"__enter__", writer_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe writer itself."},
@@ -429,7 +434,9 @@ PyDoc_STRVAR(
     "collapse: use huge pages where the kernel can. discard: begin an empty file in the place of "
     "a\n"
     "sound one, too, as after a CorruptError while it was read; generations go on.\n\n"
-    "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError.");
+    "One thread at a time may use it, the others get MmapCacheError; a forked child cannot\n"
+    "(ClosedError), and its exit closes nothing of the parent's.\n\n"
+    "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError; ValueError.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

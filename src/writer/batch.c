@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "collections.h"
+#include "compact.h"
 #include "indexes.h"
 #include "mutant.h"
 #include "publish.h"
@@ -141,6 +142,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
+        mc_compact_note(writer, mc_entry_bytes(key->len, value_len));
         mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
@@ -527,7 +529,7 @@ bool mc_batch_is_short(const struct mc_writer *writer)
 {
     const struct mc_batch_counts *counts = &writer->batch.counts;
     return counts->puts + counts->deletes <= SHORT_BATCH && !writer->indexes.changed &&
-           mc_checkpoint(&writer->table.space) == 0;
+           mc_checkpoint(&writer->table.space) == 0 && !mc_compact_is_due(writer);
 }
 
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, struct mc_error *err)
@@ -543,7 +545,8 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
         return status;
     }
     writer->arena.scope = MC_SCOPE_BATCH;
-    if (writer->indexes.count != 0) {
+    status = mc_compact_some(writer, err);
+    if (status == MC_OK && writer->indexes.count != 0) {
         status = mc_indexes_update(writer, err);
     }
     if (status == MC_OK) {

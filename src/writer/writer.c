@@ -19,6 +19,7 @@
 #include "bell.h"
 #include "changes.h"
 #include "check.h"
+#include "compact.h"
 #include "indexes.h"
 #include "make_room.h"
 #include "mutant.h"
@@ -129,6 +130,7 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, enum mc_t
         if (status != MC_OK) {
             break;
         }
+        mc_compact_note(writer, item.bytes);
         bool entry = item.kind == MC_ITEM_ENTRY;
         status = entry ? mc_hit_table(kind, &item.hit, &below, &its) : MC_ABSENT;
         if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
@@ -223,7 +225,7 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     }
     writer->table.arena = &writer->arena;
     space->limit = end;
-    /* both fit: see mc_superblock_check, and the check of the end above */
+    /* both fit: see mc_superblock_read, and the check of the end above */
     (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
     writer->indexes.count = 0; /* a damaged file may have been looked at before this one */
@@ -269,6 +271,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.index);
     mc_changes_destroy(writer);
     mc_indexes_destroy(writer);
+    free(writer->compaction.names);
     mc_bell_close(writer->bell);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
@@ -320,7 +323,7 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
         status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
     }
     if (status == MC_OK) {
-        status = mc_place_read(&writer->region, &writer->superblock, path, err);
+        status = mc_superblock_read(&writer->region, &writer->superblock, path, err);
     }
     if (status == MC_OK) { /* what is behind is not ours */
         uint64_t size = writer->region.file_size, most = writer->superblock.max_size;

@@ -78,6 +78,17 @@ struct mc_notes {
     uint32_t last;              /* bytes of the one before it; 0: there is none */
 };
 
+/* The clearing of a site: see compact.c. */
+struct mc_compaction {
+    uint64_t largest;    /* bytes of the largest entry that this writer has met */
+    uint64_t until;      /* generation before which no site is looked for */
+    uint64_t drain;      /* all has moved: the sites are whole when what this one retired is free */
+    bool moving;         /* just now: no room is made for what moves */
+    struct mc_move move; /* through the table under way */
+    uint8_t *names;      /* of the collections to go through, each after a byte with its length */
+    size_t names_len, names_at;
+};
+
 struct mc_batch {
     bool open;
     uint64_t catalogue;   /* reference, with the state but without changed collections */
@@ -107,6 +118,7 @@ struct mc_writer {
     struct mc_collections collections;
     struct mc_indexes indexes;
     struct mc_notes notes;
+    struct mc_compaction compaction;
 };
 
 #endif
