@@ -478,8 +478,9 @@ enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection 
     if (hit->key_type == MC_KEY_NAME) {
         return record_read(hit, out);
     }
-    bool is_state = hit->key_type == MC_KEY_STATE || MC_MUTANT_IS(309); /* 309: whatever it is */
-    return is_state ? MC_ABSENT : MC_CORRUPT;
+    bool known = hit->key_type == MC_KEY_STATE || hit->key_type == MC_KEY_INDEX ||
+                 MC_MUTANT_IS(309); /* 309: whatever it is */
+    return known ? MC_ABSENT : MC_CORRUPT;
 }
 
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out)

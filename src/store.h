@@ -241,8 +241,8 @@ static inline enum mc_status mc_view_settle_value(const struct mc_view *view,
  * validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
 enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out);
 
-/* In a walk over the catalogue: MC_OK and the collection, MC_ABSENT for the loader's state,
- * or MC_CORRUPT. */
+/* In a walk over the catalogue: MC_OK and the collection, MC_ABSENT for the loader's state and for
+ * an index (see index.h), or MC_CORRUPT. */
 enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out);
 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */

@@ -52,7 +52,7 @@ function _shtab_mmapcache_using
 end
 
 set -g _shtab_mmapcache_commands get ls dump stat check watch serve sync completion
-set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --http --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --token-file --transform --uri --uri-file --verify-every
+set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --http --index --index-multi --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --token-file --transform --uri --uri-file --verify-every
 
 complete -c mmapcache -e
 complete -c mmapcache -f
@@ -126,6 +126,8 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l batch-size -x -d 'docu
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l allow-empty -l no-allow-empty -d 'publish a collection even when empty'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l transform -x -d 'what becomes of a document'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l key -x -d 'the key, if not _id'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l index -x -d 'lookup by a field'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l index-multi -x -d 'the same where several documents have one value'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l follow -xka "auto stream poll" -d 'auto: MongoDB'"'"'s change stream if it has one; stream: fail without; poll: never'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l settle -x -d 'ms that a burst is gathered (5:100)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l reload-spread -x -d 'seconds over which hosts spread a full reload (5)'

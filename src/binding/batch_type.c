@@ -422,7 +422,88 @@ PyObject *mc_writer_object_delete(PyObject *self, PyObject *const *args, Py_ssiz
 
 /* ---- the type ---- */
 
+/* The arguments of both: 0, or -1 with an exception. */
+static int index_names(struct mc_module *module, PyObject *name, PyObject *field, const char **text,
+                       size_t *len, const char **path, size_t *path_len)
+{
+    Py_ssize_t size;
+    if (mc_collection_name(module, name, text, len) < 0) {
+        return -1;
+    }
+    if (!PyUnicode_Check(field)) {
+        PyErr_Format(PyExc_TypeError, "an index is of a field, whose path is a str, not %.100s",
+                     Py_TYPE(field)->tp_name);
+        return -1;
+    }
+    *path = PyUnicode_AsUTF8AndSize(field, &size);
+    *path_len = (size_t)size;
+    return *path == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(index_doc,
+             "index($self, name, field, /, *, unique=True)\n--\n\n"
+             "Makes an index of a collection, for Collection.by(field); True when there was none "
+             "of this\nkind.\n\n"
+             "field: a dotted path. The end of this batch and of each later one bring it up to "
+             "date; it\nis in the file until drop_index(), whatever becomes of the collection. "
+             "unique: that two\ndocuments have one value is raised as a LimitError at the end "
+             "of the batch, which publishes\nnothing. Raises TypeError, ValueError, LimitError.");
+
+static PyObject *batch_index(PyObject *self_object, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "", "unique", NULL};
+    mc_batch_object *self = (mc_batch_object *)self_object;
+    struct mc_module *module = self->writer->module;
+    struct mc_writer *writer;
+    struct mc_error error;
+    PyObject *name, *field;
+    const char *text, *path;
+    size_t len, path_len;
+    int unique = 1;
+    bool changed;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$p:index", names, &name, &field, &unique) ||
+        index_names(module, name, field, &text, &len, &path, &path_len) < 0) {
+        return NULL;
+    }
+    writer = mc_batch_enter(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    if (mc_batch_index(writer, text, len, path, path_len, unique ? MC_INDEX_UNIQUE : MC_INDEX_MULTI,
+                       &changed, &error) != MC_OK) {
+        return mc_raise(module, &error);
+    }
+    return PyBool_FromLong(changed);
+}
+
+static PyObject *batch_drop_index(PyObject *self_object, PyObject *const *args, Py_ssize_t nargs)
+{
+    mc_batch_object *self = (mc_batch_object *)self_object;
+    struct mc_module *module = self->writer->module;
+    struct mc_writer *writer;
+    struct mc_error error;
+    const char *text, *path;
+    size_t len, path_len;
+    bool existed;
+    if (!mc_arguments_are("drop_index", nargs, 2) ||
+        index_names(module, args[0], args[1], &text, &len, &path, &path_len) < 0) {
+        return NULL;
+    }
+    writer = mc_batch_enter(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    if (mc_batch_drop_index(writer, text, len, path, path_len, &existed, &error) != MC_OK) {
+        return mc_raise(module, &error);
+    }
+    return PyBool_FromLong(existed);
+}
+
 static PyMethodDef batch_methods[] = {
+    {"index", (PyCFunction)(void (*)(void))batch_index, METH_VARARGS | METH_KEYWORDS, index_doc},
+    {"drop_index", (PyCFunction)(void (*)(void))batch_drop_index, METH_FASTCALL,
+     "drop_index($self, name, field, /)\n--\n\n"
+     "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
     {"put", (PyCFunction)(void (*)(void))batch_put, METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "

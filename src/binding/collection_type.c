@@ -17,6 +17,7 @@
 #include "collection_get_many.h"
 #include "collection_map_type.h"
 #include "collection_views.h"
+#include "index_type.h"
 #include "pykey.h"
 
 enum { COMPLETIONS = 10000 }; /* keys that IPython is given at most */
@@ -346,6 +347,7 @@ static PyMethodDef methods[] = {
      pluck_doc},
     {"map", (PyCFunction)(void (*)(void))mc_collection_map, METH_VARARGS | METH_KEYWORDS,
      mc_collection_map_doc},
+    {"by", mc_collection_by, METH_O, mc_collection_by_doc},
     {"_ipython_key_completions_", collection_completions, METH_NOARGS, NULL},
     {"keys", collection_keys, METH_NOARGS, keys_doc},
     {"values", collection_values, METH_NOARGS, values_doc},
@@ -355,6 +357,10 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getset[] = {
     {"name", collection_name, NULL, "The collection's name.", NULL},
+    {"indexes", mc_collection_indexes, NULL,
+     "The fields that by() takes, as a dict: each with \"unique\" or \"multi\". Raises "
+     "CorruptError,\nClosedError; in a snapshot SnapshotExpired.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -11,6 +11,7 @@
 #include "cache_report.h"
 #include "cache_type.h"
 #include "errors.h"
+#include "index_type.h"
 #include "region.h"
 #include "writer/publish.h"
 #include "writer_report.h"
@@ -268,6 +269,31 @@ static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
     return bytes;
 }
 
+static PyObject *writer_indexes(PyObject *self_object, void *Py_UNUSED(closure))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    PyObject *all = mc_writer_enter(self) == NULL ? NULL : PyDict_New();
+    for (size_t i = 0; all != NULL && i < mc_writer_indexes(self->writer); i++) {
+        const struct mc_index *index = mc_writer_index(self->writer, i);
+        PyObject *name = PyUnicode_DecodeUTF8(index->name, index->name_len, "replace");
+        PyObject *field = PyUnicode_DecodeUTF8(index->path, index->path_len, "replace");
+        PyObject *kind = mc_index_kind_text(index->record.kind);
+        PyObject *none = PyDict_New();
+        PyObject *own = NULL;
+        if (name != NULL && field != NULL && kind != NULL && none != NULL) {
+            own = PyDict_SetDefault(all, name, none); /* borrowed */
+        }
+        if (own == NULL || PyDict_SetItem(own, field, kind) < 0) {
+            Py_CLEAR(all);
+        }
+        Py_XDECREF(name);
+        Py_XDECREF(field);
+        Py_XDECREF(kind);
+        Py_XDECREF(none);
+    }
+    return all;
+}
+
 static PyObject *writer_generation(PyObject *self_object, void *Py_UNUSED(closure))
 {
     mc_writer_object *self = (mc_writer_object *)self_object;
@@ -384,6 +410,10 @@ static PyGetSetDef getset[] = {
     {"path", writer_path, NULL, "The path as it was given; empty for an anonymous cache.", NULL},
     {"generation", writer_generation, NULL, "The last published generation; 0: none yet.", NULL},
     {"state", writer_state, NULL, "The bytes last published as batch.state; b\"\" before.", NULL},
+    {"indexes", writer_indexes, NULL,
+     "The indexes of the last generation, as a dict: each collection with a dict, and in that each "
+     "field\nwith \"unique\" or \"multi\". Raises ClosedError.",
+     NULL},
     {"position", mc_writer_object_position, NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
     {"closed", writer_closed, NULL, "Whether it was closed, or is the parent process's.", NULL},

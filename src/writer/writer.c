@@ -20,6 +20,7 @@
 #include "changes.h"
 #include "check.h"
 #include "compact.h"
+#include "indexes.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "place.h"
@@ -110,10 +111,13 @@ static enum mc_status check_options(struct mc_writer_options *options, struct mc
 /* ---- opening ---- */
 
 /* Reserves everything below a reference. */
-static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool catalogue,
+static enum mc_status reserve(struct mc_writer *writer, uint64_t root, enum mc_table kind,
                               struct mc_error *err)
 {
     struct mc_walk walk;
+    struct mc_index index;
+    uint64_t below;
+    enum mc_table its;
     struct mc_item item = {.offset = 0}; /* nothing was reached yet */
     enum mc_status status;
     mc_walk_begin(&walk, &writer->table.space, root);
@@ -127,18 +131,20 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
             break;
         }
         mc_compact_note(writer, item.bytes);
-        struct mc_collection collection;
-        bool record = catalogue && item.kind == MC_ITEM_ENTRY;
-        status = record ? mc_hit_collection(&item.hit, &collection) : MC_ABSENT;
+        bool entry = item.kind == MC_ITEM_ENTRY;
+        status = entry ? mc_hit_table(kind, &item.hit, &below, &its) : MC_ABSENT;
         if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
             break;
         }
+        if (status == MC_OK && its == MC_TABLE_INDEX) {
+            (void)mc_hit_index(&item.hit, &index); /* it is one */
+            status = mc_indexes_found(writer, &index, err);
+        }
         if (status == MC_OK) {
-            status =
-                reserve(writer, collection.root, false, err); /* one level: never a catalogue */
-            if (status != MC_OK) {
-                return status;
-            }
+            status = reserve(writer, below, its, err); /* three levels: never a catalogue */
+        }
+        if (status != MC_OK && status != MC_ABSENT) {
+            return status;
         }
     }
     if (status == MC_ABSENT) {
@@ -222,7 +228,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     /* both fit: see mc_superblock_read, and the check of the end above */
     (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
-    status = reserve(writer, writer->root.catalogue, true, err);
+    writer->indexes.count = 0; /* a damaged file may have been looked at before this one */
+    status = reserve(writer, writer->root.catalogue, MC_TABLE_CATALOGUE, err);
     if (status != MC_OK) {
         return status;
     }
@@ -263,6 +270,7 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.items);
     free(writer->collections.index);
     mc_changes_destroy(writer);
+    mc_indexes_destroy(writer);
     free(writer->compaction.names);
     mc_bell_close(writer->bell);
     free(writer->path);

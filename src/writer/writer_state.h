@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "index.h"
 #include "region.h"
 #include "table.h"
 #include "writer.h"
@@ -49,6 +50,22 @@ struct mc_replace {
     bool smallest;      /* of documents with one key the smallest stays, not the last */
     int change;         /* what the put under way adds to `differing` */
     uint64_t differing; /* puts to take back before the content is the one before, or more */
+};
+
+/* An index as the open batch sees it, and as it was committed. */
+struct mc_writer_index {
+    struct mc_index now;
+    struct mc_index_record committed;
+    bool exists, committed_exists;
+    bool fresh; /* to be built from the whole collection */
+};
+
+/* Every index of the file: see indexes.c. */
+struct mc_indexes {
+    struct mc_writer_index *items;
+    size_t count, capacity;
+    bool changed;                   /* the batch has made one, or taken one away */
+    struct mc_values before, after; /* of a document: room that is used again */
 };
 
 /* What the open batch changed, for the change log. */
@@ -99,6 +116,7 @@ struct mc_writer {
     uint64_t rounds;             /* number of the last record in the history */
     struct mc_batch batch;
     struct mc_collections collections;
+    struct mc_indexes indexes;
     struct mc_notes notes;
     struct mc_compaction compaction;
 };
