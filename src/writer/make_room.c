@@ -163,8 +163,8 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes, struct mc_erro
     if (reclaim_expired(writer, now, SIZE_MAX) > 0 || reclaim_excess(writer, now) > 0) {
         return MC_OK;
     }
-    if (writer->compaction.moving) { /* is put off: no reader is to lose anything by it */
-        return mc_fail(err, MC_FULL, "there is no room to move to");
+    if (writer->compaction.moving) { /* it is put off: no reader is to lose anything by it */
+        return MC_FULL;
     }
     enum mc_status status = grow(writer, bytes, err);
     if (status != MC_FULL) {
