@@ -35,13 +35,13 @@ enum fault {
     FAULT_MAP,      /* mmap: ENOMEM */
     FAULT_ADVISE,   /* madvise: EINVAL */
     FAULT_PROTECT,  /* mprotect, mremap: ENOMEM */
-    FAULT_ALLOCATE, /* posix_fallocate: ENOSPC */
+    FAULT_ALLOCATE, /* posix_fallocate, pwrite: ENOSPC */
     FAULT_FALLOCATE, /* fallocate: ENOSPC */
     FAULT_SYNC,      /* msync, fsync: EIO */
     FAULT_RENAME,    /* rename: EACCES */
     FAULT_UNLINK,    /* unlink: EACCES */
     FAULT_LOCK,      /* flock: ENOLCK */
-    FAULT_RANDOM,    /* getrandom: ENOSYS */
+    FAULT_RANDOM,    /* getrandom, getentropy: ENOSYS */
     FAULT_ATFORK,    /* pthread_atfork: ENOMEM */
     FAULT_SEEK,      /* lseek: EIO */
     FAULTS,
