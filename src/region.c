@@ -27,7 +27,7 @@
 static void remember(struct mc_region *region, const struct stat *file)
 {
     region->file_size = (uint64_t)file->st_size;
-    region->device = file->st_dev;
+    region->device = (uint64_t)file->st_dev;
     region->inode = file->st_ino;
     region->owner = file->st_uid;
 }
@@ -177,7 +177,7 @@ enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error
     mc_unlock_forks();
     out->fd = fd;
     if (status == MC_OK && fstat(fd, &file) != 0) {
-        status = mc_os_error(err, "cannot stat the anonymous file", NULL);
+        status = mc_os_error(err, "cannot create an anonymous file", NULL);
     }
     if (status != MC_OK) {
         mc_region_close(out);
@@ -258,7 +258,7 @@ static void mount_point(const struct mc_region *region, const char *path, char *
             continue;
         }
         to[cut] = '\0';
-        if (stat(to, &above) != 0 || above.st_dev != region->device) {
+        if (stat(to, &above) != 0 || (uint64_t)above.st_dev != region->device) {
             to[cut] = kept;
             return;
         }
@@ -279,7 +279,7 @@ static const char *cure_of(const struct mc_region *region, const struct mc_room 
         return "make room there, or load less";
     }
     (void)stat("/dev/shm", &shm);
-    if (shm.st_dev == region->device) {
+    if ((uint64_t)shm.st_dev == region->device) {
         return "make it larger (docker run --shm-size=1g, Compose: shm_size, Kubernetes: an "
                "emptyDir with medium: Memory there, else: mount -o remount,size=1g), or load less";
     }
@@ -418,7 +418,8 @@ bool mc_path_is_directory(const char *path)
 bool mc_region_is_at(const struct mc_region *region, const char *path)
 {
     struct stat file;
-    return stat(path, &file) == 0 && file.st_dev == region->device && file.st_ino == region->inode;
+    return stat(path, &file) == 0 && (uint64_t)file.st_dev == region->device &&
+           file.st_ino == region->inode;
 }
 
 enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err)

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __APPLE__
+#include <mach/vm_inherit.h>
 #include <sys/random.h>
 #include <sys/sysctl.h>
 #endif

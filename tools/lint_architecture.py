@@ -281,9 +281,7 @@ def core_sources(root: Path, portable: bool = False) -> list[Path]:
     sources = (path for part in CORE for path in (root / part).glob("*.c"))
     other = TWINS[not portable]
     return sorted(
-        path
-        for path in sources
-        if part_of(root, path) in CORE and not path.stem.endswith(other)
+        path for path in sources if part_of(root, path) in CORE and not path.stem.endswith(other)
     )
 
 
