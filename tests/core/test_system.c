@@ -176,6 +176,31 @@ static void all_others(void)
     truncated();
 }
 
+/* Where pages are larger, the one that the file's control page is in is replaced as a whole. */
+static void larger_pages(long page)
+{
+    faults_page = page; /* what the guard goes by, from here on */
+    open_cache();
+    CHECK(shm_load(view.space.base) != 0);
+    CHECK_EQ(truncate(test_path(), 8192), 0);
+    CHECK_EQ(shm_load(view.space.base + MC_MAP_MIN - 8), 0);
+    CHECK_EQ(shm_load(view.space.base), 0); /* the superblock, which the file still has */
+    CHECK(!mc_view_valid(&view));
+    CHECK_EQ(mc_view_open(map, &view, &test_error), MC_CORRUPT);
+    mc_map_release(map);
+    remove_cache(test_path());
+}
+
+static void pages_of_16_kib(void)
+{
+    larger_pages(16384);
+}
+
+static void pages_of_64_kib(void)
+{
+    larger_pages(65536);
+}
+
 /* No place for files without a name: an anonymous cache may need one, others do not. */
 static void no_folder(const char *folder, int number)
 {
@@ -208,6 +233,8 @@ int main(void)
         in_child(all_closed);
         in_child(all_others);
     }
+    in_child(pages_of_16_kib);
+    in_child(pages_of_64_kib);
     in_child(folder_is_missing);
     in_child(folder_is_too_long);
     test_name();

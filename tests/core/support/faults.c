@@ -25,6 +25,7 @@ void (*faults_before)(enum fault kind);
 long faults_user = -1;
 void *faults_map_at;
 bool faults_overlay;
+long faults_page;
 bool faults_equal_hashes;
 int64_t faults_clock = -1;
 int64_t faults_wall;
@@ -267,6 +268,14 @@ uid_t __wrap_geteuid(void);
 uid_t __wrap_geteuid(void)
 {
     return faults_user >= 0 ? (uid_t)faults_user : __real_geteuid();
+}
+
+long __real_sysconf(int name);
+long __wrap_sysconf(int name);
+
+long __wrap_sysconf(int name)
+{
+    return faults_page != 0 && name == _SC_PAGESIZE ? faults_page : __real_sysconf(name);
 }
 
 uint64_t __real_mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data,
