@@ -211,7 +211,7 @@ enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, stru
 {
     enum mc_status status = MC_OK;
     bool locked = mc_system_lock(fd);
-    if (!locked && errno != EWOULDBLOCK && errno != EAGAIN && errno != EACCES) {
+    if (!locked && errno != EAGAIN && errno != EACCES) {
         status = mc_os_error(err, "cannot lock", path);
     } else if (!locked && (mc_lock_is_held(fd) || MC_MUTANT_IS(509))) { /* 509: whatever lock */
         status = is_taken(path, err);

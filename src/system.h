@@ -53,8 +53,8 @@ bool mc_system_populate(shm_byte *at, uint64_t len);
 
 /* ---- the lock on the cache file itself ---- */
 
-/* Takes it for the file description fd, never waits. False with EAGAIN, EWOULDBLOCK or EACCES:
- * somebody has a lock, another loader or not. True without one where there are no such locks. */
+/* Takes it for the file description fd, never waits. False with EAGAIN or EACCES: somebody
+ * has a lock, another loader or not. True without one where there are no such locks. */
 bool mc_system_lock(int fd);
 
 /* Whether a loader has it, by another file description. */

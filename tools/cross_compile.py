@@ -26,14 +26,7 @@ from lint_architecture import ROOT, TWINS, core_sources
 
 BUILD = ROOT / "build" / "cross"
 TARGETS = ("aarch64-macos", "x86_64-macos", "x86_64-linux-musl")  # macs, and Alpine
-FLAGS = [
-    "-std=c11",
-    "-O1",
-    "-g0",
-    "-fvisibility=hidden",
-    "-fno-strict-aliasing",
-    "-fno-sanitize=all",
-]
+FLAGS = ["-std=c11", "-O1", "-fno-sanitize=all", "-fno-strict-aliasing"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Isrc"]
 # What begins a library for macOS, of 64 bits, and for Linux.
 MAGIC = {"macos": b"\xcf\xfa\xed\xfe", "linux": b"\x7fELF"}
@@ -95,7 +88,7 @@ def main() -> int:
             print(f"cross: {target}: {compile_for(target, include)}", flush=True)
         except subprocess.CalledProcessError as error:
             failed += 1
-            print(f"cross: {target}: FAILED\n{error.stderr}")
+            print(f"cross: {target}: FAILED with {error.returncode}\n{error.stderr}")
     return 1 if failed else 0
 
 

@@ -291,6 +291,13 @@ static void test_fork_handlers(void)
     faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
     CHECK_EQ(mc_writer_open_anonymous(&world.options, &world.writer, &test_error), MC_NOMEM);
     CHECK_EQ(faults_disarm(), 1);
+    struct mc_region region;
+    CHECK_OK(mc_region_create(test_path(), &region, &test_error));
+    faults_arm(FAULT_BIT(FAULT_ATFORK), 0, false, 0);
+    CHECK_EQ(mc_region_lock(&region, test_path(), &test_error), MC_NOMEM);
+    CHECK_EQ(faults_disarm(), 1);
+    mc_region_close(&region);
+    remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &world.options, &world.writer, &test_error));
     close_writer();
 }
