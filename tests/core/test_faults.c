@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "fault_scenarios.h"
+#include "region.h"
 
 static long injected[2]; /* faults: allocations and blocks, system calls */
 static long cases;
