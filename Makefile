@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format share docs core-test pytest sanitize debug-leaks soak \
+.PHONY: proof fuzz help demo test lint analyze format share docs core-test pytest portable cross sanitize debug-leaks soak \
 	soak-loader bench clean
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
 	@echo "make core-test the core's C tests alone; make -C tests/core has more (its Makefile says what)"
 	@echo "make pytest  the Python tests alone (ARGS='tests/test_cache.py -x')"
+	@echo "make portable core and binding built as for macOS, tested here (WHOLE=1: with every test)"
+	@echo "make cross   compiles the extension for macOS and musl with zig (ARGS='x86_64-linux-gnu.2.17')"
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -72,6 +74,16 @@ core-test:
 pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
+
+# What macOS gets, on this machine: see docs/macos.md.
+portable: $(VENV)/test/.installed
+	$(VENV)/test/bin/python -m mypy --platform darwin --cache-dir build/mypy-darwin mmapcache
+	$(MAKE) -C tests/core portable
+	$(VENV)/test/bin/python tests/proof/portable.py $(if $(WHOLE),--whole) $(ARGS)
+
+cross: $(VENV)/test/.created
+	$(VENV)/test/bin/python -m pip install --quiet ziglang==0.17.1
+	$(VENV)/test/bin/python tools/cross_compile.py $(ARGS)
 
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)
