@@ -24,6 +24,7 @@
 #include "guard.h"
 #include "lock.h"
 #include "mutant.h"
+#include "old_glibc.h"
 #include "os.h"
 
 /* Newer than the headers of the oldest systems that we build on. */
