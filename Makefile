@@ -14,7 +14,7 @@ C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
 .PHONY: proof fuzz help demo test lint analyze format share core-test pytest sanitize debug-leaks soak \
-	soak-loader bench clean
+	soak-loader bench interpreters wheels clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -25,6 +25,8 @@ help:
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
+	@echo "make interpreters  pytest on every other CPython, 3.14 and 3.15 fetched (ARGS='3.14 --whole')"
+	@echo "make wheels  the wheels and the sdist, audited and run (ARGS='--twice cp313-musllinux_x86_64')"
 	@echo "make share   the shell completions and the man page, after a change of the flags"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
@@ -66,6 +68,13 @@ pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 
+interpreters: $(VENV)/test/.installed
+	PYTHONPATH=tools $(VENV)/test/bin/python tests/proof/interpreters.py $(ARGS)
+
+wheels: $(VENV)/wheels/.installed
+	$(VENV)/wheels/bin/zizmor --offline --quiet .github/workflows
+	PYTHONPATH=tools $(VENV)/wheels/bin/python tools/wheels.py $(ARGS)
+
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)
 
@@ -93,6 +102,7 @@ bench: $(VENV)/bench/.installed
 $(VENV)/demo/.installed: EXTRAS = demo
 $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
+$(VENV)/wheels/.installed: EXTRAS = wheels
 $(VENV)/debug/.installed: EXTRAS = mongodb,debug
 # Debian's is the package python3-dbg; any interpreter that was configured --with-pydebug will do.
 DEBUG_PYTHON ?= python3-dbg
