@@ -1,5 +1,6 @@
 /* test_compact.c - a cache with documents of many sizes is not full while there is room: what is
  * live moves together, and nobody notices. */
+#include <limits.h>
 #include <math.h>
 
 #include "arena.h"
@@ -173,6 +174,28 @@ static enum mc_status commit_updates(int keys, uint32_t kinds, long left)
     return status;
 }
 
+/* A collection of small documents, nearly all of which may go again: then its nodes have places
+ * without a page. */
+static void put_small(int keys, bool and_delete)
+{
+    for (int deleting = 0; deleting <= and_delete; deleting++) {
+        uint64_t generation;
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        for (int k = 0; k < keys; k++) {
+            struct mc_key key;
+            bool did;
+            mc_key_from_int64(k, &key);
+            if (deleting == 0) {
+                CHECK_OK(mc_batch_put(writer, "small", 5, &key, document_of(20, 1), 20, &did,
+                                      &test_error));
+            } else if (k % 300 != 0) {
+                CHECK_OK(mc_batch_delete(writer, "small", 5, &key, &did, &test_error));
+            }
+        }
+        CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    }
+}
+
 /* Random updates of a cache that is nearly full: for each retention, as all that is retired comes
  * back at once, or late, or only when nothing else is left. */
 static void test_never_full(void)
@@ -180,7 +203,10 @@ static void test_never_full(void)
     static const int64_t retentions[] = {0, 10000000, INT64_C(5000000000)};
     for (size_t i = 0; i < sizeof retentions / sizeof retentions[0]; i++) {
         open_new(16 * MIB, retentions[i]);
-        int keys = fill(16 * MIB, 0.85);
+        if (i == 0) {
+            put_small(30000, false); /* more pages than a commit looks at */
+        }
+        int keys = fill(16 * MIB, i == 0 ? 0.65 : 0.85);
         for (int commit = 0; commit < test_rounds(400); commit++) {
             if (commit_updates(keys, 0, 0) != MC_OK) {
                 test_failed(__FILE__, __LINE__, "commit %d: %s", commit, test_error.text);
@@ -258,33 +284,12 @@ static void test_unnoticed(void)
     close_all();
 }
 
-/* A collection of which nearly all is gone: its nodes have places without a page. */
-static void put_and_delete(void)
-{
-    for (int deleting = 0; deleting < 2; deleting++) {
-        uint64_t generation;
-        CHECK_OK(mc_batch_begin(writer, &test_error));
-        for (int k = 0; k < 3000; k++) {
-            struct mc_key key;
-            bool did;
-            mc_key_from_int64(k, &key);
-            if (deleting == 0) {
-                CHECK_OK(mc_batch_put(writer, "gone", 4, &key, document_of(60, 1), 60, &did,
-                                      &test_error));
-            } else if (k % 300 != 0) {
-                CHECK_OK(mc_batch_delete(writer, "gone", 4, &key, &did, &test_error));
-            }
-        }
-        CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
-    }
-}
-
 /* Fills a new cache, updates it until the next commit is to move something, and opens it anew. */
 static int open_due(void)
 {
     struct mc_writer_options options = small_options();
     open_new(16 * MIB, 0);
-    put_and_delete();
+    put_small(3000, true);
     int keys = fill(16 * MIB, 0.85);
     do { /* opened anew, the writer may find that what was retired is room enough */
         do {
@@ -314,15 +319,26 @@ static enum mc_status commit_state(void)
     return status;
 }
 
-/* The first commit that moves something has no memory at each place in turn: it is put off. */
-static void test_no_memory(void)
+/* A batch that changes nothing moves nothing, and is no generation. */
+static void commit_nothing(void)
 {
-    for (long left = 0, failed = 1; failed != 0; left++) {
+    uint64_t generation = writer->root.generation, published;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_commit(writer, &published, &test_error));
+    CHECK_EQ(writer->root.generation, generation);
+    CHECK(!mc_arena_has_sites(&writer->arena));
+}
+
+/* The first commit that moves something fails at each place in turn, `most` at most: what does not
+ * move is put off. */
+static void test_failures(enum fault kind, enum mc_status expected, long most)
+{
+    for (long left = 0, failed = 1; failed != 0 && left < most; left++) {
         int keys = open_due();
-        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
+        faults_arm(FAULT_BIT(kind), left, true, 0);
         enum mc_status status = commit_state();
         failed = faults_disarm();
-        CHECK(status == MC_OK || status == MC_NOMEM);
+        CHECK(status == MC_OK || status == expected);
         for (int i = 0; i < 20; i++) { /* what moves is stored, although only the state changes */
             CHECK_OK(commit_state());
         }
@@ -332,7 +348,29 @@ static void test_no_memory(void)
     }
 }
 
-enum damage { DAMAGE_VALUE, DAMAGE_HEADER, DAMAGE_SLOT, DAMAGE_NODE, DAMAGES };
+enum damage {
+    DAMAGE_VALUE,
+    DAMAGE_HEADER,
+    DAMAGE_SLOT,
+    DAMAGE_NODE,
+    DAMAGE_NAME,  /* an entry of the catalogue */
+    DAMAGE_COUNT, /* how many collections there are */
+    DAMAGES
+};
+
+static void damage_catalogue(enum damage damage)
+{
+    struct mc_walk walk;
+    struct mc_hit hit;
+    struct mc_collection collection;
+    writer->root.collections = damage == DAMAGE_COUNT ? 1 : writer->root.collections;
+    mc_walk_begin(&walk, &writer->table.space, writer->root.catalogue);
+    while (damage == DAMAGE_NAME && mc_walk_entry(&walk, &hit) == MC_OK) {
+        if (mc_hit_collection(&hit, &collection) == MC_OK) {
+            shm_store(writer->table.space.base + hit.offset, UINT64_MAX);
+        }
+    }
+}
 
 static void damage_all(enum damage damage)
 {
@@ -365,7 +403,11 @@ static void test_damage(void)
 {
     for (int damage = 0; damage < DAMAGES; damage++) {
         (void)open_due();
+        CHECK(
+            !mc_batch_is_short(writer)); /* it takes longer than a thread should be kept waiting */
+        commit_nothing();
         damage_all((enum damage)damage);
+        damage_catalogue((enum damage)damage);
         CHECK_EQ(commit_state(), MC_CORRUPT);
         mc_map_release(map);
         mc_writer_close(writer);
@@ -379,7 +421,8 @@ int main(void)
     test_never_full();
     test_faults();
     test_unnoticed();
-    test_no_memory();
+    test_failures(FAULT_MEMORY, MC_NOMEM, LONG_MAX);
+    test_failures(FAULT_ROOM, MC_FULL, 12);
     test_damage();
     remove_cache(test_path());
     return 0;

@@ -409,9 +409,32 @@ static void test_hashes(void)
     end();
 }
 
+/* A batch that changed other collections than the index's, or took back what it changed there. */
+static void test_others(void)
+{
+    struct bson made = document(1, 1, 1);
+    struct mc_key key;
+    bool changed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(make("sites", "t", MC_INDEX_MULTI));
+    CHECK_OK(put("sites", 1, 1, 1));
+    CHECK_OK(commit_checked());
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    mc_key_from_int64(1, &key);
+    CHECK_OK(mc_batch_put(writer, "limits", 6, &key, made.bytes, made.len, &changed, &test_error));
+    CHECK_OK(put("flags", 1, 1, 1));
+    CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));
+    CHECK_OK(put("sites", 2, 2, 2));
+    mc_replace_cancel(writer);
+    CHECK_OK(commit_checked());
+    end();
+}
+
 int main(void)
 {
     test_begin("test_index");
+    test_others();
     test_values();
     test_life();
     test_ends();
