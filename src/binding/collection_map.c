@@ -137,7 +137,7 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
                              enum mc_status *status)
 {
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
-    struct mc_front *front = &collection->reader->front;
+    struct mc_front *front = mc_reader_front(collection->reader);
     uint64_t generation = reading->view.root.generation;
     struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
                                        ? mc_front_find(front, collection->channel, key)

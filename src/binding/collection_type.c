@@ -40,7 +40,6 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
 {
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
-    struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
     if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
         return NULL;
@@ -62,10 +61,11 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
         document = NULL;
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
+            struct mc_front *front = mc_reader_front(self->reader);
             key.hash = mc_view_hash(&reading->view, &key);
             if (manner.asks && mc_collection_fronted(self, reading)) {
                 if (front->misses > front->hits) { /* then both will be cold: one wait for two */
-                    mc_table_touch(&reading->view.space, self->table.root, key.hash);
+                    mc_table_touch(&reading->view.space, mc_collection_table(self)->root, key.hash);
                 }
                 entry = mc_front_find(front, mc_collection_channel(self, manner.form), &key);
             }
@@ -88,13 +88,13 @@ static inline PyObject *lookup(mc_collection_object *self, struct mc_manner mann
                                PyObject *object, bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
-    struct mc_front *front = &self->reader->front;
     struct mc_front_entry *entry;
     *absent = false;
     if (reading == NULL) {
         return NULL;
     }
     if (manner.asks && mc_collection_fronted(self, reading)) {
+        struct mc_front *front = mc_reader_front(self->reader);
         entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object);
         if (mc_collection_holds(self, reading, entry)) {
             return answer(front, entry, absent);
@@ -140,7 +140,8 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
         if (reading == NULL) {
             return NULL;
         }
-        if (collection->serial == reading->serial && collection->table.created == 0) {
+        if (mc_collection_knows(collection, reading) &&
+            mc_collection_table(collection)->created == 0) {
             return mc_absent_collection(collection->reader, reading, collection->name);
         }
         PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
@@ -158,7 +159,11 @@ PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
 static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
-    struct mc_front *front = &self->reader->front;
+    struct mc_lane *lane = mc_reader_need_lane(self->reader);
+    if (lane == NULL) {
+        return NULL;
+    }
+    struct mc_front *front = &lane->front;
     struct mc_manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
     uint64_t before = front->hits;
     bool absent;
@@ -182,7 +187,7 @@ static int contains_in_file(mc_collection_object *self, struct mc_key *key)
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
             key->hash = mc_view_hash(&reading->view, key);
-            status = mc_find(&reading->view, self->table.root, key, &hit);
+            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
             status = mc_view_settle(&reading->view, status);
         }
         status = mc_collection_judge(self, status, &tries);
@@ -200,10 +205,10 @@ static int collection_contains(PyObject *self_object, PyObject *object)
         return -1;
     }
     if (mc_collection_fronted(self, reading)) {
-        struct mc_front_entry *entry =
-            mc_front_by_object(&self->reader->front, self->channel, object);
+        struct mc_front *front = mc_reader_front(self->reader);
+        struct mc_front_entry *entry = mc_front_by_object(front, self->channel, object);
         if (mc_collection_holds(self, reading, entry)) {
-            mc_front_hit(&self->reader->front, entry);
+            mc_front_hit(front, entry);
             return entry->document != NULL;
         }
     }
@@ -223,7 +228,7 @@ static Py_ssize_t collection_length(PyObject *self_object)
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_reading *reading;
     return mc_collection_ready(self, &reading) == MC_OK
-               ? (Py_ssize_t)(self->table.count & PY_SSIZE_T_MAX)
+               ? (Py_ssize_t)(mc_collection_table(self)->count & PY_SSIZE_T_MAX)
                : -1;
 }
 

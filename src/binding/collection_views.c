@@ -55,7 +55,7 @@ PyObject *mc_iterator_new(mc_collection_object *collection, enum mc_mapping_view
         self->kind = kind;
         self->status = MC_OK;
         self->next = self->fetched = 0;
-        mc_walk_begin(&self->walk, &reading->view.space, collection->table.root);
+        mc_walk_begin(&self->walk, &reading->view.space, mc_collection_table(collection)->root);
     }
     return (PyObject *)self;
 }

@@ -200,25 +200,25 @@ static enum mc_pykey_result datetime_key(struct mc_options *options, PyObject *o
 static int is_a(struct mc_document_state *state, PyObject *object, enum mc_class which,
                 const char *name, const char *module)
 {
-    if (state->classes[which] == NULL) {
-        if (strcmp(Py_TYPE(object)->tp_name, name) != 0) {
-            return 0;
+    PyObject *cls = mc_load(&state->classes[which]);
+    if (cls == NULL) {
+        int imported = strcmp(Py_TYPE(object)->tp_name, name) != 0 ? 0 : mc_is_imported(module);
+        if (imported <= 0) {
+            return imported;
         }
-        if (mc_imported(module) == NULL) {
-            return PyErr_Occurred() ? -1 : 0;
-        }
-        if (mc_document_class(state, which) == NULL) {
+        cls = mc_document_class(state, which);
+        if (cls == NULL) {
             return -1;
         }
     }
-    return PyObject_TypeCheck(object, (PyTypeObject *)state->classes[which]);
+    return PyObject_TypeCheck(object, (PyTypeObject *)cls);
 }
 
 static enum mc_pykey_result objectid_key(struct mc_document_state *state, PyObject *object,
                                          struct mc_key *key)
 {
-    bool direct =
-        state->objectid_direct && (PyObject *)Py_TYPE(object) == state->classes[MC_CLASS_OBJECTID];
+    bool direct = (PyObject *)Py_TYPE(object) == mc_load(&state->classes[MC_CLASS_OBJECTID]) &&
+                  mc_peek(&state->objectid_direct);
     PyObject *data = direct ? PyObject_GenericGetAttr(object, state->texts[MC_TEXT_OID])
                             : PyObject_GetAttr(object, state->texts[MC_TEXT_BINARY]);
     enum mc_pykey_result result = MC_PYKEY_ERROR;
@@ -342,9 +342,10 @@ static enum mc_pykey_result rare_key(struct mc_options *options, PyObject *objec
 /* bson's InvalidDocument for something within the key: for our caller the wrong type. */
 static void raise_type_error(struct mc_document_state *state)
 {
-    PyObject *type, *value, *traceback, *invalid = state->classes[MC_CLASS_INVALID_DOCUMENT];
+    PyObject *type, *value, *traceback;
+    PyObject *invalid = mc_load(&state->classes[MC_CLASS_INVALID_DOCUMENT]);
     PyErr_Fetch(&type, &value, &traceback);
-    if (invalid == NULL && state->classes[MC_CLASS_ENCODE] != NULL) {
+    if (invalid == NULL && mc_load(&state->classes[MC_CLASS_ENCODE]) != NULL) {
         invalid = mc_document_class(state, MC_CLASS_INVALID_DOCUMENT);
     }
     if (invalid != NULL && type != NULL && PyErr_GivenExceptionMatches(type, invalid)) {

@@ -95,9 +95,9 @@ static int objectid_works_directly(struct mc_document_state *state, PyObject *cl
 
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which)
 {
-    PyObject *module, *found, *safe = NULL;
-    if (state->classes[which] != NULL) {
-        return state->classes[which];
+    PyObject *module, *found = mc_load(&state->classes[which]), *safe = NULL;
+    if (found != NULL) {
+        return found;
     }
     module = PyImport_ImportModule(classes[which].module);
     if (module == NULL) {
@@ -112,25 +112,24 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
         return NULL;
     }
     found = PyObject_GetAttrString(module, classes[which].name);
-    if (found != NULL && which == MC_CLASS_UUID && state->uuid_unknown == NULL) {
+    if (found != NULL && which == MC_CLASS_UUID && mc_load(&state->uuid_unknown) == NULL) {
         safe = PyObject_GetAttrString(module, "SafeUUID");
-        state->uuid_unknown = safe != NULL ? PyObject_GetAttrString(safe, "unknown") : NULL;
+        PyObject *unknown = safe != NULL ? PyObject_GetAttrString(safe, "unknown") : NULL;
         Py_XDECREF(safe);
-        if (state->uuid_unknown == NULL) {
+        if (mc_set_once(&state->uuid_unknown, unknown) == NULL) {
             Py_CLEAR(found);
         }
     }
     if (found != NULL && which == MC_CLASS_OBJECTID) {
         int works = PyType_Check(found) ? objectid_works_directly(state, found) : 0;
-        state->objectid_direct = works > 0;
+        mc_poke(&state->objectid_direct, works > 0); /* before the class, which publishes it */
         if (works < 0) {
             Py_CLEAR(found);
         }
     }
     Py_DECREF(module);
-    Py_XSETREF(state->classes[which],
-               found); /* importing may have let another thread do the same */
-    return found;
+    /* importing may have let another thread do the same */
+    return mc_set_once(&state->classes[which], found);
 }
 
 PyObject *mc_attribute(PyObject *object, const char *name)
@@ -154,9 +153,19 @@ PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg)
 PyObject *mc_imported(const char *name)
 {
     PyObject *text = PyUnicode_InternFromString(name), *module;
-    module = text != NULL ? PyDict_GetItemWithError(PyImport_GetModuleDict(), text) : NULL;
+    module = text != NULL ? mc_dict_get(PyImport_GetModuleDict(), text) : NULL;
     Py_XDECREF(text);
     return module;
+}
+
+int mc_is_imported(const char *name)
+{
+    PyObject *module = mc_imported(name);
+    if (module == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_DECREF(module);
+    return 1;
 }
 
 PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
@@ -170,15 +179,18 @@ PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
 
 int mc_datetime_check(struct mc_document_state *state, PyObject *object)
 {
-    if (state->classes[MC_CLASS_DATETIME] == NULL) {
-        if (mc_imported("datetime") == NULL) {
-            return PyErr_Occurred() ? -1 : 0; /* nobody has a datetime yet */
+    PyObject *datetime = mc_load(&state->classes[MC_CLASS_DATETIME]);
+    if (datetime == NULL) {
+        int imported = mc_is_imported("datetime");
+        if (imported <= 0) {
+            return imported; /* nobody has a datetime yet */
         }
-        if (mc_document_class(state, MC_CLASS_DATETIME) == NULL) {
+        datetime = mc_document_class(state, MC_CLASS_DATETIME);
+        if (datetime == NULL) {
             return -1;
         }
     }
-    return PyObject_TypeCheck(object, (PyTypeObject *)state->classes[MC_CLASS_DATETIME]);
+    return PyObject_TypeCheck(object, (PyTypeObject *)datetime);
 }
 
 int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
@@ -204,8 +216,9 @@ int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_tex
 int mc_document_meet_pprint(struct mc_document_state *state)
 {
     PyObject *printing, *done = NULL;
-    if (state->pretty || mc_imported("pprint") == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+    int imported = mc_peek(&state->pretty) ? 0 : mc_is_imported("pprint");
+    if (imported <= 0) {
+        return imported;
     }
     printing = PyImport_ImportModule("mmapcache.printing");
     if (printing != NULL) {
@@ -217,7 +230,7 @@ int mc_document_meet_pprint(struct mc_document_state *state)
         return -1;
     }
     PyErr_Clear(); /* then it prints one line, as before */
-    state->pretty = true;
+    mc_poke(&state->pretty, true);
     Py_XDECREF(done);
     return 0;
 }

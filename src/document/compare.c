@@ -78,8 +78,7 @@ static int mapping_equals(struct mc_document *self, PyObject *other)
             return -1;
         }
         if (PyDict_Check(other)) {
-            value = PyDict_GetItemWithError(other, name);
-            Py_XINCREF(value);
+            value = mc_dict_get(other, name);
         } else {
             value = PyObject_GetItem(other, name);
             if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
@@ -163,7 +162,11 @@ static int list_equals(struct mc_document *self, PyObject *list)
         if ((Py_ssize_t)walk.position > PyList_GET_SIZE(list)) {
             return 0; /* a comparison has changed the list */
         }
-        other = Py_NewRef(PyList_GET_ITEM(list, (Py_ssize_t)walk.position - 1));
+        other = mc_list_get(list, (Py_ssize_t)walk.position - 1);
+        if (other == NULL) {
+            PyErr_Clear(); /* another thread was faster than the line above */
+            return 0;
+        }
         same = value_equals(&walk, &element, other);
         Py_DECREF(other);
     }

@@ -187,7 +187,7 @@ static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
     if (data == NULL) {
         return NULL;
     }
-    if (!state->objectid_direct) {
+    if (!mc_peek(&state->objectid_direct)) {
         oid = PyObject_CallOneArg(cls, data);
     } else {
         oid = ((PyTypeObject *)cls)->tp_alloc((PyTypeObject *)cls, 0);

@@ -14,14 +14,15 @@
 /* The remembered value for this very name object, borrowed, or NULL. */
 static inline PyObject *remembered(const struct mc_document *self, const PyObject *name)
 {
-    const struct mc_memo *memo = self->memo;
-    if (self->first_name == name) {
+    const struct mc_memo *memo = mc_load(&self->memo);
+    if (mc_load(&self->first_name) == name) {
         return self->first_value;
     }
     if (memo != NULL) {
         uint32_t at = mc_memo_start(memo, name);
-        while (memo->slots[at].name != NULL) {
-            if (memo->slots[at].name == name) {
+        const PyObject *there;
+        while ((there = mc_load(&memo->slots[at].name)) != NULL) {
+            if (there == name) {
                 return memo->slots[at].value;
             }
             at = (at + 1) & memo->mask;
@@ -61,7 +62,8 @@ static int document_contains(PyObject *object, PyObject *name)
     if (value != NULL) {
         return 1;
     }
-    if (self->index == NULL && PyUnicode_Check(name) && PyUnicode_IS_COMPACT_ASCII(name)) {
+    if (mc_load(&self->index) == NULL && PyUnicode_Check(name) &&
+        PyUnicode_IS_COMPACT_ASCII(name)) {
         text = (const char *)PyUnicode_1BYTE_DATA(name);
         len = PyUnicode_GET_LENGTH(name);
         switch (mc_bson_find(self->data, self->len, text, (size_t)len, &element)) {

@@ -8,7 +8,7 @@
 
 void mc_options_release(struct mc_options *options)
 {
-    if (--options->references == 0) {
+    if (mc_count_down(&options->references)) {
         Py_XDECREF(options->source);
         Py_XDECREF(options->utc);
         Py_XDECREF(options->tzinfo);
@@ -68,6 +68,7 @@ static int options_timezone(struct mc_options *options, PyObject *tzinfo)
     int64_t first, last;
     /* PyMongo's own object for UTC when it is there: what bson.decode would give */
     options->utc = module != NULL ? mc_attribute(module, "utc") : NULL;
+    Py_XDECREF(module);
     if (options->utc == NULL) {
         if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
             return -1;
@@ -189,7 +190,8 @@ struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *co
 
 PyObject *mc_encode_options(struct mc_document_state *state)
 {
-    if (state->encode_options == NULL) {
+    PyObject *options = mc_load(&state->encode_options);
+    if (options == NULL) {
         PyObject *cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS), *args = NULL;
         PyObject *kwargs = NULL;
         if (cls != NULL) {
@@ -197,10 +199,10 @@ PyObject *mc_encode_options(struct mc_document_state *state)
             kwargs = args == NULL ? NULL : Py_BuildValue("{s:i}", "uuid_representation", 4);
         }
         if (kwargs != NULL) {
-            state->encode_options = PyObject_Call(cls, args, kwargs);
+            options = mc_set_once(&state->encode_options, PyObject_Call(cls, args, kwargs));
         }
         Py_XDECREF(args);
         Py_XDECREF(kwargs);
     }
-    return state->encode_options;
+    return options;
 }

@@ -1,0 +1,91 @@
+/* memo.h - the memo of a document: what fields.c puts into it (document_object.h has the picture).
+ */
+#ifndef MMAPCACHE_MEMO_H
+#define MMAPCACHE_MEMO_H
+
+#include "document_object.h"
+
+static inline struct mc_memo *mc_memo_new(uint32_t slots)
+{
+    size_t size = sizeof(struct mc_memo) + slots * (sizeof(struct mc_memo_slot) + sizeof(uint32_t));
+    struct mc_memo *memo = PyMem_Malloc(size);
+    if (memo != NULL) {
+        memset(memo, 0, size);
+        memo->mask = slots - 1;
+        memo->offsets = (uint32_t *)(void *)&memo->slots[slots];
+    }
+    return memo;
+}
+
+/* Takes over the references. There must be a free slot. */
+static inline void mc_memo_put(struct mc_memo *memo, PyObject *name, PyObject *value,
+                               uint32_t offset)
+{
+    uint32_t at = mc_memo_start(memo, name);
+    while (memo->slots[at].name != NULL) {
+        at = (at + 1) & memo->mask;
+    }
+    memo->slots[at].value = value;
+    memo->offsets[at] = offset;
+    memo->used++;
+    mc_reveal(&memo->slots[at].name, name);
+}
+
+/* Puts another name object in the place of one, or of none. */
+static inline void mc_name_replace(PyObject **place, PyObject *name)
+{
+    PyObject *old = *place;
+    mc_reveal(place, Py_NewRef(name));
+    Py_XDECREF(old);
+}
+
+/* Whose entries are elsewhere now; another thread may be reading it. */
+static inline void mc_memo_retire(struct mc_document *self, struct mc_memo *memo)
+{
+#if MC_FREE_THREADED
+    if (memo != NULL) {
+        memo->older = self->older;
+        self->older = memo;
+    }
+#else
+    (void)self;
+    PyMem_Free(memo);
+#endif
+}
+
+/* A copy with more slots, or as many with `name` in the place of the name object at `except`.
+ * Within a section. */
+static inline int mc_memo_rebuild(struct mc_document *self, uint32_t slots, uint32_t except,
+                                  PyObject *name)
+{
+    struct mc_memo *old = self->memo, *memo = mc_memo_new(slots);
+    if (memo == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; old != NULL && i <= old->mask; i++) {
+        if (old->slots[i].name != NULL) {
+            mc_memo_put(memo, i == except ? name : old->slots[i].name, old->slots[i].value,
+                        old->offsets[i]);
+        }
+    }
+    mc_reveal(&self->memo, memo);
+    mc_memo_retire(self, old);
+    return 0;
+}
+
+/* Within a section. */
+static inline PyObject *mc_memo_by_offset(const struct mc_document *self, uint32_t offset,
+                                          uint32_t *slot)
+{
+    const struct mc_memo *memo = self->memo;
+    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
+        if (memo->slots[i].name != NULL && memo->offsets[i] == offset) {
+            *slot = i;
+            return memo->slots[i].value;
+        }
+    }
+    return NULL;
+}
+
+#endif
