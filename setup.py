@@ -6,6 +6,10 @@ Switches for developers, read from the environment:
     MMAPCACHE_DEBUG=1                      assertions and the core's structure checks are on
     MMAPCACHE_SANITIZE=address,undefined   any list that the compiler's -fsanitize= takes
     MMAPCACHE_COVERAGE=1                   gcov counters
+
+And one for users of a free-threaded CPython, who want to try what has not been run on one yet:
+
+    MMAPCACHE_FREE_THREADING=1             the module tells the interpreter that it needs no GIL
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ if sanitizers := os.environ.get("MMAPCACHE_SANITIZE"):
 if os.environ.get("MMAPCACHE_COVERAGE") == "1":
     COMPILE += ["-O0", "-g", "--coverage"]
     LINK += ["--coverage"]
+if os.environ.get("MMAPCACHE_FREE_THREADING") == "1":
+    COMPILE += ["-DMC_NO_GIL"]
 
 
 SHARE = Path("mmapcache/share")  # see tools/make_share.py

@@ -194,7 +194,7 @@ void mc_front_set_alias(struct mc_front *front, struct mc_front_entry *entry, Py
 static inline bool mc_front_may_alias(PyObject *object)
 {
     /* text that nobody hashed yet was made for one request and will not be seen again */
-    return PyUnicode_CheckExact(object) ? ((PyASCIIObject *)object)->hash != -1
+    return PyUnicode_CheckExact(object) ? mc_peek(&((PyASCIIObject *)object)->hash) != -1
                                         : PyLong_CheckExact(object) || PyBytes_CheckExact(object);
 }
 

@@ -40,6 +40,19 @@
 #define mc_count_down(place) (__atomic_sub_fetch(place, 1, __ATOMIC_ACQ_REL) == 0)
 #define mc_count_next(place) __atomic_add_fetch(place, 1, __ATOMIC_RELAXED)
 
+/* MC_LOCKED_METHOD(put, writer_of) makes a method of the function `put` that runs in a section of
+ * the object that writer_of(self) is, by the name MC_LOCKED(put); likewise for other calls. */
+#define MC_LOCKED(name) name##_locked
+#define MC_LOCKED_CALL(result, name, object_of, parameters, arguments)                             \
+    static result name##_locked parameters                                                         \
+    {                                                                                              \
+        result outcome;                                                                            \
+        MC_SECTION_BEGIN(object_of(self));                                                         \
+        outcome = name arguments;                                                                  \
+        MC_SECTION_END();                                                                          \
+        return outcome;                                                                            \
+    }
+
 /* Not for what runs Python code: whoever wants it meanwhile would wait for ever. Python stops its
  * other threads where they wait before one forks, and this lock is taken by a thread that runs: so
  * no child finds it taken. (PyMutex may be handed over to a thread that waits.) */
@@ -104,6 +117,9 @@ static inline PyObject *mc_list_get(PyObject *list, Py_ssize_t index)
         (void)(object)
 #define MC_SECTION_END() }
 
+#define MC_LOCKED(name) name
+#define MC_LOCKED_CALL(result, name, object_of, parameters, arguments)
+
 #define mc_load(place) (*(place))
 #define mc_reveal(place, value) ((void)(*(place) = (value)))
 #define mc_peek(place) (*(place))
@@ -143,6 +159,21 @@ static inline PyObject *mc_list_get(PyObject *list, Py_ssize_t index)
 }
 
 #endif
+
+#define MC_LOCKED_METHOD(name, object_of)                                                          \
+    MC_LOCKED_CALL(PyObject *, name, object_of, (PyObject * self, PyObject * arg), (self, arg))
+#define MC_LOCKED_FASTCALL(name, object_of)                                                        \
+    MC_LOCKED_CALL(PyObject *, name, object_of,                                                    \
+                   (PyObject * self, PyObject *const *args, Py_ssize_t nargs),                     \
+                   (self, args, nargs))
+#define MC_LOCKED_KEYWORDS(name, object_of)                                                        \
+    MC_LOCKED_CALL(PyObject *, name, object_of,                                                    \
+                   (PyObject * self, PyObject * args, PyObject * kwargs), (self, args, kwargs))
+#define MC_LOCKED_GETTER(name, object_of)                                                          \
+    MC_LOCKED_CALL(PyObject *, name, object_of, (PyObject * self, void *closure), (self, closure))
+#define MC_LOCKED_SETTER(name, object_of)                                                          \
+    MC_LOCKED_CALL(int, name, object_of, (PyObject * self, PyObject * value, void *closure),       \
+                   (self, value, closure))
 
 /* Adds to a counter that one thread alone changes, and others may read. */
 #define mc_tick(place, number) mc_poke(place, *(place) + (number))
