@@ -7,6 +7,7 @@
 #include "document_object.h"
 
 #include "classes.h"
+#include "memo.h"
 
 PyObject *mc_value_corrupt(struct mc_document_state *state)
 {
@@ -116,34 +117,6 @@ static void release_block(struct mc_block *block)
     }
 }
 
-/* Drops everything that the object remembers. */
-static void forget(struct mc_document *self)
-{
-    struct mc_memo *memo = self->memo;
-    struct mc_index *index = self->index;
-    self->memo = NULL;
-    self->index = NULL;
-    Py_CLEAR(self->first_name);
-    Py_CLEAR(self->first_value);
-    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
-        Py_XDECREF(memo->slots[i].name);
-        Py_XDECREF(memo->slots[i].value);
-    }
-    for (uint32_t i = 0; index != NULL && i < index->count; i++) {
-        Py_XDECREF(index->fields[i].name);
-        Py_XDECREF(index->fields[i].value);
-    }
-    PyMem_Free(memo);
-    PyMem_Free(index);
-#if MC_FREE_THREADED
-    while (self->older != NULL) {
-        memo = self->older;
-        self->older = memo->older;
-        PyMem_Free(memo);
-    }
-#endif
-}
-
 void mc_object_dealloc(PyObject *object)
 {
     struct mc_document *self = (struct mc_document *)object;
@@ -151,7 +124,7 @@ void mc_object_dealloc(PyObject *object)
     struct mc_block *block = self->block;
     PyTypeObject *type = Py_TYPE(object);
     bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_owner, block);
-    forget(self); /* may run any Python code: the object is not reachable any more */
+    mc_document_forget(self); /* may run any Python code: the object is not reachable any more */
     if (!root) {
         if (MC_KEEPS_BLOCKS && state->free_nested_count < MC_FREE_NESTED) {
             self->memo = (struct mc_memo *)(void *)state->free_nested;
