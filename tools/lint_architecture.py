@@ -115,7 +115,7 @@ PARTS = {
             "arguments",
             "pykey",
             "front_cache",
-            "lane",
+            "lane lane_owner",
             "reader",
             "absent",
             "mapping",

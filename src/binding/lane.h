@@ -13,10 +13,10 @@
  * cheaply: of one Document for all threads, the count would be what they wait for.
  *
  * A reader's number is never used again, so an entry of the table whose number is right leads to a
- * lane of a living reader. Lanes go with their reader. When a thread has ended, the next one whose
- * table is at the same address takes its lanes over, so there are about as many as there were
- * threads at a time. In a forked child likewise: CPython stops all threads where they are in no
- * lane while one of them forks.
+ * lane of a living reader. Lanes go with their reader. When a thread has ended (lane_owner.h), the
+ * next one that comes takes its lane over, so there are no more than there were threads at a time.
+ * So it is in a forked child: CPython stops all threads where they are in no lane while one of them
+ * forks, and the child has the others end.
  */
 #ifndef MMAPCACHE_LANE_H
 #define MMAPCACHE_LANE_H
@@ -47,7 +47,7 @@ enum { MC_LANE_PLACES = 256, MC_LANE_ENTRIES = 16 }; /* powers of two */
 
 struct mc_own_lane {
     struct mc_lane lane;
-    const void *owner; /* the address of its thread's table */
+    struct mc_owner *owner; /* counted */
     struct mc_own_lane *next;
     struct mc_place places[MC_LANE_PLACES]; /* of collections, by their channel */
 };
@@ -58,16 +58,28 @@ struct mc_lanes {
     struct mc_own_lane *first;
 };
 
+/* A thread, as its lanes know it: counted by them and by what tells that it ends. */
+struct mc_owner {
+    unsigned users;
+    bool gone; /* its lanes may be taken over */
+};
+
+struct mc_owner *mc_owner_new(void);
+
+/* Called by the thread that ends, or when it cannot run any more. */
+void mc_owner_ends(struct mc_owner *owner);
+
 struct mc_lane_entry {
     uint64_t number;
     struct mc_own_lane *lane;
+    const struct mc_owner *owner;
 };
 
 extern _Thread_local struct mc_lane_entry mc_lane_table[MC_LANE_ENTRIES];
 
 void mc_lanes_init(struct mc_lanes *lanes);
 
-/* The calling thread's lane, or NULL: it has none yet. */
+/* The calling thread's lane, or NULL: it has none yet, or out of memory. */
 struct mc_own_lane *mc_lane_find(struct mc_lanes *lanes);
 
 static inline struct mc_own_lane *mc_lane_of(struct mc_lanes *lanes)
@@ -76,8 +88,12 @@ static inline struct mc_own_lane *mc_lane_of(struct mc_lanes *lanes)
     return entry->number == lanes->number ? entry->lane : mc_lane_find(lanes);
 }
 
-/* The same for a thread that has none: a new one with these limits, or NULL: out of memory. */
-struct mc_own_lane *mc_lane_new(struct mc_lanes *lanes, const struct mc_front *limits);
+/* The same for a thread that has none: a new one with these limits, or one of a thread that has
+ * ended, whatever is in it. NULL: out of memory. */
+struct mc_own_lane *mc_lane_take(struct mc_lanes *lanes, const struct mc_front *limits);
+
+/* Frees all lanes, which are empty, of a reader that nobody has any more. */
+void mc_lanes_free(struct mc_lanes *lanes);
 
 /* What all lanes' front caches hold, and have counted. */
 void mc_lanes_sum(struct mc_lanes *lanes, struct mc_front *sum);

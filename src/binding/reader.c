@@ -111,11 +111,12 @@ struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
 {
     struct mc_own_lane *own = mc_lane_of(&reader->lanes);
     if (own == NULL) {
-        own = mc_lane_new(&reader->lanes, &reader->lane.front);
-    }
-    if (own == NULL) {
-        PyErr_NoMemory();
-        return NULL;
+        own = mc_lane_take(&reader->lanes, &reader->lane.front);
+        if (own == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        lane_drop(&own->lane); /* what a thread has left in it */
     }
     return &own->lane;
 }
@@ -138,12 +139,10 @@ void mc_reader_close(struct mc_reader *reader)
 /* Nobody reads any more. */
 static void free_lanes(struct mc_reader *reader)
 {
-    while (reader->lanes.first != NULL) {
-        struct mc_own_lane *lane = reader->lanes.first;
-        reader->lanes.first = lane->next;
+    for (struct mc_own_lane *lane = reader->lanes.first; lane != NULL; lane = lane->next) {
         lane_drop(&lane->lane);
-        PyMem_Free(lane);
     }
+    mc_lanes_free(&reader->lanes);
 }
 
 static void lock(struct mc_reader *reader)

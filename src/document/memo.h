@@ -48,6 +48,7 @@ static inline void mc_memo_put(struct mc_memo *memo, PyObject *name, PyObject *v
     }
     if (MC_MUTANT_IS(710)) { /* 710: the name before its value */
         mc_reveal(&memo->slots[at].name, name);
+        mc_yield();
     }
     memo->slots[at].value = value;
     memo->offsets[at] = offset;
