@@ -9,6 +9,12 @@ static inline void mc_users_add(unsigned *users)
     (void)__atomic_add_fetch(users, 1, __ATOMIC_RELAXED);
 }
 
+/* For assertions: one's own use is among them. */
+static inline bool mc_users_any(const unsigned *users)
+{
+    return __atomic_load_n(users, __ATOMIC_RELAXED) > 0;
+}
+
 /* True for the last one: what others have done to the memory is seen then. */
 static inline bool mc_users_drop(unsigned *users)
 {

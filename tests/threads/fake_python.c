@@ -36,13 +36,8 @@ void fake_free(void *block)
 
 void *PyMem_Realloc(void *block, size_t size)
 {
-    void *other = fake_alloc(size, false);
-    if (block != NULL) {
-        block = realloc(block, size);
-        CHECK(block != NULL);
-        fake_free(other);
-        return block;
-    }
+    void *other = block != NULL ? realloc(block, size) : fake_alloc(size, false);
+    CHECK(other != NULL);
     return other;
 }
 
@@ -129,6 +124,7 @@ const char *PyUnicode_AsUTF8AndSize(PyObject *text, Py_ssize_t *len)
     }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
+/* NOLINTBEGIN(misc-unused-parameters) */
 
 NEVER(void *PyType_GetModuleState(PyTypeObject *type))
 NEVER(int PyModule_AddType(PyObject *module, PyTypeObject *type))
@@ -146,3 +142,4 @@ NEVER(char *PyBytes_AS_STRING(PyObject *bytes))
 NEVER(const char *PyUnicode_AsUTF8(PyObject *text))
 NEVER(PyObject *PyUnicode_DecodeUTF8(const char *bytes, Py_ssize_t len, const char *errors))
 NEVER(PyObject *PyUnicode_FromFormat(const char *format, ...))
+/* NOLINTEND(misc-unused-parameters) */

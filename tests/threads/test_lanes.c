@@ -18,7 +18,7 @@
 #include "writer/batch.h"
 #include "writer/writer.h"
 
-enum { THREADS = 4, LIVES = 3, KEYS = 96, COMMITS = 250, MISSING = 8, FRONT_ENTRIES = 64 };
+enum { THREADS = 4, LIVES = 3, KEYS = 96, COMMITS = 120, MISSING = 8, FRONT_ENTRIES = 64 };
 
 static struct mc_module module;
 static struct mc_options options = {.state = &module.documents, .references = 1};
