@@ -249,6 +249,8 @@ static void *live(void *argument)
         ask((int64_t)((random >> 33) % (KEYS + MISSING)), had);
         if (round % 100 == 0) {
             hold_one();
+            /* as when another cache's lane has taken the place */
+            mc_lane_table[reader->lanes.number % MC_LANE_ENTRIES].number = 0;
         }
     }
     end_thread();
