@@ -37,6 +37,28 @@ static inline uint32_t offset_of(const struct mc_document *self,
     return (uint32_t)(element->name - 1 - self->data);
 }
 
+/* ---- memo ---- */
+
+/* A copy with more slots, or as many with `name` in the place of the name object at `except`.
+ * Within a section. */
+static int memo_rebuild(struct mc_document *self, uint32_t slots, uint32_t except, PyObject *name)
+{
+    struct mc_memo *old = self->memo, *memo = mc_memo_new(slots);
+    if (memo == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; old != NULL && i <= old->mask; i++) {
+        if (old->slots[i].name != NULL) {
+            mc_memo_put(memo, i == except ? name : old->slots[i].name, old->slots[i].value,
+                        old->offsets[i]);
+        }
+    }
+    mc_reveal(&self->memo, memo);
+    mc_memo_retire(self, old);
+    return 0;
+}
+
 /* ---- index ---- */
 
 static struct mc_index *index_new(uint32_t fields, bool array)
@@ -242,7 +264,7 @@ static PyObject *recall(struct mc_document *self, PyObject *name, uint32_t offse
     if (value != NULL && adopt && self->memo->slots[slot].name != name &&
         !PyUnicode_CHECK_INTERNED(self->memo->slots[slot].name)) {
         PyObject *old = self->memo->slots[slot].name;
-        if (mc_memo_rebuild(self, self->memo->mask + 1, slot, name) < 0) {
+        if (memo_rebuild(self, self->memo->mask + 1, slot, name) < 0) {
             PyErr_Clear(); /* it was an optimisation */
         } else {
             Py_INCREF(name);
@@ -270,7 +292,7 @@ static int remember(struct mc_document *self, PyObject *name, PyObject *value, u
         return 0;
     }
     if (memo == NULL || memo->used + 1 > (memo->mask + 1) * 3 / 4) {
-        if (mc_memo_rebuild(self, memo == NULL ? 4 : (memo->mask + 1) * 2, UINT32_MAX, NULL) < 0) {
+        if (memo_rebuild(self, memo == NULL ? 4 : (memo->mask + 1) * 2, UINT32_MAX, NULL) < 0) {
             return -1;
         }
     }
@@ -290,38 +312,14 @@ static struct mc_field *field_of(struct mc_document *self, const struct mc_bson_
     return number != 0 ? &index->fields[number - 1] : NULL;
 }
 
-/* The value that is to be given for the element, after this one was decoded (consumed): it, or the
- * one of a thread that was faster. NULL with an exception. Within a section. */
-static PyObject *settle(struct mc_document *self, PyObject *name,
-                        const struct mc_bson_element *element, PyObject *value)
-{
-    uint32_t offset = offset_of(self, element);
-    struct mc_field *field;
-    PyObject *other;
-    if (self->index == NULL && self->memo != NULL && self->memo->used >= MC_MEMO_MAX &&
-        make_index(self) < 0) {
-        Py_DECREF(value);
-        return NULL;
-    }
-    field = field_of(self, element);
-    other = recall(self, NULL, offset, field);
-    if (other != NULL) {
-        Py_DECREF(value);
-        return Py_NewRef(other);
-    }
-    if (remember(self, name, value, offset, field) < 0) {
-        Py_CLEAR(value);
-    }
-    return value;
-}
-
 /* The value of the element: recalled, or decoded and, if asked for, remembered. New reference. */
 static PyObject *obtain(struct mc_document *self, PyObject *name,
                         const struct mc_bson_element *element, struct mc_field *field, bool keep)
 {
-    PyObject *value;
+    uint32_t offset = offset_of(self, element);
+    PyObject *value, *other;
     MC_SECTION_BEGIN(self);
-    value = Py_XNewRef(recall(self, name, offset_of(self, element), field));
+    value = Py_XNewRef(recall(self, name, offset, field));
     MC_SECTION_END();
     if (value != NULL) {
         return value;
@@ -332,7 +330,18 @@ static PyObject *obtain(struct mc_document *self, PyObject *name,
     }
     /* decoding may have run Python code: another thread may have been here meanwhile */
     MC_SECTION_BEGIN(self);
-    value = settle(self, name, element, value);
+    if (self->index == NULL && self->memo != NULL && self->memo->used >= MC_MEMO_MAX &&
+        make_index(self) < 0) {
+        Py_CLEAR(value);
+    } else {
+        field = field_of(self, element);
+        other = recall(self, NULL, offset, field);
+        if (other != NULL) {
+            Py_SETREF(value, Py_NewRef(other));
+        } else if (remember(self, name, value, offset, field) < 0) {
+            Py_CLEAR(value);
+        }
+    }
     MC_SECTION_END();
     return value;
 }

@@ -80,27 +80,6 @@ static inline void mc_memo_retire(struct mc_document *self, struct mc_memo *memo
 #endif
 }
 
-/* A copy with more slots, or as many with `name` in the place of the name object at `except`.
- * Within a section. */
-static inline int mc_memo_rebuild(struct mc_document *self, uint32_t slots, uint32_t except,
-                                  PyObject *name)
-{
-    struct mc_memo *old = self->memo, *memo = mc_memo_new(slots);
-    if (memo == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (uint32_t i = 0; old != NULL && i <= old->mask; i++) {
-        if (old->slots[i].name != NULL) {
-            mc_memo_put(memo, i == except ? name : old->slots[i].name, old->slots[i].value,
-                        old->offsets[i]);
-        }
-    }
-    mc_reveal(&self->memo, memo);
-    mc_memo_retire(self, old);
-    return 0;
-}
-
 /* Within a section. */
 static inline PyObject *mc_memo_by_offset(const struct mc_document *self, uint32_t offset,
                                           uint32_t *slot)
