@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format share core-test threads pytest sanitize debug-leaks soak \
+.PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest sanitize debug-leaks soak \
 	soak-loader bench clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
 	@echo "make share   the shell completions and the man page, after a change of the flags"
+	@echo "make docs    the documentation as a site, build/docs/index.html; a warning fails it"
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make soak-loader a loader that follows a database, through faults of all kinds (ARGS='--seconds 600')"
@@ -59,6 +60,12 @@ format: $(VENV)/test/.installed
 # Shell completions and the man page, which are in the repository.
 share: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tools/make_share.py
+
+# Every warning is an error: a link that leads nowhere, a public name that is on no page.
+docs: $(VENV)/docs/.installed
+	$(VENV)/docs/bin/python -m sphinx -b html -E -W --keep-going --quiet -j 2 \
+		-d build/doctrees docs build/docs $(ARGS)
+	@echo "docs: build/docs/index.html"
 
 core-test:
 	$(MAKE) -C tests/core test
@@ -99,6 +106,7 @@ bench: $(VENV)/bench/.installed
 $(VENV)/demo/.installed: EXTRAS = demo
 $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
+$(VENV)/docs/.installed: EXTRAS = docs
 $(VENV)/debug/.installed: EXTRAS = mongodb,debug
 # Debian's is the package python3-dbg; any interpreter that was configured --with-pydebug will do.
 DEBUG_PYTHON ?= python3-dbg

@@ -10,13 +10,19 @@ Switches for developers, read from the environment:
 And one for users of a free-threaded CPython, who want to try what has not been run on one yet:
 
     MMAPCACHE_FREE_THREADING=1             the module tells the interpreter that it needs no GIL
+
+And for whoever publishes a release:
+
+    MMAPCACHE_SOURCES=https://HOST/OWNER/mmapcache/blob/v1/   where the package page's links lead
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 from setuptools import Extension, setup
 
@@ -55,6 +61,24 @@ if os.environ.get("MMAPCACHE_FREE_THREADING") == "1":
     COMPILE += ["-DMC_NO_GIL"]
 
 
+def package_page(readme: str, sources: str) -> str:
+    """README.md for where no file lies beside it: its links lead into `sources`, an address that
+    ends with a slash. Where that is empty their text stays, and pictures are left out."""
+
+    def replace(found: re.Match[str]) -> str:
+        picture, words, target = found.groups()
+        if target.startswith(("https:", "http:", "#")):
+            return found[0]
+        if sources:
+            raw = urljoin(sources, target) + ("?raw=true" if picture else "")
+            return f"{picture}[{words}]({raw})"
+        return "" if picture else words
+
+    page = re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", replace, readme)
+    page = re.sub(r"<!-- .*? -->\n", "", page)
+    return re.sub(r"\n{3,}", "\n\n", page)
+
+
 SHARE = Path("mmapcache/share")  # see tools/make_share.py
 DATA = {
     "share/bash-completion/completions": SHARE / "mmapcache.bash",
@@ -64,6 +88,10 @@ DATA = {
 }
 
 setup(
+    long_description=package_page(
+        Path("README.md").read_text("utf-8"), os.environ.get("MMAPCACHE_SOURCES", "")
+    ),
+    long_description_content_type="text/markdown",
     data_files=[(folder, [str(file)]) for folder, file in DATA.items()],
     ext_modules=[
         Extension(

@@ -32,6 +32,7 @@ GROUPS = (
     "loads",
     "live",
     "space",
+    "indexes",
     "memory",
     "interference",
     "backings",

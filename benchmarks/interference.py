@@ -34,11 +34,12 @@ def _loader(
             continue
         version += 1
         begun = time.monotonic()
-        for number, index in enumerate(chosen if rate is None else chosen[: max(1, rate // 10)]):
+        batch = chosen if rate is None else chosen[: max(1, rate // 10)]
+        for number, index in enumerate(batch):
             commit(index, data.document(index, version))
-            total.value += 1
             if rate is not None:
                 time.sleep(max(0.0, begun + (number + 1) / rate - time.monotonic()))
+        total.value += len(batch)
 
 
 def _reads(get: Get, keys: list[Any], duration: float) -> tuple[float, array[int]]:

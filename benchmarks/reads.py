@@ -362,7 +362,7 @@ def after_commit(context: Context) -> Iterator[Row]:
             ("after_commit", "of 1 other key of the collection", "settings", 3.0),
         ):
             first = _after(writer, collection, stores.count - 1, measure, settings, hot)
-            row = compare(
+            yield compare(
                 name,
                 f"after a commit {text}: first get of 10,000 hot keys / hot get",
                 first,
@@ -373,7 +373,6 @@ def after_commit(context: Context) -> Iterator[Row]:
                 note="; ".join(filter(None, (stores.note, "same objects"))),
                 repeats=15,
             )
-            yield row
         cache.close()
 
 

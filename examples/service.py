@@ -44,9 +44,8 @@ class Service:
             return 503, {"status": "unavailable", "error": str(error)}
         age = status["age"]
         fresh = age is not None and age <= _STALE_SECONDS
-        said = "ok" if fresh else "stale" if status["generation"] else "unavailable"
-        body = {"status": said, "generation": status["generation"], "age": age}
-        return (200 if status["generation"] else 503), {**body, "loader": status["loader"]}
+        body = {"status": "ok" if fresh else "stale", "generation": status["generation"]}
+        return 200, {**body, "age": age, "loader": status["loader"]}
 
     def metrics(self) -> bytes:
         """The body of /metrics."""

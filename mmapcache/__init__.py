@@ -31,6 +31,7 @@ from ._mmapcache import (
     Document,
     FormatError,
     FullError,
+    Index,
     InvalidDocument,
     LimitError,
     LockTimeout,
@@ -42,6 +43,7 @@ from ._mmapcache import (
     VersionError,
     Writer,
     json_default,
+    object_id,
     open,  # noqa: A004 - mmapcache.open is how it is meant to be written
 )
 
@@ -65,6 +67,7 @@ __all__ = [
     "Document",
     "FormatError",
     "FullError",
+    "Index",
     "InvalidDocument",
     "LimitError",
     "LockTimeout",
@@ -77,6 +80,7 @@ __all__ = [
     "Writer",
     "__version__",
     "json_default",
+    "object_id",
     "open",
 ]
 

@@ -264,6 +264,16 @@ class Changes:
                 return change
 
 
+def running_loop() -> AbstractEventLoop | None:
+    """The event loop that runs in this thread."""
+    import asyncio  # a worker that only reads does without
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _finish(future: Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -289,7 +299,6 @@ class Subscription:
         callback: Callable[[Change], object],
         loop: AbstractEventLoop | None,
     ) -> None:
-        import asyncio  # a worker that only reads does without
         import inspect
 
         if not callable(callback):
@@ -299,11 +308,7 @@ class Subscription:
                 "a coroutine function cannot be the callback: use `async for change in "
                 "cache.changes()` in a task"
             )
-        try:
-            here: AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        chosen = here if loop is None else loop
+        chosen = running_loop() if loop is None else loop
         if chosen is None:
             raise RuntimeError(
                 "no event loop runs in this thread: call subscribe() in a coroutine, or give loop="
@@ -338,16 +343,10 @@ class Subscription:
 
     def _in_loop(self, step: Callable[[], None]) -> None:
         """Calls step() now, or hands it over to the loop when that runs in another thread."""
-        import asyncio
-
-        if self._loop.is_running():
-            with contextlib.suppress(RuntimeError):
-                if asyncio.get_running_loop() is self._loop:
-                    step()
-                    return
+        if self._loop.is_running() and running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(step)
-            return
-        step()
+        else:
+            step()
 
     def _begin(self) -> None:
         if not self._closed:

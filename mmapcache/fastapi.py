@@ -10,7 +10,7 @@ def site(key: str) -> mmapcache.Document:
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 try:
     from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
@@ -18,9 +18,12 @@ except ImportError as missing:
     raise ImportError("mmapcache.fastapi needs FastAPI: pip install fastapi") from missing
 
 import mmapcache
+from mmapcache.rare import RareValue
 from mmapcache.starlette import DocumentResponse
 
 __all__ = ["DocumentResponse", "register_encoders"]
+
+_WITHIN: Final = {datetime: mmapcache.json_default, bytes: mmapcache.json_default}
 
 
 def register_encoders() -> None:
@@ -35,14 +38,15 @@ def register_encoders() -> None:
     """
     ENCODERS_BY_TYPE[mmapcache.Document] = _encode
     ENCODERS_BY_TYPE[mmapcache.Array] = _encode
+    ENCODERS_BY_TYPE[mmapcache.object_id] = mmapcache.json_default
+    ENCODERS_BY_TYPE[RareValue] = mmapcache.json_default
     try:
-        from bson import Binary, Decimal128, ObjectId
+        from bson import Binary, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
     except ImportError:
         return  # then no value is one
-    for scalar in (Binary, Decimal128, ObjectId):
+    for scalar in (Binary, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp):
         ENCODERS_BY_TYPE[scalar] = mmapcache.json_default
 
 
 def _encode(value: mmapcache.Document | mmapcache.Array) -> Any:
-    within = {datetime: mmapcache.json_default, bytes: mmapcache.json_default}
-    return jsonable_encoder(mmapcache.json_default(value), custom_encoder=within)
+    return jsonable_encoder(mmapcache.json_default(value), custom_encoder=_WITHIN)

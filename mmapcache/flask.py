@@ -29,7 +29,8 @@ class DocumentJSONProvider(DefaultJSONProvider):
 
     Datetimes are written in ISO 8601, by all of the application; Flask's own provider writes them
     as HTTP headers do. Everything else stays as it is. A view returns `jsonify(document)`, as Flask
-    takes nothing but dicts and lists as they are.
+    takes nothing but dicts and lists as they are. TypeError for what neither of the two knows. It
+    keeps nothing: threads share it, and forked workers have it.
     """
 
     default = staticmethod(_default)

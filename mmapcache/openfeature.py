@@ -13,7 +13,8 @@ A flag is a document of the collection `flags`:
                {"split": {"on": 10, "off": 90}}]}
 
 The first rule whose conditions all hold decides; `docs/flags.md` has the conditions. A changed
-document counts from the next evaluation on, in every worker. Nothing here waits for anything.
+document counts from the next evaluation on, in every worker. Nothing here waits for anything. What
+the provider tells by itself is in `openfeature_events.py`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import os
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 try:
     from openfeature.evaluation_context import EvaluationContext
@@ -43,6 +47,11 @@ except ImportError as missing:
     ) from missing
 
 import mmapcache
+from mmapcache.changes import running_loop
+from mmapcache.openfeature_events import InLoop, InThread, News
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["CacheProvider"]
 
@@ -58,25 +67,89 @@ class CacheProvider(AbstractProvider):
 
     :param cache: read at each evaluation; opened before a fork or after it
     :param collection: where the flags are; it need not be there yet
+    :param max_age: the provider is stale while the data is older than so many seconds, by
+        `status()["age"]`; None: it is never stale
+    :param loop: looks for events; None: the event loop that runs in the thread in which the
+        provider is made or given to the SDK. Where there is none, `poll` tells of them
+    :param thread: a thread of its own looks for events, and no loop
+    :raises ValueError: max_age is not more than 0, or there are both a loop and a thread
 
     Its methods raise OpenFeature's errors, which the SDK's client turns into the caller's default
-    value and an error code. Any number of threads may use it.
+    value and an error code. Any number of threads may use it. Events are looked for from the moment
+    on in which the SDK is given the provider, and until it is given another one. Not in a child
+    that is forked meanwhile: it may call `poll`, or give the SDK a provider of its own.
     """
 
-    def __init__(self, cache: mmapcache.Cache, collection: str = "flags") -> None:
+    def __init__(
+        self,
+        cache: mmapcache.Cache,
+        collection: str = "flags",
+        *,
+        max_age: float | None = None,
+        loop: AbstractEventLoop | None = None,
+        thread: bool = False,
+    ) -> None:
         super().__init__()
+        if max_age is not None and not max_age > 0:
+            raise ValueError(f"max_age is {max_age!r}: give seconds, more than 0, or None")
+        if thread and loop is not None:
+            raise ValueError("a loop looks for events, or a thread: give one of them")
         self._cache = cache
         self._flags = cache.collection(collection)
-        self._parsed: dict[str, tuple[mmapcache.Document, _Flag]] = {}
+        self._built = self._flags.map(_parse)
+        self._max_age = max_age
+        self._loop = running_loop() if loop is None else loop
+        self._thread = thread
+        self._news: News | None = None
+        self._looking: InLoop | InThread | None = None
+        self._lock = threading.RLock()  # over the two: events are told in their order
+        _providers.add(self)
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:
         """Called by the SDK; ProviderNotReadyError when there is nothing to read yet."""
-        try:
-            ready = self._cache.generation > 0
-        except mmapcache.MmapCacheError as error:
-            raise ProviderNotReadyError(str(error)) from error
-        if not ready:
-            raise ProviderNotReadyError(f"{self._cache.path!r}: nothing has been published yet")
+        with self._lock:
+            self.shutdown()
+            self._news = News(self._cache, self._flags.name, self._max_age)
+            problem = self._news.begin()
+            loop = self._loop
+            if loop is None or loop.is_closed():
+                loop = running_loop()
+            if self._thread:
+                self._looking = InThread(self._cache, self.poll)
+            elif loop is not None:
+                self._looking = InLoop(self._cache, loop, self.poll)
+        if problem:
+            raise ProviderNotReadyError(problem)
+
+    def shutdown(self) -> None:
+        """Called by the SDK: no event is told any more."""
+        with self._lock:
+            looking, self._looking, self._news = self._looking, None, None
+            if looking is not None:
+                looking.close()
+
+    def poll(self) -> bool:
+        """Tells of what has happened since it was told last; False: nothing more will.
+
+        Some microseconds where nothing has, so that a service without an event loop may call it for
+        each request. In any thread, also beside a loop or a thread that looks.
+
+        - PROVIDER_CONFIGURATION_CHANGED: flags were put or deleted. `flags_changed` has their keys,
+          or is None where it is not known which; `generation` in the metadata has the change.
+        - PROVIDER_STALE, PROVIDER_READY: the data is older than `max_age`; is so no longer.
+        - PROVIDER_ERROR, PROVIDER_READY: the cache cannot be read; can be read.
+        """
+        with self._lock:
+            news = self._news
+            if news is None:
+                return False
+            for event, details in news.look():
+                self.emit(event, details)
+            return not news.over
+
+    def _forked(self) -> None:
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._loop = self._looking = None
 
     def get_metadata(self) -> Metadata:
         """Its name."""
@@ -150,17 +223,13 @@ class CacheProvider(AbstractProvider):
 
     def _flag(self, key: str) -> _Flag:
         try:
-            document = self._flags.get(key)
+            flag = self._built.get(key)
         except mmapcache.MmapCacheError as error:
             raise GeneralError(str(error)) from error
-        if document is None:
-            self._parsed.pop(key, None)
+        except ParseError as error:
+            raise ParseError(f"flag {key!r}: {error.error_message}") from error
+        if flag is None:
             raise FlagNotFoundError(f"the collection {self._flags.name!r} has no flag {key!r}")
-        known = self._parsed.get(key)
-        if known is not None and known[0] is document:
-            return known[1]
-        flag = _parse(key, document)
-        self._parsed[key] = document, flag  # the front cache gives the same object until it changes
         return flag
 
 
@@ -215,9 +284,9 @@ def _share(flag: str, targeting_key: str | None, split: tuple[tuple[str, float],
 # ---- documents to flags ----
 
 
-def _parse(key: str, document: mmapcache.Document) -> _Flag:
+def _parse(document: mmapcache.Document) -> _Flag:
     def wrong(what: str) -> NoReturn:
-        raise ParseError(f"flag {key!r}: {what}")
+        raise ParseError(what)
 
     plain = document.to_dict()
     if unknown := plain.keys() - _FIELDS:
@@ -379,3 +448,16 @@ def _float(value: Any) -> float | None:
 
 def _object(value: Any) -> dict[str, Any] | list[Any] | None:
     return copy.deepcopy(value) if isinstance(value, (dict, list)) else None
+
+
+# ---- forks ----
+
+_providers: weakref.WeakSet[CacheProvider] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for provider in tuple(_providers):
+        provider._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

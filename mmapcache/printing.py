@@ -80,6 +80,11 @@ def _pprint_within(
     level: int,
 ) -> None:
     name = type(value).__name__
+    try:
+        members = plain(value)
+    except ImportError:  # PyMongo, whose classes a value needs; repr() shows it without
+        stream.write(repr(value))
+        return
     stream.write(f"{name}(")
-    printer._format(plain(value), stream, indent + len(name) + 1, allowance + 1, context, level)
+    printer._format(members, stream, indent + len(name) + 1, allowance + 1, context, level)
     stream.write(")")

@@ -126,8 +126,9 @@ class Collector(AbstractCollector):
         self._members = tuple(
             _Member((printable(name),) if named else (), given) for name, given in sources.items()
         )
-        self._front_cache = front_cache is not False
-        self._shared = _Shared(self._labels) if self._front_cache and _multiprocess() else None
+        front = front_cache is not False
+        self._shared = _Shared(self._labels) if front and _multiprocess() else None
+        self._own = front and self._shared is None  # each process says what its own has done
         self._lock = threading.Lock()
         self._updated = -_UPDATE_SECONDS
         self._registry: CollectorRegistry | None = None
@@ -164,7 +165,7 @@ class Collector(AbstractCollector):
 
     def describe(self) -> Iterable[Metric]:
         """The metrics without values, by which a registry refuses a second collector."""
-        return _Families(self._labels, self._front_cache and self._shared is None).all()
+        return _Families(self._labels, self._own).all()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -173,8 +174,7 @@ class Collector(AbstractCollector):
         yield from families.all()
 
     def _families(self) -> _Families:
-        own = self._front_cache and self._shared is None
-        families = _Families(self._labels, own)
+        families = _Families(self._labels, self._own)
         for member in self._members:
             try:
                 cache = member.cache()
@@ -184,10 +184,11 @@ class Collector(AbstractCollector):
                 families.up.add_metric(member.labels, 0)
                 continue
             families.add(member.labels, status, stats, catalogue)
-            if own:
-                families.add_front(member.labels, member.counted(cache, stats["front_cache"]))
-        if self._shared is not None:
-            self._share(self._shared)
+            front = stats["front_cache"]
+            if self._own:
+                families.add_front(member.labels, member.counted(cache, front))
+            elif self._shared is not None:
+                self._shared.add(member, member.counted(cache, front))
         return families
 
     def _share(self, shared: _Shared) -> None:
@@ -197,7 +198,7 @@ class Collector(AbstractCollector):
                 front = cache.stats()["front_cache"]
             except _UNREADABLE:
                 continue
-            shared.add(member.labels, member.counted(cache, front), member)
+            shared.add(member, member.counted(cache, front))
 
     def _forked(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
@@ -355,8 +356,9 @@ class _Shared:
             for counter in _FRONT_COUNTERS
         ]
 
-    def add(self, labels: tuple[str, ...], counted: dict[str, int], member: _Member) -> None:
+    def add(self, member: _Member, counted: dict[str, int]) -> None:
         """What is not in the sums yet."""
+        labels = member.labels
         for key, gauge in self._gauges:
             (gauge.labels(*labels) if labels else gauge).set(counted[key])
         for key, counter in self._counters:

@@ -23,7 +23,8 @@ class DocumentResponse(JSONResponse):
     """A JSONResponse of a document, or of anything with documents and their values in it.
 
     It raises TypeError for a value that has no place in plain JSON, and ValueError for a NaN that
-    was taken out of its document; within one it is null.
+    was taken out of its document; within one it is null. The body is written when it is made, by
+    the thread that does so; nothing of it depends on a fork.
     """
 
     def render(self, content: Any) -> bytes:

@@ -7,7 +7,7 @@
 
 It is the extension's own reader and writer on memory that has no name, so that nothing is left
 when a test is killed. With pytest the fixture `mmapcache_test` is an empty one; nothing has to be
-imported for it. Dicts become BSON by PyMongo: `pip install 'mmapcache[mongodb]'`.
+imported for it. Files of Extended JSON need PyMongo: `pip install 'mmapcache[mongodb]'`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def cache(
     :raises FileNotFoundError: no such file
     :raises ValueError: a file is not what its suffix says, or a document has no _id
     :raises mmapcache.InvalidDocument: a value that BSON does not have
-    :raises ImportError: there are dicts or Extended JSON, and PyMongo is not installed
+    :raises ValueError: there is Extended JSON and PyMongo is not installed, or it cannot be read
     """
     test = TestCache(max_size=max_size, codec_options=codec_options)
     try:
@@ -201,8 +201,6 @@ def _put(batch: mmapcache.Batch, name: str, key: Any, document: Document) -> Non
         batch.put(name, key, document)
     except (TypeError, mmapcache.InvalidDocument) as error:
         raise type(error)(f"collection {name!r}, key {key!r}: {error}") from error
-    except ImportError as error:
-        raise _needs_pymongo() from error
 
 
 def _put_all(batch: mmapcache.Batch, name: str, documents: Documents) -> None:
@@ -247,10 +245,3 @@ def _put_files(batch: mmapcache.Batch, name: str | None, given: str | os.PathLik
                 batch.put_raw(name or feed.name, buffer)
     except SyncError as error:
         raise ValueError(str(error)) from error
-
-
-def _needs_pymongo() -> ImportError:
-    return ImportError(
-        "mmapcache.testing needs PyMongo to write a document that is not BSON bytes: "
-        "pip install 'mmapcache[mongodb]'"
-    )

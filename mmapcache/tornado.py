@@ -44,7 +44,8 @@ class CacheMixin(_Base):
     """For a RequestHandler, before it in the bases; the setting `mmapcache` is the Cache.
 
     `write` and `finish` take a document, or a dict with documents in it, and answer JSON. A handler
-    with an `on_finish` of its own calls `super().on_finish()`.
+    with an `on_finish` of its own calls `super().on_finish()`. All of it is for the loop's thread,
+    as a handler is; the Cache may be opened before the workers are forked, or in each.
     """
 
     _snapshot: mmapcache.Snapshot | None = None

@@ -17,6 +17,7 @@
 #include "binding/collection_type.h"
 #include "binding/collection_views.h"
 #include "binding/errors.h"
+#include "binding/index_type.h"
 #include "binding/replace_type.h"
 #include "binding/replies.h"
 #include "binding/snapshot_type.h"
@@ -56,6 +57,7 @@ static int register_types(struct mc_module *state)
         {"Mapping", state->collection},
         {"Mapping", state->snapshot},
         {"Mapping", state->map},
+        {"Mapping", state->index},
         {"KeysView", state->views[MC_KEYS]},
         {"ValuesView", state->views[MC_VALUES]},
         {"ItemsView", state->views[MC_ITEMS]},
@@ -93,8 +95,8 @@ static int module_exec(PyObject *module)
         add_text(state) < 0 || mc_cache_type_init(module, state) < 0 ||
         mc_collection_type_init(module, state) < 0 || mc_snapshot_type_init(module, state) < 0 ||
         mc_views_init(module, state) < 0 || mc_collection_map_init(module, state) < 0 ||
-        mc_writer_type_init(module, state) < 0 || mc_batch_type_init(module, state) < 0 ||
-        mc_replace_type_init(module, state) < 0 ||
+        mc_index_type_init(module, state) < 0 || mc_writer_type_init(module, state) < 0 ||
+        mc_batch_type_init(module, state) < 0 || mc_replace_type_init(module, state) < 0 ||
         PyModule_AddFunctions(module, mc_reply_functions) < 0 || add_constants(module) != 0) {
         return -1;
     }
@@ -117,6 +119,7 @@ static int module_exec(PyObject *module)
         DO((state)->map);                                                                          \
         DO((state)->map_iterator);                                                                 \
         DO((state)->built);                                                                        \
+        DO((state)->index);                                                                        \
         DO((state)->writer);                                                                       \
         DO((state)->batch);                                                                        \
         DO((state)->replace);                                                                      \

@@ -12,6 +12,7 @@
 
 #include "format.h"
 #include "mutant.h"
+#include "words.h"
 
 #define EXTENT_SHIFT 28
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
@@ -19,58 +20,10 @@
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
 #define GROUP_WORDS 4u       /* generation, time, extents, bytes */
 
-/* ---- lists of words ---- */
-
-static enum mc_status words_prepare(struct mc_words *words, size_t more)
-{
-    if (words->head + words->count + more <= words->capacity) {
-        return MC_OK;
-    }
-    if (words->head > 0 && words->head >= words->count && words->count + more <= words->capacity) {
-        memmove(words->items, words->items + words->head, words->count * sizeof *words->items);
-        words->head = 0;
-        return MC_OK;
-    }
-    size_t capacity = words->capacity * 2 > 64 ? words->capacity * 2 : 64;
-    while (capacity < words->head + words->count + more) {
-        capacity *= 2;
-    }
-    uint64_t *items = realloc(words->items, capacity * sizeof *items);
-    if (items == NULL) {
-        return MC_NOMEM;
-    }
-    words->items = items;
-    words->capacity = capacity;
-    return MC_OK;
-}
-
-static void words_push(struct mc_words *words, uint64_t item)
-{
-    assert(words->head + words->count < words->capacity);
-    words->items[words->head + words->count++] = item;
-}
-
-static void words_pop(struct mc_words *words, size_t count)
-{
-    words->count -= count;
-    words->head = words->count > 0 ? words->head + count : 0;
-}
-
-static void words_clear(struct mc_words *words)
-{
-    words->head = words->count = 0;
-}
-
 static void retired_forget(struct mc_arena_scope *scope)
 {
     words_clear(&scope->retired);
     scope->retired_bytes = 0;
-}
-
-static void words_free(struct mc_words *words)
-{
-    free(words->items);
-    *words = (struct mc_words){0};
 }
 
 /* ---- young bits ---- */
@@ -239,6 +192,7 @@ void mc_arena_destroy(struct mc_arena *arena)
     }
     words_free(&arena->queue);
     words_free(&arena->groups);
+    mc_sites_destroy(&arena->sites);
     mc_buddy_destroy(arena->buddy);
     *arena = (struct mc_arena){0};
 }
@@ -253,6 +207,11 @@ static struct mc_words *quick_list(struct mc_arena *arena, uint64_t offset, uint
 /* Frees a block; true when it stays at hand. */
 static bool give(struct mc_arena *arena, uint64_t offset, uint64_t granules)
 {
+    struct mc_site *site = mc_sites_find(&arena->sites, offset, granules);
+    if (site != NULL) {
+        mc_sites_give(&arena->sites, site, arena->buddy, offset, granules);
+        return false;
+    }
     if (granules <= MC_QUICK_MOST && arena->quick_granules + granules <= MC_QUICK_GRANULES) {
         struct mc_words *list = quick_list(arena, offset, granules);
         if (words_prepare(list, 1) == MC_OK) {
@@ -295,8 +254,7 @@ static void small_give_back(struct mc_arena *arena)
     }
 }
 
-/* Gives everything that was kept or set aside to the allocator, where it merges. */
-static void give_back_all(struct mc_arena *arena)
+void mc_arena_merge(struct mc_arena *arena)
 {
     for (int aligned = 0; aligned < 2; aligned++) {
         for (uint64_t granules = 1; granules <= MC_QUICK_MOST; granules++) {
@@ -320,7 +278,7 @@ static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *
             return MC_OK;
         }
         if (arena->small_left + arena->quick_granules > 0) {
-            give_back_all(arena);
+            mc_arena_merge(arena);
             continue;
         }
         enum mc_status status = arena->make_room(arena->context, granules * MC_GRANULE, err);
@@ -416,8 +374,21 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
 
 uint64_t mc_arena_free(const struct mc_arena *arena)
 {
-    return (mc_buddy_free_granules(arena->buddy) + arena->small_left + arena->quick_granules) *
+    return (mc_buddy_free_granules(arena->buddy) + arena->small_left + arena->quick_granules +
+            arena->sites.held) *
            MC_GRANULE;
+}
+
+enum mc_status mc_arena_site_add(struct mc_arena *arena, uint64_t offset, uint64_t bytes)
+{
+    assert(offset % MC_GRANULE == 0 && bytes % MC_GRANULE == 0);
+    mc_arena_merge(arena); /* nothing of it is at hand */
+    return mc_sites_add(&arena->sites, arena->buddy, offset / MC_GRANULE, bytes / MC_GRANULE);
+}
+
+uint64_t mc_arena_sites_end(struct mc_arena *arena)
+{
+    return mc_sites_end(&arena->sites, arena->buddy) * MC_GRANULE;
 }
 
 enum mc_status mc_arena_prepare(struct mc_arena *arena, size_t count)

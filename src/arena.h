@@ -24,18 +24,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arena_site.h"
 #include "buddy.h"
 #include "format.h"
 #include "shm.h"
 #include "status.h"
+#include "words.h"
 
 enum mc_scope { MC_SCOPE_BATCH, MC_SCOPE_REPLACE, MC_SCOPES };
-
-/* A growing list of words. */
-struct mc_words {
-    uint64_t *items;
-    size_t head, count, capacity; /* items[head .. head + count) are in use */
-};
 
 #define MC_YOUNG_FEW 16u /* extents on the list: more than a batch of one document allocates */
 
@@ -74,6 +70,7 @@ struct mc_arena {
     struct mc_words quick[2][MC_QUICK_MOST + 1]; /* free blocks of so many granules, last one first
                                                     out; [1]: those that start on a cache line */
     uint64_t quick_granules;                     /* in all of them */
+    struct mc_sites sites;                       /* what is being cleared, if anything */
     mc_make_room make_room;
     void *context;
 };
@@ -94,10 +91,32 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset, struct mc_error *err);
 
+/* Begins to clear one more site, of MC_SITES at most: nothing is allocated there, and what becomes
+ * free there is kept, until the end. MC_NOMEM. */
+enum mc_status mc_arena_site_add(struct mc_arena *arena, uint64_t offset, uint64_t bytes);
+
+static inline bool mc_arena_has_sites(const struct mc_arena *arena)
+{
+    return arena->sites.count > 0;
+}
+
+/* Whether a block begins in a site: it is to move. */
+static inline bool mc_arena_in_site(struct mc_arena *arena, uint64_t offset)
+{
+    return mc_sites_find(&arena->sites, offset / MC_GRANULE, 1) != NULL;
+}
+
+/* Ends them all, if there are any: what is free there can be allocated. Returns how many bytes that
+ * is. */
+uint64_t mc_arena_sites_end(struct mc_arena *arena);
+
+/* Gives everything that is kept at hand to the allocator, where it merges. */
+void mc_arena_merge(struct mc_arena *arena);
+
 /* Makes a bitmap at least `needed` words long, new ones zero: MC_NOMEM, and it is as it was. */
 enum mc_status mc_bits_grow(uint64_t **bits, size_t *words, size_t needed);
 
-/* Bytes that nothing refers to: free in the allocator, or set aside. */
+/* Bytes that nothing refers to: free in the allocator, set aside, or kept in a site. */
 uint64_t mc_arena_free(const struct mc_arena *arena);
 
 /* Makes sure that the next `count` releases cannot fail. MC_NOMEM. */
@@ -139,6 +158,12 @@ uint64_t mc_arena_retired(const struct mc_arena *arena);
 
 /* The generation of the newest group retired at or before `time_ns`; 0: none. */
 uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
+
+/* The generation of the oldest group; UINT64_MAX: there is none. */
+static inline uint64_t mc_arena_oldest(const struct mc_arena *arena)
+{
+    return arena->groups.count > 0 ? arena->groups.items[arena->groups.head] : UINT64_MAX;
+}
 
 /* The newest generation such that the groups behind it hold about `keep` bytes; 0: none. */
 uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep);

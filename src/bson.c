@@ -205,8 +205,7 @@ static enum mc_status find_index(const uint8_t *data, size_t len, uint64_t index
     return status;
 }
 
-/* A part of a path as an array index: plain digits, no sign, no leading zero. */
-static bool parse_index(const char *part, size_t len, uint64_t *index)
+bool mc_bson_index(const char *part, size_t len, uint64_t *index)
 {
     if (len == 0 || len > 9 || (part[0] == '0' && len > 1)) {
         return false;
@@ -233,7 +232,7 @@ enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, 
         assert(part <= path_len);
         if (type == MC_BSON_DOCUMENT) {
             status = mc_bson_find(data, len, path, part, element);
-        } else if (type == MC_BSON_ARRAY && parse_index(path, part, &index)) {
+        } else if (type == MC_BSON_ARRAY && mc_bson_index(path, part, &index)) {
             status = find_index(data, len, index, element);
         }
         if (status != MC_OK || dot == NULL) {

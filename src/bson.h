@@ -129,6 +129,9 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
 enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, size_t path_len,
                              struct mc_bson_element *element);
 
+/* A part of a path as an array's index: plain digits, no sign, no leading zero. */
+bool mc_bson_index(const char *part, size_t len, uint64_t *index);
+
 /* Whether an element whose value was copied from a changing map still is what the walker found
  * there: a value of its type has exactly its length in the copy, too. MC_OK or MC_INVALID. */
 enum mc_status mc_bson_again(const struct mc_bson_element *element);

@@ -57,23 +57,8 @@ bool mc_buddy_test_unchecked;
 
 /* -- the tree: which granules are free -- */
 
-/* The level at which this granule is free: its own bit, or the bit of a unit around it. root + 1:
- * it is not. */
-static inline unsigned free_level(const struct mc_buddy *b, uint64_t granule)
-{
-    unsigned level = 0;
-    assert(granule < b->granules);
-    while (level <= b->root &&
-           (b->level[level].words[granule >> RADIX] >> (granule % 64) & 1) == 0) {
-        granule >>= RADIX;
-        level++;
-    }
-    return level;
-}
-
-/* The first granule from `from` on that is not free; `from` itself when it is not, the arena's size
- * when all are. At each level at most two words are looked at. */
-static uint64_t run_end(const struct mc_buddy *b, uint64_t from)
+/* At each level at most two words are looked at. */
+uint64_t mc_buddy_run_end(const struct mc_buddy *b, uint64_t from)
 {
     while (from < b->granules) {
         unsigned level = free_level(b, from);
@@ -186,12 +171,12 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
         if (base >= b->granules || (base > 0 && free_level(b, base - 1) <= b->root)) {
             return 0;
         }
-        return run_end(b, base) - base;
+        return mc_buddy_run_end(b, base) - base;
     }
     uint64_t open = 0; /* the run that goes on into the next leaf */
     if (word >> 63 != 0) {
         unsigned at = highest(~word) + 1;
-        open = run_end(b, base + 64) - base - at;
+        open = mc_buddy_run_end(b, base + 64) - base - at;
         *start = base + at;
         word &= ~span(at, 64);
     }
@@ -208,21 +193,6 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
     }
     *start = base + at;
     return inner;
-}
-
-/* The first class at or above this one that is not empty; CLASSES when there is none. */
-static inline unsigned class_from(const struct mc_buddy *b, unsigned size_class)
-{
-    assert(size_class < CLASSES);
-    uint64_t mask = b->nonempty[size_class / 64] >> (size_class % 64) << (size_class % 64);
-    unsigned word = size_class / 64;
-    while (mask == 0) {
-        if (++word == MASKS) {
-            return CLASSES;
-        }
-        mask = b->nonempty[word];
-    }
-    return word * 64 + lowest(mask);
 }
 
 /* The lowest leaf of a class that is not empty. */
@@ -374,15 +344,6 @@ void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules)
     reindex(b, offset, offset + granules);
     b->free_granules += MC_MUTANT_IS(115) ? 0 : granules; /* the count forgets what is freed */
     after_operation(b);
-}
-
-bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granules)
-{
-    assert(granules > 0);
-    if (granules > b->granules || offset > b->granules - granules) {
-        return false;
-    }
-    return run_end(b, offset) >= offset + granules;
 }
 
 enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules)

@@ -53,11 +53,19 @@ uint64_t mc_buddy_free_granules(const struct mc_buddy *b);
  * Remembered until the next operation. */
 uint64_t mc_buddy_largest(struct mc_buddy *b);
 
+/* How many extents of so many granules there is room for, each in one piece: no more than `most`,
+ * and at least; of runs that start within 4,096 granules only one may count. */
+uint64_t mc_buddy_room(const struct mc_buddy *b, uint64_t granules, uint64_t most);
+
 /* Free blocks of one order, for statistics. Linear in the arena. */
 uint64_t mc_buddy_free_blocks(const struct mc_buddy *b, unsigned order);
 
 /* Whether every granule of the extent is inside the arena and free. */
 bool mc_buddy_is_free(const struct mc_buddy *b, uint64_t offset, uint64_t granules);
+
+/* The granules from `offset` on that are alike, free or not: where that ends; the arena's end at
+ * the latest. Linear in the granules that are not free, divided by 64. */
+uint64_t mc_buddy_run(const struct mc_buddy *b, uint64_t offset, bool *is_free);
 
 /* Bytes of memory that the allocator holds. O(1). */
 uint64_t mc_buddy_state_bytes(const struct mc_buddy *b);

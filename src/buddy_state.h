@@ -1,5 +1,5 @@
-/* buddy_state.h - the allocator's state,
- * for buddy.c (which says what it means) and buddy_check.c. */
+/* buddy_state.h - the allocator's state, for buddy.c (which says what it means), buddy_query.c and
+ * buddy_check.c. */
 #ifndef MMAPCACHE_BUDDY_STATE_H
 #define MMAPCACHE_BUDDY_STATE_H
 
@@ -46,8 +46,41 @@ static inline unsigned run_class(uint64_t length)
     return EXACT + 4 * (octave - RADIX) + (unsigned)(length >> (octave - 2) & 3);
 }
 
+/* The level at which this granule is free: its own bit, or the bit of a unit around it. root + 1:
+ * it is not. */
+static inline unsigned free_level(const struct mc_buddy *b, uint64_t granule)
+{
+    unsigned level = 0;
+    assert(granule < b->granules);
+    while (level <= b->root &&
+           (b->level[level].words[granule >> RADIX] >> (granule % 64) & 1) == 0) {
+        granule >>= RADIX;
+        level++;
+    }
+    return level;
+}
+
+/* The first class at or above this one that is not empty; CLASSES when there is none. */
+static inline unsigned class_from(const struct mc_buddy *b, unsigned size_class)
+{
+    assert(size_class < CLASSES);
+    uint64_t mask = b->nonempty[size_class / 64] >> (size_class % 64) << (size_class % 64);
+    unsigned word = size_class / 64;
+    while (mask == 0) {
+        if (++word == MASKS) {
+            return CLASSES;
+        }
+        mask = b->nonempty[word];
+    }
+    return word * 64 + lowest(mask);
+}
+
 /* The longest run that starts in the leaf: its length (0: none starts here)
  * and its first granule. */
 uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_t *start);
+
+/* The first granule from `from` on that is not free; `from` itself when it is not, the arena's size
+ * when all are. */
+uint64_t mc_buddy_run_end(const struct mc_buddy *b, uint64_t from);
 
 #endif

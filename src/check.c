@@ -3,7 +3,8 @@
  * Every block found on a walk is reserved in a private allocator, so two blocks that overlap are
  * found. Every entry is checked against its checksum and then looked up by its own key: if the
  * search ends at this very entry, every reference, tag and slot on its path is right. What is left
- * over is free space.
+ * over is free space. An index is right when each value of each document is found in it, and it has
+ * no more than that.
  */
 #include "check.h"
 
@@ -14,6 +15,7 @@
 #include "bson.h"
 #include "buddy.h"
 #include "change_log.h"
+#include "index.h"
 #include "mutant.h"
 
 struct check {
@@ -24,6 +26,7 @@ struct check {
     size_t capacity;
     uint64_t *occupied; /* NULL, or room for so many numbers */
     size_t room;
+    struct mc_values values; /* of a document in an index */
     struct mc_error *err;
 };
 
@@ -111,38 +114,60 @@ static enum mc_status walk_end(struct check *check, enum mc_status status, bool 
                : status;
 }
 
-static enum mc_status check_collection(struct check *check, const struct mc_collection *collection)
+/* Every block of a table, each of whose entries is counted and given to `entry`, its bytes copied,
+ * with whatever that wants. */
+struct table_walk {
+    enum mc_status (*entry)(struct check *check, const struct mc_hit *hit, void *context);
+    void *context;
+    uint64_t count;
+};
+
+static enum mc_status check_table(struct check *check, uint64_t root, struct table_walk *table)
 {
     struct mc_walk walk;
     struct mc_item item;
-    uint64_t count = 0, content = 0;
     bool explained = false;
     enum mc_status status;
-    mc_walk_begin(&walk, &check->view->space, collection->root);
+    mc_walk_begin(&walk, &check->view->space, root);
     while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
         explained = true;
         status = take(check, &item);
         if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
-            status = check_entry(check, collection->root, &item.hit);
-            if (status == MC_OK && mc_bson_validate(check->bytes + item.hit.key_len,
-                                                    item.hit.value_len, NULL) != MC_OK) {
-                status = wrong(check, item.offset, "a document is not valid BSON");
+            table->count++;
+            status = check_entry(check, root, &item.hit);
+            if (status == MC_OK) {
+                status = table->entry(check, &item.hit, table->context);
             }
-            count++;
-            content += (uint64_t)item.hit.key_len + item.hit.value_len;
         }
         if (status != MC_OK) {
             break;
         }
         explained = false;
     }
-    status = walk_end(check, status, explained);
-    assert(count <= check->report->entries);
-    if (status == MC_OK && (count != collection->count || content != collection->content)) {
+    return walk_end(check, status, explained);
+}
+
+/* context: adds the key and value bytes. */
+static enum mc_status check_document(struct check *check, const struct mc_hit *hit, void *context)
+{
+    uint64_t *content = context;
+    *content += (uint64_t)hit->key_len + hit->value_len;
+    return mc_bson_validate(check->bytes + hit->key_len, hit->value_len, NULL) == MC_OK
+               ? MC_OK
+               : wrong(check, hit->offset, "a document is not valid BSON");
+}
+
+static enum mc_status check_collection(struct check *check, const struct mc_collection *collection)
+{
+    uint64_t content = 0;
+    struct table_walk table = {.entry = check_document, .context = &content};
+    enum mc_status status = check_table(check, collection->root, &table);
+    assert(table.count <= check->report->entries);
+    if (status == MC_OK && (table.count != collection->count || content != collection->content)) {
         status =
             mc_fail(check->err, MC_CORRUPT, "a collection's counts do not match its documents");
     }
-    check->report->documents += count;
+    check->report->documents += table.count;
     check->report->content += content;
     return status;
 }
@@ -158,34 +183,138 @@ static enum mc_status check_next(struct check *check, const struct mc_collection
     return status;
 }
 
-static enum mc_status check_catalogue(struct check *check)
+/* ---- indexes ---- */
+
+static enum mc_status check_key(struct check *check, const struct mc_hit *hit, void *context)
+{
+    (void)context;
+    return hit->value_len == 0 ? MC_OK : wrong(check, hit->offset, "a key of an index has a value");
+}
+
+/* How many pairs were found, and of what kind the index is. */
+struct postings {
+    uint64_t pairs;
+    uint32_t kind;
+};
+
+static enum mc_status check_posting(struct check *check, const struct mc_hit *hit, void *context)
+{
+    struct postings *postings = context;
+    struct mc_posting posting;
+    struct table_walk keys = {.entry = check_key};
+    if (mc_hit_posting(hit, &posting) != MC_OK ||
+        (!posting.one && postings->kind == MC_INDEX_UNIQUE)) {
+        return wrong(check, hit->offset, "this is no entry of an index");
+    }
+    if (posting.one) {
+        postings->pairs++;
+        return MC_OK;
+    }
+    enum mc_status status = check_table(check, posting.root, &keys);
+    if (status == MC_OK && keys.count != posting.count) {
+        status = wrong(check, hit->offset, "an index's counts do not match its entries");
+    }
+    postings->pairs += keys.count;
+    return status;
+}
+
+/* Whether the index leads from a value to the document with this key. */
+static bool leads_to(const struct check *check, uint64_t root, const struct mc_value *value,
+                     struct mc_key *key)
+{
+    const struct mc_space *space = &check->view->space;
+    struct mc_key name = {.type = value->type, .len = value->len, .data = value->data};
+    struct mc_posting posting = {.one = true};
+    struct mc_hit hit;
+    name.hash = mc_view_hash(check->view, &name);
+    if (mc_table_find(space, root, &name, &hit) != MC_OK) {
+        return false;
+    }
+    (void)mc_hit_posting(&hit, &posting); /* which was found sound; no key equals another's rest */
+    if (posting.one) {
+        return posting.key.type == key->type && posting.key.len == key->len &&
+               memcmp(posting.key.data, key->data, key->len) == 0;
+    }
+    key->hash = mc_view_hash(check->view, key);
+    return mc_table_find(space, posting.root, key, &hit) == MC_OK;
+}
+
+/* Counts the values of the documents, each of which is in the index. */
+static enum mc_status check_values(struct check *check, const struct mc_index *index,
+                                   uint64_t documents, uint64_t *pairs)
 {
     struct mc_walk walk;
-    struct mc_item item;
-    struct mc_collection collection;
-    uint64_t root = check->view->root.catalogue;
-    bool explained = false;
+    struct mc_hit hit;
     enum mc_status status;
-    mc_walk_begin(&walk, &check->view->space, root);
-    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
-        explained = true;
-        status = take(check, &item);
-        if (status == MC_OK && item.kind == MC_ITEM_ENTRY) {
-            status = check_entry(check, root, &item.hit);
-            enum mc_status kind = mc_hit_collection(&item.hit, &collection);
-            if (status == MC_OK && kind == MC_CORRUPT) {
-                status = wrong(check, item.offset, "this is no entry of a catalogue");
-            } else if (status == MC_OK && kind == MC_OK) {
-                status = check_next(check, &collection);
-            }
+    mc_walk_begin(&walk, &check->view->space, documents);
+    while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+        status = copy_entry(check, &hit);
+        struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = check->bytes};
+        if (status == MC_OK &&
+            mc_index_values(check->bytes + hit.key_len, hit.value_len, index->path, index->path_len,
+                            &check->values) != MC_OK) {
+            status = no_memory(check);
         }
         if (status != MC_OK) {
-            break;
+            return status;
         }
-        explained = false;
+        for (size_t i = 0; i < check->values.count; i++) {
+            if (!leads_to(check, index->record.root, &check->values.items[i], &key) &&
+                !MC_MUTANT_IS(681)) { /* 681: nobody looks */
+                return wrong(check, hit.offset, "a document is not in an index of its collection");
+            }
+        }
+        *pairs += check->values.count;
     }
+    return walk_end(check, status, false);
+}
+
+static enum mc_status check_index(struct check *check, const struct mc_index *index)
+{
+    struct postings postings = {.kind = index->record.kind};
+    struct table_walk table = {.entry = check_posting, .context = &postings};
+    struct mc_collection collection;
+    uint64_t pairs = 0;
+    enum mc_status status = check_table(check, index->record.root, &table);
+    if (status == MC_OK &&
+        (table.count != index->record.values || postings.pairs != index->record.pairs)) {
+        return mc_fail(check->err, MC_CORRUPT, "an index's counts do not match its entries");
+    }
+    /* where there is none, or it is damaged, no document has anything that is in the index */
+    (void)mc_view_collection(check->view, index->name, index->name_len, &collection);
+    if (status == MC_OK) {
+        status = check_values(check, index, collection.root, &pairs);
+    }
+    if (status == MC_OK && pairs != postings.pairs && !MC_MUTANT_IS(682)) { /* 682: nor there */
+        return mc_fail(check->err, MC_CORRUPT, "an index has what no document has");
+    }
+    return status;
+}
+
+/* ---- all of it ---- */
+
+static enum mc_status check_record(struct check *check, const struct mc_hit *hit, void *context)
+{
+    struct mc_collection collection;
+    struct mc_index index;
+    (void)context;
+    enum mc_status kind = mc_hit_collection(hit, &collection);
+    enum mc_status its = mc_hit_index(hit, &index);
+    if (kind == MC_CORRUPT || its == MC_CORRUPT) {
+        return wrong(check, hit->offset, "this is no entry of a catalogue");
+    }
+    if (kind == MC_OK) {
+        return check_next(check, &collection);
+    }
+    return its == MC_OK ? check_index(check, &index) : MC_OK;
+}
+
+static enum mc_status check_catalogue(struct check *check)
+{
+    struct table_walk table = {.entry = check_record};
+    enum mc_status status = check_table(check, check->view->root.catalogue, &table);
     assert(check->report->collections <= check->report->entries);
-    return walk_end(check, status, explained);
+    return status;
 }
 
 /* Reserves what every file has: its header, and the tail at its end. */
@@ -269,5 +398,6 @@ enum mc_status mc_check_each(const struct mc_view *view, struct mc_check_report 
            err->status == status); /* it says why */
     mc_buddy_destroy(check.buddy);
     free(check.bytes);
+    mc_values_free(&check.values);
     return mc_view_settle(view, status);
 }

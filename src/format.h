@@ -260,6 +260,7 @@ _Static_assert(sizeof(struct mc_entry) == 16, "entry");
 /* The key types of the catalogue. Any other is damage: what its entry refers to is not known. */
 #define MC_KEY_NAME 2u   /* BSON's number of a string: the key type of a collection's name */
 #define MC_KEY_STATE 10u /* BSON's number of null: the key type of the loader's state */
+#define MC_KEY_INDEX 4u  /* BSON's number of an array, which no _id is: the key type of an index */
 
 struct mc_collection_record {
     uint64_t root;    /* reference of the collection's table; 0: empty */
@@ -268,6 +269,30 @@ struct mc_collection_record {
     uint64_t created; /* generation in which the name appeared */
 };
 _Static_assert(sizeof(struct mc_collection_record) == 32, "collection record");
+
+/* The key of an index: one byte with the length of the collection's name, the name, the field. */
+#define MC_FIELD_MAX 255u /* bytes of the field's dotted path */
+#define MC_INDEXES_MAX 64u
+#define MC_INDEX_UNIQUE 1u
+#define MC_INDEX_MULTI 2u
+
+struct mc_index_record {
+    uint64_t root;   /* reference of the index's table; 0: empty */
+    uint64_t values; /* entries in it */
+    uint64_t pairs;  /* of a value and a document */
+    uint32_t kind;   /* MC_INDEX_UNIQUE or MC_INDEX_MULTI */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct mc_index_record) == 32, "index record");
+
+/* An entry of an index: a field's value as the key, and as the value either one document's key (its
+ * type, then its bytes) or this, when the value is of several. No key has type 0. */
+struct mc_index_keys {
+    uint8_t zero;
+    uint8_t root[8];  /* reference of a table with the documents' keys, and no values */
+    uint8_t count[8]; /* how many there are */
+};
+_Static_assert(sizeof(struct mc_index_keys) == 17, "index keys");
 
 /* ---- arena: the table (see table.h) ---- */
 #define MC_LINE_SLOTS 8u /* slots of 8 bytes in a cache line */

@@ -122,16 +122,10 @@ static enum mc_status is_in_the_way(const char *path, int number, struct mc_erro
                       "there is no directory for %s: create it, so that only the loader may write "
                       "there",
                       path);
-        if (err != NULL) {
-            err->os_errno = number;
-        }
-        return MC_OS;
-    }
-    if (lstat(path, &file) != 0 || (S_ISREG(file.st_mode) && file.st_uid == geteuid())) {
+    } else if (lstat(path, &file) != 0 || (S_ISREG(file.st_mode) && file.st_uid == geteuid())) {
         errno = number;
         return mc_os_error(err, "cannot open the lock file", path);
-    }
-    if (S_ISREG(file.st_mode)) {
+    } else if (S_ISREG(file.st_mode)) {
         (void)mc_fail(
             err, MC_OS,
             "the lock file %s belongs to uid %u, and this loader runs as uid %u: run it as "

@@ -116,6 +116,13 @@ int64_t mc_boot_us(void);  /* microseconds since the machine was started, asleep
 uint32_t mc_process(void); /* this process's pid */
 enum mc_status mc_random(void *to, size_t len, struct mc_error *err);
 
+/* What mc_boot_us was when mc_time_us was `at_us`; at most what it is now. */
+static inline int64_t mc_boot_of(int64_t at_us)
+{
+    int64_t passed = mc_time_us() - at_us; /* negative: the clock was set back */
+    return mc_boot_us() - (passed > 0 ? passed : 0);
+}
+
 /* Which boot of the machine this is: zero where the kernel does not tell. MC_OS: it could not be
  * asked now. */
 enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err);

@@ -71,22 +71,6 @@ mc_error_fill(struct mc_error *err, enum mc_status status, const char *format, .
     }
 }
 
-/* Adds the file that a sentence is about, and what to do where nothing of ours is in it. The path
- * goes last: where it is too long for the text, the rest still stands. NULL: anonymous. */
-static inline void mc_error_names(struct mc_error *err, const char *path)
-{
-    if (err != NULL && path != NULL &&
-        (err->status == MC_FORMAT || err->status == MC_VERSION_DIFFERS ||
-         err->status == MC_CORRUPT)) {
-        struct mc_error said = *err;
-        const char *cure =
-            said.status == MC_FORMAT
-                ? "; `mmapcache sync --recreate` or Writer(recreate=True) replaces it"
-                : "";
-        mc_error_fill(err, said.status, "%s%s: %s", said.text, cure, path);
-    }
-}
-
 /* Want of memory in this process. */
 static inline enum mc_status mc_no_memory(struct mc_error *err)
 {

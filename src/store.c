@@ -77,7 +77,7 @@ static bool rings_fit(const struct mc_superblock *superblock)
            history_fits(superblock, log + size, arena);
 }
 
-enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err)
+static enum mc_status check_superblock(const struct mc_superblock *superblock, struct mc_error *err)
 {
     if (memcmp(superblock->magic, MC_MAGIC, sizeof superblock->magic) != 0) {
         return mc_fail(err, MC_FORMAT, "this is not a cache file of mmapcache");
@@ -103,6 +103,38 @@ enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struc
                : mc_fail(err, MC_CORRUPT, "the cache's superblock is damaged: recreate the cache");
 }
 
+/* Adds the file that a sentence is about, and what to do where nothing of ours is in it. The path
+ * goes last: where it is too long for the text, the rest still stands. NULL: anonymous. */
+static void error_names(struct mc_error *err, const char *path)
+{
+    if (err != NULL && path != NULL &&
+        (err->status == MC_FORMAT || err->status == MC_VERSION_DIFFERS ||
+         err->status == MC_CORRUPT)) {
+        struct mc_error said = *err;
+        const char *cure =
+            said.status == MC_FORMAT
+                ? "; `mmapcache sync --recreate` or Writer(recreate=True) replaces it"
+                : "";
+        mc_error_fill(err, said.status, "%s%s: %s", said.text, cure, path);
+    }
+}
+
+enum mc_status mc_superblock_read(const struct mc_region *region, struct mc_superblock *superblock,
+                                  const char *path, struct mc_error *err)
+{
+    enum mc_status status = mc_region_peek(region, superblock, sizeof *superblock, err);
+    if (status == MC_OK) {
+        status = check_superblock(superblock, err);
+    }
+    if (status == MC_OK && region->file_size < MC_MAP_MIN) {
+        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
+    }
+    if (status != MC_OK) {
+        error_names(err, path);
+    }
+    return status;
+}
+
 /* ---- map ---- */
 
 /* Checks and maps what is in map->region; closes everything on failure. */
@@ -110,17 +142,7 @@ static enum mc_status map_finish(struct mc_map *map, const char *path, struct mc
                                  struct mc_error *err)
 {
     assert(map->users == 1);
-    enum mc_status status =
-        mc_region_peek(&map->region, &map->superblock, sizeof map->superblock, err);
-    if (status == MC_OK) {
-        status = mc_superblock_check(&map->superblock, err);
-    }
-    if (status == MC_OK && map->region.file_size < MC_MAP_MIN) {
-        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
-    }
-    if (status != MC_OK) {
-        mc_error_names(err, path);
-    }
+    enum mc_status status = mc_superblock_read(&map->region, &map->superblock, path, err);
     if (status == MC_OK) {
         status = mc_region_map(&map->region, map->superblock.max_size, err);
     }
@@ -457,8 +479,9 @@ enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection 
     if (hit->key_type == MC_KEY_NAME) {
         return record_read(hit, out);
     }
-    bool is_state = hit->key_type == MC_KEY_STATE || MC_MUTANT_IS(309); /* 309: whatever it is */
-    return is_state ? MC_ABSENT : MC_CORRUPT;
+    bool known = hit->key_type == MC_KEY_STATE || hit->key_type == MC_KEY_INDEX ||
+                 MC_MUTANT_IS(309); /* 309: whatever it is */
+    return known ? MC_ABSENT : MC_CORRUPT;
 }
 
 enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out)

@@ -97,6 +97,14 @@ int64_t mc_map_age(const struct mc_map *map, const struct mc_loader_report *repo
 
 enum mc_loader { MC_LOADER_NONE, MC_LOADER_ALIVE, MC_LOADER_DEAD };
 
+/* "none", "alive" or "dead". */
+static inline const char *mc_loader_name(enum mc_loader loader)
+{
+    static const char *const names[] = {
+        [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
+    return names[loader];
+}
+
 /* Whether a loader holds the lock now (ALIVE), died without closing (DEAD), or neither. Asks the
  * kernel without taking the lock, so that a reader stopped here cannot keep a loader out. */
 enum mc_loader mc_map_loader(const struct mc_map *map);
@@ -233,8 +241,8 @@ static inline enum mc_status mc_view_settle_value(const struct mc_view *view,
  * validated: MC_OK, MC_ABSENT at the end, MC_CORRUPT. */
 enum mc_status mc_walk_entry(struct mc_walk *walk, struct mc_hit *out);
 
-/* In a walk over the catalogue: MC_OK and the collection, MC_ABSENT for the loader's state,
- * or MC_CORRUPT. */
+/* In a walk over the catalogue: MC_OK and the collection, MC_ABSENT for the loader's state and for
+ * an index (see index.h), or MC_CORRUPT. */
 enum mc_status mc_hit_collection(const struct mc_hit *hit, struct mc_collection *out);
 
 /* The entry that holds the loader's own state (batch.state), NOT validated: MC_OK or MC_ABSENT. */
@@ -242,8 +250,11 @@ enum mc_status mc_find_state(const struct mc_view *view, struct mc_hit *out);
 
 /* ---- the loader's half of the protocol, for src/writer/ ---- */
 
-/* What is wrong with a superblock: MC_OK, MC_FORMAT (not ours), MC_VERSION_DIFFERS, MC_CORRUPT. */
-enum mc_status mc_superblock_check(const struct mc_superblock *superblock, struct mc_error *err);
+/* The superblock of the open file, and whether it is one: MC_OK, MC_FORMAT (not ours),
+ * MC_VERSION_DIFFERS, MC_CORRUPT, MC_OS. The sentence names `path`; NULL: anonymous. */
+struct mc_region;
+enum mc_status mc_superblock_read(const struct mc_region *region, struct mc_superblock *superblock,
+                                  const char *path, struct mc_error *err);
 
 static inline struct mc_log mc_superblock_log(const struct mc_superblock *superblock)
 {

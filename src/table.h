@@ -195,6 +195,20 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
                                const struct mc_key *key, struct mc_hit *old, struct mc_error *err);
 
+/* A way through a table, page by page, that moves what lies in the arena's sites: to wherever there
+ * is room. The content stays the same, and where a block was is released. An entry for which there
+ * is no room, or which only ends in a site, stays where it is. */
+struct mc_move {
+    uint64_t next;  /* the hash to go on with */
+    bool done;      /* the table has been gone through */
+    uint64_t bytes; /* how many were moved, added up */
+};
+
+/* Looks at one more page. The failures of put, which leave the same content; MC_CORRUPT also when
+ * an entry that is to move does not have its checksum. */
+enum mc_status mc_table_move(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
+                             struct mc_error *err);
+
 /* Releases everything below the root and makes it empty.
  * MC_NOMEM and MC_CORRUPT leave it untouched. */
 enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root, struct mc_error *err);

@@ -20,130 +20,17 @@
 #include "mutant.h"
 #include "table.h"
 #include "table_page.h"
+#include "table_path.h"
 #include "table_ref.h"
-
-/* Releases that one operation may need: the path, a page, a node that grew, an entry. */
-#define RELEASES (MC_TABLE_LEVELS + 3)
-
-/* ---- the path ---- */
-
-struct path {
-    uint64_t *root;
-    struct step {
-        uint64_t ref; /* of the node */
-        uint32_t index;
-    } steps[MC_TABLE_LEVELS];
-    unsigned levels;   /* nodes on the path */
-    uint64_t page;     /* the reference below them; 0: none */
-    unsigned same_tag; /* slots of a page that can grow no more, */
-    uint64_t alike[2]; /* and two of them */
-};
-
-/* The page's depth within the node above it; a missing page fills one reference. */
-static unsigned path_depth(const struct path *path)
-{
-    if (path->levels == 0) {
-        return 0;
-    }
-    return path->page != 0 ? ref_depth(path->page) : ref_size(path->steps[path->levels - 1].ref);
-}
-
-/* Its depth from the root. */
-static unsigned path_total_depth(const struct path *path)
-{
-    assert(path->levels <= MC_TABLE_LEVELS);
-    return path->levels == 0 ? 0 : (path->levels - 1) * MC_NODE_BITS + path_depth(path);
-}
-
-static enum mc_status path_find(const struct mc_table_writer *writer, uint64_t *root, uint64_t hash,
-                                struct path *path, struct mc_error *err)
-{
-    unsigned bits = 0;
-    uint64_t ref = *root;
-    path->root = root;
-    for (path->levels = 0;; path->levels++) {
-        if (ref != 0 && !ref_is_sound(ref, path->levels, bits, writer->space.limit)) {
-            return mc_table_damaged(err);
-        }
-        if (ref == 0 || !ref_is_node(ref)) {
-            path->page = ref;
-            return MC_OK;
-        }
-        bits = ref_size(ref);
-        uint32_t index = node_index(hash, path->levels, bits);
-        assert(path->levels < MC_TABLE_LEVELS);
-        path->steps[path->levels] = (struct step){.ref = ref, .index = index};
-        const shm_byte *at = writer->space.base + ref_offset(ref) + 8 * (uint64_t)index;
-        if (!ref_of_word(shm_load(at), &ref)) {
-            return mc_table_damaged(err);
-        }
-    }
-}
-
-/* Makes the references to what hangs below `level` nodes name `ref` instead: a run of 2^(bits -
- * depth) in the young node above, or the root. */
-static void path_link(const struct mc_table_writer *writer, struct path *path, unsigned level,
-                      unsigned depth, uint64_t ref)
-{
-    assert(level <= path->levels);
-    if (level == 0) {
-        *path->root = ref;
-        return;
-    }
-    const struct step *step = &path->steps[level - 1];
-    uint32_t run = run_length(ref_size(step->ref), depth);
-    assert(depth <= ref_size(step->ref));
-    assert(mc_arena_is_young(writer->arena, ref_offset(step->ref))); /* nobody reads it yet */
-    uint32_t first = step->index & ~(run - 1);
-    for (uint32_t i = first; i < first + run; i++) {
-        shm_store(writer->space.base + ref_offset(step->ref) + 8 * (uint64_t)i, word_of_ref(ref));
-    }
-}
-
-/* Makes every node of the path young. */
-static enum mc_status path_own(struct mc_table_writer *writer, struct path *path,
-                               struct mc_error *err)
-{
-    for (unsigned level = 0; level < path->levels; level++) {
-        struct step *step = &path->steps[level];
-        uint64_t offset, old = ref_offset(step->ref), bytes = ref_bytes(step->ref);
-        if (mc_arena_is_young(writer->arena, old)) {
-            continue;
-        }
-        enum mc_status status =
-            mc_arena_alloc_small(writer->arena, bytes, MC_GRANULE, &offset, err);
-        if (status != MC_OK) {
-            return status;
-        }
-        shm_copy(writer->space.base + offset, writer->space.base + old, bytes);
-        step->ref = ref_node(offset, ref_size(step->ref), ref_depth(step->ref));
-        path_link(writer, path, level, ref_depth(step->ref), step->ref);
-        mc_arena_release(writer->arena, old, bytes);
-        assert(mc_arena_is_young(writer->arena, ref_offset(step->ref)));
-    }
-    return MC_OK;
-}
 
 /* ---- growing ---- */
 
-/* Links a new page of the same depth in place of the path's, which is released. */
-static void page_replace(struct mc_table_writer *writer, struct path *path, uint64_t offset,
-                         unsigned lines, unsigned used)
-{
-    unsigned depth = path_depth(path);
-    assert(used > 0 && used <= lines * MC_LINE_SLOTS);
-    path_link(writer, path, path->levels, depth, ref_page(offset, lines, depth, used));
-    if (path->page != 0) {
-        mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
-    }
-}
-
 /* Replaces the innermost node by one of twice the references. */
-static enum mc_status node_double(struct mc_table_writer *writer, struct path *path,
+static enum mc_status node_double(struct mc_table_writer *writer, struct mc_path *path,
                                   struct mc_error *err)
 {
     assert(path->levels > 0);
-    struct step *step = &path->steps[path->levels - 1];
+    struct mc_step *step = &path->steps[path->levels - 1];
     unsigned bits = ref_size(step->ref);
     uint64_t refs[1 << MC_NODE_BITS], offset;
     assert(bits < MC_NODE_BITS);
@@ -159,7 +46,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
     shm_write(writer->space.base + offset, refs, (size_t)16 << bits);
     uint64_t ref = ref_node(offset, bits + 1, ref_depth(step->ref));
     uint64_t old_ref = step->ref;
-    path_link(writer, path, path->levels - 1, ref_depth(old_ref), ref);
+    mc_path_link(writer, path, path->levels - 1, ref_depth(old_ref), ref);
     mc_arena_release(writer->arena, ref_offset(old_ref), ref_bytes(old_ref));
     step->ref = ref;
     step->index *= 2; /* either of the two: the run of the page covers both */
@@ -167,7 +54,7 @@ static enum mc_status node_double(struct mc_table_writer *writer, struct path *p
 }
 
 /* Hangs the two halves of the path's page below a new node of one bit, in the page's place. */
-static enum mc_status node_create(struct mc_table_writer *writer, struct path *path,
+static enum mc_status node_create(struct mc_table_writer *writer, struct mc_path *path,
                                   const uint64_t halves[2], struct mc_error *err)
 {
     uint64_t offset;
@@ -177,7 +64,7 @@ static enum mc_status node_create(struct mc_table_writer *writer, struct path *p
         unsigned depth = path->levels == 0 ? 0 : MC_NODE_BITS;
         uint64_t words[2] = {word_of_ref(halves[0]), word_of_ref(halves[1])};
         shm_write(writer->space.base + offset, words, sizeof words);
-        path_link(writer, path, path->levels, depth, ref_node(offset, 1, depth));
+        mc_path_link(writer, path, path->levels, depth, ref_node(offset, 1, depth));
     }
     return status;
 }
@@ -222,10 +109,10 @@ static enum mc_status halves_write(struct mc_table_writer *writer, const uint64_
 }
 
 /* Splits the path's page, whose slots with the new one are given. */
-static enum mc_status page_split(struct mc_table_writer *writer, struct path *path,
+static enum mc_status page_split(struct mc_table_writer *writer, struct mc_path *path,
                                  const uint64_t *slots, unsigned count, struct mc_error *err)
 {
-    unsigned total = path_total_depth(path), depth = path_depth(path);
+    unsigned total = mc_path_total_depth(path), depth = mc_path_depth(path);
     unsigned bits = path->levels == 0 ? 0 : ref_size(path->steps[path->levels - 1].ref);
     bool new_node = path->levels == 0 || (depth == bits && bits == MC_NODE_BITS);
     uint64_t halves[2];
@@ -252,12 +139,12 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
             return status;
         }
     } else {
-        struct step *step = &path->steps[path->levels - 1];
+        struct mc_step *step = &path->steps[path->levels - 1];
         uint32_t run = run_length(ref_size(step->ref), depth);
         uint32_t first = step->index & ~(run - 1);
         for (unsigned side = 0; side < 2; side++) { /* 200: both halves get the first one's place */
             step->index = first + (MC_MUTANT_IS(200) ? 0 : side * run / 2);
-            path_link(writer, path, path->levels, depth + 1, halves[side]);
+            mc_path_link(writer, path, path->levels, depth + 1, halves[side]);
         }
     }
     mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
@@ -265,14 +152,14 @@ static enum mc_status page_split(struct mc_table_writer *writer, struct path *pa
 }
 
 /* Adds a slot to the path's page, which gets larger or splits if need be. */
-static enum mc_status page_add(struct mc_table_writer *writer, struct path *path, uint64_t slot,
+static enum mc_status page_add(struct mc_table_writer *writer, struct mc_path *path, uint64_t slot,
                                struct mc_error *err)
 {
     uint64_t slots[MC_PAGE_SLOTS_MAX + 1];
     struct mc_page page;
     uint64_t offset;
     unsigned lines = path->page != 0 ? ref_size(path->page) : 0, count = 0;
-    unsigned total = path_total_depth(path);
+    unsigned total = mc_path_total_depth(path);
     enum mc_status status =
         path->page != 0 ? mc_page_gather(writer, path->page, slots, &count, err) : MC_OK;
     if (status != MC_OK) {
@@ -296,13 +183,13 @@ static enum mc_status page_add(struct mc_table_writer *writer, struct path *path
     mc_page_begin(&page, lines, total);
     status = mc_page_write_all(writer, &page, slots, count, &offset, err);
     if (status == MC_OK) {
-        page_replace(writer, path, offset, lines, count);
+        mc_path_replace_page(writer, path, offset, lines, count);
     }
     return status;
 }
 
 /* Adds a slot to a young page in place. MC_ABSENT: it has to grow first or is not young. */
-static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct path *path,
+static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct mc_path *path,
                                         uint64_t slot, struct mc_error *err)
 {
     assert(slot > MC_UNUSED);
@@ -311,13 +198,14 @@ static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct p
         return MC_ABSENT;
     }
     unsigned lines = ref_size(path->page);
-    uint32_t line = first_line(slot_tag(slot), path_total_depth(path), lines);
+    uint32_t line = first_line(slot_tag(slot), mc_path_total_depth(path), lines);
     for (unsigned seen = 0; seen < lines || MC_MUTANT_IS(208); seen++) { /* 208: for ever */
         shm_byte *at = writer->space.base + ref_offset(path->page) + (uint64_t)line * MC_LINE_BYTES;
         for (unsigned i = 0; i < MC_LINE_SLOTS; i++, at += 8) {
             if (shm_load(at) == MC_UNUSED) {
                 shm_store(at, slot);
-                path_link(writer, path, path->levels, path_depth(path), path->page + REF_USED_ONE);
+                mc_path_link(writer, path, path->levels, mc_path_depth(path),
+                             path->page + REF_USED_ONE);
                 return MC_OK;
             }
         }
@@ -327,7 +215,7 @@ static enum mc_status page_add_in_place(struct mc_table_writer *writer, struct p
 }
 
 /* Puts another slot in the place of one, in a young page in place, else in a copy. */
-static enum mc_status page_set(struct mc_table_writer *writer, struct path *path,
+static enum mc_status page_set(struct mc_table_writer *writer, struct mc_path *path,
                                const struct mc_place *place, uint64_t slot, struct mc_error *err)
 {
     uint64_t page = ref_offset(path->page), bytes = ref_bytes(path->page), copy = page;
@@ -345,7 +233,7 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct path *path
     }
     shm_store(writer->space.base + copy + (place->slot_offset - page), slot);
     if (!young) {
-        page_replace(writer, path, copy, ref_size(path->page), ref_used(path->page));
+        mc_path_replace_page(writer, path, copy, ref_size(path->page), ref_used(path->page));
     }
     return MC_OK;
 }
@@ -386,20 +274,21 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
                             const struct mc_key *key, const void *value, size_t value_len,
                             struct mc_put_result *result, struct mc_error *err)
 {
-    struct path path;
+    struct mc_path path;
     struct mc_hit hit;
     struct mc_place place;
     *result = (struct mc_put_result){0};
     assert(key->data != NULL && (value != NULL || value_len == 0));
     path.same_tag = 0;
     path.alike[0] = path.alike[1] = 0;
-    enum mc_status status = path_find(writer, root, key->hash, &path, err);
+    enum mc_status status = mc_path_find(writer, root, key->hash, &path, err);
     if (status != MC_OK) {
         return status;
     }
     enum mc_status found = MC_ABSENT;
     if (path.page != 0) {
-        found = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, &hit, &place);
+        found =
+            mc_page_find(&writer->space, path.page, mc_path_total_depth(&path), key, &hit, &place);
     }
     if (found == MC_CORRUPT) {
         return mc_table_damaged(err);
@@ -413,8 +302,8 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         result->offset = hit.offset;
         return MC_OK;
     }
-    if ((status = prepare(writer, RELEASES, err)) != MC_OK ||
-        (status = path_own(writer, &path, err)) != MC_OK ||
+    if ((status = prepare(writer, MC_PATH_RELEASES, err)) != MC_OK ||
+        (status = mc_path_own(writer, &path, err)) != MC_OK ||
         (status = entry_write(writer, key, value, value_len, &result->offset, err)) != MC_OK) {
         return status;
     }
@@ -443,7 +332,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
 }
 
 /* Takes empty nodes away from the end of a path whose page is gone. */
-static void path_prune(struct mc_table_writer *writer, struct path *path)
+static void path_prune(struct mc_table_writer *writer, struct mc_path *path)
 {
     assert(path->page != 0);
     for (unsigned level = path->levels; level > 0; level--) {
@@ -453,14 +342,14 @@ static void path_prune(struct mc_table_writer *writer, struct path *path)
                 return;
             }
         }
-        path_link(writer, path, level - 1, ref_depth(ref), 0);
+        mc_path_link(writer, path, level - 1, ref_depth(ref), 0);
         mc_arena_release(writer->arena, ref_offset(ref), ref_bytes(ref));
     }
 }
 
 /* Rebuilds the path's page without one slot; smaller when it has become much too large. */
-static enum mc_status page_remove(struct mc_table_writer *writer, struct path *path, uint64_t slot,
-                                  struct mc_error *err)
+static enum mc_status page_remove(struct mc_table_writer *writer, struct mc_path *path,
+                                  uint64_t slot, struct mc_error *err)
 {
     uint64_t slots[MC_PAGE_SLOTS_MAX], offset;
     struct mc_page page;
@@ -477,7 +366,7 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
     }
     assert(kept < count); /* the slot was found there */
     if (kept == 0) {
-        path_link(writer, path, path->levels, path_depth(path), 0);
+        mc_path_link(writer, path, path->levels, mc_path_depth(path), 0);
         mc_arena_release(writer->arena, ref_offset(path->page), ref_bytes(path->page));
         path_prune(writer, path);
         return MC_OK;
@@ -485,10 +374,10 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
     if (kept < mc_lines_capacity(lines) / 2) {
         lines = mc_lines_for(kept);
     }
-    mc_page_begin(&page, lines, path_total_depth(path));
+    mc_page_begin(&page, lines, mc_path_total_depth(path));
     status = mc_page_write_all(writer, &page, slots, kept, &offset, err);
     if (status == MC_OK) {
-        page_replace(writer, path, offset, lines, kept);
+        mc_path_replace_page(writer, path, offset, lines, kept);
     }
     return status;
 }
@@ -496,22 +385,22 @@ static enum mc_status page_remove(struct mc_table_writer *writer, struct path *p
 enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
                                const struct mc_key *key, struct mc_hit *old, struct mc_error *err)
 {
-    struct path path;
+    struct mc_path path;
     struct mc_place place;
     assert(key->data != NULL && key->len <= MC_KEY_MAX);
-    enum mc_status status = path_find(writer, root, key->hash, &path, err);
+    enum mc_status status = mc_path_find(writer, root, key->hash, &path, err);
     if (status != MC_OK) {
         return status;
     }
     if (path.page == 0) {
         return MC_ABSENT;
     }
-    status = mc_page_find(&writer->space, path.page, path_total_depth(&path), key, old, &place);
+    status = mc_page_find(&writer->space, path.page, mc_path_total_depth(&path), key, old, &place);
     if (status != MC_OK) {
         return status == MC_CORRUPT ? mc_table_damaged(err) : status;
     }
-    if ((status = prepare(writer, (size_t)2 * RELEASES, err)) != MC_OK ||
-        (status = path_own(writer, &path, err)) != MC_OK ||
+    if ((status = prepare(writer, (size_t)2 * MC_PATH_RELEASES, err)) != MC_OK ||
+        (status = mc_path_own(writer, &path, err)) != MC_OK ||
         (status = page_remove(writer, &path, place.slot, err)) != MC_OK) {
         return status;
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.loader import Loader
 from support.mongodb_server import Server
+from support.one_file import write
 
 import mmapcache
 
@@ -79,6 +80,12 @@ def cache_path() -> Iterator[Path]:
     directory = tempfile.mkdtemp(prefix="mmapcache-test-", dir=memory if memory.is_dir() else None)
     yield Path(directory) / "cache"
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def source(cache_path: Path) -> Path:
+    """A file with one document, beside the cache file: see support/one_file.py."""
+    return write(cache_path.parent)
 
 
 @pytest.fixture

@@ -105,12 +105,11 @@ from mmapcache.cli import main
 for words in (["ls"], ["ls", "limits"], ["dump", "limits"], ["get", "sites", "9f3c"]):
     assert main([words[0], {str(dead_path)!r}, *words[1:]]) == 0, words
 assert main(["stat", {str(dead_path)!r}]) == main(["check", {str(dead_path)!r}]) == 0
-assert main(["ls", {str(dead_path)!r}, "sites"]) == 1
-assert main(["get", {str(dead_path)!r}, "sites", '{{"$oid": "{"5f3c" * 6}"}}']) == 1
+assert main(["ls", {str(dead_path)!r}, "sites"]) == 0
+assert main(["get", {str(dead_path)!r}, "sites", '{{"$oid": "{"5f3c" * 6}"}}']) == 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("needs PyMongo") == 2
 
 
 # ---- get ----

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.raw_bson import nested
 
-from mmapcache import CorruptError
+from mmapcache import CorruptError, object_id
 from mmapcache.cli import extjson
 
 bson = pytest.importorskip("bson")
@@ -102,7 +102,7 @@ def test_depth_is_bounded() -> None:
         ('{"$numberDouble": "-Infinity"}', -math.inf),
         ('{"$uuid": "00000000-0000-0000-0000-00000000000c"}', uuid.UUID(int=12)),
         ('{"$binary": {"base64": "AQI=", "subType": "00"}}', b"\x01\x02"),
-        ('{"$oid": "5f3c5f3c5f3c5f3c5f3c5f3c"}', bson.ObjectId("5f3c" * 6)),
+        ('{"$oid": "5f3c5f3c5f3c5f3c5f3c5f3c"}', object_id("5f3c" * 6)),
         ('{"$numberDecimal": "1.5"}', bson.Decimal128("1.5")),
         (
             '{"a": 1, "b": {"$oid": "5f3c5f3c5f3c5f3c5f3c5f3c"}}',

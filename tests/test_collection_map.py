@@ -52,6 +52,16 @@ def counted(calls: list[Any]) -> Callable[[mmapcache.Document], Built]:
     return build
 
 
+def test_values_of_a_map_are_not_counted_with_the_front_cache(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    built = cache["sites"].map(counted([]))
+    for n in range(20):
+        assert [built[key].n for key in "abc"] == [1, 2, 3]
+        put(writer, d=n)
+    stats = cache.stats()["front_cache"]
+    assert stats["revalidations"] <= stats["hits"]
+
+
 def test_a_value_is_built_once_and_again_when_its_document_changes(
     writer: mmapcache.Writer,
 ) -> None:

@@ -37,6 +37,8 @@ def test_names_are_corrupt(damaged: Path) -> None:
         for view in (cache.keys, cache.values, cache.items):
             with pytest.raises(mmapcache.CorruptError):
                 list(view())
+        with pytest.raises(mmapcache.CorruptError, match="the name of a collection"):
+            cache.catalogue()
         with pytest.raises(mmapcache.CorruptError):
             cache.check()
         with cache.snapshot() as snapshot, pytest.raises(mmapcache.CorruptError):

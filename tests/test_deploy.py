@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from support.loader import Loader, load_once, wait_for
+from support.one_file import ONE, flags
 from support.schemas import COMPOSE, KINDS, META, wrong
 
 import mmapcache
@@ -29,7 +30,6 @@ from mmapcache.sync.service import Service
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "mmapcache.service"
-ONE = b"\x0e\0\0\0\x10_id\0\x01\0\0\0\0"
 SECRET = "hunter2secret"
 UNREACHABLE = f"mongodb://ann:{SECRET}@127.0.0.1:1/?serverSelectionTimeoutMS=100"
 MIB = 1 << 20
@@ -97,17 +97,6 @@ def manager(cache_path: Path) -> Iterator[Manager]:
     made = Manager(str(cache_path.with_name("notify")))
     yield made
     made.close()
-
-
-@pytest.fixture
-def source(cache_path: Path) -> Path:
-    path = cache_path.with_name("sites.bson")
-    path.write_bytes(ONE)
-    return path
-
-
-def flags(source: Path, *more: str) -> list[str]:
-    return [f"--source=file:{source}", "--interval=3600", *more]
 
 
 @pytest.mark.usefixtures("warm_loaders")

@@ -124,6 +124,7 @@ def test_the_loader_names_them_and_publishes_nothing(cache_path: Path) -> None:
             assert "sites (2)" in str(status["error"])
             assert "fine" not in str(status["error"])
             assert confirmed_at(cache) > time.time() - PATIENCE
+            loader.expect(r"sites \(2\)")
             assert loader.output.count("sites (2)") == 1
             server.answer = None
             server.collections = {"shop.sites": SITES[1:], "shop.fine": [{"_id": 1}]}

@@ -64,8 +64,10 @@ def test_starlette(within: dict[str, Any]) -> None:
     assert DocumentResponse(nan).body == b'{"x":null}'
     with pytest.raises(ValueError, match="JSON compliant"):
         DocumentResponse({"x": nan["x"]})
+    regex = DocumentResponse(mmapcache.Document({"x": bson.Regex("a")}))
+    assert regex.body == b'{"x":{"$regularExpression":{"pattern":"a","options":""}}}'
     with pytest.raises(TypeError, match="no place in plain JSON"):
-        DocumentResponse(mmapcache.Document({"x": bson.Regex("a")}))
+        DocumentResponse({"x": object()})
 
 
 def test_fastapi(within: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.live import following
-from support.loader import PATIENCE, Loader, wait_for
+from support.loader import PATIENCE, Loader, load_once, wait_for
 from support.scripted_oplog import ReplicaSet
 
 import mmapcache
@@ -170,6 +170,38 @@ def test_loads_and_failures_of_a_loader_that_polls(path: Path) -> None:
     assert (first["put"], first["generation"], first["error"]) == (2, 1, None)
     assert first["bytes"] > 0 and first["seconds"] > 0
     assert (last["reason"], last["put"]) == ("poll", 0) and "sites.json" in str(last["error"])
+
+
+@pytest.mark.usefixtures("warm_loaders")
+def test_a_load_that_ends_the_loader_is_one_record(cache_path: Path) -> None:
+    source = cache_path.with_name("sites.json")
+    flags = [f"--source=file:{source}", "--once"]
+    source.write_text('{"_id": "a"}')
+    assert load_once(cache_path, flags)[0] == 0
+    for wrong in ("", f'{{"_id": "{"a" * 5000}"}}', "nonsense"):  # kept, refused, unreadable
+        source.write_text(wrong)
+        assert load_once(cache_path, flags)[0] == 1
+    with mmapcache.open(cache_path) as cache:
+        history = [(r["reason"], r["put"], r["error"] or "") for r in cache.history()]
+    assert [part[:2] for part in history] == [("initial", 1), *[("initial", 0)] * 3], history
+    said = ("", "came back empty", "a key may have", "line 1")
+    assert all(text in error for text, (_, _, error) in zip(said, history, strict=True)), history
+
+
+def test_a_load_begins_when_the_lock_is_had(path: Path) -> None:
+    source = path.with_name("sites.json")
+    source.write_text("nonsense")
+    with mmapcache.Writer(path, max_size="2MiB") as writer:
+        publish(writer, 1)
+        with Loader(path, [f"--source=file:{source}", "--once"]) as loader:
+            loader.expect("another loader holds")
+            time.sleep(1)
+            released = time.time()
+            writer.close()
+            assert loader.wait() == 1
+    with mmapcache.open(path) as cache:
+        (failed,) = cache.history()
+    assert failed["error"] and failed["started_at"] > released - 0.5
 
 
 @pytest.mark.once

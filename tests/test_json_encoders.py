@@ -78,11 +78,21 @@ def test_of_a_document_all_write_the_same(options: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_what_has_no_plain_form_is_a_type_error(name: str) -> None:
-    for value in (bson.Regex("a"), bson.Timestamp(1, 2), bson.MinKey(), bson.DBRef("c", 1)):
+def test_what_has_no_plain_form_is_extended_json(name: str) -> None:
+    values: list[tuple[Any, dict[str, Any]]] = [
+        (bson.Regex("a", "x"), {"$regularExpression": {"pattern": "a", "options": "x"}}),
+        (bson.Timestamp(1, 2), {"$timestamp": {"t": 1, "i": 2}}),
+        (bson.MinKey(), {"$minKey": 1}),
+        (bson.MaxKey(), {"$maxKey": 1}),
+        (bson.DatetimeMS(2**60), {"$date": {"$numberLong": str(2**60)}}),
+        (bson.DBRef("c", SINCE, "d"), {"$ref": "c", "$id": f"{SINCE.isoformat()}Z", "$db": "d"}),
+    ]
+    for value, shown in values:
         document = mmapcache.Document(bson.encode({"value": [value]}))
-        with pytest.raises(TypeError):
-            ENCODERS[name](document)
+        assert json.loads(ENCODERS[name](document)) == {"value": [shown]}
+        assert json.loads(ENCODERS[name]([document["value"][0]])) == [shown]
+    with pytest.raises(TypeError):
+        ENCODERS[name]([object()])
 
 
 def test_values_taken_out_differ_as_the_documentation_says() -> None:

@@ -55,6 +55,27 @@ def work(n):
         sites.get((key + " ")[:-1], 5)
 steady(work, 300)
 """,
+    "indexes": """
+with writer.batch() as batch:
+    batch.index("sites", "limits.qps")
+    batch.index("sites", "list", unique=False)
+qps, list_ = sites.by("limits.qps"), sites.by("list")
+def work(n):
+    writer.put("sites", "key 1", {"_id": "key 1", "limits": {"qps": 1000 + n % 7}, "list": [n]})
+    for number in range(1000):
+        qps.get(number), number in qps
+    len(list_["a"]), [*list_.items()], [*qps], sites.indexes, writer.indexes
+    for wrong in ("typo", "\\ud800"):
+        try:
+            sites.by(wrong)
+        except LookupError:
+            pass
+    try:
+        writer.put("sites", "key 2", {"_id": "key 2", "limits": {"qps": 5}})
+    except mmapcache.LimitError:
+        pass
+steady(work, 40)
+""",
     "other reads": """
 def work(n):
     sites.get_many(keys)

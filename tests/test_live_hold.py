@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.hold import Hold
+from support.live import following as scripted
 from support.live import in_state
 from support.loader import Loader, load_once, wait_for
 from support.mongodb_server import Server
@@ -20,6 +21,7 @@ from support.replica_set import (
     patched,
     settled,
 )
+from support.scripted_oplog import Delay, ReplicaSet
 
 import mmapcache
 
@@ -383,3 +385,26 @@ def test_a_filter_that_the_server_refuses(replica_set: Server, shop: Any, cache_
         assert loader.wait() == 1
         assert "nonsense" in loader.output
         assert "Traceback" not in loader.output
+
+
+def test_what_changed_before_the_marker_went_may_come_after_it(cache_path: Path) -> None:
+    """The marker is read at once, and the stream is late: half of it would be there already."""
+    data = {"shop.sites": [{"_id": 0, "n": 0}], "shop.rates": [{"_id": 0, "n": 0}], "other.m": []}
+    arguments = ["--collection=shop.sites", "--collection=shop.rates"]
+    arguments.append('--hold-while=other.m:{"running": true}')
+    with ReplicaSet(data) as server, scripted(cache_path, server, *arguments) as (_, cache):
+        server.insert("other.m", {"_id": 0, "running": True})
+        server.update("shop.sites", 0, {"n": 1})
+        wait_for(lambda: held(cache))
+        server.always("await", Delay(3.0))
+        server.update("shop.rates", 0, {"n": 1})
+        server.delete("other.m", 0)
+
+        def whole() -> bool:
+            values = content(cache)
+            assert len(values) == 1, "published in two"
+            return values == {1}
+
+        wait_for(whole)
+        server.always("await", None)
+        wait_for(lambda: not cache.status()["error"])

@@ -209,6 +209,18 @@ def test_a_collection_that_is_not_there_says_which_are(writer: mmapcache.Writer)
             mapping["sites"]["key"]
 
 
+def test_of_many_collections_some_are_looked_at_and_all_counted() -> None:
+    writer = mmapcache.Writer.anonymous(max_size="4MiB")
+    with writer.batch() as batch:
+        for n in range(300):
+            batch.put(f"c{n}", 1, {"_id": 1})
+    cache = writer.reader()
+    for mapping in (cache, cache.snapshot()):
+        assert len(list(mapping)) == 300
+        with pytest.raises(KeyError, match=r"there are ('c\d+', ){5}'c\d+' and 294 more"):
+            mapping["c"]
+
+
 def test_an_empty_cache_says_so() -> None:
     cache = mmapcache.Writer.anonymous(max_size="2MiB").reader()
     with pytest.raises(KeyError, match="no collection 'sites': the cache has none"):

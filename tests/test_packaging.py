@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -139,6 +140,18 @@ def test_installs_and_works_in_an_empty_environment(
     assert said.splitlines()[-1] == f"loaded: [] {mmapcache.__version__}"
     run(python.parent / "mmapcache", "--help", cwd=tmp_path)
     run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "mmapcache", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_package_page_has_no_link_that_leads_nowhere(distributions: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(distributions[1]) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        page = archive.read(name).decode().partition("\n\n")[2]
+    assert page.startswith("# mmapcache\n")
+    assert "the tutorial" in page
+    targets = re.findall(r"\]\(([^)]*)\)", page)
+    assert [target for target in targets if not target.startswith("https://")] == []
 
 
 def test_import_is_light(tmp_path: Path) -> None:

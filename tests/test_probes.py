@@ -279,7 +279,11 @@ def test_an_unknown_flag_shows_the_usage_of_its_command(
 
 
 @pytest.mark.parametrize(
-    "size", ["1.5GiB", "0.5GiB", "2097153", "3 MiB", "2.5 gib", "64mb", "10.25MB", "4096k", "0.1T"]
+    "size",
+    [
+        *("1.5GiB", "0.5GiB", "2097153", "3 MiB", "2.5 gib", "64mb", "10.25MB", "4096k", "0.1T"),
+        "0.031457281GB",  # which no double is
+    ],
 )
 def test_a_size_is_the_same_everywhere(size: str) -> None:
     extent = 2 << 20

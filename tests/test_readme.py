@@ -1,4 +1,5 @@
-"""The README's commands do what the page says: each marked block is run, in order, in one place.
+"""The commands of the README, and of the page on writing, do what is said there: each marked block
+is run, in order, in one place.
 
 A block is marked by a comment above its fence, ``<!-- test: KIND -->``: `daemon` is started and
 must serve until SIGTERM, `shell` must succeed under `set -e`, `python` likewise. What only the
@@ -27,17 +28,19 @@ pytest.importorskip("pymongo")
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs/reference/writing.md")
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", re.S)
 
 
 def blocks() -> list[tuple[str, str]]:
     """Kind and text of each marked block."""
-    return [(match[1], match[2]) for match in BLOCK.finditer(README.read_text())]
+    return [(match[1], match[2]) for page in PAGES for match in BLOCK.finditer(page.read_text())]
 
 
-def test_readme_has_blocks_of_each_kind() -> None:
+def test_blocks_of_each_kind_are_there() -> None:
     assert {kind for kind, _ in blocks()} == {"daemon", "shell", "python"}
+    assert len(blocks()) == 4
 
 
 def test_every_command_of_the_readme(

@@ -91,11 +91,11 @@ def test_a_load_cut_short_publishes_nothing(cache_path: Path, command: str, faul
 
         wait_for(arrived)
         assert seen == [OLD, NEW]  # and nothing between
-        assert generations == {1, 2}
+        assert generations | {cache.generation} == {1, 2}
         assert loader.process.poll() is None
         wait_for(lambda: cache.status()["state"] == "polling")
         assert cache.status()["error"] is None
-    assert "next try in" in loader.output
+        loader.expect("next try in")
     assert "Traceback" not in loader.output
 
 

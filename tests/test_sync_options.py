@@ -298,7 +298,7 @@ def test_wrong_usage_of_later_options(arguments: list[str], message: str) -> Non
         resolve(*MINIMUM, *arguments)
 
 
-def test_a_table_of_a_file_source_says_no_more_than_key_and_transform(tmp_path: Path) -> None:
+def test_a_table_of_a_file_source_says_what_becomes_of_documents(tmp_path: Path) -> None:
     config = write(tmp_path, '[[collection]]\nname = "s"\nkey = "n"\nbatch_size = 5\n')
-    with pytest.raises(UsageError, match="name, key and transform"):
+    with pytest.raises(UsageError, match=r"name, key, transform, index, index_multi$"):
         resolve("c", "--source=file:s.json", "--config", config)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.loader import Loader, wait_for
+from support.one_file import ONE, flags
 
 import mmapcache
 
@@ -19,19 +20,7 @@ pytestmark = pytest.mark.usefixtures("warm_loaders")
 
 STANDING_BY = "another loader holds .*: standing by"
 TOOK_OVER = r"took over .* after [0-9.]+ s: it was without a loader for at most ([0-9.]+) s"
-ONE = b"\x0e\0\0\0\x10_id\0\x01\0\0\0\0"
 TWO = b"\x0e\0\0\0\x10_id\0\x02\0\0\0\0"
-
-
-@pytest.fixture
-def source(cache_path: Path) -> Path:
-    path = cache_path.with_name("sites.bson")
-    path.write_bytes(ONE)
-    return path
-
-
-def flags(source: Path, *more: str) -> list[str]:
-    return [f"--source=file:{source}", "--interval=3600", *more]
 
 
 @contextlib.contextmanager

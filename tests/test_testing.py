@@ -180,8 +180,8 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
         testing.cache(path)
 
 
-def test_nothing_is_left_and_bytes_need_no_pymongo() -> None:
-    """No file is made; a dict without PyMongo says what to install."""
+def test_nothing_is_left_and_no_pymongo_is_needed() -> None:
+    """No file is made; what only PyMongo can write says what to install."""
     script = textwrap.dedent(
         f"""
         import json, os, sys
@@ -193,10 +193,13 @@ def test_nothing_is_left_and_bytes_need_no_pymongo() -> None:
         with testing.cache({{"sites": [{bson.encode({"_id": "a", "n": 5})!r}]}}) as test:
             n = test.cache["sites"]["a"]["n"]
         errors = []
-        for make in (lambda: testing.cache({{"sites": {{1: {{}}}}}}), lambda: Document({{}})):
+        with testing.cache({{"sites": {{1: {{"n": [5.5]}}}}}}) as test:
+            assert test.cache["sites"][1] == {{"_id": 1, "n": [5.5]}}
+        bad = {{"f": object()}}
+        for make in (lambda: testing.cache({{"sites": {{1: bad}}}}), lambda: Document(bad)):
             try:
                 make()
-            except ImportError as error:
+            except ValueError as error:
                 errors.append(str(error))
         after = len(os.listdir("/proc/self/fd"))
         files = [path for path in opened if str(path).startswith(("/dev/shm", "/tmp"))]
@@ -206,5 +209,5 @@ def test_nothing_is_left_and_bytes_need_no_pymongo() -> None:
     said = run_script(script)
     n, (cache, document), descriptors, files = json.loads(said)
     assert (n, descriptors, files) == (5, 0, [])
-    assert "pip install 'mmapcache[mongodb]'" in cache
-    assert document == "a Mapping as a document needs PyMongo's bson package: pip install pymongo"
+    assert "pip install 'mmapcache[mongodb]'" in document
+    assert cache == f"collection 'sites', key 1: {document}"

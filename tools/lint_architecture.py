@@ -50,24 +50,30 @@ PARTS = {
             "hash",
             "bson bson_bytes bson_validate",
             "key",
+            "key_order",
             "guard",
             "os",
             "lock",
             "bell",
             "region",
             "buddy_words",
-            "buddy buddy_state buddy_check",
+            "buddy buddy_state buddy_query buddy_check",
             "table table_ref",
             "counts",
             "slots",
             "users",
             "store",
+            "index",
             "change_log",
             "history",
             "check",
+            "words",
+            "arena_site",
             "arena",
             "table_page",
+            "table_path",
             "table_write",
+            "table_move",
         ),
     ),
     "src/writer": Part(
@@ -83,6 +89,8 @@ PARTS = {
             "rounds",
             "collections",
             "refusal",
+            "indexes",
+            "compact",
             "batch",
             "succession",
             "writer",
@@ -95,8 +103,10 @@ PARTS = {
             "document",  # the header that the binding includes; document_type has the type
             "classes",
             "options",
+            "object_id",
             "document_object memo",
             "decode decode_classes",  # a DBRef or code with scope holds a document, which holds ...
+            "encode encode_classes encoder",  # likewise a document
             "fields",
             "compare",
             "document_views",
@@ -124,6 +134,7 @@ PARTS = {
             "collection_views",
             "collection_map",
             "collection_map_type",
+            "index_type",
             "collection_type",
             "cache",
             "cache_history",
@@ -174,6 +185,7 @@ STRINGS = re.compile(
 )
 UNBOUNDED = {
     "src/binding/pykey.c": {"strcmp"},  # the name of a type
+    "src/document/classes.c": {"strcmp"},  # likewise
     "src/binding/reader.c": {"strlen"},  # a path
     "src/writer/publish.c": {"strlen"},  # what the caller reports
     "src/writer/writer.c": {"strlen"},  # a path

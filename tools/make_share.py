@@ -23,7 +23,13 @@ from mmapcache.sync import logs, options
 
 os.environ["COLUMNS"] = "80"  # of usage lines, whatever the terminal has
 SHARE = Path(__file__).resolve().parent.parent / "mmapcache" / "share"
-PATHS = {"path": shtab.FILE, "config": shtab.FILE, "uri_file": shtab.FILE, "out": shtab.DIRECTORY}
+PATHS = {
+    "path": shtab.FILE,
+    "config": shtab.FILE,
+    "uri_file": shtab.FILE,
+    "token_file": shtab.FILE,
+    "out": shtab.DIRECTORY,
+}
 CHOICES = {
     "follow": options.FOLLOW,
     "read_preference": options.READ_PREFERENCES,
@@ -35,15 +41,19 @@ CHOICES = {
 def prepared() -> argparse.ArgumentParser:
     """The whole parser, with what a shell can offer for each argument."""
     parser = parser_for(None, every=True)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                for argument in command._actions:
-                    if argument.dest in PATHS:
-                        argument.complete = PATHS[argument.dest]
-                    if argument.nargs != 0 and argument.dest in CHOICES:
-                        argument.choices = CHOICES[argument.dest]
+    for command in commands(parser).values():
+        for argument in command._actions:
+            if argument.dest in PATHS:
+                argument.complete = PATHS[argument.dest]  # type: ignore[attr-defined]
+            if argument.nargs != 0 and argument.dest in CHOICES:
+                argument.choices = CHOICES[argument.dest]
     return parser
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command, by name."""
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return action.choices
 
 
 def completion(shell: str) -> str:
@@ -69,11 +79,7 @@ def manual() -> str:
 def _endings(parser: argparse.ArgumentParser) -> list[str]:
     """What the commands' helps end with, the exit statuses among it: the common and sync's own."""
     common = parser_for(None).epilog or ""
-    of_sync = next(
-        action.choices["sync"].epilog
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
+    of_sync = commands(parser)["sync"].epilog
     return [f"{common}\n\n", f"mmapcache sync. {of_sync}\n"]
 
 

@@ -27,15 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = "docs/troubleshooting.md"
 GAP = "…"
 
-CALLS = re.compile(r"\b(mc_fail|mc_os_error|mc_raise_text|PyErr_Format|PyErr_SetString)\(")
+CALLS = re.compile(r"\b(mc_fail|mc_os_error|mc_raise_text|mc_unfit|PyErr_Format|PyErr_SetString)\(")
 LITERALS = re.compile(r'"(?:[^"\\\n]|\\.)*"(?:\s*"(?:[^"\\\n]|\\.)*")*')
 LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 SPEC = re.compile(r"%[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|z|j|t)?[a-zA-Z]")
 ESCAPES = {r"\"": '"', r"\\": "\\", r"\n": "\n", r"\t": "\t"}
 SENTENCE = 16  # characters without gaps: what is shorter is a part of a message, or a name
-PARTS = frozenset(
-    {"an anonymous file", "a Mapping as a document", f"; not compared, as it is stale: {GAP}"}
-)  # of messages
+# Parts of messages.
+PARTS = frozenset({"an anonymous file", f"; not compared, as it is stale: {GAP}"})
 # Functions of mmapcache/ that make a message of their text, besides exceptions.
 SAYING = frozenset({"warning", "error", "critical", "level", "complain", "_complain", "makeRecord"})
 # Exceptions whose text completes another sentence, and with what it begins.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import io
 import signal
 import sys
@@ -74,6 +73,8 @@ def _main(arguments: list[str]) -> int:
     if unknown:
         _refuse(unknown, getattr(args, "parser", parser))
     if args.version:
+        import importlib.metadata
+
         emit(f"mmapcache {importlib.metadata.version('mmapcache')}")
         return DONE
     if not hasattr(args, "run"):

@@ -2,8 +2,9 @@
 
 The idea: the command line shows what is stored, so it walks the stored bytes instead of going
 through Python values; a 32-bit and a 64-bit integer stay two types in canonical form, and a host
-that only runs workers can look into its cache with nothing else installed. Only looking up a key of
-a rare type (ObjectId, Decimal128, Regex, ...) needs the `bson` module of PyMongo, imported then.
+that only runs workers can look into its cache with nothing else installed. Only a key of a rare
+type (Decimal128, Regex, ...) is made by the `bson` module of PyMongo, imported then, and sought
+among all keys where there is none.
 
     element = type byte | name NUL | payload          document = int32 length | element... | 0
 
@@ -18,13 +19,14 @@ import json
 import math
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final, cast
 
-from mmapcache import CorruptError
+from mmapcache import CorruptError, object_id
 from mmapcache.printing import json_text
+from mmapcache.rare import RareValue
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _YEAR_10000_MS: Final = 253_402_300_800_000
@@ -39,6 +41,17 @@ _double = struct.Struct("<d").unpack_from
 
 class KeyTextError(ValueError):
     """The text of a key is Extended JSON that cannot be a key here; the message is for people."""
+
+
+class SoughtKey:
+    """A key as Extended JSON, which no object can stand for without PyMongo."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def among(self, keys: Iterable[object]) -> object:
+        """The one of `keys` that is it, or None."""
+        return next((key for key in keys if key_to_extended(key) == self.value), None)
 
 
 def to_extended(raw: bytes, *, canonical: bool = False) -> dict[str, Any]:
@@ -224,7 +237,7 @@ def _binary_value(data: bytes, subtype: int) -> dict[str, Any]:
 
 def key_to_extended(key: object) -> Any:
     """The Extended JSON value of a key as iteration gives it; `parse_key` reads it back."""
-    if key is None or isinstance(key, (str, bool, int)):
+    if key is None or type(key) is str or isinstance(key, (bool, int)):  # bson.Code is a str, too
         return key
     if isinstance(key, float):
         if math.isfinite(key):
@@ -238,8 +251,12 @@ def key_to_extended(key: object) -> Any:
     raw = getattr(key, "raw", None)
     if isinstance(raw, bytes):
         return to_extended(raw)
-    if type(key).__name__ == "ObjectId":
+    if isinstance(key, object_id) or type(key).__name__ == "ObjectId":
         return {"$oid": str(key)}
+    if isinstance(key, RareValue):
+        return key.extended()
+    if isinstance(key, SoughtKey):
+        return key.value
     if type(key) is bytes:
         return _binary_value(key, 0)
     from bson import json_util
@@ -249,7 +266,7 @@ def key_to_extended(key: object) -> Any:
 
 def key_text(key: object) -> str:
     """One line for people and for `mmapcache get`: a plain string bare, all else Extended JSON."""
-    if isinstance(key, str) and isinstance(parse_plain(key), str) and key.isprintable():
+    if type(key) is str and isinstance(parse_plain(key), str) and key.isprintable():
         return key
     return dumps(key_to_extended(key))
 
@@ -274,7 +291,8 @@ def _no_constant(name: str) -> object:
 def parse_key(text: str) -> Any:
     """The key that KEY of ``mmapcache get`` names: Extended JSON when it parses, else a string.
 
-    Raises KeyTextError when it parses to something that cannot be a key, or needs PyMongo.
+    A SoughtKey where PyMongo would be needed to make an object of it and is not there. Raises
+    KeyTextError when it parses to something that cannot be a key.
     """
     value = parse_plain(text)
     if isinstance(value, list):
@@ -287,14 +305,16 @@ def parse_key(text: str) -> Any:
     if not _has_wrapper(value):
         return value
     try:
-        from bson import json_util
+        from bson import DatetimeConversion, json_util
         from bson.binary import UuidRepresentation
         from bson.errors import BSONError
     except ImportError:
-        raise KeyTextError(
-            f"the key {text} has a type that needs PyMongo; install it: pip install pymongo"
-        ) from None
-    options = json_util.JSONOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
+        return SoughtKey(value)
+    options = json_util.JSONOptions(
+        uuid_representation=UuidRepresentation.STANDARD,
+        datetime_conversion=DatetimeConversion.DATETIME_AUTO,  # a year may be past 9999
+        tz_aware=True,
+    )
     try:
         return json_util.loads(text, json_options=options)
     except (ValueError, TypeError, KeyError, ArithmeticError, BSONError) as error:
@@ -307,6 +327,8 @@ def _parse_wrapper(value: Mapping[str, Any]) -> Any:
         return None
     ((name, inner),) = value.items()
     try:
+        if name == "$oid":
+            return object_id(inner)
         if name in ("$numberInt", "$numberLong"):
             return int(inner)
         if name == "$numberDouble":

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 import mmapcache
 from mmapcache.cli import streams
-from mmapcache.cli.extjson import KeyTextError, dumps, key_text, parse_key, to_extended
+from mmapcache.cli.extjson import (
+    KeyTextError,
+    SoughtKey,
+    dumps,
+    key_text,
+    parse_key,
+    to_extended,
+)
 from mmapcache.cli.output import DONE, CommandError, add_opening, emit_json, open_cache
 from mmapcache.cli.reading import require_collection
 
@@ -37,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     with open_cache(args) as cache:
         require_collection(cache, args.collection, cache.path)
         try:
-            raw = cache[args.collection].get_raw(key)
+            collection = cache[args.collection]
+            found = key.among(collection) if isinstance(key, SoughtKey) else key
+            raw = None if found is None and key is not None else collection.get_raw(found)
         except (TypeError, ValueError) as error:
             raise CommandError(f"{args.key} cannot be a key: {error}") from None
         if raw is None:
@@ -59,6 +69,10 @@ def _missing(cache: mmapcache.Cache, name: str, key: object, text: str) -> str:
     message = f"{cache.path}: there is no document {key_text(key)} in {name!r}"
     if not isinstance(key, str) and text in cache[name]:
         return f"{message}; there is one with the string as its key: write {dumps(text)!r}"
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(key, str) and mmapcache.object_id(key) in cache[name]:
+            oid = dumps({"$oid": key})
+            return f"{message}; there is one with the ObjectId as its key: write {oid!r}"
     return message
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from mmapcache.cli.extjson import key_text, key_to_extended
 from mmapcache.cli.output import DONE, add_opening, emit, emit_json, open_cache, table
-from mmapcache.cli.reading import require_collection
+from mmapcache.cli.reading import counts, require_collection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +21,12 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line per collection, or one per key, in no particular order."""
     with open_cache(args) as cache:
         if args.collection is None:
-            with cache.snapshot() as snap:
-                counts = {name: len(snap[name]) for name in sorted(snap)}
+            counted = counts(cache)
             keys: list[object] = []
         else:
             require_collection(cache, args.collection, cache.path)
             keys = list(cache[args.collection])
-            counts = {}
+            counted = {}
     if args.collection is not None:
         for key in keys:
             if args.json:
@@ -35,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
             else:
                 emit(key_text(key))
     elif args.json:
-        for name, count in counts.items():
+        for name, count in counted.items():
             emit_json({"collection": name, "documents": count})
     else:
-        rows = [(name, f"{count:,}") for name, count in counts.items()]
+        rows = [(name, f"{count:,}") for name, count in counted.items()]
         for line in table(("collection", "documents"), rows):
             emit(line)
     return DONE

@@ -30,6 +30,11 @@ class UsageError(CommandError):
 def add_opening(parser: argparse.ArgumentParser) -> None:
     """How long to wait for the cache, and whose it may be: see `open_cache`."""
     parser.add_argument("--timeout", type=float, default=0.0, help="seconds to wait for data")
+    add_owner(parser)
+
+
+def add_owner(parser: argparse.ArgumentParser) -> None:
+    """Whose the file may be: see `owner_of`."""
     parser.add_argument(
         "--owner",
         metavar="USER",
@@ -37,16 +42,17 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def owner_of(args: argparse.Namespace) -> str | int | None:
+    """The `owner` of `mmapcache.open` that the option of `add_owner` says."""
+    owner: str | None = args.owner
+    return int(owner) if owner is not None and owner.isdecimal() else owner
+
+
 def open_cache(args: argparse.Namespace) -> mmapcache.Cache:
     """The cache at `args.path`, opened as the options of `add_opening` say."""
     refuse_uri(args.path, "PATH")
-    owner: str | None = args.owner
     try:
-        return mmapcache.open(
-            args.path,
-            timeout=args.timeout,
-            owner=int(owner) if owner is not None and owner.isdecimal() else owner,
-        )
+        return mmapcache.open(args.path, timeout=args.timeout, owner=owner_of(args))
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -7,13 +7,15 @@ first and prints later: one pass over the map, repeated on a newer generation if
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import mmapcache
 from mmapcache.cli.output import CommandError
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 5  # at a generation that the loader reclaims while it is read
+_T = TypeVar("_T")
 
 
 class Gathered(NamedTuple):
@@ -29,18 +31,31 @@ def gather(cache: mmapcache.Cache, names: Sequence[str] | None = None) -> Gather
     Needs as much private memory as the documents are long. Raises CommandError for a collection
     that is not there and SnapshotExpired when the loader was faster `_ATTEMPTS` times.
     """
-    for attempt in range(_ATTEMPTS):
-        try:
-            with cache.snapshot() as snap:
-                wanted = sorted(snap) if names is None else list(names)
-                for name in wanted:
-                    require_collection(snap, name, cache.path)
-                found = {name: _documents(snap[name]) for name in wanted}
-                return Gathered(snap.generation, found)
-        except mmapcache.SnapshotExpired:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+
+    def read(snap: mmapcache.Snapshot) -> Gathered:
+        wanted = sorted(snap) if names is None else list(names)
+        for name in wanted:
+            require_collection(snap, name, cache.path)
+        return Gathered(snap.generation, {name: _documents(snap[name]) for name in wanted})
+
+    return steady(cache, read)
+
+
+def counts(cache: mmapcache.Cache) -> dict[str, int]:
+    """How many documents each collection has, all of one generation, by sorted names."""
+    return steady(cache, lambda snap: {name: len(snap[name]) for name in sorted(snap)})
+
+
+def steady(cache: mmapcache.Cache, read: Callable[[mmapcache.Snapshot], _T]) -> _T:
+    """What `read` gives of one generation.
+
+    Raises SnapshotExpired when the loader was faster `_ATTEMPTS` times.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(mmapcache.SnapshotExpired), cache.snapshot() as snap:
+            return read(snap)
+    with cache.snapshot() as snap:
+        return read(snap)
 
 
 def _documents(collection: mmapcache.Collection) -> list[tuple[object, bytes]]:

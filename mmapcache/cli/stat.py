@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any, Final
+from typing import Any
 
 import mmapcache
 from mmapcache.cli.output import (
@@ -27,8 +27,7 @@ from mmapcache.cli.output import (
     size_text,
     table,
 )
-
-_ATTEMPTS: Final = 5  # at a generation that the loader reclaims while it is read
+from mmapcache.cli.reading import counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,14 +93,14 @@ def _judged(status: dict[str, Any], max_age: float | None, *, require_loader: bo
     """What a probe complains of; None: all is well."""
     said = f". It says why: {status['error']}" if status["error"] else ""
     if require_loader and status["loader"] != "alive":
-        how = "was killed" if status["loader"] == "dead" else "has ended"
+        how = _HOW[status["loader"]]
         return f"no loader is running, the last one {how}: start `mmapcache sync`{said}"
     if max_age is None:
         return None
     age = status["age"]
     if age is None or age > max_age:
-        loader = _LOADER_SHORT.get(status["loader"], str(status["loader"]))
-        return f"the data's age is {seconds_text(age)}, more than {max_age:g} s; {loader}{said}"
+        how = f"the loader {_HOW[status['loader']]}"
+        return f"the data's age is {seconds_text(age)}, more than {max_age:g} s; {how}{said}"
     return None
 
 
@@ -132,7 +131,7 @@ def _unreadable(error: Exception, path: str) -> dict[str, Any]:
 def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {"status": dict(cache.status()), "stats": dict(cache.stats())}
     facts["problem"] = None
-    collections = _counted(cache)
+    collections = {name: {"documents": count} for name, count in counts(cache).items()}
     if not quick:
         try:
             found = cache.check()
@@ -145,18 +144,6 @@ def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
             facts["problem"] = str(error)
     facts["collections"] = collections
     return facts
-
-
-def _counted(cache: mmapcache.Cache) -> dict[str, dict[str, int]]:
-    """The documents of each collection, all of one generation."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            with cache.snapshot() as snap:
-                return {name: {"documents": len(snap[name])} for name in sorted(snap)}
-        except mmapcache.SnapshotExpired:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -206,11 +193,7 @@ _LOADER = {
     "dead": "dead: it ended without closing; start `mmapcache sync` again",
     "none": "none: the last one closed the file properly",
 }
-_LOADER_SHORT = {
-    "alive": "the loader is running",
-    "dead": "the loader was killed",
-    "none": "the loader has ended",
-}
+_HOW = {"alive": "is running", "dead": "was killed", "none": "has ended"}
 
 
 def _confirmed_text(confirmed: float | None, age: float | None) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import re
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mmapcache.printing import json_text
 from mmapcache.serve.address import Address, is_own_host, is_token
@@ -93,7 +92,7 @@ class Application:
 
     def _status(self, _: Request) -> Response:
         facts = self._observer.status(patience=_PATIENCE)
-        return Response(kind=_JSON, body=_json(facts) + b"\n")
+        return Response(kind=_JSON, body=json_text(facts).encode() + b"\n")
 
     def _metrics(self, request: Request) -> Response:
         kind, body = self._exposition.render(request.headers.get("accept", ""))
@@ -143,7 +142,7 @@ class Application:
         yield b"retry: 2000\n\n"
         while time.monotonic() < end:
             facts = self._observer.pulse()
-            yield b"event: status\ndata: " + _json(facts) + b"\n\n"
+            yield b"event: status\ndata: " + json_text(facts).encode() + b"\n\n"
             time.sleep(_REST)
             status = facts.get("status")
             self._observer.wait(status["generation"] if status else None, _BEAT - _REST)
@@ -162,10 +161,3 @@ def policy_of(page: str) -> str:
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return json_text(value).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair in a name
-        return json.dumps(value).encode()

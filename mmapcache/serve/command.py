@@ -6,7 +6,16 @@ import argparse
 import signal
 
 from mmapcache.cli import streams
-from mmapcache.cli.output import DONE, CommandError, UsageError, complain, emit, refuse_uri
+from mmapcache.cli.output import (
+    DONE,
+    CommandError,
+    UsageError,
+    add_owner,
+    complain,
+    emit,
+    owner_of,
+    refuse_uri,
+)
 
 _EPILOG = """\
 /             the status page
@@ -39,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-age", type=float, metavar="S", help="/readyz: how old the data may be, in seconds"
     )
-    parser.add_argument(
-        "--owner",
-        metavar="USER",
-        help="the loader's user, a name or uid, where it is neither root nor oneself",
-    )
+    add_owner(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,13 +69,12 @@ def run(args: argparse.Namespace) -> int:
         if error.name != "prometheus_client":
             raise
         raise CommandError(NEEDED) from None
-    owner: str | None = args.owner
     pages = Pages(
         args.path,
         address,
         token=token,
         max_age=args.max_age,
-        owner=int(owner) if owner is not None and owner.isdecimal() else owner,
+        owner=owner_of(args),
         say=lambda sentence: complain("serve", sentence),
         tell=lambda sentence: None,
     )

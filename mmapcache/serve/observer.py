@@ -59,34 +59,37 @@ class Observer:
             if self._cache is not None:
                 self._problem += " (what is shown is the last content of the file before)"
 
-    def _lost(self, error: Exception) -> None:
-        """The next look opens it again."""
+    def _lost(self, error: Exception) -> dict[str, Any]:
+        """The next look opens it again; what is to be said of it."""
         with self._lock:
             self._cache = None
-            self._problem = public_text(str(error))
+            self._problem = text = public_text(str(error))
+        return {"ready": False, "problem": text}
 
     def readable(self) -> mmapcache.Cache:
         """The open file, whose status could just be read.
 
         :raises mmapcache.MmapCacheError: there is none; the text says why
         """
-        facts = self.pulse()
-        cache = self.cache() if "status" in facts else None
+        cache, facts = self._seen()
         if cache is None:
             raise mmapcache.MmapCacheError(facts["problem"])
         return cache
 
     def pulse(self) -> dict[str, Any]:
         """What changes all the time: few numbers, at the cost of no walk."""
+        return self._seen()[1]
+
+    def _seen(self) -> tuple[mmapcache.Cache | None, dict[str, Any]]:
+        """The open file, if its status could just be read, and the pulse."""
         cache = self.cache()
         facts: dict[str, Any] = {"time": time.time(), "ready": False, "problem": self._problem}
         if cache is None:
-            return facts
+            return None, facts
         try:
             status: dict[str, Any] = dict(cache.status())
         except _TROUBLE as error:
-            self._lost(error)
-            return facts | {"problem": public_text(str(error))}
+            return None, facts | self._lost(error)
         for name in ("state", "source", "error"):
             if status[name] is not None:
                 status[name] = public_text(status[name])
@@ -95,35 +98,22 @@ class Observer:
         if self._file_id and status["file_id"] != self._file_id:
             self._replaced_at = facts["time"]
         self._file_id = status["file_id"]
-        return facts | {"replaced_at": self._replaced_at}
-
-    def numbers(self) -> dict[str, Any]:
-        """The pulse, and what the file says of itself and of each collection; still no walk."""
-        facts = self.pulse()
-        facts |= {"stats": None, "collections": {}}
-        cache = self.cache()
-        if cache is None or "status" not in facts:
-            return facts
-        try:
-            return facts | {"stats": dict(cache.stats()), "collections": cache.catalogue()}
-        except _TROUBLE as error:
-            self._lost(error)
-            return facts | {"ready": False, "problem": public_text(str(error))}
+        return cache, facts | {"replaced_at": self._replaced_at}
 
     def status(self, *, patience: float = 0.0) -> dict[str, Any]:
         """Everything, for the page and for programs.
 
         :param patience: how long to wait for the first survey of the map, in seconds
         """
-        facts = self.numbers() | {"history": [], "map": None}
-        cache = self.cache()
-        if cache is None or facts["stats"] is None:
+        cache, facts = self._seen()
+        facts |= {"stats": None, "collections": {}, "history": [], "map": None}
+        if cache is None:
             return facts
         try:
+            facts |= {"stats": dict(cache.stats()), "collections": cache.catalogue()}
             history: list[dict[str, Any]] = [dict(past) for past in cache.history()]
         except _TROUBLE as error:
-            self._lost(error)
-            return facts | {"ready": False, "problem": public_text(str(error))}
+            return facts | self._lost(error)
         for past in history:
             past["reason"] = public_text(past["reason"])
             past["error"] = past["error"] and public_text(past["error"])

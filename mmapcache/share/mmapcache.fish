@@ -52,7 +52,7 @@ function _shtab_mmapcache_using
 end
 
 set -g _shtab_mmapcache_commands get ls dump stat check watch serve sync completion
-set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --http --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --token-file --transform --uri --uri-file --verify-every
+set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --filter --follow --format --hold-while --http --index --index-multi --interval --key --keys --log-format --log-level --max-age --max-size --mode --out --owner --pluck --projection --read-preference --reload-spread --retention --settle --source --timeout --token-file --transform --uri --uri-file --verify-every
 
 complete -c mmapcache -e
 complete -c mmapcache -f
@@ -108,7 +108,7 @@ complete -c mmapcache -n '_shtab_mmapcache_using watch; and test $_shtab_mmapcac
 complete -c mmapcache -n '_shtab_mmapcache_using; and test $_shtab_mmapcache_npos -eq 0' -a serve -d 'A status page, probes and metrics over HTTP.'
 complete -c mmapcache -n '_shtab_mmapcache_using serve' -s h -l help -d 'show this help message and exit'
 complete -c mmapcache -n '_shtab_mmapcache_using serve' -l http -x -d 'where to listen, such as 127.0.0.1:9099; port 0: any'
-complete -c mmapcache -n '_shtab_mmapcache_using serve' -l token-file -x -d 'a secret in its first line that every request must have, as Authorization: Bearer or ?token=; needed for an address that other hosts can reach'
+complete -c mmapcache -n '_shtab_mmapcache_using serve' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'a secret in its first line that every request must have, as Authorization: Bearer or ?token=; needed for an address that other hosts can reach'
 complete -c mmapcache -n '_shtab_mmapcache_using serve' -l max-age -x -d '/readyz: how old the data may be, in seconds'
 complete -c mmapcache -n '_shtab_mmapcache_using serve' -l owner -x -d 'the loader'"'"'s user, a name or uid, where it is neither root nor oneself'
 complete -c mmapcache -n '_shtab_mmapcache_using serve; and test $_shtab_mmapcache_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the cache file; it may come later'
@@ -126,6 +126,8 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l batch-size -x -d 'docu
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l allow-empty -l no-allow-empty -d 'publish a collection even when empty'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l transform -x -d 'what becomes of a document'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l key -x -d 'the key, if not _id'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l index -x -d 'lookup by a field'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l index-multi -x -d 'the same where several documents have one value'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l follow -xka "auto stream poll" -d 'auto: MongoDB'"'"'s change stream if it has one; stream: fail without; poll: never'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l settle -x -d 'ms that a burst is gathered (5:100)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l reload-spread -x -d 'seconds over which hosts spread a full reload (5)'
@@ -141,7 +143,7 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l retention -x -d 'secon
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l collapse -l no-collapse -d 'use huge pages (yes)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l recreate -l no-recreate -d 'replace a file that is not ours'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l http -x -d 'status page, probes, metrics'
-complete -c mmapcache -n '_shtab_mmapcache_using sync' -l token-file -x -d 'a secret that each request must have'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'a secret that each request must have'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l max-age -x -d '/readyz: how old the data may be'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with these options'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l log-level -xka "debug info warning error" -d 'debug, info, warning, error'

@@ -6,6 +6,7 @@ goes on from where it was, with what is suspect.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 
@@ -108,6 +109,7 @@ class Following:
         """
         assert self.position is not None
         self._tally.position_at = self.position.at
+        self._index(writer)
         if self._reporting.told or self.position.stale:
             self._reporting.report(following=True)
         else:
@@ -145,6 +147,23 @@ class Following:
                 if time.monotonic() >= self._verify_at and not self._verification and not held:
                     break  # what is half changed is not compared
         self._verify(writer)
+
+    def _index(self, writer: mmapcache.Writer) -> None:
+        """Makes the indexes those asked for: the loader before may have been asked for others.
+
+        :raises PositionLostError: two documents have one value in a unique index; a load tells
+            whether they still do
+        """
+        assert self.position is not None
+        if self._target.indexed():
+            return
+        try:
+            with writer.batch() as batch:
+                self._target.index(batch)
+                self._target.note(batch, self._source.scope, self.position)
+        except mmapcache.LimitError as error:
+            raise PositionLostError("refused", str(error)) from None
+        log.info("generation %s has the indexes that are asked for", batch.generation)
 
     def _verify(self, writer: mmapcache.Writer) -> None:
         """Compares everything, and goes on from where following was, with what is suspect."""
@@ -202,12 +221,23 @@ class Following:
         self._reporting.report(state="degraded", error=text, following=True)
 
     def _burst(self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]) -> Caught:
-        """Publishes a burst."""
+        """Publishes a burst.
+
+        :raises PositionLostError: two documents would have one value in a unique index, perhaps
+            only because one has changed, too, and has not been read yet: a full load tells
+        """
+        try:
+            return self._published(writer, first, messages)
+        except mmapcache.LimitError as error:
+            raise PositionLostError("refused", str(error)) from None
+
+    def _published(
+        self, writer: mmapcache.Writer, first: Found, messages: Iterator[Given]
+    ) -> Caught:
         caught = None
         with writer.batch() as batch:
-            size = len(first.buffer)
-            self._apply(writer, batch, first)
-            for more in messages:
+            size = 0
+            for more in itertools.chain((first,), messages):
                 if isinstance(more, Found):
                     size += len(more.buffer)
                     self._apply(writer, batch, more)

@@ -102,7 +102,7 @@ class Loader:
         self._streams_again = 0.0  # by time.monotonic
         self._loaded_at = 0.0  # likewise; 0.0: no load has succeeded in this process
         self._unfollowed = ""  # why there is polling, if single collections are the reason
-        self._began = 0.0  # the attempt under way, by time.monotonic
+        self._began = 0.0  # the attempt under way, or its load, by time.monotonic
 
     def run(self) -> int:
         """Until stopped, or (`once`) until loaded; the exit status."""
@@ -121,13 +121,12 @@ class Loader:
             return FAILED if self._options.once else DONE
         except _FatalError as error:
             self._reporting.report(state="degraded", error=public_text(str(error)))
-            self._failure(public_text(str(error)))
             log.error("%s", error)
             return FAILED
         except BaseException as error:
-            text = f"the loader ended unexpectedly: {type(error).__name__}: {error}"
-            self._reporting.report(state="degraded", error=public_text(text))
-            self._failure(public_text(text))
+            text = public_text(f"the loader ended unexpectedly: {type(error).__name__}: {error}")
+            self._reporting.report(state="degraded", error=text)
+            self._failure(text)
             raise
         finally:
             self._inbox.service.ends()
@@ -160,7 +159,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         except SourceRefusedError as error:
             if not self._has_succeeded:
-                raise _FatalError(str(error)) from None
+                raise self._fatal(str(error)) from None
             return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
             self._target.discard(error)
@@ -174,7 +173,7 @@ class Loader:
             return self._failed(error, self._interval())
         except (mmapcache.MmapCacheError, OSError, SyncError) as error:
             if not self._has_succeeded:
-                raise _FatalError(str(error)) from None
+                raise self._fatal(str(error)) from None
             return self._failed(error, self._backoff.next())
         finally:
             self._tally.broken(self._source.broken())
@@ -250,7 +249,7 @@ class Loader:
         if self._options.follow == "stream":
             refused = error.insisted()
             if not self._has_succeeded:
-                raise _FatalError(str(refused))
+                raise self._fatal(str(refused))
             return self._failed(refused, max(self._interval(), self._backoff.next()))
         if not self._streams_again:
             log.info("%s: reading everything every %g s", error, self._options.interval)
@@ -272,17 +271,22 @@ class Loader:
         self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
         text = public_text(str(error) or type(error).__name__)
         self._reporting.report(state="degraded", error=text)
+        if not known:
+            self._failure(text)
         if self._options.once:
             left = self._deadline - time.monotonic()
             if not retry or left <= 0:
                 raise _FatalError(text)
             delay = min(delay, left)
-        if not known:
-            self._failure(text)
         level = log.debug if text == self._reporting.told else log.warning
         level("%s (next try in %.1f s)", text, delay, extra={"fields": {"retry_in": delay}})
         self._reporting.told = text
         return delay
+
+    def _fatal(self, text: str) -> _FatalError:
+        """What ends the loader, and is in the history."""
+        self._failure(public_text(text))
+        return _FatalError(text)
 
     def _failure(self, text: str) -> None:
         """Into the history: a load that failed, or following that ended."""
@@ -298,7 +302,7 @@ class Loader:
 
     def _load(self) -> float | None:
         """Reads everything; seconds until the next attempt, or None when there is none to come."""
-        began = time.monotonic()
+        self._began = time.monotonic()  # not while another loader's lock was waited for
         told = self._reporting.told
         state = "degraded" if told else "polling" if self._why == "poll" else "loading"
         # What the loader before complained of is no longer news; our own trouble is.
@@ -319,7 +323,7 @@ class Loader:
             watch=self._reporting.watch(),
         )
         outcome = load.run()
-        self._succeeded(outcome, time.monotonic() - began)
+        self._succeeded(outcome, time.monotonic() - self._began)
         if self._options.once:
             return None
         return self._interval() if self._following.position is None else 0.0
@@ -328,7 +332,8 @@ class Loader:
         """Says what was loaded, and what follows from it."""
         self._loaded_at = time.monotonic()
         self._tally.loads[self._why] += 1
-        self._remember(outcome, seconds)
+        self._reporting.trouble = trouble = public_text(outcome.trouble())
+        self._remember(outcome, seconds, trouble)
         position = outcome.position
         self._following.begin(position)
         self._tally.position_at = position.at if position else 0.0
@@ -336,7 +341,6 @@ class Loader:
             self._backoff.reset()
         self._why = "poll"
         _tell(outcome, seconds, level=logging.INFO if self._options.once else logging.DEBUG)
-        self._reporting.trouble = trouble = public_text(outcome.trouble())
         if trouble:
             self._failed(SyncError(trouble), self._interval(), known=True)
             self._reporting.report(following=position is not None)
@@ -351,9 +355,8 @@ class Loader:
             following=position is not None,
         )
 
-    def _remember(self, outcome: Outcome, seconds: float) -> None:
+    def _remember(self, outcome: Outcome, seconds: float, error: str) -> None:
         """Into the history."""
-        error = public_text(outcome.trouble())
         if outcome.generation is None and error:
             return self._diary.failed(self._why, error, seconds)
         if outcome.generation is None and self._why == "poll":

@@ -43,8 +43,9 @@ class CollectionOptions:
 
     `filter` and `projection` are Extended JSON text or what TOML made of a table. `follow_index`:
     the server may follow an index for the filter, and miss a document that moves in it meanwhile.
-    `transform` and `key`: see transform and shaping. `given`: where each setting comes from. For a
-    file source there is a `name` only.
+    `transform` and `key`: see transform and shaping. `index` and `index_multi`: the fields that the
+    cache has an index of, with one document for each value or with several. `given`: where each
+    setting comes from. For a file source there is a `name` only.
     """
 
     database: str
@@ -58,6 +59,8 @@ class CollectionOptions:
     follow_index: bool = False
     transform: str | None = None
     key: str | None = None
+    index: tuple[str, ...] = ()
+    index_multi: tuple[str, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -150,6 +153,8 @@ PER_COLLECTION: dict[str, Callable[[object], Any]] = {
     "follow_index": parsing.flag,
     "transform": parsing.text,
     "key": parsing.text,
+    "index": parsing.fields,
+    "index_multi": parsing.fields,
 }
 
 
@@ -181,6 +186,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--allow-empty", action=switch, help="publish a collection even when empty")
     what.add_argument("--transform", metavar="MODULE:FUNCTION", help="what becomes of a document")
     what.add_argument("--key", action="append", metavar="NAME=FIELD", help="the key, if not _id")
+    what.add_argument("--index", action="append", metavar="NAME=FIELD", help="lookup by a field")
+    what.add_argument(
+        "--index-multi",
+        action="append",
+        metavar="NAME=FIELD",
+        help="the same where several documents have one value",
+    )
     when = parser.add_argument_group("when")
     when.add_argument(
         "--follow",
@@ -278,6 +290,7 @@ _PLAIN = frozenset(SETTINGS).difference(
     ("path", "uri", "uri_file", "source", "collection", "database"),
     ("read_preference", "batch_size", "transform"),
 )  # those that become a field of Options as they are
+_OF_FILES = ("key", "transform", "index", "index_multi")  # settings of a file's documents
 _EXCLUSIVE = (("uri", "uri_file", "source"), ("collection", "database"))
 _NO_PATH = (
     "is a MongoDB URI; it must be the path of a file, and the URI belongs to --uri-file's file, "
@@ -389,7 +402,7 @@ def _with_settings(
 
 
 def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, Any]]]:
-    """--filter, --projection and --key as tables of the TOML file, each with its flag."""
+    """Filters, projections, keys and indexes as tables of the TOML file, each with its flag."""
     tables: list[tuple[str, Mapping[str, Any]]] = []
     for key in ("filter", "projection"):
         for text in getattr(arguments, key, None) or ():
@@ -402,6 +415,14 @@ def _flag_tables(arguments: argparse.Namespace) -> list[tuple[str, Mapping[str, 
         if not name or not path:
             raise UsageError("--key must be NAME=FIELD")
         tables.append(("--key", {"name": name, "key": path}))
+    for key in ("index", "index_multi"):
+        flag, fields = "--" + key.replace("_", "-"), dict[str, list[str]]()
+        for text in getattr(arguments, key, None) or ():
+            name, _, path = text.rpartition("=")
+            if not name or not path:
+                raise UsageError(f"{flag} must be NAME=FIELD")
+            fields.setdefault(name, []).append(path)
+        tables += [(flag, {"name": name, key: paths}) for name, paths in fields.items()]
     return tables
 
 
@@ -468,7 +489,7 @@ def _matches(table: Mapping[str, Any], options: CollectionOptions) -> bool:
 
 def _for_files(table: Mapping[str, Any], options: Options) -> bool:
     """Whether the table says what is made of a file's documents."""
-    return options.source is not None and {"name"} < set(table) <= {"name", "key", "transform"}
+    return options.source is not None and {"name"} < set(table) <= {"name", *_OF_FILES}
 
 
 def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions:
@@ -478,7 +499,8 @@ def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions
         return replace(options.defaults, name=name)
     if options.source is not None and origin is None:
         raise UsageError(
-            f"[[collection]] {name}: of a file there is name, key and transform to be said, no more"
+            f"[[collection]] {name}: of a file there is no more to be said than name, "
+            f"{', '.join(_OF_FILES)}"
         )
     if origin is None and options.database is not None and isinstance(name, str):
         origin = f"{options.database}.{name}"
@@ -497,6 +519,13 @@ def _from_table(table: Mapping[str, Any], options: Options) -> CollectionOptions
 
 def _check(options: Options) -> None:
     """What only the whole can tell."""
+    for collection in options.collections:
+        both = sorted(set(collection.index) & set(collection.index_multi))
+        if both:
+            raise UsageError(
+                f"{both[0]!r} of {collection.name!r} is in index and in index_multi: a field has "
+                "one index"
+            )
     if options.once and options.standby:
         raise UsageError("--once and --standby do not go together: a standby waits without limit")
     if options.source is not None:

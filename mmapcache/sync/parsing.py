@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final
 
 from mmapcache import MAX_SIZE, MIN_SIZE
@@ -14,6 +14,8 @@ from mmapcache import MAX_SIZE, MIN_SIZE
 _SIZE: Final = re.compile(
     r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?) *(?P<unit>b?|[kmgt]i?b?)", re.IGNORECASE | re.ASCII
 )
+
+FIELD_BYTES: Final = 255  # the cache's own limit for the path of an index's field
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def bytes_of(size: str) -> int:
     if parts is None:
         raise ValueError
     base = 1000 if parts["unit"].lower()[1:] == "b" else 1024
-    return int(Fraction(parts["number"]) * base ** "bkmgt".index(parts["unit"].lower()[:1] or "b"))
+    return int(float(parts["number"]) * base ** "bkmgt".index(parts["unit"].lower()[:1] or "b"))
 
 
 def mode(value: object) -> int:
@@ -177,6 +179,17 @@ def texts(value: object) -> list[str]:
     if not isinstance(items, list) or not items:
         raise ValueError("one or more names")
     return [text(item) for item in items]
+
+
+def fields(value: object) -> tuple[str, ...]:
+    """Dotted paths, as `texts` has them, that an index can be of; each once."""
+    paths = tuple(dict.fromkeys(texts(value)))
+    for path in paths:
+        with contextlib.suppress(UnicodeEncodeError):
+            if "\0" not in path and len(path.encode()) <= FIELD_BYTES:
+                continue
+        raise ValueError(f"fields of at most {FIELD_BYTES} bytes of UTF-8")
+    return paths
 
 
 def document(value: object) -> Mapping[str, Any] | str:

@@ -216,6 +216,8 @@ class _Plan:
             "projection": own.projection,
             "transform": own.transform,
             "key": own.key,
+            "index": list(own.index) or None,
+            "index_multi": list(own.index_multi) or None,
         }
         told = [f"{key} {_text(value)}" for key, value in settings.items() if value is not None]
         return "; ".join([_amount(feed, filtered=own.filter is not None), *told])
@@ -237,7 +239,7 @@ def _amount(feed: Feed, *, filtered: bool) -> str:
     return size_text(path.stat().st_size) if path.is_file() else "an unknown number of documents"
 
 
-def _text(value: Mapping[str, object] | str) -> str:
+def _text(value: Mapping[str, object] | list[str] | str) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

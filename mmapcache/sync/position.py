@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import mmapcache
+
 _LATEST = 253402300800.0  # the year 10000, which no clock shows
-_MARK = 2016  # bytes that a mark may have
+_MARK = mmapcache.MAX_POSITION_BYTES  # that a mark may have
 _LONGEST = 1 << 20  # bytes that it may come to
 
 

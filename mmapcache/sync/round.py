@@ -85,7 +85,7 @@ class Round:
         follow: bool,
         first: bool,
         bar: bool,
-        watch: Watch | None = None,
+        watch: Watch,
     ) -> None:
         self._options = options
         self._source = source
@@ -103,6 +103,7 @@ class Round:
         :raises StopError: a signal ended the loader
         :raises NoStreamsError: the source cannot be followed; nothing was read
         :raises SyncError: the source failed
+        :raises mmapcache.LimitError: two documents have one value in a unique index
         :raises mmapcache.MmapCacheError: the cache cannot take it
         """
         writer = self._target.writer()
@@ -121,6 +122,7 @@ class Round:
             ) as pump,
             writer.batch() as batch,
         ):
+            indexed = self._target.index(batch)
             seen = set()
             for feed in pump.feeds():
                 seen.add(feed.name)
@@ -129,7 +131,7 @@ class Round:
             scope, position = self._source.scope, self._source.position
             if position is not None:
                 position = replace(position, stale=outcome.stale())
-            changed = batch.puts or batch.deletes or outcome.dropped
+            changed = batch.puts or batch.deletes or outcome.dropped or indexed
             if changed or not self._target.says(scope):
                 self._target.note(batch, scope, position)
         self._shaping.committed()

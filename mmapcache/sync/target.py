@@ -77,6 +77,32 @@ class Target:
                 f"{error}"
             ) from None
 
+    def indexed(self) -> bool:
+        """Whether the file has the indexes that were asked for, and no other."""
+        return self._writer is not None and self._writer.indexes == self._wanted()
+
+    def index(self, batch: mmapcache.Batch) -> bool:
+        """Makes the indexes with a batch those that were asked for; whether one was not there."""
+        assert self._writer is not None
+        if self.indexed():
+            return False
+        wanted = self._wanted()
+        for name, there in self._writer.indexes.items():
+            for field in there.keys() - wanted.get(name, {}).keys():
+                batch.drop_index(name, field)
+        for name, fields in wanted.items():
+            for field, kind in fields.items():
+                batch.index(name, field, unique=kind == "unique")
+        return True
+
+    def _wanted(self) -> dict[str, dict[str, str]]:
+        """As `Writer.indexes` has them."""
+        return {
+            c.name: dict.fromkeys(c.index, "unique") | dict.fromkeys(c.index_multi, "multi")
+            for c in self._options.collections
+            if c.index or c.index_multi
+        }
+
     def pack_state(self, scope: str, position: Position | None) -> bytes:
         state = {
             "version": 1,

@@ -43,7 +43,7 @@ class Verification:
         source: Source,
         inbox: Inbox,
         shaping: Shaping,
-        watch: Watch | None = None,
+        watch: Watch,
     ) -> None:
         """Reads everything.
 

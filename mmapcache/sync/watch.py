@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 SILENCE = 10.0  # seconds without a word after which a source counts as hanging
 LOOK = 0.1  # of these, between two looks
@@ -39,7 +39,6 @@ class Watch:
     _answered: float = 0.0  # when the thread had its last answer
     _hanging: bool = False
     _patient: bool = False
-    _thread: threading.Thread | None = field(default=None, repr=False)
 
     @property
     def every(self) -> float:
@@ -57,22 +56,18 @@ class Watch:
         if silent >= SILENCE / 2 and not self._asking:
             self._asking = True
             # A daemon: it may wait for a source that hangs.
-            self._thread = threading.Thread(target=self._ask, name="mmapcache-ask", daemon=True)
-            self._thread.start()
+            threading.Thread(target=self._ask, name="mmapcache-ask", daemon=True).start()
         if silent >= SILENCE and not self._hanging:
             self._hanging = True
             self.hangs()
         elif silent < SILENCE / 2 and heard > self._since:
-            self._back()
+            self.heard()
             if not self._patient:
                 self._patient = True
                 self.answers()
 
     def heard(self) -> None:
         """Something came."""
-        self._back()
-
-    def _back(self) -> None:
         if self._hanging:
             self._hanging = False
             self.goes_on()

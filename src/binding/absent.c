@@ -44,7 +44,7 @@ static unsigned distance(PyObject *left, PyObject *right)
 static PyObject *by_distance(PyObject *names, PyObject *name)
 {
     PyObject *pairs = PyList_New(0);
-    for (Py_ssize_t i = 0; pairs != NULL && i < PyList_GET_SIZE(names) && i < CONSIDERED; i++) {
+    for (Py_ssize_t i = 0; pairs != NULL && i < PyList_GET_SIZE(names); i++) {
         PyObject *one = PyList_GET_ITEM(names, i);
         PyObject *pair = Py_BuildValue("(IO)", distance(name, one), one);
         if (pair == NULL || PyList_Append(pairs, pair) < 0) {
@@ -58,10 +58,9 @@ static PyObject *by_distance(PyObject *names, PyObject *name)
     return pairs;
 }
 
-/* "no collection 'site': there are 'sites', 'flags'", or NULL. */
-static PyObject *sentence(PyObject *names, PyObject *name)
+/* "no collection 'site': there are 'sites', 'flags'", or NULL. `names` are some of `count`. */
+static PyObject *sentence(PyObject *names, uint32_t count, PyObject *name)
 {
-    Py_ssize_t count = PyList_GET_SIZE(names);
     PyObject *pairs = by_distance(names, name);
     PyObject *text = pairs == NULL ? NULL
                      : count == 0
@@ -73,7 +72,7 @@ static PyObject *sentence(PyObject *names, PyObject *name)
         Py_SETREF(text, PyUnicode_FromFormat(i == 0 ? "%U %.100R" : "%U, %.100R", text, one));
     }
     if (text != NULL && count > SHOWN) {
-        Py_SETREF(text, PyUnicode_FromFormat("%U and %zd more", text, count - SHOWN));
+        Py_SETREF(text, PyUnicode_FromFormat("%U and %u more", text, count - SHOWN));
     }
     Py_XDECREF(pairs);
     return text;
@@ -83,11 +82,17 @@ PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *read
 {
     enum mc_status status;
     PyObject *names, *text = NULL;
+    uint32_t count;
+    if (!PyUnicode_Check(name)) { /* nor could it be like one that is there */
+        PyErr_SetObject(PyExc_KeyError, name);
+        return NULL;
+    }
+    count = reading->view.root.collections;
     mc_reading_retain(reading);
-    names = mc_reading_names(reader, reading, &status);
+    names = mc_reading_names(reader, reading, CONSIDERED, &status);
     mc_reading_release(reading);
     if (names != NULL) {
-        text = sentence(names, name);
+        text = sentence(names, count, name);
         Py_DECREF(names);
     }
     if (text != NULL) {

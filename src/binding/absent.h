@@ -4,8 +4,8 @@
 
 #include "reader.h"
 
-/* Sets KeyError with a sentence that names the collections of that reading, the likeliest first.
- * Always NULL. */
+/* Sets KeyError with a sentence that names the collections of that reading, the likeliest first; a
+ * name that is no str is its own sentence. Always NULL. */
 PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *reading,
                                PyObject *name);
 

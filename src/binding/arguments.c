@@ -7,18 +7,20 @@
  *      bytes                       as they are
  *      bytearray, memoryview, ...  a copy: they may change while we look
  *      RawBSONDocument             .raw, known by _type_marker 101 as PyMongo's encoder does
- *      any other Mapping           bson.encode
+ *      any other Mapping           encode.c
  */
 #include "arguments.h"
 
 #include <errno.h>
 #include <math.h>
 
+#include "document/encode.h"
 #include "errors.h"
 #include "format.h"
 #include "region.h"
 
-int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
+static int seconds_from(PyObject *object, const char *what, bool less_is_nothing,
+                        int64_t *nanoseconds)
 {
     double seconds;
     if (object == Py_None) {
@@ -34,6 +36,11 @@ int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
                      "%s is not a number: give seconds from 0 on, or None for ever", what);
         return -1;
     }
+    if (seconds < 0 && !less_is_nothing) {
+        PyErr_Format(PyExc_ValueError, "%s is %.50R: give seconds from 0 on, or None for ever",
+                     what, object);
+        return -1;
+    }
     if (seconds <= 0) {
         *nanoseconds = 0;
     } else if (seconds > 9e9) { /* 285 years */
@@ -46,15 +53,12 @@ int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
 
 int mc_seconds(PyObject *object, const char *what, int64_t *nanoseconds)
 {
-    if (mc_seconds_left(object, what, nanoseconds) < 0) {
-        return -1;
-    }
-    if (*nanoseconds == 0 && PyFloat_AsDouble(object) < 0) {
-        PyErr_Format(PyExc_ValueError, "%s is %.50R: give seconds from 0 on, or None for ever",
-                     what, object);
-        return -1;
-    }
-    return PyErr_Occurred() ? -1 : 0;
+    return seconds_from(object, what, false, nanoseconds);
+}
+
+int mc_seconds_left(PyObject *object, const char *what, int64_t *nanoseconds)
+{
+    return seconds_from(object, what, true, nanoseconds);
 }
 
 /* The factor of a unit's name, or 0. */
@@ -244,8 +248,7 @@ static int is_raw(struct mc_module *state, PyObject *object)
 /* The BSON of a Mapping or a RawBSONDocument as a new object with a buffer. */
 static PyObject *encoded(struct mc_module *state, PyObject *object)
 {
-    PyObject *encode, *options;
-    int raw = is_raw(state, object);
+    int raw = PyDict_CheckExact(object) ? 0 : is_raw(state, object);
     if (raw < 0) {
         return NULL;
     }
@@ -263,17 +266,17 @@ static PyObject *encoded(struct mc_module *state, PyObject *object)
             return NULL;
         }
     }
-    encode = mc_document_class(&state->documents, MC_CLASS_ENCODE);
-    options = encode == NULL ? NULL : mc_encode_options(&state->documents);
-    return options == NULL ? NULL
-                           : PyObject_CallFunctionObjArgs(encode, object, Py_False, options, NULL);
+    return mc_encode_document(state->documents.options, object);
 }
 
-/* Turns what bson.encode raised about the content into InvalidDocument, its text kept. */
+/* Turns what bson raised about a value into InvalidDocument, its text kept. */
 static void translate_encoding_error(struct mc_module *state)
 {
     PyObject *type, *value, *traceback;
     PyObject *invalid;
+    if (state->documents.classes[MC_CLASS_ENCODE] == NULL) {
+        return; /* it was not asked */
+    }
     PyErr_Fetch(&type, &value, &traceback);
     invalid = mc_document_class(&state->documents, MC_CLASS_INVALID_DOCUMENT);
     if (invalid != NULL && PyErr_GivenExceptionMatches(type, invalid)) {

@@ -398,13 +398,11 @@ static PyObject *alone(PyObject *writer, change_function change, PyObject *const
                        Py_ssize_t nargs)
 {
     PyObject *made = mc_batch_new((mc_writer_object *)writer);
-    mc_batch_object *batch = (mc_batch_object *)made;
     PyObject *done = made == NULL ? NULL : batch_enter(made, NULL);
     PyObject *result = done == NULL ? NULL : change(made, args, nargs);
     Py_CLEAR(done);
     if (result != NULL) {
-        struct mc_writer *open = mc_batch_enter(batch); /* the change may have run any code */
-        done = open == NULL ? NULL : commit(batch, open);
+        done = batch_exit(made, NULL, 0); /* the change may have run any code */
         if (done == NULL) {
             Py_CLEAR(result);
         }
@@ -426,6 +424,85 @@ PyObject *mc_writer_object_delete(PyObject *self, PyObject *const *args, Py_ssiz
 
 /* ---- the type ---- */
 
+/* The arguments of both: 0, or -1 with an exception. */
+static int index_names(struct mc_module *module, PyObject *name, PyObject *field, const char **text,
+                       size_t *len, const char **path, size_t *path_len)
+{
+    Py_ssize_t size;
+    if (mc_collection_name(module, name, text, len) < 0) {
+        return -1;
+    }
+    if (!PyUnicode_Check(field)) {
+        PyErr_Format(PyExc_TypeError, "an index is of a field, whose path is a str, not %.100s",
+                     Py_TYPE(field)->tp_name);
+        return -1;
+    }
+    *path = PyUnicode_AsUTF8AndSize(field, &size);
+    *path_len = (size_t)size;
+    return *path == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(index_doc,
+             "index($self, name, field, /, *, unique=True)\n--\n\n"
+             "Makes an index of a collection, for Collection.by(field); True when there was none "
+             "of this\nkind.\n\n"
+             "field: a dotted path. The end of this batch and of each later one bring it up to "
+             "date; it\nis in the file until drop_index(), whatever becomes of the collection. "
+             "unique: that two\ndocuments have one value is raised as a LimitError at the end "
+             "of the batch, which publishes\nnothing. Raises TypeError, ValueError, LimitError.");
+
+static PyObject *batch_index(PyObject *self_object, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "", "unique", NULL};
+    mc_batch_object *self = (mc_batch_object *)self_object;
+    struct mc_module *module = self->writer->module;
+    struct mc_writer *writer;
+    struct mc_error error;
+    PyObject *name, *field;
+    const char *text, *path;
+    size_t len, path_len;
+    int unique = 1;
+    bool changed;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$p:index", names, &name, &field, &unique) ||
+        index_names(module, name, field, &text, &len, &path, &path_len) < 0) {
+        return NULL;
+    }
+    writer = mc_batch_enter(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    if (mc_batch_index(writer, text, len, path, path_len, unique ? MC_INDEX_UNIQUE : MC_INDEX_MULTI,
+                       &changed, &error) != MC_OK) {
+        return mc_raise(module, &error);
+    }
+    return PyBool_FromLong(changed);
+}
+
+static PyObject *batch_drop_index(PyObject *self_object, PyObject *const *args, Py_ssize_t nargs)
+{
+    mc_batch_object *self = (mc_batch_object *)self_object;
+    struct mc_module *module = self->writer->module;
+    struct mc_writer *writer;
+    struct mc_error error;
+    const char *text, *path;
+    size_t len, path_len;
+    bool existed;
+    if (!mc_arguments_are("drop_index", nargs, 2) ||
+        index_names(module, args[0], args[1], &text, &len, &path, &path_len) < 0) {
+        return NULL;
+    }
+    writer = mc_batch_enter(self);
+    if (writer == NULL) {
+        return NULL;
+    }
+    if (mc_batch_drop_index(writer, text, len, path, path_len, &existed, &error) != MC_OK) {
+        return mc_raise(module, &error);
+    }
+    return PyBool_FromLong(existed);
+}
+
+MC_LOCKED_KEYWORDS(batch_index, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_drop_index, mc_writer_of_batch)
 MC_LOCKED_FASTCALL(batch_put, mc_writer_of_batch)
 MC_LOCKED_FASTCALL(batch_put_raw, mc_writer_of_batch)
 MC_LOCKED_FASTCALL(batch_delete, mc_writer_of_batch)
@@ -438,6 +515,11 @@ MC_LOCKED_GETTER(batch_generation, mc_writer_of_batch)
 MC_LOCKED_GETTER(batch_count, mc_writer_of_batch)
 
 static PyMethodDef batch_methods[] = {
+    {"index", (PyCFunction)(void (*)(void))MC_LOCKED(batch_index), METH_VARARGS | METH_KEYWORDS,
+     index_doc},
+    {"drop_index", (PyCFunction)(void (*)(void))MC_LOCKED(batch_drop_index), METH_FASTCALL,
+     "drop_index($self, name, field, /)\n--\n\n"
+     "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
     {"put", (PyCFunction)(void (*)(void))MC_LOCKED(batch_put), METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
@@ -446,14 +528,17 @@ static PyMethodDef batch_methods[] = {
     {"put_raw", (PyCFunction)(void (*)(void))MC_LOCKED(batch_put_raw), METH_FASTCALL,
      "put_raw($self, name, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
-     "were."},
+     "were.\n\nRaises what put() raises; those before the one at fault are in the batch."},
     {"delete", (PyCFunction)(void (*)(void))MC_LOCKED(batch_delete), METH_FASTCALL,
-     "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there."},
+     "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there.\n\n"
+     "Raises TypeError, LimitError, FullError."},
     {"drop", MC_LOCKED(batch_drop), METH_O,
-     "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there."},
+     "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there.\n\n"
+     "Raises TypeError, LimitError, FullError."},
     {"replace", MC_LOCKED(batch_replace), METH_O,
      "replace($self, name, /)\n--\n\n"
-     "A Replace, for `with`: what is put within it becomes the collection's whole content."},
+     "A Replace, for `with`: what is put within it becomes the collection's whole content.\n\n"
+     "Raises TypeError, LimitError."},
     {"__enter__", MC_LOCKED(batch_enter), METH_NOARGS,
      "__enter__($self, /)\n--\n\nThe batch itself, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))MC_LOCKED(batch_exit), METH_FASTCALL,
@@ -478,7 +563,11 @@ static PyGetSetDef batch_getset[] = {
 };
 
 static PyType_Slot batch_slots[] = {
-    {Py_tp_doc, (void *)"Changes that become one generation. Made by Writer.batch(), used once."},
+    {Py_tp_doc, (void *)"Changes that become one generation. Made by Writer.batch(), used once.\n\n"
+                        "They are published when the `with` ends, or none of them after an "
+                        "exception. For the\nthread and the process of its Writer: a forked "
+                        "child's use of it raises ClosedError.\nRaises FullError at the end, "
+                        "too."},
     {Py_tp_dealloc, batch_dealloc},
     {Py_tp_methods, batch_methods},
     {Py_tp_getset, batch_getset},

@@ -188,29 +188,30 @@ static PyObject *place_of(PyObject *cache)
     return path == NULL ? Py_NewRef(Py_None) : PyBytes_FromString(path);
 }
 
-PyObject *mc_cache_changes(PyObject *self, PyObject *Py_UNUSED(ignored))
+/* An object of the class `name`, for which callback and loop are both needed or both NULL: a new
+ * reference, or NULL. */
+static PyObject *make(const char *name, PyObject *cache, PyObject *callback, PyObject *loop)
 {
-    PyObject *cls = class_of("Changes"), *place = NULL, *made = NULL;
-    if (cls != NULL && (place = place_of(self)) != NULL) {
-        made = PyObject_CallFunctionObjArgs(cls, self, place, NULL);
+    PyObject *cls = class_of(name), *place = NULL, *made = NULL;
+    if (cls != NULL && (place = place_of(cache)) != NULL) {
+        made = PyObject_CallFunctionObjArgs(cls, cache, place, callback, loop, NULL);
     }
     Py_XDECREF(place);
     Py_XDECREF(cls);
     return made;
 }
 
+PyObject *mc_cache_changes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return make("Changes", self, NULL, NULL);
+}
+
 PyObject *mc_cache_subscribe(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"callback", "loop", NULL};
-    PyObject *callback, *loop = Py_None, *cls, *place = NULL, *made = NULL;
+    PyObject *callback, *loop = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:subscribe", names, &callback, &loop)) {
         return NULL;
     }
-    cls = class_of("Subscription");
-    if (cls != NULL && (place = place_of(self)) != NULL) {
-        made = PyObject_CallFunctionObjArgs(cls, self, place, callback, loop, NULL);
-    }
-    Py_XDECREF(place);
-    Py_XDECREF(cls);
-    return made;
+    return make("Subscription", self, callback, loop);
 }

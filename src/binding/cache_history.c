@@ -2,6 +2,7 @@
 #include "cache_history.h"
 
 #include "cache.h"
+#include "errors.h"
 
 const char mc_history_doc[] = PyDoc_STR(
     "history($self, /)\n--\n\n"
@@ -26,16 +27,11 @@ struct mc_round_record *mc_reading_history(const struct mc_reading *reading, siz
     return records;
 }
 
-static PyObject *text(const char *field, size_t size)
-{
-    return PyUnicode_DecodeUTF8(field, (Py_ssize_t)strnlen(field, size), "replace");
-}
-
 static PyObject *round_dict(const struct mc_round_record *record)
 {
-    PyObject *reason = text(record->reason, sizeof record->reason);
-    PyObject *error =
-        record->error[0] == '\0' ? Py_NewRef(Py_None) : text(record->error, sizeof record->error);
+    PyObject *reason = mc_field_str(record->reason, sizeof record->reason);
+    PyObject *error = record->error[0] == '\0' ? Py_NewRef(Py_None)
+                                               : mc_field_str(record->error, sizeof record->error);
     PyObject *dict = NULL;
     if (reason != NULL && error != NULL) {
         dict = Py_BuildValue(

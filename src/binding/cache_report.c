@@ -34,7 +34,7 @@ static int put_time(PyObject *dict, const char *name, int64_t microseconds)
 
 static int put_text(PyObject *dict, const char *name, const char *text, size_t size)
 {
-    return put(dict, name, PyUnicode_DecodeUTF8(text, (Py_ssize_t)strnlen(text, size), "replace"));
+    return put(dict, name, mc_field_str(text, size));
 }
 
 /* The counts of one kind: a dict, empty where the file holds none, or bytes that are none. */
@@ -109,8 +109,6 @@ static PyObject *file_id(const struct mc_superblock *superblock)
 
 PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    static const char *const loaders[] = {
-        [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
     struct mc_reader *reader = mc_cache_reader(self);
     struct mc_reading *reading = mc_reader_seek(reader);
     struct mc_loader_report status;
@@ -127,7 +125,8 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
         put_time(dict, "published_at", reading->view.root.published_at) < 0 ||
         put_time(dict, "confirmed_at", status.confirmed_at) < 0 ||
         put_ages(dict, reading, &status) < 0 ||
-        put(dict, "loader", PyUnicode_FromString(loaders[mc_map_loader(reading->view.map)])) < 0 ||
+        put(dict, "loader",
+            PyUnicode_FromString(mc_loader_name(mc_map_loader(reading->view.map)))) < 0 ||
         put_text(dict, "state", status.state, sizeof status.state) < 0 ||
         (status.error[0] == '\0'
              ? put(dict, "error", Py_NewRef(Py_None))
@@ -197,16 +196,16 @@ static PyObject *published_at(const struct mc_view *view, uint64_t generation)
 }
 
 /* What a dict says of a collection; occupied: NULL, or its bytes. NULL with an exception. */
-static PyObject *collection_dict(const struct mc_view *view, const struct mc_hit *hit,
-                                 const struct mc_collection *collection, const uint64_t *occupied)
+static PyObject *collection_dict(const struct mc_view *view, const struct mc_collection *collection,
+                                 const uint64_t *occupied)
 {
     PyObject *dict = PyDict_New();
     if (dict == NULL || put_count(dict, "documents", collection->count) < 0 ||
         put_count(dict, "bytes", collection->content) < 0 ||
         (occupied != NULL && put_count(dict, "occupied", *occupied) < 0) ||
         put_count(dict, "created", collection->created) < 0 ||
-        put_count(dict, "changed", hit->birth) < 0 ||
-        put(dict, "changed_at", published_at(view, hit->birth)) < 0) {
+        put_count(dict, "changed", collection->changed) < 0 ||
+        put(dict, "changed_at", published_at(view, collection->changed)) < 0) {
         Py_CLEAR(dict);
     }
     return dict;
@@ -218,17 +217,21 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
 {
     char name[MC_NAME_MAX];
     PyObject *key, *value;
+    struct mc_collection found;
+    enum mc_status status;
     int result = -1;
     mc_copy(name, hit->key, hit->key_len);
-    if (!mc_view_valid(view)) { /* the caller finds out, too */
+    /* A changed name is under another hash: who asked for it would be told that it is absent. */
+    status = mc_view_collection(view, name, hit->key_len, &found);
+    if (status == MC_EXPIRED) { /* the caller finds out, too */
         return 0;
     }
-    key = mc_name_text(name, hit->key_len);
+    key = status == MC_OK ? mc_name_text(name, hit->key_len) : NULL;
     if (key == NULL && !PyErr_Occurred()) {
         mc_reader_corrupt(reader, "the name of a collection");
         return -1;
     }
-    value = key == NULL ? NULL : collection_dict(view, hit, collection, occupied);
+    value = key == NULL ? NULL : collection_dict(view, collection, occupied);
     if (value != NULL) {
         result = PyDict_SetItem(dict, key, value);
     }

@@ -18,8 +18,9 @@
 /* ---- making ---- */
 
 static PyObject *names_of(PyObject *self);
+static PyObject *find(PyObject *self, PyObject *name);
 
-static const struct mc_mapping mapping = {names_of, mc_cache_collection};
+static const struct mc_mapping mapping = {names_of, mc_cache_collection, find};
 
 int mc_cache_options_from(PyObject *codec_options, PyObject *front_bytes, PyObject *front_entries,
                           bool populate, struct mc_cache_options *out)
@@ -129,11 +130,12 @@ const char mc_open_doc[] = PyDoc_STR(
     "populate: map all pages now instead of at their first use.\n"
     "codec_options: PyMongo's CodecOptions for tz_aware, tzinfo, uuid_representation and\n"
     "datetime_conversion.\n"
-    "front_bytes, front_entries: how much memory this process may spend on keeping Documents,\n"
-    "an int or text like \"64MiB\"; 0 turns the front cache off.\n"
+    "front_bytes, front_entries: how many bytes and Documents this process may keep in front of\n"
+    "the file, an int or text like \"64MiB\"; 0 turns the front cache off.\n"
     "owner: the loader's user, a uid or a name. A file is trusted when it belongs to root, to\n"
     "this process's own user, or to that one; others are refused.\n\n"
-    "Raises NotReadyError, FormatError, CorruptError, OSError.");
+    "Any number of threads, and children forked later, may use the Cache.\n\n"
+    "Raises NotReadyError, FormatError, CorruptError, OSError; ValueError, TypeError.");
 
 PyObject *mc_open(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -192,44 +194,37 @@ static int is_there(mc_collection_object *handle)
                : -1;
 }
 
-static PyObject *cache_subscript(PyObject *self, PyObject *name)
+static PyObject *find(PyObject *self, PyObject *name)
 {
     PyObject *handle;
-    int there;
     if (!PyUnicode_Check(name)) {
-        if (mc_reader_now(mc_cache_reader(self)) != NULL) {
-            PyErr_SetObject(PyExc_KeyError, name);
-        }
+        (void)mc_reader_now(mc_cache_reader(self)); /* a cache that was closed says so */
         return NULL;
     }
     handle = mc_cache_collection(self, name, NULL);
-    if (handle == NULL) {
-        return NULL;
-    }
-    there = is_there((mc_collection_object *)handle);
-    if (there <= 0) {
-        Py_DECREF(handle);
-        return there < 0 ? NULL
-                         : mc_absent_collection(mc_cache_reader(self),
-                                                mc_reader_lane(mc_cache_reader(self))->now, name);
+    if (handle != NULL && is_there((mc_collection_object *)handle) <= 0) {
+        Py_CLEAR(handle);
     }
     return handle;
 }
 
+static PyObject *cache_subscript(PyObject *self, PyObject *name)
+{
+    PyObject *found = find(self, name);
+    return found != NULL || PyErr_Occurred()
+               ? found
+               : mc_absent_collection(mc_cache_reader(self),
+                                      mc_reader_lane(mc_cache_reader(self))->now, name);
+}
+
 static int cache_contains(PyObject *self, PyObject *name)
 {
-    PyObject *handle;
-    int there;
-    if (!PyUnicode_Check(name)) {
-        return mc_reader_now(mc_cache_reader(self)) == NULL ? -1 : 0;
+    PyObject *found = find(self, name);
+    if (found == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
     }
-    handle = mc_cache_collection(self, name, NULL);
-    if (handle == NULL) {
-        return -1;
-    }
-    there = is_there((mc_collection_object *)handle);
-    Py_DECREF(handle);
-    return there;
+    Py_DECREF(found);
+    return 1;
 }
 
 static Py_ssize_t cache_length(PyObject *self)
@@ -250,7 +245,7 @@ static PyObject *names_of(PyObject *self)
             return NULL;
         }
         mc_reading_retain(reading);
-        names = mc_reading_names(reader, reading, &status);
+        names = mc_reading_names(reader, reading, PY_SSIZE_T_MAX, &status);
         mc_reading_release(reading);
         if (names != NULL || status != MC_EXPIRED || !mc_reader_again(reader, &tries)) {
             return names;
@@ -321,7 +316,9 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
         if (!same || left <= 0) {
             return PyBool_FromLong(!same);
         }
-        if (wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
+        if (mc_reader_lane(reader)->now ==
+                reading && /* unless the number's own == closed the cache, or read on */
+            wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
             return NULL;
         }
     }
@@ -382,22 +379,27 @@ static PyObject *cache_repr(PyObject *self)
 
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))mc_mapping_get, METH_FASTCALL | METH_KEYWORDS,
-     "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default."},
+     "get($self, /, name, default=None)\n--\n\nThe Collection of that name, or default.\n\n"
+     "Raises ClosedError, CorruptError."},
     {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
      METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
      "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
-     "codec_options: PyMongo's CodecOptions for this collection's values and keys."},
+     "codec_options: PyMongo's CodecOptions for this collection's values and keys.\n\n"
+     "Raises ClosedError; LimitError for a name that none can have."},
     {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
     {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
     {"items", mc_mapping_items, METH_NOARGS,
      "items($self, /)\n--\n\nPairs of name and Collection."},
     {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"snapshot", cache_snapshot, METH_NOARGS,
-     "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`."},
+     "snapshot($self, /)\n--\n\nThe current generation of all collections, for `with`: a "
+     "Snapshot.\n\nRaises ClosedError, CorruptError."},
     {"wait", (PyCFunction)(void (*)(void))cache_wait, METH_FASTCALL | METH_KEYWORDS,
      "wait($self, /, generation, timeout=None)\n--\n\n"
-     "True as soon as the cache's generation is another one; False after timeout seconds."},
+     "True as soon as the cache's generation is another one; False after timeout seconds.\n\n"
+     "timeout: seconds; None for ever, 0 to look once. Other threads run meanwhile, and signals\n"
+     "are handled. Raises ClosedError, also when another thread closes the cache; CorruptError."},
     {"changes", mc_cache_changes, METH_NOARGS,
      "changes($self, /)\n--\n\n"
      "What changes from now on, for `for` (which blocks) and `async for`: Changes.\n\n"
@@ -410,13 +412,18 @@ static PyMethodDef methods[] = {
      "Has callback(change) called in an asyncio event loop after each change: a Subscription.\n\n"
      "loop: None for the running one. The callback runs in the loop's thread; what it raises goes\n"
      "to the loop's exception handler. Ends by close(), with the cache, and with the loop; a\n"
-     "forked child has to subscribe itself."},
+     "forked child has to subscribe itself. May be called in any thread.\n\n"
+     "Raises TypeError, ClosedError, CorruptError; RuntimeError without an event loop."},
     {"_news", mc_cache_news, METH_O, NULL},
     {"status", mc_cache_status, METH_NOARGS,
      "status($self, /)\n--\n\n"
-     "How fresh the cache is and how its loader does: a dict. Times are Unix seconds."},
+     "How fresh the cache is and how its loader does: a dict, mmapcache.types.Status.\n\n"
+     "Times are Unix seconds, age and lag are seconds. It asks the file, never the loader.\n\n"
+     "Raises ClosedError, CorruptError."},
     {"stats", mc_cache_stats, METH_NOARGS,
-     "stats($self, /)\n--\n\nWhat the cache holds and what it costs: a dict. Sizes are bytes."},
+     "stats($self, /)\n--\n\n"
+     "What the cache holds and what it costs: a dict, mmapcache.types.Stats. Sizes are bytes.\n\n"
+     "Raises ClosedError, CorruptError."},
     {"check", mc_cache_check, METH_NOARGS,
      "check($self, /)\n--\n\n"
      "Verifies every structure and checksum of the current generation; a dict of what was "
@@ -430,7 +437,8 @@ static PyMethodDef methods[] = {
      "Any thread of any process may ask, also after a fork. Raises ClosedError, CorruptError."},
     {"history", mc_cache_history, METH_NOARGS, mc_history_doc},
     {"close", cache_close, METH_NOARGS,
-     "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice."},
+     "close($self, /)\n--\n\nUnmaps the file and empties the front cache; harmless twice.\n\n"
+     "Documents stay as they are. In a forked child it closes the child's copy alone."},
     {"__enter__", cache_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe cache itself."},
     {"__exit__", (PyCFunction)(void (*)(void))cache_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nCloses the cache."},
@@ -448,7 +456,10 @@ static PyGetSetDef getset[] = {
 };
 
 PyDoc_STRVAR(type_doc, "A read-only mapping from name to Collection: one cache file.\n\n"
-                       "Made by mmapcache.open() and Writer.reader().");
+                       "Made by mmapcache.open() and Writer.reader(). Any number of threads may "
+                       "use it, and forked\nchildren go on with it; another thread's read ends "
+                       "well when one closes it. Each read is\nof the newest generation. Raises "
+                       "KeyError for an unknown name, ClosedError, CorruptError.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

@@ -161,8 +161,8 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_fr
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
-bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
-                         struct mc_front_entry *entry)
+bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
+                         const struct mc_reading *reading, struct mc_front_entry *entry)
 {
     const struct mc_view *view = &reading->view;
     const struct mc_collection *table = mc_collection_table(self);
@@ -174,10 +174,30 @@ bool mc_collection_still(mc_collection_object *self, const struct mc_reading *re
             entry->page = 0; /* of no generation that is known */
             return false;
         }
-        mc_tick(&mc_reader_front(self->reader)->revalidations, 1);
+        mc_tick(&front->revalidations, 1);
     }
     entry->seen = view->root.generation;
     return true;
+}
+
+struct mc_front_entry *mc_collection_ask(mc_collection_object *self,
+                                         const struct mc_reading *reading, PyObject *object,
+                                         const struct mc_key *key)
+{
+    struct mc_front *front = mc_reader_front(self->reader);
+    struct mc_front_entry *entry;
+    if (!mc_collection_fronted(self, reading)) {
+        return NULL;
+    }
+    entry = mc_front_find(front, self->channel, key);
+    if (!mc_collection_holds(self, front, reading, entry)) {
+        return NULL;
+    }
+    if (object != NULL && mc_front_may_alias(object)) {
+        mc_front_set_alias(front, entry, object);
+    }
+    mc_front_hit(front, entry);
+    return entry;
 }
 
 void mc_collection_remember(mc_collection_object *self, const struct mc_reading *reading,

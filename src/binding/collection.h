@@ -10,6 +10,7 @@
 
 #include "errors.h"
 #include "mapping.h"
+#include "pykey.h"
 #include "reader.h"
 
 typedef struct {
@@ -113,6 +114,22 @@ void mc_collection_corrupt(mc_collection_object *self);
 /* The same as mc_collection_begin, as often as it takes: MC_OK, or MC_CLOSED with an exception. */
 enum mc_status mc_collection_ready(mc_collection_object *self, struct mc_reading **reading);
 
+/* Makes a key of an object, in *key or in MC_KEY_MAX bytes of scratch. False with an exception; or
+ * with *absent set, which is false before, for what can never be a key. May run Python code. */
+static inline bool mc_collection_key(mc_collection_object *self, PyObject *object,
+                                     struct mc_key *key, uint8_t *scratch, bool *absent)
+{
+    enum mc_pykey_result made;
+    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+        return false;
+    }
+    made = mc_pykey_from(self->options, object, key, scratch, NULL);
+    if (made == MC_PYKEY_NEVER) {
+        *absent = mc_collection_reading(self) != NULL;
+    }
+    return made == MC_PYKEY_OK;
+}
+
 /* What a read makes of a value. */
 enum mc_form { MC_FORM_DOCUMENT, MC_FORM_RAW /* bytes */ };
 
@@ -127,19 +144,27 @@ static inline uint32_t mc_collection_channel(const mc_collection_object *self, e
 PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
                              const struct mc_hit *hit);
 
-/* Whether a front entry of an earlier generation is right for the reading, too: at the price of a
- * comparison where the collection has not changed since, else of a look at its table. False also
- * where the table is not known, which mc_collection_begin sees to. */
-bool mc_collection_still(mc_collection_object *self, const struct mc_reading *reading,
-                         struct mc_front_entry *entry);
+/* Whether an entry of an earlier generation in a front cache of this collection's keys is right for
+ * the reading, too: at the price of a comparison where the collection has not changed since, else
+ * of a look at its table. False also where the table is not known, which mc_collection_begin sees
+ * to. */
+bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
+                         const struct mc_reading *reading, struct mc_front_entry *entry);
 
 /* The same for an entry of whatever generation, or none. */
-static inline bool mc_collection_holds(mc_collection_object *self, const struct mc_reading *reading,
+static inline bool mc_collection_holds(mc_collection_object *self, struct mc_front *front,
+                                       const struct mc_reading *reading,
                                        struct mc_front_entry *entry)
 {
     return entry != NULL && (mc_front_holds(entry, reading->view.root.generation) ||
-                             mc_collection_still(self, reading, entry));
+                             mc_collection_still(self, front, reading, entry));
 }
+
+/* The entry of the reader's front cache that answers for a Document's key in that reading, counted
+ * as a hit, or NULL. It learns `object`, from which the key was made, as its alias; NULL: none. */
+struct mc_front_entry *mc_collection_ask(mc_collection_object *self,
+                                         const struct mc_reading *reading, PyObject *object,
+                                         const struct mc_key *key);
 
 /* Tells the front cache what was found (NULL: nothing) in a reading of the same file, as
  * mc_collection_fronted says. */

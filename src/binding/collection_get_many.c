@@ -71,25 +71,6 @@ static PyObject *pluck_from_document(mc_collection_object *self, PyObject *docum
     return value;
 }
 
-static struct mc_front_entry *fronted_entry(mc_collection_object *self, struct mc_reading *reading,
-                                            PyObject *object, const struct mc_key *key)
-{
-    struct mc_front *front = mc_reader_front(self->reader);
-    struct mc_front_entry *entry;
-    if (!mc_collection_fronted(self, reading)) {
-        return NULL;
-    }
-    entry = mc_front_find(front, self->channel, key);
-    if (!mc_collection_holds(self, reading, entry)) {
-        return NULL;
-    }
-    if (mc_front_may_alias(object)) {
-        mc_front_set_alias(front, entry, object);
-    }
-    mc_front_hit(front, entry);
-    return entry;
-}
-
 PyObject *mc_collection_pluck(PyObject *self_object, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames)
 {
@@ -127,7 +108,7 @@ PyObject *mc_collection_pluck(PyObject *self_object, PyObject *const *args, Py_s
         } else if (status == MC_OK) {
             struct mc_front_entry *entry;
             key.hash = mc_view_hash(&reading->view, &key);
-            entry = fronted_entry(self, reading, values[0], &key);
+            entry = mc_collection_ask(self, reading, values[0], &key);
             if (entry != NULL) {
                 return entry->document == NULL
                            ? Py_NewRef(values[2])
@@ -211,7 +192,7 @@ static void ask_front(mc_collection_object *self, const struct mc_reading *readi
         struct mc_front_entry *entry;
         key->hash = mc_view_hash(&reading->view, key);
         entry = fronted ? mc_front_find(front, self->channel, key) : NULL;
-        if (mc_collection_holds(self, reading, entry)) {
+        if (mc_collection_holds(self, front, reading, entry)) {
             mc_front_hit(front, entry);
             stage->documents[stage->which[i]] = Py_XNewRef(entry->document);
             continue;

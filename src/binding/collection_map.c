@@ -24,8 +24,6 @@
  */
 #include "collection_map.h"
 
-#include "pykey.h"
-
 enum { SWEEP = 8 }; /* entries that a read of the file looks at on the way */
 
 /* ---- values ---- */
@@ -35,7 +33,7 @@ enum { SWEEP = 8 }; /* entries that a read of the file looks at on the way */
 static _Thread_local struct mc_built *thread_dead;
 static _Thread_local unsigned thread_changes; /* of front caches, that are going on */
 
-static struct mc_built **dead_of(const struct mc_map *map)
+static struct mc_built **dead_of(const mc_map_object *map)
 {
     (void)map; /* may be gone */
     return &thread_dead;
@@ -58,7 +56,7 @@ static bool is_changing(void)
 
 #else
 
-static struct mc_built **dead_of(struct mc_map *map)
+static struct mc_built **dead_of(mc_map_object *map)
 {
     return &map->dead;
 }
@@ -79,7 +77,7 @@ static bool is_changing(void)
 #endif
 
 /* Lets the dead values go: runs whatever their destructors run. */
-static void drain(struct mc_map *map)
+static void drain(mc_map_object *map)
 {
     struct mc_built **dead = dead_of(map);
     while (*dead != NULL) {
@@ -105,7 +103,7 @@ void mc_built_dealloc(PyObject *object)
 }
 
 /* Keeps a value for the document of that fact, unless memory is short or others come first. */
-static void keep(struct mc_map *self, const struct mc_key *key, struct mc_front_fact *fact,
+static void keep(mc_map_object *self, const struct mc_key *key, struct mc_front_fact *fact,
                  PyObject *value)
 {
     PyTypeObject *type = self->collection->reader->module->built;
@@ -123,7 +121,7 @@ static void keep(struct mc_map *self, const struct mc_key *key, struct mc_front_
 
 /* Keeps what was built, or gives what another thread has kept meanwhile in its place. Within a
  * section. */
-static PyObject *first_of(struct mc_map *self, const struct mc_key *key, PyObject *value,
+static PyObject *first_of(mc_map_object *self, const struct mc_key *key, PyObject *value,
                           uint64_t epoch, struct mc_front_fact *fact)
 {
     struct mc_front_entry *entry;
@@ -141,7 +139,7 @@ static PyObject *first_of(struct mc_map *self, const struct mc_key *key, PyObjec
 
 /* The value for a document, whose reference this takes; epoch: of its file. NULL with the
  * function's exception. */
-static PyObject *build(struct mc_map *self, const struct mc_key *key, PyObject *document,
+static PyObject *build(mc_map_object *self, const struct mc_key *key, PyObject *document,
                        uint64_t epoch, struct mc_front_fact *fact)
 {
     PyObject *function = Py_XNewRef(self->function);
@@ -167,14 +165,14 @@ static PyObject *build(struct mc_map *self, const struct mc_key *key, PyObject *
 
 /* Looks at some of the values whose generation has passed: those of documents that have changed or
  * gone are dropped, though nobody asks for their keys any more. */
-static void sweep(struct mc_map *self, const struct mc_reading *reading)
+static void sweep(mc_map_object *self, const struct mc_reading *reading)
 {
     for (unsigned i = 0; i < SWEEP && self->front.used > 0; i++) {
         struct mc_front_entry *entry;
         self->swept = self->swept + 1 < self->front.used ? self->swept + 1 : 0;
         entry = &self->front.entries[self->swept];
         if (entry->state == MC_FRONT_FREE ||
-            mc_collection_holds(self->collection, reading, entry)) {
+            mc_collection_holds(self->collection, &self->front, reading, entry)) {
             continue;
         }
         if (!mc_view_valid(&reading->view)) { /* then nothing is known of it */
@@ -186,7 +184,7 @@ static void sweep(struct mc_map *self, const struct mc_reading *reading)
 
 /* The value that is kept for a key, if it is right in this reading; else NULL, MC_OK, or MC_EXPIRED
  * to try again. */
-static PyObject *kept(struct mc_map *self, const struct mc_reading *reading,
+static PyObject *kept(mc_map_object *self, const struct mc_reading *reading,
                       const struct mc_key *key, PyObject *object, enum mc_status *status)
 {
     struct mc_front_entry *entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
@@ -196,7 +194,7 @@ static PyObject *kept(struct mc_map *self, const struct mc_reading *reading,
     if (mc_front_may_alias(object)) {
         mc_front_set_alias(&self->front, entry, object);
     }
-    if (!mc_collection_holds(self->collection, reading, entry)) {
+    if (!mc_collection_holds(self->collection, &self->front, reading, entry)) {
         *status = mc_view_settle(&reading->view, MC_OK);
         return NULL;
     }
@@ -209,15 +207,11 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
                              enum mc_status *status)
 {
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
-    struct mc_front *front = mc_reader_front(collection->reader);
     uint64_t generation = reading->view.root.generation;
-    struct mc_front_entry *entry = mc_collection_fronted(collection, reading)
-                                       ? mc_front_find(front, collection->channel, key)
-                                       : NULL;
-    if (!mc_collection_holds(collection, reading, entry)) {
+    struct mc_front_entry *entry = mc_collection_ask(collection, reading, NULL, key);
+    if (entry == NULL) {
         return mc_collection_find(collection, reading, as_document, key, fact, status);
     }
-    mc_front_hit(front, entry);
     if (entry->document == NULL) {
         *status = MC_ABSENT;
         return NULL;
@@ -229,7 +223,7 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
 
 /* One attempt at a key: the value; or NULL with the Document it has to be built from; or NULL with
  * neither. Within a section. */
-static PyObject *attempt(struct mc_map *self, struct mc_key *key, PyObject *object,
+static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *object,
                          struct mc_front_fact *fact, PyObject **document, enum mc_status *status)
 {
     struct mc_reading *reading;
@@ -260,7 +254,7 @@ static PyObject *attempt(struct mc_map *self, struct mc_key *key, PyObject *obje
     return value;
 }
 
-PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent)
+PyObject *mc_map_fetch(mc_map_object *self, PyObject *object, bool *absent)
 {
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
@@ -269,17 +263,8 @@ PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent)
     unsigned tries = 0;
     PyObject *value, *document;
     uint64_t epoch;
-    if (mc_document_meet_pymongo(&self->collection->reader->module->documents) < 0) {
+    if (!mc_collection_key(self->collection, object, &key, scratch, absent)) {
         return NULL;
-    }
-    switch (mc_pykey_from(self->collection->options, object, &key, scratch, NULL)) {
-    case MC_PYKEY_ERROR:
-        return NULL;
-    case MC_PYKEY_NEVER:
-        *absent = mc_collection_reading(self->collection) != NULL;
-        return NULL;
-    case MC_PYKEY_OK:
-        break;
     }
     do {
         document = NULL;
@@ -301,7 +286,7 @@ PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent)
 
 /* ---- the garbage collector ---- */
 
-int mc_map_visit_values(struct mc_map *self, visitproc visit, void *arg)
+int mc_map_visit_values(mc_map_object *self, visitproc visit, void *arg)
 {
     for (uint32_t i = 0; i < self->front.used; i++) {
         if (self->front.entries[i].state != MC_FRONT_FREE) {
@@ -315,7 +300,7 @@ int mc_map_visit_values(struct mc_map *self, visitproc visit, void *arg)
     return 0;
 }
 
-void mc_map_drop_values(struct mc_map *self)
+void mc_map_drop_values(mc_map_object *self)
 {
     change_begins();
     mc_front_clear(&self->front);

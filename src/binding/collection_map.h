@@ -7,17 +7,17 @@
 
 #include "collection.h"
 
-struct mc_map;
+typedef struct mc_map_object mc_map_object;
 
 /* A value as a front cache owns it. */
 struct mc_built {
     PyObject_HEAD
     PyObject *value;       /* owned */
-    struct mc_map *map;    /* the one whose front cache owns this: it lives longer */
+    mc_map_object *map;    /* the one whose front cache owns this: it lives longer */
     struct mc_built *next; /* dead ones */
 };
 
-struct mc_map {
+struct mc_map_object {
     PyObject_HEAD
     mc_collection_object *collection; /* owned */
     PyObject *function;               /* owned; NULL: the garbage collector was here */
@@ -38,10 +38,10 @@ static inline PyObject *mc_map_value(struct mc_front *front, struct mc_front_ent
 
 /* The value of a key that has no alias in the map: a new reference, or NULL, with *absent set or
  * with an exception. */
-PyObject *mc_map_fetch(struct mc_map *self, PyObject *object, bool *absent);
+PyObject *mc_map_fetch(mc_map_object *self, PyObject *object, bool *absent);
 
 /* The value that is kept for this very key object, if it is right in this reading, or NULL. */
-static inline PyObject *mc_map_recall(struct mc_map *self, const struct mc_reading *reading,
+static inline PyObject *mc_map_recall(mc_map_object *self, const struct mc_reading *reading,
                                       PyObject *object)
 {
     if (reading->epoch == self->epoch) {
@@ -54,7 +54,7 @@ static inline PyObject *mc_map_recall(struct mc_map *self, const struct mc_readi
 }
 
 /* The same for any key. */
-static inline PyObject *mc_map_lookup(struct mc_map *self, PyObject *object, bool *absent)
+static inline PyObject *mc_map_lookup(mc_map_object *self, PyObject *object, bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self->collection);
     PyObject *value;
@@ -69,8 +69,8 @@ static inline PyObject *mc_map_lookup(struct mc_map *self, PyObject *object, boo
 }
 
 /* What the garbage collector asks of a map's values, and wants done to them. */
-int mc_map_visit_values(struct mc_map *self, visitproc visit, void *arg);
-void mc_map_drop_values(struct mc_map *self);
+int mc_map_visit_values(mc_map_object *self, visitproc visit, void *arg);
+void mc_map_drop_values(mc_map_object *self);
 
 /* What a `mc_built` does when it dies. */
 void mc_built_dealloc(PyObject *object);

@@ -6,16 +6,17 @@
 #include "arguments.h"
 #include "collection_map.h"
 #include "collection_views.h"
+#include "document/classes.h"
 
 typedef struct {
     PyObject_HEAD
-    struct mc_map *map; /* owned */
+    mc_map_object *map; /* owned */
     PyObject *keys;     /* owned: an iterator over the collection's */
     enum mc_mapping_view kind;
 } iterator_object;
 
 /* What map[key] is for a key that is not there. */
-static PyObject *answer_missing(struct mc_map *self, PyObject *key)
+static PyObject *answer_missing(mc_map_object *self, PyObject *key)
 {
     PyObject *missing = Py_XNewRef(self->missing);
     PyObject *answer = missing == NULL ? NULL : PyObject_CallOneArg(missing, key);
@@ -37,8 +38,8 @@ static PyObject *answer_missing(struct mc_map *self, PyObject *key)
 static PyObject *map_subscript(PyObject *self, PyObject *key)
 {
     bool absent;
-    PyObject *value = mc_map_lookup((struct mc_map *)self, key, &absent);
-    return absent ? answer_missing((struct mc_map *)self, key) : value;
+    PyObject *value = mc_map_lookup((mc_map_object *)self, key, &absent);
+    return absent ? answer_missing((mc_map_object *)self, key) : value;
 }
 
 PyDoc_STRVAR(get_doc, "get($self, /, key, default=None)\n--\n\n"
@@ -57,7 +58,7 @@ static PyObject *map_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     } else if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
         return NULL;
     }
-    value = mc_map_lookup((struct mc_map *)self, values[0], &absent);
+    value = mc_map_lookup((mc_map_object *)self, values[0], &absent);
     return absent ? Py_NewRef(values[1]) : value;
 }
 
@@ -65,23 +66,23 @@ static PyObject *map_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 
 static int map_contains(PyObject *self, PyObject *key)
 {
-    return PySequence_Contains((PyObject *)((struct mc_map *)self)->collection, key);
+    return PySequence_Contains((PyObject *)((mc_map_object *)self)->collection, key);
 }
 
 static Py_ssize_t map_length(PyObject *self)
 {
-    return PyObject_Size((PyObject *)((struct mc_map *)self)->collection);
+    return PyObject_Size((PyObject *)((mc_map_object *)self)->collection);
 }
 
 static PyObject *map_iter(PyObject *self)
 {
-    return mc_iterator_new(((struct mc_map *)self)->collection, MC_KEYS);
+    return mc_iterator_new(((mc_map_object *)self)->collection, MC_KEYS);
 }
 
 static PyObject *iterate(PyObject *mapping, enum mc_mapping_view kind)
 {
     iterator_object *self;
-    struct mc_module *module = ((struct mc_map *)mapping)->collection->reader->module;
+    struct mc_module *module = ((mc_map_object *)mapping)->collection->reader->module;
     PyObject *keys = map_iter(mapping);
     if (keys == NULL || kind == MC_KEYS) {
         return keys;
@@ -91,7 +92,7 @@ static PyObject *iterate(PyObject *mapping, enum mc_mapping_view kind)
         Py_DECREF(keys);
         return NULL;
     }
-    self->map = (struct mc_map *)Py_NewRef(mapping);
+    self->map = (mc_map_object *)Py_NewRef(mapping);
     self->keys = keys;
     self->kind = kind;
     PyObject_GC_Track((PyObject *)self);
@@ -137,7 +138,7 @@ static void iterator_dealloc(PyObject *self)
 
 static PyObject *view(PyObject *self, enum mc_mapping_view kind)
 {
-    return mc_view_new(((struct mc_map *)self)->collection->reader->module, self, kind, iterate);
+    return mc_view_new(((mc_map_object *)self)->collection->reader->module, self, kind, iterate);
 }
 
 static PyObject *map_keys(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -207,11 +208,11 @@ PyObject *mc_collection_map(PyObject *collection_object, PyObject *args, PyObjec
     mc_collection_object *collection = (mc_collection_object *)collection_object;
     PyObject *function, *missing = PyExc_KeyError;
     uint64_t entries = MC_FRONT_ENTRIES_DEFAULT;
-    struct mc_map *self;
+    mc_map_object *self;
     if (map_arguments(args, kwargs, &function, &missing, &entries) < 0) {
         return NULL;
     }
-    self = PyObject_GC_New(struct mc_map, collection->reader->module->map);
+    self = PyObject_GC_New(mc_map_object, collection->reader->module->map);
     if (self != NULL) {
         self->collection = (mc_collection_object *)Py_NewRef(collection_object);
         self->function = Py_NewRef(function);
@@ -227,7 +228,7 @@ PyObject *mc_collection_map(PyObject *collection_object, PyObject *args, PyObjec
 
 static int map_traverse(PyObject *self_object, visitproc visit, void *arg)
 {
-    struct mc_map *self = (struct mc_map *)self_object;
+    mc_map_object *self = (mc_map_object *)self_object;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->function);
     Py_VISIT(self->missing);
@@ -236,7 +237,7 @@ static int map_traverse(PyObject *self_object, visitproc visit, void *arg)
 
 static int map_clear(PyObject *self_object)
 {
-    struct mc_map *self = (struct mc_map *)self_object;
+    mc_map_object *self = (mc_map_object *)self_object;
     mc_map_drop_values(self);
     Py_CLEAR(self->function);
     Py_CLEAR(self->missing);
@@ -248,27 +249,27 @@ static void map_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)map_clear(self);
-    Py_DECREF(((struct mc_map *)self)->collection);
+    Py_DECREF(((mc_map_object *)self)->collection);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
 static PyObject *map_repr(PyObject *self_object)
 {
-    struct mc_map *self = (struct mc_map *)self_object;
+    mc_map_object *self = (mc_map_object *)self_object;
     return PyUnicode_FromFormat("<mmapcache.CollectionMap of %R by %R>", self->collection->name,
                                 self->function);
 }
 
 static PyObject *map_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyObject_CallMethod((PyObject *)((struct mc_map *)self)->collection,
-                               "_ipython_key_completions_", NULL);
+    return mc_call_method((PyObject *)((mc_map_object *)self)->collection,
+                          "_ipython_key_completions_", NULL);
 }
 
 static PyObject *map_compare(PyObject *self, PyObject *other, int operation)
 {
-    return mc_mapping_compare(((struct mc_map *)self)->collection->reader->module, self, other,
+    return mc_mapping_compare(((mc_map_object *)self)->collection->reader->module, self, other,
                               operation);
 }
 
@@ -286,7 +287,9 @@ static PyMethodDef methods[] = {
 
 PyDoc_STRVAR(type_doc,
              "A read-only mapping from key to what a function makes of the key's Document.\n\n"
-             "Made by Collection.map(), whose text says when a value is built and dropped.");
+             "Made by Collection.map(), whose text says when a value is built and dropped. Any "
+             "number of\nthreads may use it; a forked child goes on with it. Raises what the "
+             "function raises, and\nwhat Collection.get() raises.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
@@ -308,7 +311,7 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {
     .name = "mmapcache.CollectionMap",
-    .basicsize = sizeof(struct mc_map),
+    .basicsize = sizeof(mc_map_object),
     .flags = FLAGS | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_MAPPING,
     .slots = slots,
 };

@@ -17,6 +17,7 @@
 #include "collection_get_many.h"
 #include "collection_map_type.h"
 #include "collection_views.h"
+#include "index_type.h"
 #include "pykey.h"
 
 enum { COMPLETIONS = 10000 }; /* keys that IPython is given at most */
@@ -41,17 +42,8 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
     unsigned tries = 0;
-    if (mc_document_meet_pymongo(&self->reader->module->documents) < 0) {
+    if (!mc_collection_key(self, object, &key, scratch, absent)) {
         return NULL;
-    }
-    switch (mc_pykey_from(self->options, object, &key, scratch, NULL)) {
-    case MC_PYKEY_ERROR:
-        return NULL;
-    case MC_PYKEY_NEVER:
-        *absent = mc_collection_reading(self) != NULL;
-        return NULL;
-    case MC_PYKEY_OK:
-        break;
     }
     enum mc_status status;
     PyObject *document;
@@ -72,7 +64,7 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
             if (entry != NULL && mc_front_may_alias(object)) {
                 mc_front_set_alias(front, entry, object);
             }
-            if (mc_collection_holds(self, reading, entry)) {
+            if (mc_collection_holds(self, front, reading, entry)) {
                 return answer(front, entry, absent);
             }
             document = mc_collection_find(self, reading, manner, &key, NULL, &status);
@@ -96,7 +88,7 @@ static inline PyObject *lookup(mc_collection_object *self, struct mc_manner mann
     if (manner.asks && mc_collection_fronted(self, reading)) {
         struct mc_front *front = mc_reader_front(self->reader);
         entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object);
-        if (mc_collection_holds(self, reading, entry)) {
+        if (mc_collection_holds(self, front, reading, entry)) {
             return answer(front, entry, absent);
         }
     }
@@ -110,7 +102,7 @@ PyDoc_STRVAR(get_doc,
              "The Document of a key, or default when there is none.\n\n"
              "key: str, int, float, bytes, UUID, ObjectId or whatever else can be an _id.\n"
              "The same object comes back for as long as the document has not changed and the front "
-             "cache keeps it. Raises TypeError for what can never be a key, CorruptError, "
+             "cache keeps it.\n\nRaises TypeError for what can never be a key, CorruptError, "
              "ClosedError; in a snapshot SnapshotExpired.");
 
 static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -130,6 +122,53 @@ static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_
     return document == NULL && absent ? Py_NewRef(values[1]) : document;
 }
 
+/* Whether the file has the key: 1, 0, or -1 with an exception. */
+static int contains_in_file(mc_collection_object *self, struct mc_key *key)
+{
+    enum mc_status status;
+    unsigned tries = 0;
+    do {
+        struct mc_reading *reading;
+        struct mc_hit hit;
+        status = mc_collection_begin(self, &reading);
+        if (status == MC_OK) {
+            key->hash = mc_view_hash(&reading->view, key);
+            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
+            status = mc_view_settle(&reading->view, status);
+        }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
+}
+
+/* What KeyError says of a key that is not there: the key, and of the digits of an ObjectId that is
+ * there what to ask for. In a tuple, as a tuple as the key would unpack itself. NULL with an
+ * exception. */
+static PyObject *why_absent(mc_collection_object *self, PyObject *object)
+{
+    struct mc_key key = {.type = MC_BSON_OID, .data = key.inline_data, .len = 12};
+    PyObject *text, *args;
+    int there = 0;
+    if (mc_object_id_read(object, key.inline_data)) {
+        there = contains_in_file(self, &key);
+    }
+    if (there < 0) { /* that the key is absent is right whatever else is not */
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+    }
+    if (there <= 0) {
+        return PyTuple_Pack(1, object);
+    }
+    text = PyUnicode_FromFormat("%R is a str; there is an ObjectId of these digits: look it up as "
+                                "mmapcache.object_id(%R)",
+                                object, object);
+    args = text != NULL ? PyTuple_Pack(1, text) : NULL;
+    Py_XDECREF(text);
+    return args;
+}
+
 static PyObject *collection_subscript(PyObject *self, PyObject *key)
 {
     bool absent;
@@ -144,7 +183,7 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
             mc_collection_table(collection)->created == 0) {
             return mc_absent_collection(collection->reader, reading, collection->name);
         }
-        PyObject *packed = PyTuple_Pack(1, key); /* a tuple as the key would unpack itself */
+        PyObject *packed = why_absent(collection, key);
         if (packed != NULL) {
             PyErr_SetObject(PyExc_KeyError, packed);
             Py_DECREF(packed);
@@ -154,7 +193,8 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
 }
 
 PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
-                          "The document's BSON as MongoDB sent it, as bytes, or None.");
+                          "The document's BSON as MongoDB sent it, as bytes, or None.\n\n"
+                          "Raises what get() raises.");
 
 static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
@@ -176,25 +216,6 @@ static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 
 /* ---- in, len ---- */
 
-/* Whether the file has the key: 1, 0, or -1 with an exception. */
-static int contains_in_file(mc_collection_object *self, struct mc_key *key)
-{
-    enum mc_status status;
-    unsigned tries = 0;
-    do {
-        struct mc_reading *reading;
-        struct mc_hit hit;
-        status = mc_collection_begin(self, &reading);
-        if (status == MC_OK) {
-            key->hash = mc_view_hash(&reading->view, key);
-            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
-            status = mc_view_settle(&reading->view, status);
-        }
-        status = mc_collection_judge(self, status, &tries);
-    } while (status == MC_EXPIRED);
-    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
-}
-
 static int collection_contains(PyObject *self_object, PyObject *object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
@@ -207,7 +228,7 @@ static int collection_contains(PyObject *self_object, PyObject *object)
     if (mc_collection_fronted(self, reading)) {
         struct mc_front *front = mc_reader_front(self->reader);
         struct mc_front_entry *entry = mc_front_by_object(front, self->channel, object);
-        if (mc_collection_holds(self, reading, entry)) {
+        if (mc_collection_holds(self, front, reading, entry)) {
             mc_front_hit(front, entry);
             return entry->document != NULL;
         }
@@ -282,13 +303,14 @@ static PyObject *collection_name(PyObject *self, void *Py_UNUSED(closure))
 PyDoc_STRVAR(get_many_doc,
              "get_many($self, keys, /)\n--\n\n"
              "A dict of those keys that are there, with their Documents, all of one generation.\n\n"
-             "keys: an iterable of keys. Raises TypeError for a key that Python cannot hash.");
+             "keys: an iterable of keys.\n\nRaises what get() raises; TypeError for a key that "
+             "Python cannot hash.");
 PyDoc_STRVAR(
     pluck_doc,
     "pluck($self, /, key, path, default=None)\n--\n\n"
     "One field of a document, read in place without copying the rest.\n\n"
     "path: \"limits.qps\" or \"hosts.0.name\"; an array is entered by index. default: what to "
-    "return when there is no such document or field.");
+    "return when there is no such document or field.\n\nRaises what get() raises.");
 PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the Documents.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA view of the pairs of key and Document.");
@@ -330,6 +352,7 @@ static PyMethodDef methods[] = {
      pluck_doc},
     {"map", (PyCFunction)(void (*)(void))mc_collection_map, METH_VARARGS | METH_KEYWORDS,
      mc_collection_map_doc},
+    {"by", mc_collection_by, METH_O, mc_collection_by_doc},
     {"_ipython_key_completions_", collection_completions, METH_NOARGS, NULL},
     {"keys", collection_keys, METH_NOARGS, keys_doc},
     {"values", collection_values, METH_NOARGS, values_doc},
@@ -339,6 +362,10 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getset[] = {
     {"name", collection_name, NULL, "The collection's name.", NULL},
+    {"indexes", mc_collection_indexes, NULL,
+     "The fields that by() takes, as a dict: each with \"unique\" or \"multi\". Raises "
+     "CorruptError,\nClosedError; in a snapshot SnapshotExpired.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -346,7 +373,10 @@ PyDoc_STRVAR(
     type_doc,
     "A read-only mapping from key to Document: one collection of a cache.\n\n"
     "Follows the cache from generation to generation. A collection that is dropped acts as "
-    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.");
+    "empty, and works again when it is back. From a snapshot, it stays with the snapshot.\n\n"
+    "Any number of threads may use it, and forked children go on with it. An iteration is of the\n"
+    "generation in which it began, and raises SnapshotExpired when the loader had to reclaim "
+    "that.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

@@ -11,6 +11,7 @@
  */
 #include "collection_views.h"
 
+#include "document/classes.h"
 #include "pykey.h"
 
 enum {
@@ -259,13 +260,16 @@ static int keys_contain(PyObject *self, PyObject *key)
 
 static int items_contain(PyObject *self, PyObject *pair)
 {
-    PyObject *found;
+    PyObject *get, *found = NULL;
     int result;
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
         return 0;
     }
-    found = PyObject_CallMethod(((view_object *)self)->mapping, "get", "OO",
-                                PyTuple_GET_ITEM(pair, 0), self);
+    get = mc_attribute(((view_object *)self)->mapping, "get");
+    if (get != NULL) {
+        found = PyObject_CallFunctionObjArgs(get, PyTuple_GET_ITEM(pair, 0), self, NULL);
+        Py_DECREF(get);
+    }
     if (found == NULL) {
         return -1;
     }

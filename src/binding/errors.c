@@ -137,12 +137,15 @@ static int set_bytes(PyObject *exception, const char *name, uint64_t bytes)
     return result;
 }
 
-/* A core's sentence as a str. It may hold a path, which need not be UTF-8: what is not is shown as
- * \xNN, which can be printed, logged and written anywhere, unlike a surrogate. */
-static PyObject *text_of(const struct mc_error *error)
+PyObject *mc_error_text(const struct mc_error *error)
 {
     size_t len = strnlen(error->text, sizeof error->text);
     return PyUnicode_DecodeUTF8(error->text, (Py_ssize_t)len, "backslashreplace");
+}
+
+PyObject *mc_field_str(const char *field, size_t size)
+{
+    return PyUnicode_DecodeUTF8(field, (Py_ssize_t)strnlen(field, size), "replace");
 }
 
 static void raise_full(PyObject *cls, PyObject *text, const struct mc_error *error)
@@ -166,7 +169,7 @@ PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
     if (error->status == MC_NOMEM) {
         return PyErr_NoMemory();
     }
-    text = text_of(error);
+    text = mc_error_text(error);
     if (text == NULL) {
         return NULL;
     }

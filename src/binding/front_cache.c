@@ -84,10 +84,9 @@ static void index_remove(struct mc_front *front, uint32_t hash, uint32_t index)
     front->slots[hole] = 0;
 }
 
-/* Frees an entry and what it owns. */
-static void forget(struct mc_front *front, uint32_t index)
+void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
 {
-    struct mc_front_entry *entry = &front->entries[index];
+    uint32_t index = (uint32_t)(entry - front->entries);
     PyObject *document = entry->document;
     PyObject *alias = entry->alias;
     index_remove(front, entry->hash, index);
@@ -100,11 +99,6 @@ static void forget(struct mc_front *front, uint32_t index)
     front->free_list = index + 1;
     Py_XDECREF(document);
     Py_XDECREF(alias);
-}
-
-void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
-{
-    forget(front, (uint32_t)(entry - front->entries));
 }
 
 void mc_front_clear(struct mc_front *front)
@@ -223,7 +217,7 @@ static void evict(struct mc_front *front)
             entry->state = MC_FRONT_USED;
         } else if (entry->state == MC_FRONT_USED) {
             mc_tick(&front->evictions, 1);
-            forget(front, front->hand);
+            mc_front_forget(front, entry);
             return;
         }
     }
@@ -334,7 +328,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
             Py_XDECREF(old);
             return;
         }
-        forget(front, (uint32_t)(entry - front->entries));
+        mc_front_forget(front, entry);
         if (charge <= front->max_bytes / DOOR_SHARE) {
             add(front, channel, key, fact, charge);
         }

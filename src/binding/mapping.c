@@ -2,6 +2,7 @@
 #include "mapping.h"
 
 #include "arguments.h"
+#include "document/classes.h"
 
 static const struct mc_mapping *mapping_of(PyObject *self)
 {
@@ -36,7 +37,7 @@ PyObject *mc_mapping_dict(PyObject *self)
 static PyObject *side(PyObject *self, const char *method)
 {
     PyObject *dict = mc_mapping_dict(self);
-    PyObject *view = dict == NULL ? NULL : PyObject_CallMethod(dict, method, NULL);
+    PyObject *view = dict == NULL ? NULL : mc_call_method(dict, method, NULL);
     Py_XDECREF(dict);
     return view;
 }
@@ -59,16 +60,12 @@ PyObject *mc_mapping_items(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyObject *mc_mapping_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"name", "default"};
-    PyObject *values[2];
-    int there;
+    PyObject *values[2], *found;
     if (!mc_arguments("get", names, 1, args, nargs, kwnames, values)) {
         return NULL;
     }
-    there = PySequence_Contains(self, values[0]);
-    if (there <= 0) {
-        return there < 0 ? NULL : Py_NewRef(values[1]);
-    }
-    return mapping_of(self)->collection(self, values[0], NULL);
+    found = mapping_of(self)->find(self, values[0]);
+    return found != NULL || PyErr_Occurred() ? found : Py_NewRef(values[1]);
 }
 
 PyObject *mc_mapping_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -102,7 +99,7 @@ PyObject *mc_dict_of(PyObject *mapping)
         return Py_NewRef(mapping);
     }
     dict = PyDict_New();
-    items = dict == NULL ? NULL : PyObject_CallMethod(mapping, "items", NULL);
+    items = dict == NULL ? NULL : mc_call_method(mapping, "items", NULL);
     if (items == NULL || PyDict_MergeFromSeq2(dict, items, 1) < 0) {
         Py_CLEAR(dict);
     }
@@ -132,7 +129,7 @@ static int same_pairs(PyObject *self, PyObject *dict)
     if (count < 0 || count != PyDict_GET_SIZE(dict)) {
         return count < 0 ? -1 : 0;
     }
-    items = PyObject_CallMethod(self, "items", NULL);
+    items = mc_call_method(self, "items", NULL);
     iterator = items == NULL ? NULL : PyObject_GetIter(items);
     while (iterator != NULL && result == 1 && (pair = PyIter_Next(iterator)) != NULL) {
         result = has_pair(dict, pair);

@@ -15,6 +15,8 @@ struct mc_mapping {
     /* The Collection of a name, there or not: a new reference, or NULL with an exception.
      * codec_options may be NULL. */
     PyObject *(*collection)(PyObject *self, PyObject *name, PyObject *codec_options);
+    /* The same when there is such a collection: NULL without an exception when there is none. */
+    PyObject *(*find)(PyObject *self, PyObject *name);
 };
 
 /* How objects of both types begin. */

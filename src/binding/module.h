@@ -15,6 +15,7 @@
  *      collection_views.c      keys(), items(), values() and their iterators
  *      collection_map.c        what a service builds from a document, kept beside it
  *      collection_map_type.c   map(): the type CollectionMap
+ *      index_type.c     by(): the type Index, lookup by another field
  *      collection_type.c       get(), [], in, len(): the type Collection
  *      cache.c          the object Cache: its collections by name
  *      cache_history.c  history()
@@ -68,7 +69,7 @@ struct mc_module {
     struct mc_document_state documents; /* the first member: document.h says why */
     PyObject *errors[MC_ERRORS];
     PyTypeObject *cache, *collection, *snapshot, *views[MC_MAPPING_VIEWS], *iterator;
-    PyTypeObject *map, *map_iterator, *built;
+    PyTypeObject *map, *map_iterator, *built, *index;
     PyTypeObject *writer, *batch, *replace;
     PyObject *text_pluck, *text_raw, *text_marker;
 };

@@ -12,6 +12,7 @@
 /* What a loader says of itself; all NULL where there is no file. */
 struct words {
     PyObject *loader, *state, *error, *source;
+    enum mc_loader which; /* loader is its name */
 };
 
 static void words_clear(struct words *words)
@@ -22,19 +23,11 @@ static void words_clear(struct words *words)
     Py_CLEAR(words->source);
 }
 
-static PyObject *text_of(const char *text, size_t size)
-{
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strnlen(text, size), "replace");
-}
-
 /* Reads the report of the file at `path`, if one can be had: 0, or -1 with an exception. */
 static int listen(const char *path, int64_t owner, struct words *words)
 {
-    static const char *const loaders[] = {
-        [MC_LOADER_NONE] = "none", [MC_LOADER_ALIVE] = "alive", [MC_LOADER_DEAD] = "dead"};
     struct mc_map *map;
     struct mc_loader_report report;
-    enum mc_loader loader;
     enum mc_status status;
     Py_BEGIN_ALLOW_THREADS
     status = mc_map_open_of(path, owner, &map, NULL);
@@ -43,13 +36,13 @@ static int listen(const char *path, int64_t owner, struct words *words)
         return 0;
     }
     mc_map_report(map, &report);
-    loader = mc_map_loader(map);
+    words->which = mc_map_loader(map);
     mc_map_release(map);
-    words->loader = PyUnicode_FromString(loaders[loader]);
-    words->state = text_of(report.state, sizeof report.state);
-    words->error =
-        report.error[0] == '\0' ? Py_NewRef(Py_None) : text_of(report.error, sizeof report.error);
-    words->source = text_of(report.source, sizeof report.source);
+    words->loader = PyUnicode_FromString(mc_loader_name(words->which));
+    words->state = mc_field_str(report.state, sizeof report.state);
+    words->error = report.error[0] == '\0' ? Py_NewRef(Py_None)
+                                           : mc_field_str(report.error, sizeof report.error);
+    words->source = mc_field_str(report.source, sizeof report.source);
     return words->loader == NULL || words->state == NULL || words->error == NULL ||
                    words->source == NULL
                ? -1
@@ -68,27 +61,23 @@ static PyObject *printable(PyObject *text)
 /* The sentence, and what the loader adds to it: a new reference, or NULL. */
 static PyObject *sentence(const struct mc_error *error, const struct words *words)
 {
-    PyObject *first = PyUnicode_DecodeUTF8(
-        error->text, (Py_ssize_t)strnlen(error->text, sizeof error->text), "backslashreplace");
+    static const char *const how[] = {[MC_LOADER_NONE] = "it has ended",
+                                      [MC_LOADER_ALIVE] = "it is running",
+                                      [MC_LOADER_DEAD] = "it was killed"};
+    PyObject *first = mc_error_text(error);
     PyObject *text, *safe;
-    const char *how;
     if (first == NULL || words->loader == NULL) {
         return first;
     }
     if (words->error == Py_None && PyUnicode_GET_LENGTH(words->state) == 0) {
         return first; /* it has said nothing */
     }
-    if (PyUnicode_CompareWithASCIIString(words->loader, "alive") == 0) {
-        how = "it is running";
-    } else if (PyUnicode_CompareWithASCIIString(words->loader, "dead") == 0) {
-        how = "it was killed";
-    } else {
-        how = "it has ended";
-    }
     if (words->error == Py_None) {
-        text = PyUnicode_FromFormat("%U (%s, its state: %U)", first, how, words->state);
+        text =
+            PyUnicode_FromFormat("%U (%s, its state: %U)", first, how[words->which], words->state);
     } else {
-        text = PyUnicode_FromFormat("%U (%s). It says why: %U", first, how, words->error);
+        text = PyUnicode_FromFormat("%U (%s). It says why: %U", first, how[words->which],
+                                    words->error);
     }
     Py_DECREF(first);
     safe = text == NULL ? NULL : printable(text);

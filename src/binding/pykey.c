@@ -6,8 +6,8 @@
  *      datetime                  here, by its attributes
  *      UUID, ObjectId            here, by their slots; their modules are not imported for it: an
  *                                object of such a class exists only where they are already
- *      Document                  its bytes
- *      dict, Binary, Decimal128  bson.encode({"": key}), then the canonical key of that element
+ *      object_id, Document       their bytes
+ *      dict, Binary, Decimal128  the BSON of {"": key}, then the canonical key of that element
  *      and all other types
  */
 #include "pykey.h"
@@ -15,6 +15,8 @@
 #include "document/classes.h"
 #include "document/decode.h"
 #include "document/decode_classes.h"
+#include "document/encode.h"
+#include "module.h"
 
 enum { UUID_UNSPECIFIED = 0, UUID_STANDARD = 4 };
 
@@ -160,59 +162,17 @@ static enum mc_pykey_result int_key(PyObject *object, struct mc_key *key, uint8_
 
 /* ---- dates ---- */
 
-/* Days from 1970 to a date, the inverse of civil_from_days in decode_classes.c. */
-static int64_t days_from_civil(int year, int month, int day)
-{
-    int64_t from_march = year - (month <= 2), era = from_march / 400; /* years 1 to 9999 */
-    int64_t year_of_era = from_march - era * 400;
-    int64_t of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
-    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year -
-           719468;
-}
-
-/* Milliseconds from 1970, microseconds cut off as PyMongo does; naive ones are in UTC. */
 static enum mc_pykey_result datetime_key(struct mc_options *options, PyObject *object,
                                          struct mc_key *key)
 {
-    struct mc_document_state *state = options->state;
-    PyObject *delta = PyObject_CallMethodNoArgs(object, state->texts[MC_TEXT_UTCOFFSET]);
-    int at[7], offset[3] = {0}; /* year to microsecond; days, seconds, microseconds */
-    int64_t micros;
-    int result = delta != NULL ? mc_numbers_of(state, object, MC_TEXT_YEAR, 7, at) : -1;
-    if (result == 0 && delta != Py_None) {
-        result = mc_numbers_of(state, delta, MC_TEXT_DAYS, 3, offset);
-    }
-    Py_XDECREF(delta);
-    if (result < 0) {
+    int64_t millis;
+    if (mc_datetime_millis(options->state, object, &millis) < 0) {
         return MC_PYKEY_ERROR;
     }
-    micros = days_from_civil(at[0], at[1], at[2]) * 86400000000 +
-             (at[3] * INT64_C(3600) + at[4] * INT64_C(60) + at[5]) * 1000000 + at[6];
-    micros -= (offset[0] * INT64_C(86400) + offset[1]) * 1000000 + offset[2];
-    micros = micros / 1000 - (micros % 1000 < 0); /* towards the past */
-    return small_key(key, MC_BSON_DATETIME, &micros, sizeof micros);
+    return small_key(key, MC_BSON_DATETIME, &millis, sizeof millis);
 }
 
 /* ---- classes of uuid and bson ---- */
-
-/* Whether the object is of a class that we know by now, or would know by its name if its module is
- * imported: 1, 0, -1. Never imports anything. */
-static int is_a(struct mc_document_state *state, PyObject *object, enum mc_class which,
-                const char *name, const char *module)
-{
-    PyObject *cls = mc_load(&state->classes[which]);
-    if (cls == NULL) {
-        int imported = strcmp(Py_TYPE(object)->tp_name, name) != 0 ? 0 : mc_is_imported(module);
-        if (imported <= 0) {
-            return imported;
-        }
-        cls = mc_document_class(state, which);
-        if (cls == NULL) {
-            return -1;
-        }
-    }
-    return PyObject_TypeCheck(object, (PyTypeObject *)cls);
-}
 
 static enum mc_pykey_result objectid_key(struct mc_document_state *state, PyObject *object,
                                          struct mc_key *key)
@@ -234,58 +194,31 @@ static enum mc_pykey_result objectid_key(struct mc_document_state *state, PyObje
 static enum mc_pykey_result uuid_key(struct mc_options *options, PyObject *object,
                                      struct mc_key *key, uint8_t *scratch, struct mc_error *err)
 {
-    PyObject *number;
-    uint64_t words[2];
-    uint8_t bytes[16], ordered[16];
-    bool fits;
+    uint8_t ordered[16];
     if (options->uuid_representation == UUID_UNSPECIFIED) {
         PyErr_SetString(PyExc_ValueError,
                         "codec_options with uuid_representation UNSPECIFIED cannot look up a UUID: "
                         "take UuidRepresentation.STANDARD, or a Binary as the key");
         return MC_PYKEY_ERROR;
     }
-    number = PyObject_GetAttr(object, options->state->texts[MC_TEXT_INT]);
-    fits = number != NULL && int_words(number, words);
-    Py_XDECREF(number);
-    if (!fits) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError, "a UUID has 128 bits");
-        }
+    if (mc_uuid_bytes(options->state, object, options->uuid_representation, ordered) < 0) {
         return MC_PYKEY_ERROR;
     }
-    words[0] = __builtin_bswap64(words[0]);
-    words[1] = __builtin_bswap64(words[1]);
-    memcpy(bytes, &words[1], 8);
-    memcpy(bytes + 8, &words[0], 8);
-    mc_uuid_order(options->uuid_representation, bytes, ordered);
     return binary_key(key, options->uuid_representation == UUID_STANDARD ? 4 : 3, ordered, 16,
                       scratch, err);
 }
 
 /* ---- everything else ---- */
 
-/* CodecOptions to encode a key with: the user's, or such that UUIDs can be written. Borrowed. */
-static PyObject *options_to_encode(struct mc_options *options)
-{
-    return options->source != NULL ? options->source : mc_encode_options(options->state);
-}
-
 /* The canonical key of the only element; moved to scratch where it points into the document. */
 static enum mc_pykey_result key_of_encoded(struct mc_options *options, PyObject *encoded,
                                            struct mc_key *key, uint8_t *scratch,
                                            struct mc_error *err)
 {
-    struct mc_bson_cursor cursor;
     struct mc_bson_element element;
     enum mc_status status = MC_INVALID;
     struct mc_error local;
-    if (!PyBytes_Check(encoded)) {
-        PyErr_SetString(PyExc_TypeError, "bson.encode did not return bytes");
-        return MC_PYKEY_ERROR;
-    }
-    if (mc_bson_open(&cursor, (uint8_t *)PyBytes_AS_STRING(encoded),
-                     (size_t)PyBytes_GET_SIZE(encoded)) == MC_OK &&
-        mc_bson_next(&cursor, &element) == MC_OK) {
+    if (mc_only_element(encoded, &element)) {
         status = mc_key_from_bson(&element, key, scratch, &local);
     }
     if (status == MC_INVALID) {
@@ -313,20 +246,14 @@ static enum mc_pykey_result rare_key(struct mc_options *options, PyObject *objec
                                      struct mc_key *key, uint8_t *scratch, struct mc_error *err)
 {
     struct mc_document_state *state = options->state;
-    PyObject *encode, *wrapped, *encoded = NULL, *codec;
+    PyObject *encoded;
     enum mc_pykey_result result;
     if (!may_be_encoded(state, object)) {
         PyErr_Format(PyExc_TypeError, "'%.200s' cannot be a key: MongoDB has no such type",
                      Py_TYPE(object)->tp_name);
         return MC_PYKEY_ERROR;
     }
-    encode = mc_document_class(state, MC_CLASS_ENCODE);
-    codec = encode != NULL ? options_to_encode(options) : NULL;
-    wrapped = codec != NULL ? PyDict_New() : NULL;
-    if (wrapped != NULL && PyDict_SetItem(wrapped, state->texts[MC_TEXT_EMPTY], object) == 0) {
-        encoded = PyObject_CallFunctionObjArgs(encode, wrapped, Py_False, codec, NULL);
-    }
-    Py_XDECREF(wrapped);
+    encoded = mc_encode_value(options, object);
     if (encoded == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
             PyErr_Clear();
@@ -339,16 +266,18 @@ static enum mc_pykey_result rare_key(struct mc_options *options, PyObject *objec
     return result;
 }
 
-/* bson's InvalidDocument for something within the key: for our caller the wrong type. */
+/* InvalidDocument, ours or bson's, for something within the key: for our caller the wrong type. */
 static void raise_type_error(struct mc_document_state *state)
 {
     PyObject *type, *value, *traceback;
     PyObject *invalid = mc_load(&state->classes[MC_CLASS_INVALID_DOCUMENT]);
+    PyObject *ours = ((struct mc_module *)(void *)state)->errors[MC_ERROR_INVALID];
     PyErr_Fetch(&type, &value, &traceback);
     if (invalid == NULL && mc_load(&state->classes[MC_CLASS_ENCODE]) != NULL) {
         invalid = mc_document_class(state, MC_CLASS_INVALID_DOCUMENT);
     }
-    if (invalid != NULL && type != NULL && PyErr_GivenExceptionMatches(type, invalid)) {
+    if (type != NULL && (PyErr_GivenExceptionMatches(type, ours) ||
+                         (invalid != NULL && PyErr_GivenExceptionMatches(type, invalid)))) {
         PyErr_NormalizeException(&type, &value, &traceback);
         PyErr_Format(PyExc_TypeError, "this cannot be a key: %S", value);
         Py_XDECREF(type);
@@ -364,11 +293,15 @@ static enum mc_pykey_result class_key(struct mc_options *options, PyObject *obje
 {
     struct mc_document_state *state = options->state;
     enum mc_pykey_result result;
-    int is = is_a(state, object, MC_CLASS_OBJECTID, "ObjectId", "bson.objectid");
+    int is;
+    if (Py_TYPE(object) == state->object_id_type) {
+        return small_key(key, MC_BSON_OID, mc_object_id_bytes(object), 12);
+    }
+    is = mc_is_a(state, object, MC_CLASS_OBJECTID);
     if (is > 0) {
         return objectid_key(state, object, key);
     }
-    is = is == 0 ? is_a(state, object, MC_CLASS_UUID, "UUID", "uuid") : is;
+    is = is == 0 ? mc_is_a(state, object, MC_CLASS_UUID) : is;
     if (is != 0) {
         return is > 0 ? uuid_key(options, object, key, scratch, err) : MC_PYKEY_ERROR;
     }
@@ -376,6 +309,13 @@ static enum mc_pykey_result class_key(struct mc_options *options, PyObject *obje
         PyErr_Format(PyExc_TypeError, "'%.200s' cannot be a key: MongoDB allows no array as _id",
                      Py_TYPE(object)->tp_name);
         return MC_PYKEY_ERROR;
+    }
+    is = mc_is_a(state, object, MC_CLASS_RARE);
+    if (is != 0) {
+        PyObject *bytes = is > 0 ? mc_attribute(object, "_bson") : NULL;
+        result = bytes != NULL ? key_of_encoded(options, bytes, key, scratch, err) : MC_PYKEY_ERROR;
+        Py_XDECREF(bytes);
+        return result;
     }
     result = rare_key(options, object, key, scratch, err);
     if (result == MC_PYKEY_ERROR) {
@@ -431,6 +371,7 @@ PyObject *mc_pykey_to_python(struct mc_options *options, uint8_t type, const uin
 {
     uint8_t buffer[MC_KEY_VALUE_MAX];
     struct mc_bson_element element;
+    PyObject *value;
     if (type == MC_BSON_STRING) {
         return mc_text(options->state, data, len);
     }
@@ -440,5 +381,11 @@ PyObject *mc_pykey_to_python(struct mc_options *options, uint8_t type, const uin
     if (mc_key_to_bson(type, data, len, buffer, &element) != MC_OK) {
         return mc_value_corrupt(options->state);
     }
-    return mc_value_from_element(options, &element);
+    value = mc_value_from_element(options, &element);
+    if (value == NULL && options->state->bson_absent &&
+        PyErr_ExceptionMatches(PyExc_ImportError)) { /* a key can be listed whatever it is */
+        PyErr_Clear();
+        value = mc_rare_value(options->state, &element);
+    }
+    return value;
 }

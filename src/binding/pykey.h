@@ -1,9 +1,8 @@
 /* pykey.h - Python key <-> canonical key.
  *
  * Text, integers, floats, bytes, bool, None, datetime, UUID, ObjectId and Document are read in C;
- * the rarer kinds of `_id` go through bson.encode once. A lookup must not need pymongo for the
- * common kinds, and must not raise for a key that merely cannot be in the database: see the three
- * results below.
+ * the rarer kinds of `_id` are encoded once. A lookup must not need pymongo for the common kinds,
+ * and must not raise for a key that merely cannot be in the database: see the three results below.
  */
 #ifndef MMAPCACHE_PYKEY_H
 #define MMAPCACHE_PYKEY_H

@@ -409,7 +409,7 @@ PyObject *mc_name_text(const char *name, size_t len)
     return text;
 }
 
-PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
+PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading, Py_ssize_t most,
                            enum mc_status *status)
 {
     struct mc_walk walk;
@@ -419,7 +419,8 @@ PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
     PyObject *names = PyList_New(0);
     *status = MC_OK;
     mc_walk_begin(&walk, &reading->view.space, reading->view.root.catalogue);
-    while (names != NULL && (*status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+    while (names != NULL && PyList_GET_SIZE(names) < most &&
+           (*status = mc_walk_entry(&walk, &hit)) == MC_OK) {
         PyObject *text;
         if (mc_hit_collection(&hit, &ignored) != MC_OK) {
             continue;

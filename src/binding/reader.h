@@ -176,9 +176,9 @@ PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what);
  * corrupt. */
 PyObject *mc_name_text(const char *name, size_t len);
 
-/* The names in a generation's catalogue as a list of str, or NULL with an exception; MC_EXPIRED in
- * *status, without an exception, when it was reclaimed meanwhile. */
-PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading,
+/* The names in a generation's catalogue, at most `most` of them, as a list of str, or NULL with an
+ * exception; MC_EXPIRED in *status, without an exception, when it was reclaimed meanwhile. */
+PyObject *mc_reading_names(struct mc_reader *reader, struct mc_reading *reading, Py_ssize_t most,
                            enum mc_status *status);
 
 /* The loader's own state as bytes: a new reference, or NULL as above. */

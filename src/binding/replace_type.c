@@ -128,11 +128,12 @@ MC_LOCKED_FASTCALL(replace_exit, mc_writer_of_replace)
 static PyMethodDef replace_methods[] = {
     {"put", (PyCFunction)(void (*)(void))MC_LOCKED(replace_put), METH_FASTCALL,
      "put($self, key, document, /)\n--\n\n"
-     "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed anything."},
+     "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
+     "anything.\n\nRaises what Batch.put() raises."},
     {"put_raw", MC_LOCKED(replace_put_raw), METH_O,
      "put_raw($self, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
-     "were. The smallest of several with one _id stays."},
+     "were. The smallest of several with one _id stays.\n\nRaises what Batch.put_raw() raises."},
     {"__enter__", MC_LOCKED(replace_enter), METH_NOARGS,
      "__enter__($self, /)\n--\n\nThe replace, begun."},
     {"__exit__", (PyCFunction)(void (*)(void))MC_LOCKED(replace_exit), METH_FASTCALL,
@@ -142,7 +143,10 @@ static PyMethodDef replace_methods[] = {
 };
 
 static PyType_Slot replace_slots[] = {
-    {Py_tp_doc, (void *)"One collection's new content. Made by Batch.replace(), used once."},
+    {Py_tp_doc, (void *)"One collection's new content. Made by Batch.replace(), used once.\n\n"
+                        "At the end of its `with` what was not put is gone; after an exception "
+                        "the collection is\nas it was. For the thread and the process of its "
+                        "Writer."},
     {Py_tp_dealloc, replace_dealloc},
     {Py_tp_methods, replace_methods},
     {0, NULL},

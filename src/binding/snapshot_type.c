@@ -13,8 +13,9 @@
 
 static PyObject *names_of(PyObject *self);
 static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options);
+static PyObject *find(PyObject *self, PyObject *name);
 
-static const struct mc_mapping mapping = {names_of, bound};
+static const struct mc_mapping mapping = {names_of, bound, find};
 
 PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_reading *reading)
 {
@@ -62,17 +63,16 @@ static bool is_told(mc_collection_object *live, struct mc_reading *reading)
 static PyObject *bound(PyObject *self, PyObject *name, PyObject *codec_options)
 {
     struct mc_reading *reading = open_reading(self);
-    PyObject *live, *collection;
+    PyObject *live, *collection = NULL;
     if (reading == NULL) {
         return NULL;
     }
     live = mc_cache_collection(((mc_snapshot_object *)self)->cache, name, codec_options);
-    if (live == NULL || !is_told((mc_collection_object *)live, reading)) {
-        Py_XDECREF(live);
-        return NULL;
+    reading = live == NULL ? NULL : open_reading(self); /* a name may have code of its own */
+    if (reading != NULL && is_told((mc_collection_object *)live, reading)) {
+        collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);
     }
-    collection = mc_collection_bind((mc_collection_object *)live, (mc_snapshot_object *)self);
-    Py_DECREF(live);
+    Py_XDECREF(live);
     return collection;
 }
 
@@ -106,17 +106,12 @@ static int contains(PyObject *self, PyObject *name)
     }
 }
 
-static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
+static PyObject *find(PyObject *self, PyObject *name)
 {
-    struct mc_reading *reading = open_reading(self);
     PyObject *collection;
     mc_collection_object *handle;
-    int there;
-    if (reading == NULL) {
-        return NULL;
-    }
-    if (!PyUnicode_Check(name)) {
-        PyErr_SetObject(PyExc_KeyError, name);
+    struct mc_reading *reading;
+    if (open_reading(self) == NULL || !PyUnicode_Check(name)) {
         return NULL;
     }
     collection = bound(self, name, NULL);
@@ -124,17 +119,31 @@ static PyObject *snapshot_subscript(PyObject *self, PyObject *name)
         return NULL;
     }
     handle = (mc_collection_object *)collection;
+    reading = open_reading(self); /* another thread may have closed it */
+    if (reading == NULL) {
+        Py_DECREF(collection);
+        return NULL;
+    }
     if (mc_collection_knows(handle, reading) && mc_collection_table(handle)->created != 0) {
         return collection; /* the live handle knew that it is there */
     }
-    there = contains(self, name);
-    if (there <= 0) {
-        Py_DECREF(collection);
-        return there < 0 ? NULL
-                         : mc_absent_collection(
-                               mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, name);
+    if (contains(self, name) <= 0) {
+        Py_CLEAR(collection);
     }
     return collection;
+}
+
+static PyObject *snapshot_subscript(PyObject *self_object, PyObject *name)
+{
+    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
+    PyObject *found = find(self_object, name);
+    struct mc_reading *reading;
+    if (found != NULL || PyErr_Occurred()) {
+        return found;
+    }
+    reading = open_reading(self_object);
+    return reading == NULL ? NULL
+                           : mc_absent_collection(mc_cache_reader(self->cache), reading, name);
 }
 
 static PyObject *names_of(PyObject *self)
@@ -145,8 +154,10 @@ static PyObject *names_of(PyObject *self)
     if (reading == NULL) {
         return NULL;
     }
-    names =
-        mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading, &status);
+    mc_reading_retain(reading); /* a new list may start a collection of garbage */
+    names = mc_reading_names(mc_cache_reader(((mc_snapshot_object *)self)->cache), reading,
+                             PY_SSIZE_T_MAX, &status);
+    mc_reading_release(reading);
     if (names == NULL && status == MC_EXPIRED) {
         mc_raise_text(mc_module_of(self), MC_EXPIRED,
                       "the loader reclaimed the snapshot's generation");
@@ -255,7 +266,8 @@ static PyMethodDef methods[] = {
      "items($self, /)\n--\n\nPairs of name and Collection."},
     {"_ipython_key_completions_", mc_mapping_completions, METH_NOARGS, NULL},
     {"close", snapshot_close, METH_NOARGS,
-     "close($self, /)\n--\n\nLets go of the generation; harmless twice."},
+     "close($self, /)\n--\n\nLets go of the generation; harmless twice. Documents stay as they "
+     "are."},
     {"__enter__", snapshot_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe snapshot itself."},
     {"__exit__", (PyCFunction)(void (*)(void))snapshot_exit, METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nCloses the snapshot."},
@@ -272,7 +284,9 @@ PyDoc_STRVAR(
     type_doc,
     "A read-only mapping from name to Collection, all of one generation.\n\n"
     "Reading raises SnapshotExpired when the loader had to reclaim that generation, which it "
-    "does not before the writer's retention has passed unless its memory is short.");
+    "does not before the writer's retention (1 second by default) has passed unless its memory "
+    "is short.\nRaises ClosedError after close(), CorruptError. Threads may share it, and a forked "
+    "child goes\non with it.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

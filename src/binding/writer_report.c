@@ -180,7 +180,8 @@ const char mc_report_doc[] = PyDoc_STR(
     "events, disconnects: counts over the file's life.\n"
     "loads, errors: such counts by name, which take the place of the ones before. There is room\n"
     "for some 20 names of loads and 35 of errors: the largest counts keep theirs, the others and\n"
-    "those with a name of more than 64 bytes are added up as \"other\".");
+    "those with a name of more than 64 bytes are added up as \"other\".\n\n"
+    "Raises ClosedError, ValueError, TypeError.");
 
 PyObject *mc_writer_object_report(PyObject *self_object, PyObject *args, PyObject *kwargs)
 {
@@ -227,7 +228,8 @@ const char mc_record_doc[] = PyDoc_STR(
     "put, deleted: documents. bytes: of what came from the source.\n"
     "rounds: how many of one kind this record stands for.\n"
     "error: at most 151 bytes, None or \"\" for none; longer text is cut.\n\n"
-    "Not from two threads at once, and not in a forked child: it has no writer (ClosedError).");
+    "Not from two threads at once, and not in a forked child: it has no writer. Raises\n"
+    "ClosedError, ValueError, TypeError.");
 
 /* A count that may be left out, and is then `otherwise`: 0, or -1 with an exception. */
 static int count_or(PyObject *object, const char *what, uint64_t otherwise, uint64_t *out)

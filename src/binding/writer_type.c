@@ -11,6 +11,7 @@
 #include "cache_report.h"
 #include "cache_type.h"
 #include "errors.h"
+#include "index_type.h"
 #include "region.h"
 #include "writer/publish.h"
 #include "writer_report.h"
@@ -273,6 +274,31 @@ static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
     return bytes;
 }
 
+static PyObject *writer_indexes(PyObject *self_object, void *Py_UNUSED(closure))
+{
+    mc_writer_object *self = (mc_writer_object *)self_object;
+    PyObject *all = mc_writer_enter(self) == NULL ? NULL : PyDict_New();
+    for (size_t i = 0; all != NULL && i < mc_writer_indexes(self->writer); i++) {
+        const struct mc_index *index = mc_writer_index(self->writer, i);
+        PyObject *name = PyUnicode_DecodeUTF8(index->name, index->name_len, "replace");
+        PyObject *field = PyUnicode_DecodeUTF8(index->path, index->path_len, "replace");
+        PyObject *kind = mc_index_kind_text(index->record.kind);
+        PyObject *none = PyDict_New();
+        PyObject *own = NULL;
+        if (name != NULL && field != NULL && kind != NULL && none != NULL) {
+            own = PyDict_SetDefault(all, name, none); /* borrowed */
+        }
+        if (own == NULL || PyDict_SetItem(own, field, kind) < 0) {
+            Py_CLEAR(all);
+        }
+        Py_XDECREF(name);
+        Py_XDECREF(field);
+        Py_XDECREF(kind);
+        Py_XDECREF(none);
+    }
+    return all;
+}
+
 static PyObject *writer_generation(PyObject *self_object, void *Py_UNUSED(closure))
 {
     mc_writer_object *self = (mc_writer_object *)self_object;
@@ -333,12 +359,14 @@ static PyObject *writer_repr(PyObject *self_object)
 
 PyDoc_STRVAR(anonymous_doc,
              "anonymous($type, /, *, max_size=None, retention=1.0, collapse=True)\n--\n\n"
-             "A cache without a file, for children that are forked later: a sealed memfd.");
+             "A cache without a file, for children that are forked later: a sealed memfd.\n\n"
+             "max_size: bytes. retention: seconds. They are as of Writer(); threads and forks, "
+             "too.\n\nRaises FullError, LimitError, OSError.");
 PyDoc_STRVAR(reader_doc,
              "reader($self, /, *, populate=False, codec_options=None, front_bytes=16777216,\n"
              "       front_entries=16384)\n--\n\n"
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
-             "The arguments are those of mmapcache.open().");
+             "The arguments are those of mmapcache.open().\n\nRaises ClosedError, OSError.");
 
 MC_LOCKED_KEYWORDS(writer_reader, mc_writer_itself)
 MC_LOCKED_KEYWORDS(mc_writer_object_report, mc_writer_itself)
@@ -355,6 +383,7 @@ MC_LOCKED_METHOD(writer_enter, mc_writer_itself)
 MC_LOCKED_FASTCALL(writer_exit, mc_writer_itself)
 MC_LOCKED_GETTER(writer_generation, mc_writer_itself)
 MC_LOCKED_GETTER(writer_state, mc_writer_itself)
+MC_LOCKED_GETTER(writer_indexes, mc_writer_itself)
 MC_LOCKED_GETTER(mc_writer_object_position, mc_writer_itself)
 MC_LOCKED_GETTER(writer_closed, mc_writer_itself)
 
@@ -374,7 +403,8 @@ static PyMethodDef methods[] = {
      "belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
     {"batch", MC_LOCKED(writer_batch), METH_NOARGS,
      "batch($self, /)\n--\n\n"
-     "A Batch, for `with`: one generation, published at its end or abandoned on an exception."},
+     "A Batch, for `with`: one generation, published at its end or abandoned on an exception.\n\n"
+     "Raises ClosedError."},
     {"put", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_put), METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Batch.put in a batch of its own: one document, one generation; True when that changed "
@@ -382,14 +412,16 @@ static PyMethodDef methods[] = {
      "Raises what Batch.put and the end of a batch raise; then nothing is published."},
     {"delete", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_delete), METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\n"
-     "Batch.delete in a batch of its own; whether the key was there."},
+     "Batch.delete in a batch of its own; whether the key was there.\n\n"
+     "Raises what Batch.delete and the end of a batch raise."},
     {"status", MC_LOCKED(writer_status), METH_NOARGS,
-     "status($self, /)\n--\n\nWhat Cache.status() says of this file."},
+     "status($self, /)\n--\n\nWhat Cache.status() says of this file. Raises ClosedError."},
     {"stats", MC_LOCKED(writer_stats), METH_NOARGS,
-     "stats($self, /)\n--\n\nWhat Cache.stats() says of this file."},
+     "stats($self, /)\n--\n\nWhat Cache.stats() says of this file. Raises ClosedError."},
     {"checkpoint", MC_LOCKED(writer_checkpoint), METH_NOARGS,
      "checkpoint($self, /)\n--\n\n"
-     "Writes everything to the disk and marks the generation as good after a reboot."},
+     "Writes everything to the disk and marks the generation as good after a reboot.\n\n"
+     "It takes as long as the disk does. Raises ClosedError, OSError."},
     {"close", MC_LOCKED(writer_close), METH_NOARGS,
      "close($self, /)\n--\n\nAbandons an open batch and releases the file; harmless twice."},
     {"__enter__", MC_LOCKED(writer_enter), METH_NOARGS,
@@ -405,6 +437,10 @@ static PyGetSetDef getset[] = {
      "The last published generation; 0: none yet.", NULL},
     {"state", MC_LOCKED(writer_state), NULL,
      "The bytes last published as batch.state; b\"\" before.", NULL},
+    {"indexes", MC_LOCKED(writer_indexes), NULL,
+     "The indexes of the last generation, as a dict: each collection with a dict, and in that each "
+     "field\nwith \"unique\" or \"multi\". Raises ClosedError.",
+     NULL},
     {"position", MC_LOCKED(mc_writer_object_position), NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
     {"closed", MC_LOCKED(writer_closed), NULL, "Whether it was closed, or is the parent process's.",
@@ -426,7 +462,9 @@ PyDoc_STRVAR(
     "collapse: use huge pages where the kernel can. discard: begin an empty file in the place of "
     "a\n"
     "sound one, too, as after a CorruptError while it was read; generations go on.\n\n"
-    "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError.");
+    "One thread at a time may use it, the others get MmapCacheError; a forked child cannot\n"
+    "(ClosedError), and its exit closes nothing of the parent's.\n\n"
+    "Raises LockTimeout, FormatError, CorruptError, FullError, LimitError, OSError; ValueError.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},

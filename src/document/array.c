@@ -147,7 +147,7 @@ static PyObject *array_to_list(PyObject *object, PyObject *ignored)
 static PyMethodDef array_methods[] = {
     {"index", array_index, METH_VARARGS,
      "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nThe first place of the "
-     "value."},
+     "value.\n\nRaises ValueError when it is not there."},
     {"count", array_count, METH_O, "How many members are equal to the value."},
     {"to_list", array_to_list, METH_NOARGS,
      "A new list of plain dicts, lists and values, all the way down."},
@@ -164,7 +164,8 @@ static const char array_doc[] =
     "Array(data, codec_options=None, /)\n--\n\n"
     "A read-only sequence on one BSON array. Members are decoded when they are first read.\n\n"
     "data: the array as bytes of BSON, which are validated and copied.\n"
-    "codec_options: PyMongo's CodecOptions, or None.\n"
+    "codec_options: PyMongo's CodecOptions, or None.\n\n"
+    "It cannot change and needs no cache: threads may share it, and a forked child has it.\n\n"
     "Raises InvalidDocument when the bytes are not exactly one valid BSON array.";
 
 static PyType_Slot array_slots[] = {

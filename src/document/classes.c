@@ -26,6 +26,7 @@ static const struct {
     [MC_CLASS_CODEC_OPTIONS] = {"bson.codec_options", "CodecOptions"},
     [MC_CLASS_ENCODE] = {"bson", "encode"},
     [MC_CLASS_UUID] = {"uuid", "UUID"},
+    [MC_CLASS_RARE] = {"mmapcache.rare", "RareValue"},
     [MC_CLASS_DATETIME] = {"datetime", "datetime"},
     [MC_CLASS_TIMEDELTA] = {"datetime", "timedelta"},
     [MC_CLASS_TIMEZONE] = {"datetime", "timezone"},
@@ -55,6 +56,9 @@ static const char *const texts[MC_TEXTS] = {
     [MC_TEXT_DOLLAR_ID] = "$id",
     [MC_TEXT_DOLLAR_DB] = "$db",
     [MC_TEXT_EMPTY] = "",
+    [MC_TEXT_BYTES] = "bytes",
+    [MC_TEXT_BID] = "bid",
+    [MC_TEXT_ID] = "_id",
 };
 
 int mc_texts_init(struct mc_document_state *state)
@@ -93,21 +97,45 @@ static int objectid_works_directly(struct mc_document_state *state, PyObject *cl
     return works;
 }
 
+static PyObject *needs_bson(enum mc_class which)
+{
+    return PyErr_Format(PyExc_ImportError,
+                        "a value of type %s needs PyMongo's bson package: pip install "
+                        "'mmapcache[mongodb]'",
+                        classes[which].name);
+}
+
+/* Whether bson was not there, and still is not: 1, 0, -1. To try an import that fails takes a walk
+ * over sys.path each time. Who imports it later has it in sys.modules. */
+static int is_known_absent(struct mc_document_state *state)
+{
+    bool absent = mc_peek(&state->bson_absent);
+    int imported = absent ? mc_is_imported("bson.objectid") : 0;
+    if (imported > 0) {
+        mc_poke(&state->bson_absent, false);
+        absent = false;
+    }
+    return imported < 0 ? -1 : absent;
+}
+
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which)
 {
     PyObject *module, *found = mc_load(&state->classes[which]), *safe = NULL;
     if (found != NULL) {
         return found;
     }
+    if (which < MC_CLASS_UUID && mc_peek(&state->bson_absent)) {
+        int absent = is_known_absent(state);
+        if (absent != 0) {
+            return absent > 0 ? needs_bson(which) : NULL;
+        }
+    }
     module = PyImport_ImportModule(classes[which].module);
     if (module == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
+        if (which < MC_CLASS_UUID && PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
             PyErr_Clear();
-            bool encode = which == MC_CLASS_ENCODE || which == MC_CLASS_CODEC_OPTIONS;
-            PyErr_Format(PyExc_ImportError,
-                         "%s%s needs PyMongo's bson package: pip install pymongo",
-                         encode ? "a Mapping as a document" : "a value of type ",
-                         encode ? "" : classes[which].name);
+            mc_poke(&state->bson_absent, true);
+            needs_bson(which);
         }
         return NULL;
     }
@@ -130,6 +158,45 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
     Py_DECREF(module);
     /* importing may have let another thread do the same */
     return mc_set_once(&state->classes[which], found);
+}
+
+int mc_have_bson(struct mc_document_state *state)
+{
+    int absent = 0;
+    if (mc_load(&state->classes[MC_CLASS_OBJECTID]) != NULL) {
+        return 1;
+    }
+    if (mc_peek(&state->bson_absent) && (absent = is_known_absent(state)) != 0) {
+        return absent > 0 ? 0 : -1;
+    }
+    if (mc_document_class(state, MC_CLASS_OBJECTID) != NULL) {
+        return 1;
+    }
+    if (!mc_peek(&state->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+PyObject *mc_rare_value(struct mc_document_state *state, const struct mc_bson_element *element)
+{
+    PyObject *cls = mc_document_class(state, MC_CLASS_RARE), *bytes, *value;
+    uint32_t len = 4 + 2 + element->value_len + 1; /* {"": value} */
+    uint8_t *at;
+    bytes = cls != NULL ? PyBytes_FromStringAndSize(NULL, len) : NULL;
+    if (bytes == NULL) {
+        return NULL;
+    }
+    at = (uint8_t *)PyBytes_AS_STRING(bytes);
+    memcpy(at, &len, 4);
+    at[4] = element->type;
+    at[5] = 0;
+    memcpy(at + 6, element->value, element->value_len);
+    at[len - 1] = 0;
+    value = PyObject_CallOneArg(cls, bytes);
+    Py_DECREF(bytes);
+    return value;
 }
 
 PyObject *mc_attribute(PyObject *object, const char *name)
@@ -175,6 +242,24 @@ PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
         PyErr_NoMemory();
     }
     return (PyTypeObject *)type;
+}
+
+int mc_is_a(struct mc_document_state *state, PyObject *object, enum mc_class which)
+{
+    PyObject *cls = mc_load(&state->classes[which]);
+    if (cls == NULL) {
+        int imported = strcmp(Py_TYPE(object)->tp_name, classes[which].name) != 0
+                           ? 0
+                           : mc_is_imported(classes[which].module);
+        if (imported <= 0) {
+            return imported;
+        }
+        cls = mc_document_class(state, which);
+        if (cls == NULL) {
+            return -1;
+        }
+    }
+    return PyObject_TypeCheck(object, (PyTypeObject *)cls);
 }
 
 int mc_datetime_check(struct mc_document_state *state, PyObject *object)

@@ -21,6 +21,10 @@ int mc_is_imported(const char *name);
  * MemoryError. It asks for an object's repr() before it looks how to print it, so that is when. */
 int mc_document_meet_pprint(struct mc_document_state *state);
 
+/* Whether the object is of a class that we know by now, or would know by its name if its module is
+ * imported: 1, 0, -1. Never imports anything. */
+int mc_is_a(struct mc_document_state *state, PyObject *object, enum mc_class which);
+
 /* Whether the object is a datetime: 1, 0, -1. Does not import datetime for it. */
 int mc_datetime_check(struct mc_document_state *state, PyObject *object);
 

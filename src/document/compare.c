@@ -11,6 +11,7 @@
 
 #include "decode.h"
 #include "fields.h"
+#include "options.h"
 
 static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_element *b)
 {
@@ -18,12 +19,24 @@ static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_ele
            memcmp(a->value, b->value, a->value_len) == 0;
 }
 
+/* For a value that could not be made: 0 if only for want of bson, which is then equal to nothing
+ * but to the same bytes, else -1. */
+static int unequal_without_bson(struct mc_document *self)
+{
+    if (!mc_peek(&mc_state_of(self)->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
 /* Whether the value of the walk's element equals `other`: 1, 0, -1. */
 static int value_equals(struct mc_field_walk *walk, const struct mc_bson_element *element,
                         PyObject *other)
 {
     PyObject *value = mc_fields_value(walk, element);
-    int same = value != NULL ? PyObject_RichCompareBool(value, other, Py_EQ) : -1;
+    int same = value != NULL ? PyObject_RichCompareBool(value, other, Py_EQ)
+                             : unequal_without_bson(walk->document);
     Py_XDECREF(value);
     return same;
 }
@@ -51,7 +64,7 @@ static int documents_equal(struct mc_document *a, struct mc_document *b)
         }
         name = mc_fields_name(&walk, &element);
         value = name != NULL ? mc_field_get(b, name) : NULL;
-        same = value != NULL ? value_equals(&walk, &element, value) : -1;
+        same = value != NULL ? value_equals(&walk, &element, value) : unequal_without_bson(b);
         Py_XDECREF(name);
         Py_XDECREF(value);
     }
@@ -136,7 +149,7 @@ static int arrays_equal(struct mc_document *a, struct mc_document *b)
     }
     while (same == 1 && (more = mc_fields_next(&walk, &element)) != 0) {
         PyObject *other = more > 0 ? mc_member_get(b, (Py_ssize_t)walk.position - 1) : NULL;
-        same = other != NULL ? value_equals(&walk, &element, other) : -1;
+        same = other != NULL ? value_equals(&walk, &element, other) : unequal_without_bson(b);
         Py_XDECREF(other);
     }
     return same;
@@ -220,6 +233,9 @@ static Py_hash_t hash_element(struct mc_field_walk *walk, const struct mc_bson_e
 {
     PyObject *value = mc_fields_value(walk, element);
     Py_hash_t hash = -1;
+    if (value == NULL && unequal_without_bson(walk->document) == 0) {
+        value = mc_rare_value(mc_state_of(walk->document), element);
+    }
     if (value != NULL && PyFloat_CheckExact(value) && Py_IS_NAN(PyFloat_AS_DOUBLE(value))) {
         hash = 0; /* Python hashes a NaN by its address; equal documents must hash alike */
     } else if (value != NULL) {
@@ -267,9 +283,9 @@ enum {
 };
 
 struct writer {
-    struct mc_options *options;
-    PyObject *parts; /* list of str */
-    int left;        /* elements that may still be shown */
+    struct mc_options options; /* the document's, but what needs bson is shown without it, too */
+    PyObject *parts;           /* list of str */
+    int left;                  /* elements that may still be shown */
 };
 
 /* Appends and consumes a str; NULL is an error that is passed on. */
@@ -321,7 +337,7 @@ static int write_scalar(struct writer *writer, const struct mc_bson_element *ele
                               v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]));
     }
     if (element->value_len <= REPR_BYTES) {
-        value = mc_plain_value(writer->options, element, MC_BSON_DEPTH_MAX / 2);
+        value = mc_plain_value(&writer->options, element, MC_BSON_DEPTH_MAX / 2);
         if (value == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) ||
                               PyErr_ExceptionMatches(PyExc_MemoryError))) {
             return -1;
@@ -372,13 +388,13 @@ PyObject *mc_object_repr(PyObject *object)
 {
     struct mc_document *self = (struct mc_document *)object;
     bool array = Py_TYPE(object) == mc_state_of(self)->array_type;
-    struct writer writer = {
-        .options = mc_options_of(self), .parts = PyList_New(0), .left = REPR_ELEMENTS};
+    struct writer writer = {.options = mc_options_to_show(mc_options_of(self)),
+                            .left = REPR_ELEMENTS};
     PyObject *empty, *result = NULL;
     if (mc_document_meet_pprint(mc_state_of(self)) < 0) {
-        Py_XDECREF(writer.parts);
         return NULL;
     }
+    writer.parts = PyList_New(0);
     empty = PyUnicode_FromString("");
     if (writer.parts != NULL && empty != NULL &&
         write_literal(&writer, array ? "Array(" : "Document(") == 0 &&

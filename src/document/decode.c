@@ -135,19 +135,29 @@ static bool may_be_dbref(const struct mc_bson_element *element)
            mc_bson_find(element->value, element->value_len, "$id", 3, &field) == MC_OK;
 }
 
+/* Whether it is one and bson is there: then the DBRef, or NULL with an exception. */
+static bool is_dbref(struct mc_options *options, const struct mc_bson_element *element,
+                     PyObject **reference)
+{
+    int have = mc_have_bson(options->state);
+    *reference = have > 0 ? mc_plain_value(options, element, 1) : NULL;
+    if (*reference != NULL && PyDict_CheckExact(*reference)) {
+        Py_CLEAR(*reference);
+        return false;
+    }
+    return have != 0;
+}
+
 PyObject *mc_value(const struct mc_document *parent, const struct mc_bson_element *element)
 {
     struct mc_options *options = mc_options_of(parent);
     struct mc_document_state *state = options->state;
     PyTypeObject *type = NULL;
     if (element->type == MC_BSON_DOCUMENT) {
+        PyObject *reference;
         type = state->document_type;
-        if (may_be_dbref(element)) {
-            PyObject *plain = mc_plain_value(options, element, 1);
-            if (plain == NULL || !PyDict_CheckExact(plain)) {
-                return plain;
-            }
-            Py_DECREF(plain);
+        if (may_be_dbref(element) && is_dbref(options, element, &reference)) {
+            return reference;
         }
     } else if (element->type == MC_BSON_ARRAY) {
         type = state->array_type;
@@ -167,11 +177,10 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
         return NULL;
     }
     if (element->type == MC_BSON_DOCUMENT && may_be_dbref(element)) {
-        PyObject *plain = mc_plain_value(options, element, 1);
-        if (plain == NULL || !PyDict_CheckExact(plain)) {
-            return plain;
+        PyObject *reference;
+        if (is_dbref(options, element, &reference)) {
+            return reference;
         }
-        Py_DECREF(plain);
     }
     if (element->type != MC_BSON_DOCUMENT && element->type != MC_BSON_ARRAY) {
         return plain_scalar(options, element, 1);

@@ -4,6 +4,10 @@
  * package, which is imported when the first such value is touched and not before. Two of them are
  * frequent and slow to make by calling the class, which checks what we know: ObjectId and UUID are
  * filled through their slots instead, once a trial has shown that the class still works that way.
+ *
+ * Where bson is not installed, an ObjectId is our own object_id and a DBRef the subdocument that it
+ * is; a value of another of its classes is an ImportError that says what to install, or, where it
+ * has to be shown and not used, a RareValue (options->rare).
  */
 #include "decode_classes.h"
 
@@ -182,8 +186,13 @@ static PyObject *binary(struct mc_options *options, const uint8_t *value, uint32
 
 static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
 {
-    PyObject *cls = mc_document_class(state, MC_CLASS_OBJECTID), *oid = NULL;
-    PyObject *data = cls != NULL ? PyBytes_FromStringAndSize((const char *)bytes, 12) : NULL;
+    PyObject *cls, *oid = NULL, *data;
+    int have = mc_have_bson(state);
+    if (have <= 0) {
+        return have < 0 ? NULL : mc_object_id_new(state, bytes);
+    }
+    cls = mc_load(&state->classes[MC_CLASS_OBJECTID]);
+    data = PyBytes_FromStringAndSize((const char *)bytes, 12);
     if (data == NULL) {
         return NULL;
     }
@@ -280,8 +289,8 @@ static PyObject *decimal128(struct mc_document_state *state, const uint8_t *valu
     return decimal;
 }
 
-PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *element,
-                    unsigned depth)
+static PyObject *scalar(struct mc_options *options, const struct mc_bson_element *element,
+                        unsigned depth)
 {
     struct mc_document_state *state = options->state;
     const uint8_t *value = element->value;
@@ -318,6 +327,18 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
     }
 }
 
+PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *element,
+                    unsigned depth)
+{
+    PyObject *value = scalar(options, element, depth);
+    if (value == NULL && options->rare && mc_peek(&options->state->bson_absent) &&
+        PyErr_ExceptionMatches(PyExc_ImportError)) {
+        PyErr_Clear();
+        return mc_rare_value(options->state, element);
+    }
+    return value;
+}
+
 PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict)
 {
     struct mc_document_state *state = options->state;
@@ -325,11 +346,16 @@ PyObject *mc_dbref_or(struct mc_options *options, PyObject *dict)
     PyObject *id = PyDict_GetItemWithError(dict, state->texts[MC_TEXT_DOLLAR_ID]);
     PyObject *database = PyDict_GetItemWithError(dict, state->texts[MC_TEXT_DOLLAR_DB]);
     PyObject *cls, *result;
+    int have;
     if (ref == NULL || id == NULL || !PyUnicode_Check(ref) ||
         (database != NULL && database != Py_None && !PyUnicode_Check(database))) {
         return dict;
     }
-    cls = mc_document_class(state, MC_CLASS_DBREF);
+    have = mc_have_bson(state);
+    if (have == 0) {
+        return dict; /* which says the same */
+    }
+    cls = have > 0 ? mc_document_class(state, MC_CLASS_DBREF) : NULL;
     if (cls == NULL) {
         Py_DECREF(dict);
         return NULL;

@@ -48,6 +48,7 @@ enum mc_class {
     MC_CLASS_CODEC_OPTIONS,
     MC_CLASS_ENCODE, /* bson.encode, a function */
     MC_CLASS_UUID,   /* uuid.UUID: needs no pymongo, and neither do these */
+    MC_CLASS_RARE,   /* our own, of a value whose class is bson's */
     MC_CLASS_DATETIME,
     MC_CLASS_TIMEDELTA,
     MC_CLASS_TIMEZONE,
@@ -79,6 +80,9 @@ enum mc_texts {
     MC_TEXT_DOLLAR_ID,
     MC_TEXT_DOLLAR_DB,
     MC_TEXT_EMPTY,
+    MC_TEXT_BYTES,
+    MC_TEXT_BID,
+    MC_TEXT_ID,
     MC_TEXTS,
 };
 
@@ -96,6 +100,7 @@ struct mc_options {
     int64_t min_millis, max_millis; /* of what fits into a datetime after the conversion */
     uint8_t uuid_representation;    /* PyMongo's numbers; UNSPECIFIED 0, STANDARD 4 */
     uint8_t datetime_conversion;    /* PyMongo's numbers; DATETIME 1, CLAMP 2, MS 3, AUTO 4 */
+    bool rare; /* a value whose class is bson's and not there is a RareValue, no ImportError */
 };
 
 struct mc_document; /* a Document or an Array: document_object.h */
@@ -111,7 +116,7 @@ struct mc_document_state {
     PyObject *module; /* borrowed: the module owns this state */
     mc_raise_function raise;
     mc_encode_function encode;
-    PyTypeObject *document_type, *array_type, *iterator_type;
+    PyTypeObject *document_type, *array_type, *iterator_type, *object_id_type;
     PyTypeObject *view_types[MC_MAPPING_VIEWS]; /* of keys(), values() and items() */
     PyObject *mapping_abc;                      /* collections.abc.Mapping */
     PyObject *classes[MC_CLASSES];
@@ -119,6 +124,7 @@ struct mc_document_state {
     PyObject *encode_options;   /* see mc_encode_options */
     PyObject *uuid_unknown;     /* uuid.SafeUUID.unknown, with the class UUID */
     bool objectid_direct;       /* an ObjectId can be filled without calling its class */
+    bool bson_absent;           /* it could not be imported when that was tried last */
     bool registered;            /* Document is known to PyMongo */
     bool pretty;                /* and to pprint, or it will not have it */
     Py_ssize_t modules_seen;    /* len(sys.modules) when we last looked for PyMongo there */
@@ -184,6 +190,19 @@ PyObject *mc_value_from_element(struct mc_options *options, const struct mc_bson
 /* An imported class or function (borrowed),
  * or NULL with ImportError that says to install pymongo. */
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which);
+
+/* The 12 bytes of an object_id, and a new one of them: what an ObjectId is without bson. */
+const uint8_t *mc_object_id_bytes(PyObject *object);
+PyObject *mc_object_id_new(struct mc_document_state *state, const uint8_t bytes[12]);
+
+/* The ObjectId that a str of 24 hexadecimal digits writes; false when the object is none. */
+bool mc_object_id_read(PyObject *text, uint8_t out[12]);
+
+/* Whether bson is there: 1, 0, -1 with an exception. Imports it when that was not tried yet. */
+int mc_have_bson(struct mc_document_state *state);
+
+/* A RareValue (mmapcache/rare.py) of an element whose class is bson's. New reference. */
+PyObject *mc_rare_value(struct mc_document_state *state, const struct mc_bson_element *element);
 
 /* A new type of the module: NULL with an exception. */
 PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec);

@@ -5,6 +5,7 @@
 #include "document_type.h"
 #include "document_views.h"
 #include "json.h"
+#include "object_id.h"
 #include "options.h"
 
 static int make_types(PyObject *module, struct mc_document_state *state)
@@ -16,6 +17,7 @@ static int make_types(PyObject *module, struct mc_document_state *state)
         {&mc_document_spec, &state->document_type},
         {&mc_array_spec, &state->array_type},
         {&mc_iterator_spec, &state->iterator_type},
+        {&mc_object_id_spec, &state->object_id_type},
         {&mc_view_specs[MC_KEYS], &state->view_types[MC_KEYS]},
         {&mc_view_specs[MC_VALUES], &state->view_types[MC_VALUES]},
         {&mc_view_specs[MC_ITEMS], &state->view_types[MC_ITEMS]},
@@ -28,6 +30,7 @@ static int make_types(PyObject *module, struct mc_document_state *state)
     }
     if (PyModule_AddObjectRef(module, "Document", (PyObject *)state->document_type) < 0 ||
         PyModule_AddObjectRef(module, "Array", (PyObject *)state->array_type) < 0 ||
+        PyModule_AddObjectRef(module, "object_id", (PyObject *)state->object_id_type) < 0 ||
         PyModule_AddFunctions(module, mc_json_functions) < 0) {
         return -1;
     }
@@ -63,15 +66,14 @@ static int register_types(struct mc_document_state *state)
     return done ? 0 : -1;
 }
 
-/* PyMongo's encoder writes objects with this class attribute by their `raw` bytes. */
-static int mark_document(struct mc_document_state *state)
+/* The class attribute by which PyMongo's encoder knows what to write of an object. */
+static int mark(struct mc_document_state *state, PyTypeObject *type, long number)
 {
-    PyObject *marker = PyLong_FromLong(101);
+    PyObject *marker = PyLong_FromLong(number);
     int result = -1;
     if (marker != NULL) {
-        result =
-            PyDict_SetItem(state->document_type->tp_dict, state->texts[MC_TEXT_MARKER], marker);
-        PyType_Modified(state->document_type);
+        result = PyDict_SetItem(type->tp_dict, state->texts[MC_TEXT_MARKER], marker);
+        PyType_Modified(type);
         Py_DECREF(marker);
     }
     return result;
@@ -113,7 +115,10 @@ int mc_document_state_init(PyObject *module, struct mc_document_state *state,
     if (state->options == NULL || keep_c_datetime_out() < 0) {
         return -1;
     }
-    return make_types(module, state) < 0 || mark_document(state) < 0 || register_types(state) < 0
+    return make_types(module, state) < 0 ||
+                   mark(state, state->document_type, 101) < 0 /* its `raw` bytes */ ||
+                   mark(state, state->object_id_type, 7) < 0 /* its `binary` */ ||
+                   register_types(state) < 0
                ? -1
                : 0;
 }
@@ -123,6 +128,7 @@ int mc_document_state_traverse(struct mc_document_state *state, visitproc visit,
     Py_VISIT(state->document_type);
     Py_VISIT(state->array_type);
     Py_VISIT(state->iterator_type);
+    Py_VISIT(state->object_id_type);
     for (int i = 0; i < 3; i++) {
         Py_VISIT(state->view_types[i]);
     }
@@ -140,6 +146,7 @@ int mc_document_state_clear(struct mc_document_state *state)
     Py_CLEAR(state->document_type);
     Py_CLEAR(state->array_type);
     Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->object_id_type);
     for (int i = 0; i < 3; i++) {
         Py_CLEAR(state->view_types[i]);
     }

@@ -170,7 +170,8 @@ static PyObject *document_or(PyObject *left, PyObject *right)
 
 static PyMethodDef document_methods[] = {
     {"get", (PyCFunction)(void (*)(void))document_get, METH_FASTCALL,
-     "get($self, name, default=None, /)\n--\n\nThe value of the field, or the default."},
+     "get($self, name, default=None, /)\n--\n\nThe value of the field, or the default.\n\n"
+     "Raises ImportError for a value that PyMongo has a type for, when it is not installed."},
     {"keys", document_keys, METH_NOARGS, "The names of the fields, as a set-like view."},
     {"values", document_values, METH_NOARGS, "The values of the fields, as a view."},
     {"items", document_items, METH_NOARGS, "Pairs of name and value, as a set-like view."},
@@ -194,7 +195,8 @@ static const char document_doc[] =
     "A read-only mapping on one BSON document. Fields are decoded when they are first read.\n\n"
     "data: the document as bytes, which are validated and copied; or a Mapping, such as a dict,\n"
     "which PyMongo encodes.\n"
-    "codec_options: PyMongo's CodecOptions, or None.\n"
+    "codec_options: PyMongo's CodecOptions, or None.\n\n"
+    "It cannot change and needs no cache: threads may share it, and a forked child has it.\n\n"
     "Raises InvalidDocument when the bytes are not exactly one valid BSON document, or a value of\n"
     "the Mapping has no BSON; ImportError for a Mapping without PyMongo.";
 

@@ -10,6 +10,7 @@
  *      Decimal128              text: a JSON number would lose digits
  *      bytes                   base64
  *      Code                    its text
+ *      Timestamp, Regex, ...   their Extended JSON: {"$timestamp": {"t": 5, "i": 1}}
  *      NaN, Infinity           null, within a Document or Array: JSON has no such numbers
  *
  * Encoders differ in what they ask us about and what they write themselves: msgspec and orjson
@@ -22,6 +23,8 @@
 
 #include "classes.h"
 #include "decode.h"
+#include "encode.h"
+#include "options.h"
 
 enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
 
@@ -129,16 +132,51 @@ static PyObject *agreed(struct mc_document_state *state, PyObject *plain)
     return plain;
 }
 
+/* An object of bson's that has no plain form, as Extended JSON; NULL without an exception for an
+ * object that MongoDB does not know. */
+static PyObject *extended(struct mc_document_state *state, PyObject *value)
+{
+    struct mc_bson_element element;
+    PyObject *bytes, *rare = NULL, *result = NULL;
+    if (!PyObject_HasAttr((PyObject *)Py_TYPE(value), state->texts[MC_TEXT_MARKER])) {
+        return NULL;
+    }
+    bytes = mc_encode_value(state->options, value);
+    if (bytes == NULL || !mc_only_element(bytes, &element)) {
+        Py_XDECREF(bytes);
+        return NULL;
+    }
+    if (element.type == MC_BSON_DOCUMENT) { /* a DBRef: its members are the encoder's business */
+        result =
+            agreed(state, mc_plain_document(state->options, element.value, element.value_len, 1));
+    } else {
+        rare = mc_rare_value(state, &element);
+        result = rare != NULL ? mc_call_method(rare, "plain", NULL) : NULL;
+    }
+    Py_XDECREF(rare);
+    Py_DECREF(bytes);
+    return result;
+}
+
+/* A Document or an Array as a new dict or list, which needs no bson. */
+static PyObject *plain_of(struct mc_document_state *state, const struct mc_document *self)
+{
+    struct mc_options options = mc_options_to_show(mc_options_of(self));
+    return agreed(state, (PyTypeObject *)Py_TYPE(self) == state->array_type
+                             ? mc_plain_array(&options, self->data, self->len, 1)
+                             : mc_plain_document(&options, self->data, self->len, 1));
+}
+
 static PyObject *json_default(PyObject *module, PyObject *value)
 {
     struct mc_document_state *state = PyModule_GetState(module);
-    struct mc_document *self = (struct mc_document *)value;
+    PyObject *result;
     int is_datetime, text;
-    if (Py_TYPE(value) == state->document_type) {
-        return agreed(state, mc_plain_document(mc_options_of(self), self->data, self->len, 1));
+    if (Py_TYPE(value) == state->document_type || Py_TYPE(value) == state->array_type) {
+        return plain_of(state, (struct mc_document *)value);
     }
-    if (Py_TYPE(value) == state->array_type) {
-        return agreed(state, mc_plain_array(mc_options_of(self), self->data, self->len, 1));
+    if ((PyObject *)Py_TYPE(value) == mc_load(&state->classes[MC_CLASS_RARE])) {
+        return mc_call_method(value, "plain", NULL);
     }
     is_datetime = mc_datetime_check(state, value);
     if (is_datetime != 0) {
@@ -154,9 +192,12 @@ static PyObject *json_default(PyObject *module, PyObject *value)
     if (text != 0) {
         return text > 0 ? PyObject_Str(value) : NULL;
     }
+    result = extended(state, value);
+    if (result != NULL || PyErr_Occurred()) {
+        return result;
+    }
     return PyErr_Format(PyExc_TypeError,
-                        "'%.200s' has no place in plain JSON; bson.json_util.dumps writes it as "
-                        "Extended JSON",
+                        "'%.200s' has no place in plain JSON: MongoDB has no such type",
                         Py_TYPE(value)->tp_name);
 }
 
@@ -167,7 +208,7 @@ PyMethodDef mc_json_functions[] = {
      "does:\n"
      "json.dumps(document, default=mmapcache.json_default), msgspec.json.encode(document,\n"
      "enc_hook=mmapcache.json_default) and orjson.dumps(document,\n"
-     "default=mmapcache.json_default) write the same of a Document. Raises TypeError for what\n"
-     "has no plain form."},
+     "default=mmapcache.json_default) write the same of a Document. What has no plain form, such\n"
+     "as a Timestamp, becomes Extended JSON. Raises TypeError for what MongoDB has no type for."},
     {NULL, NULL, 0, NULL},
 };

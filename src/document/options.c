@@ -34,6 +34,22 @@ struct mc_options *mc_options_new(struct mc_document_state *state)
     return options;
 }
 
+/* All but the count, which other threads change. */
+struct mc_options mc_options_to_show(const struct mc_options *options)
+{
+    return (struct mc_options){
+        .state = options->state,
+        .source = options->source,
+        .utc = options->utc,
+        .tzinfo = options->tzinfo,
+        .min_millis = options->min_millis,
+        .max_millis = options->max_millis,
+        .uuid_representation = options->uuid_representation,
+        .datetime_conversion = options->datetime_conversion,
+        .rare = true,
+    };
+}
+
 /* The UTC offset of tzinfo at one end of datetime's range, in milliseconds, into *millis. */
 static int offset_at(struct mc_options *options, bool end, int64_t *millis)
 {

@@ -16,6 +16,8 @@
 #include <string.h>
 
 #include "collections.h"
+#include "compact.h"
+#include "indexes.h"
 #include "mutant.h"
 #include "publish.h"
 #include "refusal.h"
@@ -140,6 +142,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
+        mc_compact_note(writer, mc_entry_bytes(key->len, value_len));
         mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
@@ -525,8 +528,8 @@ struct mc_batch_counts mc_batch_counts(const struct mc_writer *writer)
 bool mc_batch_is_short(const struct mc_writer *writer)
 {
     const struct mc_batch_counts *counts = &writer->batch.counts;
-    return counts->puts + counts->deletes <= SHORT_BATCH &&
-           mc_checkpoint(&writer->table.space) == 0;
+    return counts->puts + counts->deletes <= SHORT_BATCH && !writer->indexes.changed &&
+           mc_checkpoint(&writer->table.space) == 0 && !mc_compact_is_due(writer);
 }
 
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, struct mc_error *err)
@@ -541,15 +544,13 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     if (status != MC_OK) {
         return status;
     }
-    root.catalogue = batch->catalogue;
     writer->arena.scope = MC_SCOPE_BATCH;
-    for (uint32_t at = batch->listed; at != 0 && status == MC_OK;) {
-        struct mc_writer_collection *collection = &writer->collections.items[at - 1];
-        if (collection->changed) {
-            status = mc_collections_store(writer, collection, &root, err);
-            batch->catalogue = root.catalogue; /* young blocks are linked there now */
-        }
-        at = collection->next_listed;
+    status = mc_compact_some(writer, err);
+    if (status == MC_OK && writer->indexes.count != 0) {
+        status = mc_indexes_update(writer, err);
+    }
+    if (status == MC_OK) {
+        status = mc_collections_store(writer, &root, err);
     }
     if (status != MC_OK) {
         return status;
@@ -570,6 +571,7 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
         collection->committed = collection->record;
         collection->committed_exists = collection->exists;
     }
+    mc_indexes_end(writer, true);
     batch->open = false;
     mc_collections_trim(writer);
     *generation = root.generation;
@@ -587,6 +589,7 @@ void mc_batch_abort(struct mc_writer *writer)
         collection->record = collection->committed;
         collection->exists = collection->committed_exists;
     }
+    mc_indexes_end(writer, false);
     writer->batch.replace.open = false;
     writer->batch.open = false;
     mc_collections_trim(writer);

@@ -53,6 +53,17 @@ enum mc_status mc_batch_drop(struct mc_writer *writer, const char *name, size_t 
 enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, size_t len,
                               struct mc_error *err);
 
+/* Makes an index of a collection, which need not exist: of a field, by its dotted path. kind:
+ * MC_INDEX_UNIQUE or MC_INDEX_MULTI; one that is there becomes one of this kind. The commits of
+ * this batch and of each later one bring it up to date, and it outlasts the collection. *changed:
+ * there was none of this kind. MC_LIMIT: a bad name or path, or too many. */
+enum mc_status mc_batch_index(struct mc_writer *writer, const char *name, size_t name_len,
+                              const char *path, size_t path_len, uint32_t kind, bool *changed,
+                              struct mc_error *err);
+enum mc_status mc_batch_drop_index(struct mc_writer *writer, const char *name, size_t name_len,
+                                   const char *path, size_t path_len, bool *existed,
+                                   struct mc_error *err);
+
 /* From here to end or cancel, what is put into `name` replaces its whole content; other operations
  * go on as before, and a cancelled replace takes back exactly what was done to `name` in between.
  * One that ends with the content that it began with has changed nothing. One at a time:
@@ -65,7 +76,8 @@ void mc_replace_cancel(struct mc_writer *writer);
 struct mc_batch_counts mc_batch_counts(const struct mc_writer *writer);
 
 /* Publishes the batch as one generation (*generation), or nothing when nothing changed (0). On a
- * failure the batch is still open: abort it. */
+ * failure the batch is still open: abort it. MC_LIMIT: two documents have one value in a unique
+ * index. */
 enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation,
                                struct mc_error *err);
 

@@ -165,6 +165,21 @@ void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *coll
     notes->used += bytes;
 }
 
+bool mc_changes_noted(const struct mc_writer *writer, uint32_t *place, struct mc_key *key)
+{
+    struct note note;
+    if (*place == 0) {
+        return false;
+    }
+    const uint8_t *from = writer->notes.bytes + *place - 1;
+    memcpy(&note, from, sizeof note);
+    key->type = note.record.type;
+    key->len = note.record.len;
+    key->data = from + sizeof note;
+    *place = note.next;
+    return true;
+}
+
 void mc_changes_take_back(struct mc_writer *writer, struct mc_writer_collection *collection,
                           const struct mc_writer_collection *before)
 {

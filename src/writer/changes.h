@@ -24,6 +24,11 @@ void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *coll
 /* Notes that any key of the collection may have changed. */
 void mc_changes_whole(struct mc_writer *writer, struct mc_writer_collection *collection);
 
+/* The keys that were noted of a collection that has not changed as a whole, one after the other and
+ * perhaps several times: *place is its first_note at first. False at the end. The key has no hash
+ * and lives until the next note. */
+bool mc_changes_noted(const struct mc_writer *writer, uint32_t *place, struct mc_key *key);
+
 /* Takes back what was noted of a collection since it was as in `before`. */
 void mc_changes_take_back(struct mc_writer *writer, struct mc_writer_collection *collection,
                           const struct mc_writer_collection *before);

@@ -213,25 +213,41 @@ struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer)
     return collection;
 }
 
-enum mc_status mc_collections_store(struct mc_writer *writer,
-                                    struct mc_writer_collection *collection, struct mc_root *root,
-                                    struct mc_error *err)
+/* Writes one changed collection into the batch's catalogue, or takes it out. */
+static enum mc_status store(struct mc_writer *writer, struct mc_writer_collection *collection,
+                            struct mc_root *root, struct mc_error *err)
 {
     assert(writer->batch.open && collection->listed && collection->changed);
     struct mc_key key = name_key(writer, collection->name, collection->name_len);
+    uint64_t *catalogue = &writer->batch.catalogue;
     struct mc_put_result result;
     struct mc_hit old;
     root->documents += collection->record.count - collection->committed.count;
     root->content += collection->record.content - collection->committed.content;
     if (collection->exists) {
-        return mc_table_put(&writer->table, &root->catalogue, &key, &collection->record,
+        return mc_table_put(&writer->table, catalogue, &key, &collection->record,
                             sizeof collection->record, &result, err);
     }
     if (!collection->committed_exists) {
         return MC_OK;
     }
-    enum mc_status status = mc_table_delete(&writer->table, &root->catalogue, &key, &old, err);
+    enum mc_status status = mc_table_delete(&writer->table, catalogue, &key, &old, err);
     return status == MC_ABSENT ? mc_table_damaged(err) : status; /* it was there */
+}
+
+enum mc_status mc_collections_store(struct mc_writer *writer, struct mc_root *root,
+                                    struct mc_error *err)
+{
+    enum mc_status status = MC_OK;
+    for (uint32_t at = writer->batch.listed; at != 0 && status == MC_OK;) {
+        struct mc_writer_collection *collection = &writer->collections.items[at - 1];
+        if (collection->changed) {
+            status = store(writer, collection, root, err);
+        }
+        at = collection->next_listed;
+    }
+    root->catalogue = writer->batch.catalogue;
+    return status;
 }
 
 void mc_collections_trim(struct mc_writer *writer)

@@ -30,10 +30,9 @@ void mc_collections_take_back(struct mc_writer *writer, size_t index,
 /* Takes the first collection off the batch's list, which is not empty. */
 struct mc_writer_collection *mc_collections_unlist(struct mc_writer *writer);
 
-/* Writes one changed collection into root->catalogue, or takes it out,
- * and adds it to the root's counts. */
-enum mc_status mc_collections_store(struct mc_writer *writer,
-                                    struct mc_writer_collection *collection, struct mc_root *root,
+/* Writes each changed collection into the batch's catalogue, or takes it out, and adds it to the
+ * root's counts. A failure leaves a batch to be aborted. */
+enum mc_status mc_collections_store(struct mc_writer *writer, struct mc_root *root,
                                     struct mc_error *err);
 
 /* Once no batch is open: forgets the list when most names on it are of no collection any more. */

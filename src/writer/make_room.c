@@ -2,8 +2,8 @@
  *
  * Room is looked for in this order: blocks whose retention is over; those retired for at
  * least an eighth of it while there are more than a sixteenth of the file; a larger file; all
- * blocks that the current generation does not need, whatever snapshot may still read them. Only
- * then the cache is full.
+ * blocks that the current generation does not need, whatever snapshot may still read them; what is
+ * free of a site that is being cleared. Only then the cache is full.
  */
 #include "make_room.h"
 
@@ -116,6 +116,14 @@ static uint64_t reclaim_excess(struct mc_writer *writer, int64_t now)
     return reclaim(writer, excess < past ? excess : past, SIZE_MAX);
 }
 
+void mc_writer_reclaim(struct mc_writer *writer, bool all)
+{
+    (void)reclaim_expired(writer, mc_clock_ns(), SIZE_MAX);
+    if (all) {
+        (void)reclaim(writer, writer->root.generation, SIZE_MAX);
+    }
+}
+
 void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now)
 {
     (void)reclaim_expired(writer, now, RECLAIM_EACH_COMMIT);
@@ -155,13 +163,17 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes, struct mc_erro
     if (reclaim_expired(writer, now, SIZE_MAX) > 0 || reclaim_excess(writer, now) > 0) {
         return MC_OK;
     }
+    if (writer->compaction.moving) { /* it is put off: no reader is to lose anything by it */
+        return MC_FULL;
+    }
     enum mc_status status = grow(writer, bytes, err);
     if (status != MC_FULL) {
         return status;
     }
     bool at_limit =
         writer->region.file_size + mc_whole_extents(bytes) > writer->superblock.max_size;
-    if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0) {
+    if (reclaim(writer, writer->root.generation, SIZE_MAX) > 0 ||
+        mc_arena_sites_end(&writer->arena) > 0) {
         return MC_OK;
     }
     return full(writer, bytes, at_limit, err);

@@ -14,6 +14,9 @@ enum mc_status mc_writer_make_room(void *context, uint64_t bytes, struct mc_erro
  * generation's readers look for it, until the next commit retires it. */
 void mc_writer_end_at(struct mc_writer *writer, uint64_t end);
 
+/* Frees the blocks whose retention is over, or all that the current generation does not need. */
+void mc_writer_reclaim(struct mc_writer *writer, bool all);
+
 /* After a commit at `now` (mc_clock_ns): announces and frees some of the blocks whose retention is
  * over, more than a commit retires. */
 void mc_writer_reclaim_some(struct mc_writer *writer, int64_t now);

@@ -9,22 +9,6 @@
 #include "region.h"
 #include "store.h"
 
-enum mc_status mc_place_read(const struct mc_region *region, struct mc_superblock *superblock,
-                             const char *path, struct mc_error *err)
-{
-    enum mc_status status = mc_region_peek(region, superblock, sizeof *superblock, err);
-    if (status == MC_OK) {
-        status = mc_superblock_check(superblock, err);
-    }
-    if (status == MC_OK && region->file_size < MC_MAP_MIN) {
-        status = mc_fail(err, MC_CORRUPT, "the cache file was truncated: recreate the cache");
-    }
-    if (status != MC_OK) {
-        mc_error_names(err, path);
-    }
-    return status;
-}
-
 enum mc_status mc_place_check(const char *path, const struct mc_writer_options *options,
                               struct mc_error *err)
 {
@@ -32,7 +16,7 @@ enum mc_status mc_place_check(const char *path, const struct mc_writer_options *
     struct mc_superblock superblock;
     enum mc_status status = mc_region_open(path, true, MC_OWNER_TRUSTED, &region, err);
     if (status == MC_OK) {
-        status = mc_place_read(&region, &superblock, path, err);
+        status = mc_superblock_read(&region, &superblock, path, err);
         mc_region_close(&region);
     }
     bool replaceable = options->recreate && !mc_path_is_directory(path);

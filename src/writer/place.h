@@ -2,7 +2,6 @@
 #ifndef MMAPCACHE_PLACE_H
 #define MMAPCACHE_PLACE_H
 
-#include "region.h"
 #include "writer.h"
 
 /* MC_FORMAT or MC_OS when no writer with these options could have its file at `path`, such as a
@@ -10,9 +9,5 @@
  * without a lock: what is there is judged again under it. */
 enum mc_status mc_place_check(const char *path, const struct mc_writer_options *options,
                               struct mc_error *err);
-
-/* The superblock of the file that is open, and whether it is one: an error names the path. */
-enum mc_status mc_place_read(const struct mc_region *region, struct mc_superblock *superblock,
-                             const char *path, struct mc_error *err);
 
 #endif

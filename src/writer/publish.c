@@ -168,9 +168,8 @@ void mc_writer_report(struct mc_writer *writer, const char *state, const char *e
         mc_field_text(report->source, sizeof report->source, source);
     }
     if (confirmed_at_us >= 0) {
-        int64_t passed = mc_time_us() - confirmed_at_us; /* negative: the clock was set back */
         report->confirmed_at = confirmed_at_us;
-        report->confirmed_boot = mc_boot_us() - (passed > 0 ? passed : 0);
+        report->confirmed_boot = mc_boot_of(confirmed_at_us);
         memcpy(report->boot_id, writer->boot_id, sizeof report->boot_id);
     }
     if (stream != NULL) {

@@ -1,4 +1,4 @@
-/* refusal.h - the sentence about a key that cannot be stored. */
+/* refusal.h - the sentences about a key or a value that cannot be stored. */
 #ifndef MMAPCACHE_REFUSAL_H
 #define MMAPCACHE_REFUSAL_H
 
@@ -10,5 +10,15 @@ enum mc_status mc_writer_refuse(const struct mc_writer *writer,
                                 const struct mc_writer_collection *collection,
                                 const struct mc_key *key, const struct mc_put_result *result,
                                 struct mc_error *err);
+
+/* The same for a value of an index. */
+enum mc_status mc_writer_refuse_value(const struct mc_writer *writer, const struct mc_index *index,
+                                      const struct mc_key *value,
+                                      const struct mc_put_result *result, struct mc_error *err);
+
+/* MC_LIMIT: the documents with these two keys have one value in a unique index. */
+enum mc_status mc_writer_refuse_duplicate(const struct mc_index *index, const struct mc_key *value,
+                                          const struct mc_key *first, const struct mc_key *second,
+                                          struct mc_error *err);
 
 #endif

@@ -2,7 +2,6 @@
 #include "rounds.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "history.h"
 #include "mutant.h"
@@ -55,11 +54,10 @@ void mc_rounds_inherit(struct mc_writer *writer, const struct mc_writer *old)
 enum mc_status mc_writer_record(struct mc_writer *writer, const struct mc_round *round,
                                 struct mc_error *err)
 {
-    int64_t passed = mc_time_us() - round->started_at; /* negative: the clock was set back */
     struct mc_round_record record = {
         .generation = writer->root.generation,
         .started_at = round->started_at,
-        .started_boot = mc_boot_us() - (passed > 0 ? passed : 0),
+        .started_boot = mc_boot_of(round->started_at),
         .duration = round->duration,
         .put = round->put,
         .deleted = round->deleted,

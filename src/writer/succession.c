@@ -15,6 +15,13 @@ enum mc_status mc_succession_carry_over(const struct mc_writer *from, struct mc_
     mc_walk_begin(&names, &from->table.space, from->root.catalogue);
     while (status == MC_OK && mc_walk_entry(&names, &name) == MC_OK) {
         struct mc_collection collection;
+        struct mc_index index;
+        bool changed;
+        if (mc_hit_index(&name, &index) == MC_OK) {
+            status = mc_batch_index(to, index.name, index.name_len, index.path, index.path_len,
+                                    index.record.kind, &changed, err);
+            continue;
+        }
         if (mc_hit_collection(&name, &collection) != MC_OK) {
             status = mc_batch_state(to, shm_expose(name.value), name.value_len, err);
             continue;
@@ -24,7 +31,6 @@ enum mc_status mc_succession_carry_over(const struct mc_writer *from, struct mc_
         while (status == MC_OK && mc_walk_entry(&documents, &hit) == MC_OK) {
             struct mc_key key = {
                 .type = hit.key_type, .len = hit.key_len, .data = shm_expose(hit.key)};
-            bool changed;
             status = mc_batch_put(to, (const char *)shm_expose(name.key), name.key_len, &key,
                                   shm_expose(hit.value), hit.value_len, &changed, err);
         }

@@ -19,6 +19,8 @@
 #include "bell.h"
 #include "changes.h"
 #include "check.h"
+#include "compact.h"
+#include "indexes.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "place.h"
@@ -109,10 +111,13 @@ static enum mc_status check_options(struct mc_writer_options *options, struct mc
 /* ---- opening ---- */
 
 /* Reserves everything below a reference. */
-static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool catalogue,
+static enum mc_status reserve(struct mc_writer *writer, uint64_t root, enum mc_table kind,
                               struct mc_error *err)
 {
     struct mc_walk walk;
+    struct mc_index index;
+    uint64_t below;
+    enum mc_table its;
     struct mc_item item = {.offset = 0}; /* nothing was reached yet */
     enum mc_status status;
     mc_walk_begin(&walk, &writer->table.space, root);
@@ -125,18 +130,21 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, bool cata
         if (status != MC_OK) {
             break;
         }
-        struct mc_collection collection;
-        bool record = catalogue && item.kind == MC_ITEM_ENTRY;
-        status = record ? mc_hit_collection(&item.hit, &collection) : MC_ABSENT;
+        mc_compact_note(writer, item.bytes);
+        bool entry = item.kind == MC_ITEM_ENTRY;
+        status = entry ? mc_hit_table(kind, &item.hit, &below, &its) : MC_ABSENT;
         if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
             break;
         }
+        if (status == MC_OK && its == MC_TABLE_INDEX) {
+            (void)mc_hit_index(&item.hit, &index); /* it is one */
+            status = mc_indexes_found(writer, &index, err);
+        }
         if (status == MC_OK) {
-            status =
-                reserve(writer, collection.root, false, err); /* one level: never a catalogue */
-            if (status != MC_OK) {
-                return status;
-            }
+            status = reserve(writer, below, its, err); /* three levels: never a catalogue */
+        }
+        if (status != MC_OK && status != MC_ABSENT) {
+            return status;
         }
     }
     if (status == MC_ABSENT) {
@@ -217,10 +225,11 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     }
     writer->table.arena = &writer->arena;
     space->limit = end;
-    /* both fit: see mc_superblock_check, and the check of the end above */
+    /* both fit: see mc_superblock_read, and the check of the end above */
     (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
     (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
-    status = reserve(writer, writer->root.catalogue, true, err);
+    writer->indexes.count = 0; /* a damaged file may have been looked at before this one */
+    status = reserve(writer, writer->root.catalogue, MC_TABLE_CATALOGUE, err);
     if (status != MC_OK) {
         return status;
     }
@@ -261,6 +270,8 @@ static void writer_free(struct mc_writer *writer)
     free(writer->collections.items);
     free(writer->collections.index);
     mc_changes_destroy(writer);
+    mc_indexes_destroy(writer);
+    free(writer->compaction.names);
     mc_bell_close(writer->bell);
     free(writer->path);
     mc_lock_release(writer->lock); /* last: who waits for it must not find the file locked */
@@ -312,7 +323,7 @@ static enum mc_status attach(struct mc_writer *writer, const char *path, struct 
         status = MC_MUTANT_IS(609) ? MC_OK : status; /* 609: only the lock file keeps others out */
     }
     if (status == MC_OK) {
-        status = mc_place_read(&writer->region, &writer->superblock, path, err);
+        status = mc_superblock_read(&writer->region, &writer->superblock, path, err);
     }
     if (status == MC_OK) { /* what is behind is not ours */
         uint64_t size = writer->region.file_size, most = writer->superblock.max_size;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "index.h"
 #include "key.h"
 #include "status.h"
 #include "store.h"
@@ -58,5 +59,10 @@ int mc_writer_fd(const struct mc_writer *writer);
 
 /* A view of the last committed generation, through the writer's own mapping (view->map is NULL). */
 void mc_writer_view(const struct mc_writer *writer, struct mc_view *out);
+
+/* How many indexes the last committed generation has, and one of them: valid until the writer is
+ * used again. */
+size_t mc_writer_indexes(const struct mc_writer *writer);
+const struct mc_index *mc_writer_index(const struct mc_writer *writer, size_t number);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "index.h"
 #include "region.h"
 #include "table.h"
 #include "writer.h"
@@ -51,6 +52,22 @@ struct mc_replace {
     uint64_t differing; /* puts to take back before the content is the one before, or more */
 };
 
+/* An index as the open batch sees it, and as it was committed. */
+struct mc_writer_index {
+    struct mc_index now;
+    struct mc_index_record committed;
+    bool exists, committed_exists;
+    bool fresh; /* to be built from the whole collection */
+};
+
+/* Every index of the file: see indexes.c. */
+struct mc_indexes {
+    struct mc_writer_index *items;
+    size_t count, capacity;
+    bool changed;                   /* the batch has made one, or taken one away */
+    struct mc_values before, after; /* of a document: room that is used again */
+};
+
 /* What the open batch changed, for the change log. */
 struct mc_notes {
     uint8_t *bytes;
@@ -59,6 +76,17 @@ struct mc_notes {
     size_t group_capacity;      /* bytes */
     uint64_t end;               /* position in the log where the next group begins */
     uint32_t last;              /* bytes of the one before it; 0: there is none */
+};
+
+/* The clearing of a site: see compact.c. */
+struct mc_compaction {
+    uint64_t largest;    /* bytes of the largest entry that this writer has met */
+    uint64_t until;      /* generation before which no site is looked for */
+    uint64_t drain;      /* all has moved: the sites are whole when what this one retired is free */
+    bool moving;         /* just now: no room is made for what moves */
+    struct mc_move move; /* through the table under way */
+    uint8_t *names;      /* of the collections to go through, each after a byte with its length */
+    size_t names_len, names_at;
 };
 
 struct mc_batch {
@@ -88,7 +116,9 @@ struct mc_writer {
     uint64_t rounds;             /* number of the last record in the history */
     struct mc_batch batch;
     struct mc_collections collections;
+    struct mc_indexes indexes;
     struct mc_notes notes;
+    struct mc_compaction compaction;
 };
 
 #endif

@@ -196,6 +196,31 @@ static void free_piece(struct mc_buddy *b, uint64_t most)
     }
 }
 
+/* What a planner is told: where runs end, and never more room than there is. */
+static void plan_compare(struct mc_buddy *b)
+{
+    static const uint64_t sizes[] = {1, 5, 63, 64, 200};
+    uint64_t room[5] = {0}, longest = 0;
+    for (uint64_t at = 0, end; at < naive.granules; at = end) {
+        bool is_free;
+        for (end = at + 1; end < naive.granules && naive.used[end] == naive.used[at];) {
+            end++;
+        }
+        CHECK_EQ(mc_buddy_run(b, at, &is_free), end);
+        CHECK_EQ(is_free, !naive.used[at]);
+        longest = is_free && end - at > longest ? end - at : longest;
+        for (unsigned i = 0; i < 5; i++) {
+            room[i] += is_free ? (end - at) / sizes[i] : 0;
+        }
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t told = mc_buddy_room(b, sizes[i], UINT64_MAX);
+        CHECK(told <= room[i]);
+        CHECK(told > 0 || longest < 2 * sizes[i]);
+        CHECK_EQ(mc_buddy_room(b, sizes[i], 1), told > 0);
+    }
+}
+
 static void random_operations(uint64_t arena, uint64_t max_arena, unsigned operations)
 {
     struct mc_buddy *b = create(arena, max_arena);
@@ -220,6 +245,7 @@ static void random_operations(uint64_t arena, uint64_t max_arena, unsigned opera
         }
     }
     naive_compare(&naive, b);
+    plan_compare(b);
     mc_buddy_destroy(b);
 }
 

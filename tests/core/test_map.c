@@ -227,12 +227,14 @@ static void test_superblock(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct mc_superblock superblock;
+        struct mc_map *none;
         make_cache();
         read_file(0, &superblock, sizeof superblock);
         cases[i].damage(&superblock);
         superblock.checksum = mc_checksum(&superblock, offsetof(struct mc_superblock, checksum));
         write_file(0, &superblock, sizeof superblock);
         CHECK_EQ(map_status(), cases[i].status);
+        CHECK_EQ(mc_map_open(test_path(), &none, NULL), cases[i].status);
         CHECK_EQ(writer_status(false), cases[i].status);
         CHECK_EQ(map_status(), cases[i].status); /* untouched */
         CHECK_EQ(writer_status(true), MC_OK);

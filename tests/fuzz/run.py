@@ -52,7 +52,7 @@ NEEDS = "apt-get install clang libclang-rt-14-dev llvm"
 
 # Hostile bytes get to the allocator as offsets only, so its branches tell the fuzzer nothing; and
 # mc_check counts free blocks in buddy_check.c, which reads the allocator's own memory.
-UNGUIDED, PLAIN = {"buddy", "buddy_check", "hash"}, {"buddy_check"}
+UNGUIDED, PLAIN = {"buddy", "buddy_query", "buddy_check", "hash"}, {"buddy_check"}
 # Constants that are compared with are worth knowing where no mutator knows the format.
 COMPARING = {"bson", "bson_validate", "key"}
 # Memory that was freed is used again soon: fresh pages would cost more than all of the core does.

@@ -309,6 +309,16 @@ def rebuilt(document: Any) -> object:
     return make(*arguments)
 
 
+def another_module() -> Any:
+    """The extension once more, with a state of its own."""
+    path = extension_path()
+    loader = importlib.machinery.ExtensionFileLoader("mmapcache._mmapcache", path)
+    spec = importlib.machinery.ModuleSpec("mmapcache._mmapcache", loader, origin=path)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
 def in_json(document: Any) -> tuple[object, object, object]:
     plain = mmapcache.json_default
     return plain(document["since"]), plain(document["raw"]), plain(document["owner"])
@@ -406,6 +416,64 @@ def _document_aware(world: World) -> Case:
 @operation("Document(garbage)")
 def _document_garbage(world: World) -> Case:
     return Case(partial(mmapcache.Document, b"garbage"), raises=(mmapcache.InvalidDocument,))
+
+
+@operation("Document(dict)")
+def _document_of_dict(world: World) -> Case:
+    """Of every type, and larger than what needs no memory of its own."""
+    every = {**VALUES, "uuid": uuid.UUID(int=5), "list": [*VALUES.values()], "text": "t" * 1500}
+    return Case(lambda: mmapcache.Document(every).raw, allowed=pymongo_refusing)
+
+
+@operation("Document(dict) with a bad name")
+def _document_of_bad_dict(world: World) -> Case:
+    bad = {"outer": {"a\0b": 1}}
+    return Case(partial(mmapcache.Document, bad), raises=(mmapcache.InvalidDocument,))
+
+
+@operation("object_id")
+def _object_id(world: World) -> Case:
+    digits, theirs = "00112233445566778899aabb", bson.ObjectId("00112233445566778899aabb")
+
+    def call() -> object:
+        one = mmapcache.object_id(digits)
+        again = mmapcache.object_id(one.binary)
+        return (
+            one == again == theirs,
+            hash(one) == hash(theirs),
+            str(one),
+            repr(again),
+            one < theirs,
+        )
+
+    return Case(call)
+
+
+@operation("json of what has no plain form")
+def _json_rare(world: World) -> Case:
+    values = (bson.Timestamp(5, 1), bson.Regex("a", "i"), bson.DBRef("c", 5))
+    for value in values:
+        mmapcache.json_default(value)  # it imports
+    return Case(lambda: [mmapcache.json_default(value) for value in values])
+
+
+@operation("Document without bson")
+def _document_without_bson(world: World) -> Case:
+    """A module of its own, in a process that has no bson any more."""
+    raw = encode(VALUES)
+    module = another_module()
+    document: Any = module.Document(raw)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bson"]:
+        del sys.modules[name]
+    sys.modules["bson"] = None  # type: ignore[assignment]
+
+    def call() -> object:
+        again = module.Document(raw)
+        plain = module.json_default(again)
+        return repr(again), [*plain], hash(again), again == document, repr(plain["timestamp"])
+
+    call()
+    return Case(call)
 
 
 @operation("cut_events")
@@ -710,13 +778,8 @@ def _advance(world: World) -> Case:
 
 @operation("import", imports=True)
 def _import(world: World) -> Case:
-    path = extension_path()
-    loader = importlib.machinery.ExtensionFileLoader("mmapcache._mmapcache", path)
-    spec = importlib.machinery.ModuleSpec("mmapcache._mmapcache", loader, origin=path)
-
     def call() -> object:
-        module: Any = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        module = another_module()
         return module.Document(b"\5\0\0\0\0").to_dict(), module.MAX_DEPTH
 
     return Case(call)

@@ -109,14 +109,14 @@ def _without(before: Any, follower: Any, more: Any, left: list[Any]) -> None:
 @_fault("position-first", "commits the position before the data", kill_loader=1)
 def _position_first() -> None:
     from mmapcache.sync.following import Following
-    from mmapcache.sync.source import Found
+    from mmapcache.sync.source import Caught
 
     @_instead(Following, "_burst")
     def burst(before: Any, self: Any, writer: Any, first: Any, messages: Iterator[Any]) -> Any:
         parts = []
         for part in messages:
             parts.append(part)
-            if not isinstance(part, Found):
+            if isinstance(part, Caught):
                 break
         with writer.batch() as batch:
             batch.state = self._target.pack_state(self._source.scope, parts[-1].position)
@@ -228,7 +228,7 @@ def _own_documents() -> None:
     @_instead(Stream, "_say")
     def say(before: Any, self: Any, event: Any, post: Any) -> Any:
         if event["operationType"] == "insert":
-            key = (event["ns"]["coll"], element.of_key(event["documentKey"].raw))
+            key = (event["ns"]["coll"], element.of_document(event["documentKey"].raw))
             own[key] = event["fullDocument"].raw
         return before(self, event, post)
 

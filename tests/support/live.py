@@ -73,6 +73,19 @@ def in_state(cache: mmapcache.Cache, state: str) -> None:
         raise AssertionError(f"not {state}: {cache.status()}") from None
 
 
+def well(cache: mmapcache.Cache) -> None:
+    """Waits for a loader that streams and has no error: both of one report."""
+
+    def is_well() -> bool:
+        status = cache.status()
+        return status["state"] == "streaming" and status["error"] is None
+
+    try:
+        wait_for(is_well)
+    except AssertionError:
+        raise AssertionError(f"not well: {cache.status()}") from None
+
+
 def loads(cache: mmapcache.Cache) -> dict[str, int]:
     """The reasons of the loads so far, those that are 0 left out."""
     return {reason: count for reason, count in cache.status()["loads"].items() if count}

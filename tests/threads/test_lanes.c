@@ -181,7 +181,7 @@ static PyObject *get(PyObject *object, int64_t number)
     }
     entry = mc_front_by_object(mc_reader_front(reader), collection->channel, object);
     if (mc_collection_fronted(collection, reading) &&
-        mc_collection_holds(collection, reading, entry)) {
+        mc_collection_holds(collection, mc_reader_front(reader), reading, entry)) {
         mc_front_hit(mc_reader_front(reader), entry);
         return Py_XNewRef(entry->document);
     }
@@ -196,7 +196,7 @@ static PyObject *get(PyObject *object, int64_t number)
             if (entry != NULL) {
                 mc_front_set_alias(front, entry, object);
             }
-            if (mc_collection_holds(collection, reading, entry)) {
+            if (mc_collection_holds(collection, front, reading, entry)) {
                 mc_front_hit(front, entry);
                 return Py_XNewRef(entry->document);
             }

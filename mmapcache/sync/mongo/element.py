@@ -5,10 +5,11 @@ That is exact whatever it is, hashable, and can be asked for without having been
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
-import mmapcache
+from mmapcache._mmapcache import cut_ids
 
 
 def _names(count: int) -> tuple[bytes, ...]:
@@ -20,18 +21,13 @@ _NAMES = _names(2048)
 
 
 def of_document(document: bytes) -> bytes:
-    """That of any document."""
-    import bson
+    """That of any document.
 
-    return of_value(bson.decode(document, _options())["_id"])
-
-
-def of_key(raw: bytes) -> bytes:
-    """That of a change event's document key, which has no other field but in a sharded
-    collection."""
-    if raw[5:9] == b"_id\0" and len(mmapcache.Document(raw)) == 1:
-        return raw[4:5] + raw[9:-1]
-    return of_document(raw)
+    :raises ValueError: it has none
+    :raises mmapcache.InvalidDocument: it is no document
+    """
+    (one,) = cut_ids(document)
+    return one
 
 
 def of_value(value: Any) -> bytes:
@@ -67,6 +63,7 @@ def _framed(content: bytes) -> bytes:
     return struct.pack("<i", len(content) + 5) + content + b"\0"
 
 
+@functools.cache
 def _options() -> Any:
     from bson.codec_options import CodecOptions, DatetimeConversion
     from bson.raw_bson import RawBSONDocument

@@ -103,6 +103,9 @@ class MongoFollower:
         self._arrivals: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._cancelled = False
+        self._holding = False  # the marker was there when it was last looked for
+        self._released: int | None = None  # it was gone then, and changes may be under way still
+        self._missing: dict[str, int] = {}  # by database: for how many quiet replies, see _held
         self._heard = dict.fromkeys(self._streams, time.monotonic())
         self._progress = time.monotonic()  # when the server was last heard, by any thread
         self._burst: dict[tuple[str, str], dict[bytes, bool]] = {}  # by _id: whether deleted
@@ -253,6 +256,8 @@ class MongoFollower:
         self._heard[database] = self._progress
         self._newest[database] = last
         self._reached[database] = last - 1
+        if self._released is not None and last > self._released:
+            self._missing.pop(database, None)
         self._events += len(more.changes)
         self._taken += len(more.changes)
         if self._checked:
@@ -301,6 +306,10 @@ class MongoFollower:
             self._tokens[heard.database] = heard.token
         self._reached[heard.database] = heard.time
         self._newest.pop(heard.database, None)
+        if self._missing.get(heard.database):
+            self._missing[heard.database] -= 1
+            if not self._missing[heard.database]:
+                del self._missing[heard.database]
 
     def _flush(self) -> bool:
         """Reads what the burst changed, and posts it with the position. False as `_gather`."""
@@ -365,8 +374,19 @@ class MongoFollower:
         return Caught(position, self._events, heard, behind)
 
     def _held(self) -> bool:
-        """Whether the marker is there; then everything gathered stays for later."""
-        if self._hold is None or not self._lookup.held(self._hold):
+        """Whether the marker is there, or not all has come of what changed before it went; then
+        everything gathered stays for later."""
+        if self._hold is None:
+            return False
+        if self._lookup.held(self._hold):
+            self._holding, self._released = True, None
+        elif self._holding and self._released is None:
+            self._released = self._lookup.time
+            # A quiet reply may be to a question that was asked before: the one after it is not.
+            self._missing = dict.fromkeys(self._streams, 2)
+        elif not self._missing:
+            self._holding = False
+        if not self._holding:
             return False
         self._refuse_too_many()
         self._post(Held(self._hold.why))

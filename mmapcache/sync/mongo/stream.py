@@ -255,7 +255,7 @@ class Stream:
             document = mmapcache.Document(event.raw)
             kind = document["operationType"]
             if kind in _CHANGES:
-                _id = element.of_key(document["documentKey"].raw)
+                _id = element.of_document(document["documentKey"].raw)
                 if _id[:1] in _NAMELESS:
                     raise ValueError("an _id of a type that is out of use")
                 alone = "txnNumber" not in document

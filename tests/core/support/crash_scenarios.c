@@ -220,6 +220,14 @@ static void do_deepen(struct mc_writer *writer, struct oracle *oracle)
     put_range(writer, oracle, 0, 20, 22, 6);
 }
 
+/* An index appears, and the next commit keeps it. */
+static void do_index(struct mc_writer *writer, struct oracle *oracle)
+{
+    bool changed;
+    CHECK_OK(mc_batch_index(writer, "limits", 6, "v", 1, MC_INDEX_MULTI, &changed, &test_error));
+    put_range(writer, oracle, 1, 3, 5, changed ? 7 : 8);
+}
+
 const struct scenario crash_scenarios[] = {
     {"creation", 0, 0, do_nothing, 0, PLAIN},
     {"first commit", 0, 1, do_update, 0, PLAIN},
@@ -233,6 +241,7 @@ const struct scenario crash_scenarios[] = {
     {"page split, node growth", 3, 1, do_split, 0, PLAIN},
     {"deeper table", 3, 1, do_deepen, 0, DEEP},
     {"new collection", 3, 1, do_create_collection, 0, PLAIN},
+    {"an index made and kept", 3, 2, do_index, 0, PLAIN},
     {"the loader's state", 3, 1, do_state, 0, PLAIN},
     {"the loader's state alone", 3, 1, do_state_alone, 0, PLAIN},
     {"aborted batch", 3, 1, do_abort, 0, PLAIN},

@@ -178,6 +178,8 @@ int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value);
 PyObject *PyList_GetItemRef(PyObject *list, Py_ssize_t index);
 PyObject *PyList_New(Py_ssize_t len);
 int PyList_Append(PyObject *list, PyObject *object);
+Py_ssize_t PyList_GET_SIZE(PyObject *list);
+long long PyLong_AsLongLongAndOverflow(PyObject *number, int *overflow);
 PyObject *PyBytes_FromStringAndSize(const char *bytes, Py_ssize_t len);
 char *PyBytes_AS_STRING(PyObject *bytes);
 const char *PyUnicode_AsUTF8AndSize(PyObject *text, Py_ssize_t *len);

@@ -1,0 +1,101 @@
+/* arena_site.c - see arena_site.h. */
+#include "arena_site.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static bool is_kept(const struct mc_site *site, uint64_t granule)
+{
+    uint64_t bit = granule - site->start;
+    return (site->kept[bit / 64] >> (bit % 64) & 1) != 0;
+}
+
+static void keep(struct mc_sites *sites, struct mc_site *site, uint64_t from, uint64_t to)
+{
+    assert(from >= site->start && to <= site->end);
+    for (uint64_t bit = from - site->start, end = to - site->start, count; bit < end;
+         bit += count) {
+        count = 64 - bit % 64 < end - bit ? 64 - bit % 64 : end - bit;
+        assert((site->kept[bit / 64] & UINT64_MAX >> (64 - count) << bit % 64) == 0);
+        site->kept[bit / 64] |= UINT64_MAX >> (64 - count) << bit % 64;
+    }
+    sites->held += to - from;
+}
+
+enum mc_status mc_sites_add(struct mc_sites *sites, struct mc_buddy *buddy, uint64_t start,
+                            uint64_t granules)
+{
+    struct mc_site *site = &sites->items[sites->count];
+    assert(sites->count < MC_SITES && granules > 0);
+    assert(start + granules <= mc_buddy_granules(buddy));
+    *site = (struct mc_site){.start = start, .end = start + granules};
+    site->kept = calloc((size_t)(granules / 64) + 1, sizeof *site->kept);
+    if (site->kept == NULL) {
+        return MC_NOMEM;
+    }
+    sites->count++;
+    for (uint64_t at = start, to; at < site->end; at = to) {
+        bool is_free;
+        to = mc_buddy_run(buddy, at, &is_free);
+        to = to < site->end ? to : site->end;
+        if (is_free) {
+            (void)mc_buddy_reserve(buddy, at, to - at); /* it is free */
+            keep(sites, site, at, to);
+        }
+    }
+    return MC_OK;
+}
+
+struct mc_site *mc_sites_find(struct mc_sites *sites, uint64_t offset, uint64_t granules)
+{
+    for (unsigned i = 0; i < sites->count; i++) {
+        struct mc_site *site = &sites->items[i];
+        if (offset < site->end && offset + granules > site->start) {
+            return site;
+        }
+    }
+    return NULL;
+}
+
+void mc_sites_give(struct mc_sites *sites, struct mc_site *site, struct mc_buddy *buddy,
+                   uint64_t offset, uint64_t granules)
+{
+    uint64_t end = offset + granules;
+    uint64_t from = offset > site->start ? offset : site->start;
+    uint64_t to = end < site->end ? end : site->end;
+    keep(sites, site, from, to);
+    if (offset < from) {
+        mc_buddy_free(buddy, offset, from - offset);
+    }
+    if (to < end) {
+        mc_buddy_free(buddy, to, end - to);
+    }
+}
+
+uint64_t mc_sites_end(struct mc_sites *sites, struct mc_buddy *buddy)
+{
+    uint64_t held = sites->held;
+    for (unsigned i = 0; i < sites->count; i++) {
+        const struct mc_site *site = &sites->items[i];
+        for (uint64_t at = site->start, to; at < site->end; at = to) {
+            bool kept = is_kept(site, at);
+            for (to = at + 1; to < site->end && is_kept(site, to) == kept;) {
+                to++;
+            }
+            if (kept) {
+                mc_buddy_free(buddy, at, to - at);
+            }
+        }
+    }
+    mc_sites_destroy(sites);
+    return held;
+}
+
+void mc_sites_destroy(struct mc_sites *sites)
+{
+    for (unsigned i = 0; i < sites->count; i++) {
+        free(sites->items[i].kept);
+    }
+    sites->count = 0;
+    sites->held = 0;
+}

@@ -1,0 +1,386 @@
+/* test_compact.c - a cache with documents of many sizes is not full while there is room: what is
+ * live moves together, and nobody notices. */
+#include <math.h>
+
+#include "arena.h"
+#include "change_log.h"
+#include "faults.h"
+#include "store_support.h"
+#include "writer/compact.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define LARGEST (64u << 10)
+#define MOST 40000
+
+static struct mc_writer *writer;
+static struct mc_map *map;
+
+/* What each key holds: its document's size, all bytes of which say the version. */
+static struct documents {
+    uint32_t sizes[MOST];
+    uint8_t versions[MOST];
+} model;
+
+static const char *const names[] = {"sites", "limits", "flags"};
+
+static double uniform(void)
+{
+    return (double)(test_random() >> 11) / (double)(UINT64_C(1) << 53);
+}
+
+/* Lognormal, from 60 bytes to 64 KiB. */
+static uint32_t draw_size(void)
+{
+    double normal = sqrt(-2 * log(1 - uniform())) * cos(6.283185307179586 * uniform());
+    double bytes = exp(6.5 + 1.5 * normal);
+    return bytes < 60 ? 60 : bytes > LARGEST ? LARGEST : (uint32_t)bytes;
+}
+
+/* {p: bytes}, of so many bytes. */
+static const uint8_t *document_of(uint32_t size, uint8_t version)
+{
+    static uint8_t document[LARGEST];
+    const uint32_t pad = size - 13;
+    memset(document, version, size);
+    memcpy(document, &size, 4);
+    memcpy(document + 4, "\x05p", 3);
+    memcpy(document + 7, &pad, 4);
+    document[11] = 0;
+    document[size - 1] = 0;
+    return document;
+}
+
+static enum mc_status put(int k, uint32_t size, uint8_t version)
+{
+    const char *name = names[k % 3];
+    struct mc_key key;
+    bool changed;
+    mc_key_from_int64(k, &key);
+    return mc_batch_put(writer, name, strlen(name), &key, document_of(size, version), size,
+                        &changed, &test_error);
+}
+
+static void open_new(uint64_t max_size, int64_t retention_ns)
+{
+    struct mc_writer_options options = small_options();
+    options.max_size = max_size;
+    options.retention_ns = retention_ns;
+    options.log_size = 1u << 16;
+    options.ring_slots = 64;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_map_open(test_path(), &map, &test_error));
+    memset(&model, 0, sizeof model);
+}
+
+static void close_all(void)
+{
+    struct mc_view view;
+    mc_writer_view(writer, &view);
+    check_clean(&view);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
+static struct mc_view view_now(void)
+{
+    struct mc_view view;
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    return view;
+}
+
+/* Whether the view holds these documents. */
+static void check_content(const struct mc_view *view, const struct documents *documents, int keys)
+{
+    struct mc_collection collections[3];
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(mc_view_collection(view, names[i], strlen(names[i]), &collections[i]));
+    }
+    for (int k = 0; k < keys; k++) {
+        struct mc_key key;
+        struct mc_hit hit;
+        mc_key_from_int64(k, &key);
+        key.hash = mc_view_hash(view, &key);
+        CHECK_OK(mc_find(view, collections[k % 3].root, &key, &hit));
+        CHECK(mc_hit_equals(&hit, document_of(documents->sizes[k], documents->versions[k]),
+                            documents->sizes[k]));
+    }
+}
+
+/* Fills to a share of the maximum; the number of keys. */
+static int fill(uint64_t max_size, double share)
+{
+    uint64_t sum = 0, generation;
+    int keys = 0;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    while ((double)sum < share * (double)max_size && keys < MOST) {
+        uint32_t size = draw_size();
+        CHECK_OK(put(keys, size, 1));
+        model.sizes[keys] = size;
+        model.versions[keys++] = 1;
+        sum += size;
+    }
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    return keys;
+}
+
+#define UPDATES 60 /* of a batch */
+
+static int64_t over; /* bytes more than at the beginning */
+
+/* Puts new sizes, which hold their sum where it was, and commits while so many calls of these kinds
+ * succeed and the next one fails. When it fails, everything is as before. */
+static enum mc_status commit_updates(int keys, uint32_t kinds, long left)
+{
+    struct {
+        int k;
+        uint32_t size;
+        uint8_t version;
+    } before[UPDATES];
+    uint64_t generation;
+    enum mc_status status = MC_OK;
+    int done = 0;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (; done < UPDATES && status == MC_OK; done++) {
+        int k = (int)(test_random() % (uint64_t)keys);
+        uint32_t size = draw_size();
+        if (over > 0 ? size > model.sizes[k] : size < model.sizes[k]) {
+            size = model.sizes[k];
+        }
+        before[done].k = k;
+        before[done].size = model.sizes[k];
+        before[done].version = model.versions[k];
+        over += (int64_t)size - (int64_t)model.sizes[k];
+        model.sizes[k] = size;
+        status = put(k, size, ++model.versions[k]);
+    }
+    if (status == MC_OK) {
+        if (kinds != 0) {
+            faults_arm(kinds, left, false, 0);
+        }
+        status = mc_batch_commit(writer, &generation, &test_error);
+        (void)faults_disarm();
+    }
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+        while (done-- > 0) {
+            int k = before[done].k;
+            over += (int64_t)before[done].size - (int64_t)model.sizes[k];
+            model.sizes[k] = before[done].size;
+            model.versions[k] = before[done].version;
+        }
+    }
+    return status;
+}
+
+/* Random updates of a cache that is nearly full: for each retention, as all that is retired comes
+ * back at once, or late, or only when nothing else is left. */
+static void test_never_full(void)
+{
+    static const int64_t retentions[] = {0, 10000000, INT64_C(5000000000)};
+    for (size_t i = 0; i < sizeof retentions / sizeof retentions[0]; i++) {
+        open_new(16 * MIB, retentions[i]);
+        int keys = fill(16 * MIB, 0.85);
+        for (int commit = 0; commit < test_rounds(400); commit++) {
+            if (commit_updates(keys, 0, 0) != MC_OK) {
+                test_failed(__FILE__, __LINE__, "commit %d: %s", commit, test_error.text);
+            }
+        }
+        struct mc_view view = view_now();
+        check_content(&view, &model, keys);
+        close_all();
+    }
+}
+
+/* Whatever fails meanwhile, the content is the one before or the one after, and it goes on. */
+static void test_faults(void)
+{
+    const uint32_t kinds[] = {FAULT_BIT(FAULT_MEMORY), FAULT_BIT(FAULT_BLOCK),
+                              FAULT_BIT(FAULT_ROOM)};
+    open_new(16 * MIB, 0);
+    int keys = fill(16 * MIB, 0.85), failed = 0;
+    for (int round = 0; round < test_rounds(400); round++) {
+        long left = (long)(test_random() % (1u << test_random() % 9));
+        enum mc_status status = commit_updates(keys, kinds[round % 3], left);
+        CHECK(status == MC_OK || status == MC_NOMEM || status == MC_FULL);
+        failed += status != MC_OK;
+        if (round % 100 == 99) {
+            struct mc_view view = view_now();
+            check_content(&view, &model, keys);
+            check_clean(&view);
+        }
+    }
+    CHECK(failed > 0 || test_sample > 1);
+    close_all();
+}
+
+/* What the change log says of the last commit: how many keys. */
+static int changed_keys(const struct mc_view *view)
+{
+    struct mc_changes changes;
+    struct mc_change change;
+    enum mc_status status;
+    int keys = 0;
+    CHECK_OK(mc_changes_open(view, view->root.generation - 1, &changes));
+    while ((status = mc_changes_next(&changes, &change)) == MC_OK) {
+        CHECK_EQ(change.kind, MC_CHANGE_PUT);
+        keys++;
+    }
+    CHECK_EQ(status, MC_ABSENT);
+    mc_changes_close(&changes);
+    return keys;
+}
+
+/* A snapshot reads what it read while blocks move under it, and the change log says what the
+ * batches changed and nothing of what moved. */
+static void test_unnoticed(void)
+{
+    static struct documents then;
+    int seen = 0;
+    open_new(16 * MIB, INT64_C(3600) * 1000000000);
+    int keys = fill(16 * MIB, 0.8);
+    for (int commit = 0; commit < 2000 && seen < 5; commit++) {
+        struct mc_view before = view_now();
+        then = model;
+        writer->compaction.move.bytes = 0;
+        CHECK_OK(commit_updates(keys, 0, 0));
+        if (writer->compaction.move.bytes == 0) {
+            continue;
+        }
+        seen++;
+        struct mc_view now = view_now();
+        check_content(&now, &model, keys);
+        CHECK(changed_keys(&now) <= UPDATES);
+        check_content(&before, &then, keys);
+        CHECK(mc_view_valid(&before));
+    }
+    CHECK_EQ(seen, 5);
+    close_all();
+}
+
+/* A collection of which nearly all is gone: its nodes have places without a page. */
+static void put_and_delete(void)
+{
+    for (int deleting = 0; deleting < 2; deleting++) {
+        uint64_t generation;
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        for (int k = 0; k < 3000; k++) {
+            struct mc_key key;
+            bool did;
+            mc_key_from_int64(k, &key);
+            if (deleting == 0) {
+                CHECK_OK(mc_batch_put(writer, "gone", 4, &key, document_of(60, 1), 60, &did,
+                                      &test_error));
+            } else if (k % 300 != 0) {
+                CHECK_OK(mc_batch_delete(writer, "gone", 4, &key, &did, &test_error));
+            }
+        }
+        CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    }
+}
+
+/* Fills a new cache, updates it until the next commit is to move something, and opens it anew. */
+static int open_due(void)
+{
+    struct mc_writer_options options = small_options();
+    open_new(16 * MIB, 0);
+    put_and_delete();
+    int keys = fill(16 * MIB, 0.85);
+    do { /* opened anew, the writer may find that what was retired is room enough */
+        do {
+            CHECK_OK(commit_updates(keys, 0, 0));
+        } while (!mc_compact_is_due(writer) || mc_arena_has_sites(&writer->arena));
+        mc_writer_close(writer);
+        options.max_size = 16 * MIB;
+        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    } while (!mc_compact_is_due(writer));
+    return keys;
+}
+
+/* Commits the loader's state and nothing else. */
+static enum mc_status commit_state(void)
+{
+    static uint8_t state;
+    uint64_t generation;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    state++;
+    enum mc_status status = mc_batch_state(writer, &state, 1, &test_error);
+    if (status == MC_OK) {
+        status = mc_batch_commit(writer, &generation, &test_error);
+    }
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+    }
+    return status;
+}
+
+/* The first commit that moves something has no memory at each place in turn: it is put off. */
+static void test_no_memory(void)
+{
+    for (long left = 0, failed = 1; failed != 0; left++) {
+        int keys = open_due();
+        faults_arm(FAULT_BIT(FAULT_MEMORY), left, true, 0);
+        enum mc_status status = commit_state();
+        failed = faults_disarm();
+        CHECK(status == MC_OK || status == MC_NOMEM);
+        for (int i = 0; i < 20; i++) { /* what moves is stored, although only the state changes */
+            CHECK_OK(commit_state());
+        }
+        struct mc_view view = view_now();
+        check_content(&view, &model, keys);
+        close_all();
+    }
+}
+
+enum damage { DAMAGE_VALUE, DAMAGE_HEADER, DAMAGE_SLOT, DAMAGE_NODE, DAMAGES };
+
+static void damage_all(enum damage damage)
+{
+    struct mc_view view = view_now();
+    for (int i = 0; i < 3; i++) {
+        struct mc_collection collection;
+        struct mc_walk walk;
+        struct mc_item item;
+        CHECK_OK(mc_view_collection(&view, names[i], strlen(names[i]), &collection));
+        mc_walk_begin(&walk, &writer->table.space, collection.root);
+        for (int n = 0; mc_walk_next(&walk, &item) == MC_OK; n++) {
+            shm_byte *at = writer->table.space.base + item.offset;
+            if (item.kind == MC_ITEM_ENTRY && damage == DAMAGE_VALUE && n % 2 == 0) {
+                shm_store(at + 32, ~shm_load(at + 32));
+            } else if (item.kind == MC_ITEM_ENTRY && damage == DAMAGE_HEADER) {
+                shm_store(at, UINT64_MAX);
+            } else if (item.kind == MC_ITEM_PAGE && damage == DAMAGE_SLOT) {
+                shm_store(at + item.bytes - 8, 0);
+            } else if (item.kind == MC_ITEM_NODE && damage == DAMAGE_NODE) {
+                shm_store(at, 0);
+                shm_store(at + item.bytes - 8, UINT64_MAX);
+                break;
+            }
+        }
+    }
+}
+
+/* What is damaged does not move, and never gets a checksum that is right. */
+static void test_damage(void)
+{
+    for (int damage = 0; damage < DAMAGES; damage++) {
+        (void)open_due();
+        damage_all((enum damage)damage);
+        CHECK_EQ(commit_state(), MC_CORRUPT);
+        mc_map_release(map);
+        mc_writer_close(writer);
+    }
+}
+
+int main(void)
+{
+    test_begin("test_compact");
+    mc_buddy_test_unchecked = true;
+    test_never_full();
+    test_faults();
+    test_unnoticed();
+    test_no_memory();
+    test_damage();
+    remove_cache(test_path());
+    return 0;
+}
