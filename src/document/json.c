@@ -171,12 +171,13 @@ static PyObject *json_default(PyObject *module, PyObject *value)
 {
     struct mc_document_state *state = PyModule_GetState(module);
     PyObject *result;
-    int is_datetime, text;
+    int rare, is_datetime, text;
     if (Py_TYPE(value) == state->document_type || Py_TYPE(value) == state->array_type) {
         return plain_of(state, (struct mc_document *)value);
     }
-    if ((PyObject *)Py_TYPE(value) == mc_load(&state->classes[MC_CLASS_RARE])) {
-        return mc_call_method(value, "plain", NULL);
+    rare = mc_is_a(state, value, MC_CLASS_RARE);
+    if (rare != 0) {
+        return rare > 0 ? mc_call_method(value, "plain", NULL) : NULL;
     }
     is_datetime = mc_datetime_check(state, value);
     if (is_datetime != 0) {
