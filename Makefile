@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest sanitize debug-leaks soak \
-	soak-loader bench clean
+.PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
+	debug-leaks soak soak-loader bench interpreters wheels clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -22,10 +22,14 @@ help:
 	@echo "make core-test the core's C tests alone; make -C tests/core has more (its Makefile says what)"
 	@echo "make threads what threads share without a GIL, under ThreadSanitizer, without an interpreter"
 	@echo "make pytest  the Python tests alone (ARGS='tests/test_cache.py -x')"
+	@echo "make portable core and binding built as for macOS, tested here (WHOLE=1: with every test)"
+	@echo "make cross   compiles the extension for macOS and musl with zig (ARGS='x86_64-linux-gnu.2.17')"
 	@echo "make lint    clang-format, clang-tidy, ruff and mypy alone"
 	@echo "make analyze clang's path-sensitive analyzer on every C file: minutes"
 	@echo "make sanitize the binding's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
+	@echo "make interpreters  pytest on every other CPython, 3.14 and 3.15 fetched (ARGS='3.14 --whole')"
+	@echo "make wheels  the wheels and the sdist, audited and run (ARGS='--twice cp313-musllinux_x86_64')"
 	@echo "make share   the shell completions and the man page, after a change of the flags"
 	@echo "make docs    the documentation as a site, build/docs/index.html; a warning fails it"
 	@echo "make format  formats the C and Python files in place"
@@ -79,6 +83,22 @@ pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 
+# What macOS gets, on this machine: see docs/macos.md.
+portable: $(VENV)/test/.installed
+	$(VENV)/test/bin/python -m mypy --platform darwin --cache-dir build/mypy-darwin mmapcache
+	$(MAKE) -C tests/core portable
+	$(VENV)/test/bin/python tests/proof/portable.py $(if $(WHOLE),--whole) $(ARGS)
+
+cross: $(VENV)/wheels/.installed
+	$(VENV)/wheels/bin/python tools/cross_compile.py $(ARGS)
+
+interpreters: $(VENV)/test/.installed
+	PYTHONPATH=tools $(VENV)/test/bin/python tests/proof/interpreters.py $(ARGS)
+
+wheels: $(VENV)/wheels/.installed
+	$(VENV)/wheels/bin/zizmor --offline --quiet .github/workflows
+	PYTHONPATH=tools $(VENV)/wheels/bin/python tools/wheels.py $(ARGS)
+
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)
 
@@ -107,6 +127,7 @@ $(VENV)/demo/.installed: EXTRAS = demo
 $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
 $(VENV)/docs/.installed: EXTRAS = docs
+$(VENV)/wheels/.installed: EXTRAS = wheels
 $(VENV)/debug/.installed: EXTRAS = mongodb,debug
 # Debian's is the package python3-dbg; any interpreter that was configured --with-pydebug will do.
 DEBUG_PYTHON ?= python3-dbg

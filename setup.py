@@ -6,6 +6,7 @@ Switches for developers, read from the environment:
     MMAPCACHE_DEBUG=1                      assertions and the core's structure checks are on
     MMAPCACHE_SANITIZE=address,undefined   any list that the compiler's -fsanitize= takes
     MMAPCACHE_COVERAGE=1                   gcov counters
+    MMAPCACHE_PORTABLE=1                   what macOS gets, on Linux: see docs/macos.md
 
 And one for users of a free-threaded CPython, who want to try what has not been run on one yet:
 
@@ -26,8 +27,10 @@ from urllib.parse import urljoin
 
 from setuptools import Extension, setup
 
-if not sys.platform.startswith("linux"):
-    raise SystemExit(f"mmapcache runs on Linux only (futex, memfd): this is {sys.platform}")
+if sys.platform not in ("linux", "darwin"):
+    raise SystemExit(
+        f"mmapcache runs on Linux, and on macOS for development: this is {sys.platform}"
+    )
 if sys.byteorder != "little":
     raise SystemExit("mmapcache's file format is little-endian, and this machine is not")
 
@@ -45,6 +48,11 @@ COMPILE = [
     "-Wextra",
 ]
 LINK: list[str] = []
+
+# Of two files that do the same for different systems, the one that the build leaves out.
+PORTABLE = sys.platform != "linux" or os.environ.get("MMAPCACHE_PORTABLE") == "1"
+OTHER = "_linux.c" if PORTABLE else "_posix.c"
+SOURCES = sorted(str(path) for path in Path("src").rglob("*.c") if not path.name.endswith(OTHER))
 
 if os.environ.get("MMAPCACHE_WERROR") == "1":
     COMPILE += ["-Werror"]
@@ -96,7 +104,7 @@ setup(
     ext_modules=[
         Extension(
             "mmapcache._mmapcache",
-            sources=sorted(map(str, Path("src").rglob("*.c"))),
+            sources=SOURCES,
             depends=sorted(map(str, Path("src").rglob("*.h"))),
             include_dirs=["src"],
             extra_compile_args=COMPILE,

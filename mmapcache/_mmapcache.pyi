@@ -41,6 +41,7 @@ MAX_POSITION_BYTES: Final[int]
 MAX_SIZE: Final[int]
 MAX_STATE_BYTES: Final[int]
 MIN_SIZE: Final[int]
+SYSTEM: Final[str]  # "linux"; "posix": what macOS gets
 
 class MmapCacheError(Exception): ...
 class CorruptError(MmapCacheError): ...

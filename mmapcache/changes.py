@@ -10,7 +10,8 @@ longer than the loader's millisecond, so a commit that had no ring of its own is
 that comes within the 5 ms leads to a look of its own.
 
 Once a second everybody looks without a ring: a loader may have been killed before it, or the path
-may name another FIFO. Without a FIFO (an anonymous cache; none that may be read) it is every 50 ms.
+may name another FIFO. Without a FIFO (an anonymous cache; none that may be read; another system
+than Linux) it is every 50 ms.
 No thread is made, and asyncio is not imported before it is needed.
 """
 
@@ -20,6 +21,7 @@ import contextlib
 import os
 import select
 import stat
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -76,6 +78,16 @@ class _Log:
         return Change(seen[0], keys)
 
 
+def _epoll_of(fifo: int) -> Any:
+    """A select.epoll that tells when something is put into the FIFO; None: the system has none."""
+    if sys.platform == "linux":
+        epoll = select.epoll()
+        epoll.register(fifo, select.EPOLLIN | select.EPOLLET)
+        return epoll
+    else:  # noqa: RET505 - mypy looks at one of the two
+        return None
+
+
 class _Bell:
     """The FIFO that the loader rings, heard by a descriptor of this process alone.
 
@@ -85,7 +97,7 @@ class _Bell:
     def __init__(self, place: bytes | None) -> None:
         """place: of the cache file; None: it has none."""
         self._place = place
-        self._epoll: select.epoll | None = None
+        self._epoll: Any = None
         self._fifo = -1
         self._pid = 0
         self._found: tuple[int, int] | None = None  # device and inode
@@ -101,7 +113,7 @@ class _Bell:
         if self._looked_at is None or now - self._looked_at >= _PATIENCE:
             self._looked_at = now
             self._open()
-        return None if self._epoll is None else self._epoll.fileno()
+        return None if self._epoll is None else int(self._epoll.fileno())
 
     def _open(self) -> None:
         """Opens the FIFO, unless it is the one that is open."""
@@ -117,10 +129,9 @@ class _Bell:
             if not stat.S_ISFIFO(there.st_mode) or there.st_uid not in owners:
                 return
             self._fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            self._epoll = select.epoll()
-            self._epoll.register(self._fifo, select.EPOLLIN | select.EPOLLET)
+            self._epoll = _epoll_of(self._fifo)
             opened = os.fstat(self._fifo)
-            if not stat.S_ISFIFO(opened.st_mode):
+            if self._epoll is None or not stat.S_ISFIFO(opened.st_mode):
                 self.close()
                 return
             self._found = (opened.st_dev, opened.st_ino)

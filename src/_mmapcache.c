@@ -23,6 +23,7 @@
 #include "binding/snapshot_type.h"
 #include "binding/writer_type.h"
 #include "format.h"
+#include "system.h"
 
 static int add_constants(PyObject *module)
 {
@@ -34,7 +35,8 @@ static int add_constants(PyObject *module)
            PyModule_AddIntConstant(module, "MAX_STATE_BYTES", MC_STATE_MAX) |
            PyModule_AddIntConstant(module, "MAX_DEPTH", MC_BSON_DEPTH_MAX) |
            PyModule_AddIntConstant(module, "MIN_SIZE", MC_MAP_MIN) |
-           PyModule_AddIntConstant(module, "MAX_SIZE", MC_MAP_MAX);
+           PyModule_AddIntConstant(module, "MAX_SIZE", MC_MAP_MAX) |
+           PyModule_AddStringConstant(module, "SYSTEM", mc_system_name);
 }
 
 static int add_text(struct mc_module *state)

@@ -29,8 +29,11 @@
 #include <unistd.h>
 
 #include "format.h"
+#include "system.h"
 
-#define PAGE 4096u /* bytes: the control page is one, see format.h */
+#ifndef SI_TKILL /* Linux's way to say that it was raised */
+#define SI_TKILL SI_USER
+#endif
 
 #define CHUNK 64u /* slots; the first of them are here without an allocation */
 #define FREE UINT64_C(0)
@@ -52,6 +55,7 @@ struct chunk {
 static struct chunk table;
 static int installed; /* see mc_once_begin */
 static struct sigaction previous;
+static uint64_t page;     /* bytes of one of the system's, 4096 or more */
 static int was_passed_on; /* the last SIGBUS was raised by this process, and ignored */
 
 /* ---- things done once ---- */
@@ -78,29 +82,31 @@ void mc_once_end(int *by, bool done)
 
 /* ---- in the handler ---- */
 
+/* Where the page begins that `address` is in. */
+static void *page_of(uint64_t address)
+{
+    return (void *)(address & ~(page - 1)); /* NOLINT(performance-no-int-to-ptr) */
+}
+
 /* Replaces a page of the mapping by a private one of zeros. */
 static void *private_page(const struct mc_guarded *map, uint64_t address)
 {
     int protection = map->writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    return mmap((void *)(address & ~(uint64_t)(PAGE - 1)), PAGE, protection,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    return mmap(page_of(address), page, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-/* Makes every view of the mapping invalid. The page is complete before it is moved into its place,
+/* Where in its page the horizon is, wherever the map begins: that is a multiple of any page. */
+static size_t horizon_in_page(void)
+{
+    return (MC_CONTROL_OFFSET + offsetof(struct mc_control, horizon)) & (page - 1);
+}
+
+/* Makes every view of the mapping invalid. The page comes complete,
  * so nobody sees a control page with a horizon of 0. */
 static int disown(struct mc_guarded *map)
 {
-    int protection = map->writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    struct mc_control *control =
-        mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (control == MAP_FAILED) {
-        return 0;
-    }
-    shm_store(&control->horizon, UINT64_MAX);
-    if (mprotect(control, PAGE, protection) != 0 ||
-        mremap(control, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
-               (void *)(map->base + MC_CONTROL_OFFSET)) == MAP_FAILED) {
-        (void)munmap(control, PAGE);
+    if (!mc_system_replace(page_of(map->base + MC_CONTROL_OFFSET), page, horizon_in_page(),
+                           UINT64_MAX, map->writable)) {
         return 0;
     }
     __atomic_store_n(&map->lost, 1, __ATOMIC_RELEASE);
@@ -136,7 +142,7 @@ static int recover(uint64_t address)
             if (!mc_guard_is_lost(map) && !disown(map)) {
                 return 0;
             }
-            return address / PAGE == (base + MC_CONTROL_OFFSET) / PAGE ||
+            return page_of(address) == page_of(base + MC_CONTROL_OFFSET) ||
                    private_page(map, address) != MAP_FAILED;
         }
     }
@@ -145,7 +151,8 @@ static int recover(uint64_t address)
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
-    bool fault = info->si_code > 0; /* else it was sent, and there is no address */
+    /* Else it was sent, and there is no address: 0 and below on Linux, above 65536 on macOS. */
+    bool fault = (unsigned)info->si_code - 1 < 0xFFFF;
     if (fault && recover((uint64_t)(uintptr_t)info->si_addr)) {
         return;
     }
@@ -174,6 +181,8 @@ static void install(void)
     if (!mc_once_begin(&installed)) {
         return;
     }
+    page = (uint64_t)sysconf(_SC_PAGESIZE);
+    mc_system_prepare(page, horizon_in_page(), UINT64_MAX);
     (void)sigaction(SIGBUS, NULL, &before);
     /* ours is there already: the parent's thread had come so far, and had noted what was before */
     if (!(before.sa_flags & SA_SIGINFO) || before.sa_sigaction != on_sigbus) {

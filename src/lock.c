@@ -1,6 +1,6 @@
 /* lock.c - see lock.h.
  *
- * flock and the open-file-description lock belong to the open file description, which a
+ * Both locks belong to the open file description, which a
  * forked child shares: as long as the child has the descriptor open, the parent's death would not
  * free the lock. So every held lock is on a list, and a handler of pthread_atfork closes the
  * descriptors in the child. It runs for every fork() of libc, also where Python's own fork hooks do
@@ -24,6 +24,7 @@
 #include "guard.h"
 #include "mutant.h"
 #include "os.h"
+#include "system.h"
 
 #define MODE 0600 /* of a lock file: who can open it can lock it, and no loader would start */
 
@@ -77,15 +78,18 @@ void mc_unlock_forks(void)
     (void)pthread_mutex_unlock(&held_mutex);
 }
 
+enum mc_status mc_lock_moved(const char *path, struct mc_error *err)
+{
+    return mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again", path);
+}
+
 /* Whether `path` still names the file behind fd: a lock on a removed file keeps nobody out. */
 static enum mc_status check_place(int fd, const char *path, struct mc_error *err)
 {
     struct stat locked, named;
     bool there = fstat(fd, &locked) == 0 && stat(path, &named) == 0 &&
                  locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
-    return there ? MC_OK
-                 : mc_fail(err, MC_LOCKED, "%s was removed while it was being locked: try again",
-                           path);
+    return there ? MC_OK : mc_lock_moved(path, err);
 }
 
 static enum mc_status is_taken(const char *path, struct mc_error *err)
@@ -197,19 +201,15 @@ enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_er
     return status;
 }
 
-/* A write lock of the open file description, for which the file must be open for writing: workers
- * cannot take it, whereas anybody who may read a file can flock it. */
 enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, struct mc_error *err)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     enum mc_status status = MC_OK;
-    /* EINVAL: a kernel that has no such locks; the lock file has to do, as with a reader's */
-    bool locked = fcntl(fd, F_OFD_SETLK, &whole) == 0 || errno == EINVAL;
+    bool locked = mc_system_lock(fd);
     if (!locked && errno != EAGAIN && errno != EACCES) {
         status = mc_os_error(err, "cannot lock", path);
     } else if (!locked && (mc_lock_is_held(fd) || MC_MUTANT_IS(509))) { /* 509: whatever lock */
         status = is_taken(path, err);
-    } else {
+    } else if (path != NULL) {
         status = check_place(fd, path, err);
     }
     if (status != MC_OK) {
@@ -224,12 +224,9 @@ bool mc_lock_is_obstructed(const struct mc_lock *lock)
     return lock->obstructed;
 }
 
-/* A read lock, which is what is asked for, has only write locks to fear. */
 bool mc_lock_is_held(int fd)
 {
-    struct flock question = {.l_type = MC_MUTANT_IS(510) ? F_WRLCK : F_RDLCK, /* 510: any lock */
-                             .l_whence = SEEK_SET};
-    return fcntl(fd, F_OFD_GETLK, &question) == 0 && question.l_type != F_UNLCK;
+    return mc_system_is_locked(fd);
 }
 
 bool mc_lock_is_ours(const struct mc_lock *lock)
@@ -246,9 +243,8 @@ void mc_lock_release(struct mc_lock *lock)
     for (struct mc_lock **link = &held; *link != NULL; link = &(*link)->next) {
         if (*link == lock) {
             /* unlocked, not only closed: a child that has just been forked has its copy still */
-            struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
             *link = lock->next;
-            (void)fcntl(lock->fd, F_OFD_SETLK, &whole);
+            mc_system_unlock(lock->fd);
             (void)flock(lock->fd, LOCK_UN);
             (void)close(lock->fd);
             break;

@@ -18,10 +18,13 @@ enum mc_status mc_lock_take(const char *path, struct mc_lock **out, struct mc_er
 
 /* Locks the cache file that `fd` opened for writing, for this alone, and takes fd over: it is
  * closed on failure too. Call between mc_lock_forks and mc_unlock_forks. `path` is where that file
- * has to be. Whoever may read the file can put a read lock on it: that keeps the lock from being
- * taken, and is no failure, but see mc_lock_is_obstructed. MC_LOCKED: another loader has it. MC_OS,
- * MC_NOMEM. */
+ * has to be; NULL: it has no name. Whoever may read the file can put a read lock on it: that keeps
+ * the lock from being taken, and is no failure, but see mc_lock_is_obstructed. MC_LOCKED: another
+ * loader has it. MC_OS, MC_NOMEM. */
 enum mc_status mc_lock_file(int fd, const char *path, struct mc_lock **out, struct mc_error *err);
+
+/* Says that the file at `path` is another one by now: MC_LOCKED. */
+enum mc_status mc_lock_moved(const char *path, struct mc_error *err);
 
 /* Whether a reader's lock was in the way of mc_lock_file: the file is ours by the other lock only,
  * and nobody sees a loader. */

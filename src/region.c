@@ -1,7 +1,7 @@
 /* region.c - see region.h.
  *
- * Growth. A mapping is made once, at the maximum; the file behind it grows by fallocate only, and
- * no byte of it is used before posix_fallocate has said that all of it is there: on a full tmpfs a
+ * Growth. A mapping is made once, at the maximum; the file behind it grows by mc_system_allocate
+ * only, and no byte of it is used before that has said that all of it is there: on a full tmpfs a
  * hole would be a SIGBUS for whoever touches it first.
  */
 #define _GNU_SOURCE
@@ -9,14 +9,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,35 +20,14 @@
 #include "lock.h"
 #include "mutant.h"
 #include "os.h"
-
-/* Newer than the headers of the oldest systems that we build on. */
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-
-#define SMALL_PAGE 4096 /* bytes: no kernel that runs this has a smaller one */
-
-/* Whether a call failed for want of something that this process or the machine may have again. */
-static bool is_shortage(int number)
-{
-    return number == EMFILE || number == ENFILE || number == ENOMEM;
-}
+#include "system.h"
 
 /* ---- a file and its mapping ---- */
 
 static void remember(struct mc_region *region, const struct stat *file)
 {
     region->file_size = (uint64_t)file->st_size;
-    region->device = file->st_dev;
+    region->device = (uint64_t)file->st_dev;
     region->inode = file->st_ino;
     region->owner = file->st_uid;
 }
@@ -97,15 +71,6 @@ static enum mc_status check_safe(const struct stat *file, bool writable, int64_t
     return check_owner(file->st_uid, writable, owner, path, err);
 }
 
-/* On overlayfs, opening for writing makes a copy of what was in a lower layer. Who has the lower
- * one open stays with it, and device and inode are the same for both. */
-static bool is_overlaid(int fd)
-{
-    struct statfs system;
-    return fstatfs(fd, &system) == 0 && system.f_type == OVERLAYFS_SUPER_MAGIC &&
-           !MC_MUTANT_IS(513); /* 513: the copy will do */
-}
-
 enum mc_status mc_region_open(const char *path, bool writable, int64_t owner, struct mc_region *out,
                               struct mc_error *err)
 {
@@ -139,7 +104,7 @@ enum mc_status mc_region_open(const char *path, bool writable, int64_t owner, st
         return status;
     }
     remember(out, &file);
-    out->overlaid = writable && is_overlaid(fd);
+    out->overlaid = writable && mc_system_is_overlaid(fd);
     return MC_OK;
 }
 
@@ -200,16 +165,23 @@ enum mc_status mc_region_set_mode(const struct mc_region *region, uint32_t mode,
 enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err)
 {
     struct stat file;
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    int fd = mc_os_raise(memfd_create("mmapcache", flags | MFD_NOEXEC_SEAL));
-    if (fd < 0 && errno == EINVAL) { /* Linux < 6.3 does not know NOEXEC */
-        fd = mc_os_raise(memfd_create("mmapcache", flags));
+    int fd, again; /* which carries the lock */
+    *out = (struct mc_region){.fd = -1, .writable = true};
+    enum mc_status status = mc_lock_forks(err);
+    if (status != MC_OK) {
+        return status;
     }
-    *out = (struct mc_region){.fd = fd, .writable = true};
-    if (fd < 0 || fstat(fd, &file) != 0) {
-        (void)mc_os_error(err, "cannot create an anonymous file", NULL);
+    status = mc_system_anonymous(&fd, &again)
+                 ? mc_lock_file(again, NULL, &out->lock, err)
+                 : mc_os_error(err, "cannot create an anonymous file", NULL);
+    mc_unlock_forks();
+    out->fd = fd;
+    if (status == MC_OK && fstat(fd, &file) != 0) {
+        status = mc_os_error(err, "cannot create an anonymous file", NULL);
+    }
+    if (status != MC_OK) {
         mc_region_close(out);
-        return MC_OS;
+        return status;
     }
     remember(out, &file);
     return MC_OK;
@@ -217,12 +189,8 @@ enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error
 
 enum mc_status mc_region_seal(struct mc_region *region, struct mc_error *err)
 {
-    int seals = F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE;
-    if (fcntl(region->fd, F_ADD_SEALS, seals) != 0 &&
-        fcntl(region->fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) { /* Linux < 5.1: no FUTURE_WRITE */
-        return mc_os_error(err, "cannot seal the anonymous file", NULL);
-    }
-    return MC_OK;
+    return mc_system_seal(region->fd) ? MC_OK
+                                      : mc_os_error(err, "cannot seal the anonymous file", NULL);
 }
 
 enum mc_status mc_region_peek(const struct mc_region *region, void *to, size_t len,
@@ -265,7 +233,7 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
     }
     (void)munmap(base + wanted, (size_t)(space + reserved - (base + wanted)));
     if (region->writable && !MC_MUTANT_IS(505)) { /* a child that could write could corrupt it */
-        (void)madvise(base, wanted, MADV_DONTFORK);
+        mc_system_keep_from_children(base, wanted);
     }
     region->guard = mc_guard_add(base, wanted, region->writable);
     if (region->guard == NULL) {
@@ -290,7 +258,7 @@ static void mount_point(const struct mc_region *region, const char *path, char *
             continue;
         }
         to[cut] = '\0';
-        if (stat(to, &above) != 0 || above.st_dev != region->device) {
+        if (stat(to, &above) != 0 || (uint64_t)above.st_dev != region->device) {
             to[cut] = kept;
             return;
         }
@@ -298,7 +266,7 @@ static void mount_point(const struct mc_region *region, const char *path, char *
 }
 
 /* What to do about it. */
-static const char *cure_of(const struct mc_region *region, const struct statfs *system, int number)
+static const char *cure_of(const struct mc_region *region, const struct mc_room *room, int number)
 {
     struct stat shm = {0}; /* of no device, where there is none */
     if (number == EFBIG) {
@@ -307,11 +275,11 @@ static const char *cure_of(const struct mc_region *region, const struct statfs *
     if (number == ENOMEM) {
         return "raise the memory limit of the container or service, or load less";
     }
-    if (number == EDQUOT || system->f_type != TMPFS_MAGIC) {
+    if (number == EDQUOT || !room->tmpfs) {
         return "make room there, or load less";
     }
     (void)stat("/dev/shm", &shm);
-    if (shm.st_dev == region->device) {
+    if ((uint64_t)shm.st_dev == region->device) {
         return "make it larger (docker run --shm-size=1g, Compose: shm_size, Kubernetes: an "
                "emptyDir with medium: Memory there, else: mount -o remount,size=1g), or load less";
     }
@@ -323,22 +291,19 @@ static const char *cure_of(const struct mc_region *region, const struct statfs *
 static void tell_no_room(const struct mc_region *region, const char *path, uint64_t bytes,
                          int number, struct mc_error *err)
 {
-    struct statfs system = {0};
+    struct mc_room room;
     char reason[MC_REASON], at[128] = "memory";
     const char *why = mc_os_reason(number, reason);
-    (void)fstatfs(region->fd, &system); /* zeros where it cannot tell */
-    unsigned long long unit =
-        (unsigned long long)(system.f_frsize != 0 ? system.f_frsize : system.f_bsize);
+    mc_system_room(region->fd, &room);
     if (path != NULL) {
         mount_point(region, path, at, sizeof at);
     }
     (void)mc_fail(err, MC_FULL,
                   "the file system at %s (%s%llu bytes, %llu of them free) has no room for %llu "
                   "more bytes of %s (%s): %s",
-                  at, system.f_type == TMPFS_MAGIC ? "tmpfs, " : "",
-                  (unsigned long long)system.f_blocks * unit,
-                  (unsigned long long)system.f_bavail * unit, (unsigned long long)bytes,
-                  path != NULL ? path : "an anonymous file", why, cure_of(region, &system, number));
+                  at, room.tmpfs ? "tmpfs, " : "", (unsigned long long)room.bytes,
+                  (unsigned long long)room.free, (unsigned long long)bytes,
+                  path != NULL ? path : "an anonymous file", why, cure_of(region, &room, number));
     if (err != NULL) {
         err->needed = bytes;
     }
@@ -348,10 +313,7 @@ static void tell_no_room(const struct mc_region *region, const char *path, uint6
 static enum mc_status allocate(struct mc_region *region, const char *path, uint64_t from,
                                uint64_t to, struct mc_error *err)
 {
-    int result;
-    do {
-        result = posix_fallocate(region->fd, (off_t)from, (off_t)(to - from));
-    } while (result == EINTR);
+    int result = mc_system_allocate(region->fd, from, to);
     if (result == ENOSPC || result == EDQUOT || result == EFBIG || result == ENOMEM) {
         tell_no_room(region, path, to - from, result, err);
         return MC_FULL;
@@ -363,22 +325,12 @@ static enum mc_status allocate(struct mc_region *region, const char *path, uint6
     return MC_OK;
 }
 
-/* Makes one huge page of an extent that is not there yet. Only its last page is allocated before:
- * what is missing of it comes zeroed with the huge page, whereas pages that exist would have to be
- * copied. (For 256 MiB: 40-70 ms against 700-960 ms for allocating all and then collapsing.) */
-static bool make_huge(struct mc_region *region, uint64_t offset)
-{
-    off_t last = (off_t)(offset + MC_EXTENT - SMALL_PAGE);
-    return fallocate(region->fd, 0, last, SMALL_PAGE) == 0 &&
-           madvise(region->base + offset, MC_EXTENT, MADV_COLLAPSE) == 0;
-}
-
 enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err)
 {
     uint64_t made = 0;
     for (uint64_t at = region->file_size; *huge && at < size; at += MC_EXTENT) {
-        *huge = make_huge(region, at);
+        *huge = mc_system_make_huge(region->fd, at, region->base + at);
         made += *huge ? MC_EXTENT : 0;
     }
     enum mc_status status = allocate(region, path, region->file_size, size, err);
@@ -429,8 +381,7 @@ enum mc_status mc_region_populate(struct mc_region *region, struct mc_error *err
             return mc_os_error(err, "cannot ask what of the cache file is there", NULL);
         }
         uint64_t to = (uint64_t)end < len ? (uint64_t)end : len;
-        if ((uint64_t)from < to &&
-            madvise(region->base + from, to - (uint64_t)from, MADV_POPULATE_READ) != 0) {
+        if ((uint64_t)from < to && !mc_system_populate(region->base + from, to - (uint64_t)from)) {
             return mc_os_error(err, "cannot populate the mapping", NULL);
         }
     }
@@ -467,7 +418,8 @@ bool mc_path_is_directory(const char *path)
 bool mc_region_is_at(const struct mc_region *region, const char *path)
 {
     struct stat file;
-    return stat(path, &file) == 0 && file.st_dev == region->device && file.st_ino == region->inode;
+    return stat(path, &file) == 0 && (uint64_t)file.st_dev == region->device &&
+           file.st_ino == region->inode;
 }
 
 enum mc_status mc_file_rename(const char *from, const char *to, struct mc_error *err)
@@ -485,15 +437,17 @@ void mc_file_remove(const char *path)
 
 enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err)
 {
-    char own[32];
-    (void)snprintf(own, sizeof own, "/proc/self/fd/%d", region->fd);
     enum mc_status status = mc_lock_forks(err);
     if (status != MC_OK) {
         return status;
     }
-    int fd = mc_os_open(own, O_RDWR, 0); /* a file description of its own carries the lock */
-    status = fd < 0 ? mc_os_error(err, "cannot reopen the cache file", own)
-                    : mc_lock_file(fd, path != NULL ? path : own, &region->lock, err);
+    int fd = mc_system_reopen(region->fd, path); /* a file description of its own carries it */
+    if (fd >= 0) {
+        status = mc_lock_file(fd, path, &region->lock, err);
+    } else {
+        status = errno == ESTALE ? mc_lock_moved(path, err)
+                                 : mc_os_error(err, "cannot reopen the cache file", path);
+    }
     mc_unlock_forks();
     return status;
 }
@@ -505,17 +459,14 @@ bool mc_region_is_locked(const struct mc_region *region)
 
 /* ---- waiting, time, identity ---- */
 
-/* The word is the low half of a 64-bit generation: it differs after any fewer than 2^32 commits. */
 void mc_futex_wait(const void *word, uint32_t value, int64_t nanoseconds)
 {
-    struct timespec time = {.tv_sec = nanoseconds / 1000000000,
-                            .tv_nsec = nanoseconds % 1000000000};
-    (void)syscall(SYS_futex, word, FUTEX_WAIT, value, &time, NULL, 0);
+    mc_system_wait(word, value, nanoseconds);
 }
 
 void mc_futex_wake(const void *word)
 {
-    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    mc_system_wake(word);
 }
 
 int64_t mc_time_us(void)
@@ -534,9 +485,7 @@ int64_t mc_clock_ns(void)
 
 int64_t mc_boot_us(void)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_BOOTTIME, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    return mc_system_boot_us();
 }
 
 uint32_t mc_process(void)
@@ -546,28 +495,20 @@ uint32_t mc_process(void)
 
 enum mc_status mc_random(void *to, size_t len, struct mc_error *err)
 {
-    if (getrandom(to, len, 0) != (ssize_t)len) { /* up to 256 bytes come whole or not at all */
-        return mc_os_error(err, "cannot get random bytes", NULL);
-    }
-    return MC_OK;
+    return mc_system_random(to, len) ? MC_OK : mc_os_error(err, "cannot get random bytes", NULL);
 }
 
 enum mc_status mc_boot_id(uint8_t id[16], struct mc_error *err)
 {
     char text[40];
     size_t nibbles = 0;
-    int fd = mc_os_open("/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
-    memset(id, 0, 16);
-    if (fd < 0) {
-        return is_shortage(errno) ? mc_os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
-    }
-    ssize_t got = read(fd, text, sizeof text);
+    int got = mc_system_boot(text, sizeof text);
     enum mc_status status =
         got < 0 ? mc_os_error(err, "cannot ask which boot this is", NULL) : MC_OK;
-    (void)close(fd);
-    for (ssize_t i = 0; i < got && nibbles < 32; i++) {
-        if (text[i] != '-') { /* a digit, in lower case */
-            int digit = text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10;
+    memset(id, 0, 16);
+    for (int i = 0; i < got && nibbles < 32; i++) {
+        if (text[i] != '-') { /* a digit, in either case */
+            int digit = text[i] <= '9' ? text[i] - '0' : (text[i] | 0x20) - 'a' + 10;
             id[nibbles / 2] = (uint8_t)(id[nibbles / 2] << 4 | (digit & 15));
             nibbles++;
         }

@@ -45,10 +45,11 @@ enum mc_status mc_region_create(const char *path, struct mc_region *out, struct 
 enum mc_status mc_region_set_mode(const struct mc_region *region, uint32_t mode,
                                   struct mc_error *err);
 
-/* Creates an anonymous file. */
+/* Creates an anonymous file, and takes the lock on it. */
 enum mc_status mc_region_create_anonymous(struct mc_region *out, struct mc_error *err);
 
-/* Seals an anonymous file for good: it cannot shrink, and nobody else can map or write it. */
+/* Seals an anonymous file for good, where the system can: it cannot shrink, and nobody else can map
+ * or write it. */
 enum mc_status mc_region_seal(struct mc_region *region, struct mc_error *err);
 
 /* Reads the first bytes of the file without a mapping; short files: MC_FORMAT. */
@@ -98,7 +99,7 @@ void mc_file_remove(const char *path);
 /* ---- the lock on the file itself ---- */
 
 /* Takes the lock on the writable region's own file, until the region is closed. `path` is where it
- * has to be, NULL for an anonymous one. See mc_lock_file. MC_LOCKED, MC_OS, MC_NOMEM. */
+ * has to be. See mc_lock_file. MC_LOCKED, MC_OS, MC_NOMEM. */
 enum mc_status mc_region_lock(struct mc_region *region, const char *path, struct mc_error *err);
 
 /* Whether a loader holds the lock on the region's file. Takes nothing, keeps nobody out. */

@@ -64,6 +64,12 @@ static inline uint64_t shm_load(const void *address)
     return atomic_load_explicit((const _Atomic uint64_t *)address, SHM_LOAD_ORDER);
 }
 
+/* Half a word, for who waits for it to change and looks properly then: no test watches. */
+static inline uint32_t shm_load_half(const void *address)
+{
+    return atomic_load_explicit((const _Atomic uint32_t *)address, SHM_LOAD_ORDER);
+}
+
 /* One aligned word; everything stored before the release store that wrote it
  * is visible after it. */
 static inline uint64_t shm_load_acquire(const void *address)

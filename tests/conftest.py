@@ -33,9 +33,15 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order of the files, which `make pytest` keeps; that of the tests in a file is its own."""
+    """The order of the files, which `make pytest` keeps; that of the tests in a file is its own.
+    What takes long is skipped unless EVERY."""
     tests = Counter(item.path for item in items)
     rank = {name: number for number, name in enumerate(LONG)}
+    if not os.environ.get("EVERY"):
+        skip = pytest.mark.skip(reason="takes long: EVERY=1 make pytest ARGS='-k every'")
+        for item in items:
+            if item.get_closest_marker("every"):
+                item.add_marker(skip)
     items.sort(key=lambda i: (rank.get(i.path.name, len(LONG)), -tests[i.path], i.path.name))
 
 

@@ -348,7 +348,7 @@ def test_the_file_is_replaced(cache_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("what", ["none", "file", "silent"])
+@pytest.mark.parametrize("what", ["none", "file", "silent", "no epoll"])
 def test_without_a_bell(
     cache_path: Path, writer: mmapcache.Writer, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -361,6 +361,9 @@ def test_without_a_bell(
         bell.write_bytes(b"no FIFO")
     elif what == "silent":
         os.mkfifo(bell)  # nobody rings this one
+    elif what == "no epoll":  # as on macOS
+        os.mkfifo(bell)
+        monkeypatch.setattr(changes, "_epoll_of", lambda fifo: None)
 
     async def main() -> None:
         news = mmapcache.open(cache_path).changes()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.loader import load_once
+from support.system import only_linux
 
 import mmapcache
 
@@ -116,6 +117,7 @@ def test_a_collection_that_cannot_be_stored_does_not_stop_the_others(
         assert cache["flooded"][1]["v"] == 3
 
 
+@only_linux("ages are by the wall clock where the boot is not known")
 def test_age_is_never_negative(cache_path: Path) -> None:
     """As after the wall clock was set back by an hour since the confirmation."""
     with mmapcache.Writer(cache_path, max_size="2MiB") as writer:

@@ -159,6 +159,7 @@ assert type(site["since"]) is sys.modules["datetime"].datetime
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_many_interpreters_come_and_go(path: str) -> None:
     script = """
 def resident():
@@ -184,7 +185,7 @@ print(empty, ours, maps)
 assert maps == 0, maps
 assert ours <= empty + 3000, (empty, ours)
 """
-    run_script(PRELUDE + script, path, timeout=110)
+    run_script(PRELUDE + script, path, timeout=360)
 
 
 def test_import_again(path: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.loader import wait_for
 from support.processes import in_child, run_script
+from support.system import only_linux
 
 import mmapcache
 
@@ -174,6 +175,7 @@ def test_names_that_are_taken(shared: Path) -> None:
 
 
 @needs_root
+@only_linux("who may read the file can flock it")
 def test_locks_of_readers_stop_no_loader(shared: Path) -> None:
     load(shared)
     ready, done = os.pipe(), os.pipe()
@@ -262,6 +264,7 @@ def run_mounted(script: str, directory: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@only_linux("overlayfs is not looked for")
 def test_a_reader_of_the_lower_layer_follows_the_loader(tmp_path: Path) -> None:
     run_mounted(
         """
@@ -285,6 +288,7 @@ assert cache["sites"][1]["value"] == 2
     )
 
 
+@only_linux("no tmpfs is known")
 def test_a_full_file_system_is_named(tmp_path: Path) -> None:
     run_mounted(
         """

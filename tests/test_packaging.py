@@ -67,34 +67,40 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def distributions(python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(sdist, wheel), the wheel built from the sdist by the empty environment's pip."""
-    out = tmp_path_factory.mktemp("dist")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
+    out = tmp_path_factory.mktemp("sdist")
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", out, ROOT, cwd=out)
-    (sdist,) = out.glob("*.tar.gz")
-    run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", sdist, cwd=out)
-    (wheel,) = out.glob("*.whl")
-    return sdist, wheel
+    (made,) = out.glob("*.tar.gz")
+    return made
 
 
 @pytest.fixture(scope="module")
-def tree(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(sdist: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist by the empty environment's pip."""
+    out = tmp_path_factory.mktemp("wheel")
+    run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", sdist, cwd=out)
+    (made,) = out.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout whose extension is built already: the wheel's, where setuptools looks
     for an up-to-date one. (Where it looks elsewhere, it compiles: the same, only slower.)"""
     copy = tmp_path_factory.mktemp("tree") / ROOT.name
     made = (".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "__pycache__", "*.so")
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*made), symlinks=True)
     built = copy / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-    with zipfile.ZipFile(distributions[1]) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         (extension,) = [name for name in archive.namelist() if name.endswith(".so")]
         Path(archive.extract(extension, built)).touch()  # newer than its sources
     return copy
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_sdist_is_whole(distributions: tuple[Path, Path]) -> None:
-    with tarfile.open(distributions[0]) as archive:
+def test_sdist_is_whole(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tracked = run("git", "ls-files", cwd=ROOT).splitlines() if (ROOT / ".git").exists() else []
     missing = [
@@ -105,10 +111,10 @@ def test_sdist_is_whole(distributions: tuple[Path, Path]) -> None:
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
 
 
-@pytest.mark.slow
+@pytest.mark.every
 @pytest.mark.timeout(300)
-def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(distributions[1]) as archive:
+def test_wheel_is_whole(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
         assert "mmapcache = mmapcache.__main__:main" in archive.read(entry_points).decode()
@@ -128,13 +134,13 @@ def test_wheel_is_whole(distributions: tuple[Path, Path]) -> None:
     assert "mmapcache/share/mmapcache.bash" in names
 
 
-@pytest.mark.slow
+@pytest.mark.every
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["wheel", "tree"])
 def test_installs_and_works_in_an_empty_environment(
-    what: str, python: Path, distributions: tuple[Path, Path], tree: Path, tmp_path: Path
+    what: str, python: Path, wheel: Path, tree: Path, tmp_path: Path
 ) -> None:
-    thing = distributions[1] if what == "wheel" else tree
+    thing = wheel if what == "wheel" else tree
     run(python, "-m", "pip", "install", "--quiet", thing, cwd=tmp_path)
     said = run(python, "-W", "error", "-c", SMOKE, cwd=tmp_path)
     assert said.splitlines()[-1] == f"loaded: [] {mmapcache.__version__}"
@@ -142,10 +148,10 @@ def test_installs_and_works_in_an_empty_environment(
     run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "mmapcache", cwd=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.every
 @pytest.mark.timeout(300)
-def test_package_page_has_no_link_that_leads_nowhere(distributions: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(distributions[1]) as archive:
+def test_package_page_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         page = archive.read(name).decode().partition("\n\n")[2]
     assert page.startswith("# mmapcache\n")

@@ -33,6 +33,7 @@ from support.hold import Hold
 from support.loader import PATIENCE, Loader, load_once, wait_for
 from support.processes import free_port
 from support.scripted_server import ScriptedServer, failing
+from support.system import only_linux
 
 import mmapcache
 
@@ -644,6 +645,7 @@ def wall_clock(tmp_path: Path) -> WallClock:
     return WallClock(tmp_path)
 
 
+@only_linux("ages are by the wall clock where the boot is not known")
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
 def test_the_clock_is_set_during_a_load(cache_path: Path, wall_clock: WallClock, jump: int) -> None:
     """The data's age is what has passed, for whoever asks, by the old clock or by the new one."""
@@ -681,6 +683,7 @@ def test_the_clock_is_set_during_a_load(cache_path: Path, wall_clock: WallClock,
         assert loader.wait() == 0
 
 
+@only_linux("ages are by the wall clock where the boot is not known")
 def test_the_clock_is_set_while_the_loader_polls(cache_path: Path, wall_clock: WallClock) -> None:
     """Each refresh comes an interval after the one before, wherever the wall clock stands."""
     with ScriptedServer(dict(OLD)) as server:

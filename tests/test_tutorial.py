@@ -72,19 +72,7 @@ def script(port: int, install: bool) -> str:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "install",
-    [
-        False,
-        pytest.param(
-            True,
-            id="every",
-            marks=pytest.mark.skipif(
-                os.environ.get("EVERY") != "1", reason="installs, for minutes: EVERY=1"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("install", [False, pytest.param(True, marks=pytest.mark.every)])
 def test_tutorial(install: bool, tmp_path: Path) -> None:
     # As in a new terminal: no settings of this test run, and of this environment only where the
     # page's own installation is left out.

@@ -4,6 +4,7 @@
     DOORS               the files of src/ that alone know the system's headers
     PARTS               each file of src/ is in the table below and includes only what is before it
     src/, src/writer/   the core: C without Python
+    TWINS               who is for one kind of system has a twin for the others
     MUTEXES             each mutex of src/ is in the table below with what makes a fork safe
     counts              are touched under the GIL only, and nothing of Python's is called without it
     strings             strlen and its like only on those of UNBOUNDED, never on what a file holds
@@ -51,8 +52,9 @@ PARTS = {
             "bson bson_bytes bson_validate",
             "key",
             "key_order",
-            "guard",
             "os",
+            "system system_linux system_posix",  # twins: a build has one of the sources
+            "guard",
             "lock",
             "bell",
             "region",
@@ -154,8 +156,18 @@ PARTS = {
 }
 CORE = ("src", "src/writer")  # parts
 
-# Files, mappings and clocks; locks; the bell; what these share; SIGBUS.
-DOORS = {"region.c", "lock.c", "bell.c", "os.c", "guard.c"}
+# Files, mappings and clocks; locks; the bell; what these share; SIGBUS; what each system has.
+DOORS = {
+    "region.c",
+    "lock.c",
+    "bell.c",
+    "os.c",
+    "guard.c",
+    "system_linux.c",
+    "system_posix.c",
+}
+# The endings of twins: files that keep the word of one header, each for one kind of system.
+TWINS = ("_linux", "_posix")
 OS_HEADERS = re.compile(
     r"sys/(?!types\.h|cdefs\.h|param\.h).+\.h|linux/.+\.h|asm/.+\.h"
     r"|(fcntl|unistd|pthread|signal|semaphore|poll|dirent|spawn|sched|mqueue|ucontext)\.h"
@@ -280,10 +292,25 @@ def part_of(root: Path, path: Path) -> str:
     return name if name in PARTS else str(path.parent.relative_to(root))
 
 
-def core_sources(root: Path) -> list[Path]:
-    """The sources of the core, which build without Python."""
+def core_sources(root: Path, portable: bool = False) -> list[Path]:
+    """The sources of the core, which build without Python; of twins the one that is wanted."""
     sources = (path for part in CORE for path in (root / part).glob("*.c"))
-    return sorted(path for path in sources if part_of(root, path) in CORE)
+    other = TWINS[not portable]
+    return sorted(
+        path for path in sources if part_of(root, path) in CORE and not path.stem.endswith(other)
+    )
+
+
+def twins_are_two(root: Path) -> list[str]:
+    """Each file that is for one kind of system has its twin beside it."""
+    return [
+        f"{path.relative_to(root)} has no twin {twin.name}"
+        for path in files(root / "src", ".c")
+        for mine, others in (TWINS, TWINS[::-1])
+        if path.stem.endswith(mine)
+        for twin in [path.with_name(path.stem.removesuffix(mine) + others + ".c")]
+        if not twin.exists()
+    ]
 
 
 def core_knows_no_python(root: Path) -> list[str]:
@@ -450,6 +477,7 @@ RULES = [
     mutexes_survive_forks,
     core_knows_no_python,
     includes_point_one_way,
+    twins_are_two,
     counts_have_the_gil,
     strings_are_bounded,
     mutants_are_of_one_file,
@@ -462,9 +490,12 @@ RULES = [
 
 
 def main() -> None:
-    """Prints every breach; exits with 1 when there is one. --core prints the core's sources."""
-    if sys.argv[1:] == ["--core"]:
-        print(*core_sources(ROOT), sep="\n")
+    """Prints every breach; exits with 1 when there is one.
+
+    --core prints the core's sources instead; --core --portable those for other systems than Linux.
+    """
+    if sys.argv[1:2] == ["--core"]:
+        print(*core_sources(ROOT, portable=sys.argv[2:] == ["--portable"]), sep="\n")
         return
     found = [f"{rule.__name__}: {breach}" for rule in RULES for breach in rule(ROOT)]
     print("\n".join([*found, f"architecture: {len(RULES)} rules, {len(found)} breaches"]))

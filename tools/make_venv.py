@@ -29,8 +29,10 @@ def missing() -> list[str]:
             f"{sys.executable} is Python {sys.version.split()[0]}, too old by now:"
             " say `make PYTHON=python3.11 ...`, or any other from 3.10 on"
         )
-    if not sys.platform.startswith("linux"):
-        lacks.append(f"mmapcache runs on Linux only: this is {sys.platform}")
+    if sys.platform not in ("linux", "darwin"):
+        lacks.append(
+            f"mmapcache runs on Linux, and on macOS for development: this is {sys.platform}"
+        )
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.exists():
         lacks.append(f"{header} is missing: on Debian and Ubuntu `apt install python3-dev`")

@@ -111,7 +111,8 @@ class Service:
         if self.quiet:
             return True
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+                line.setblocking(False)
                 line.sendto(message.encode("utf-8", "replace"), self._address)
         except OSError as error:
             if not self._failed:

@@ -16,14 +16,15 @@
  */
 #include "errors.h"
 
-struct exception {
+struct exception_kind {
     const char *name;
     enum mc_exception index, parent; /* MC_ERROR is the only one that is its own */
     PyObject **extra;                /* a second base, or NULL */
     const char *doc;
 };
 
-static int add_exception(PyObject *module, struct mc_module *state, const struct exception *spec)
+static int add_exception(PyObject *module, struct mc_module *state,
+                         const struct exception_kind *spec)
 {
     PyObject *made;
     PyObject *bases = NULL;
@@ -58,7 +59,7 @@ static int add_exception(PyObject *module, struct mc_module *state, const struct
 
 int mc_errors_init(PyObject *module, struct mc_module *state)
 {
-    const struct exception specs[] = {
+    const struct exception_kind specs[] = {
         {"mmapcache.MmapCacheError", MC_ERROR, MC_ERROR, NULL,
          "Base of everything that mmapcache raises."},
         {"mmapcache.CorruptError", MC_ERROR_CORRUPT, MC_ERROR, NULL,

@@ -95,7 +95,7 @@ PyObject *mc_raise_not_ready(struct mc_module *state, const char *path, int64_t 
                              const struct mc_error *error)
 {
     PyObject *cls = state->errors[MC_ERROR_NOT_READY], *exception = NULL;
-    struct words words = {NULL};
+    struct words words = {.loader = NULL};
     PyObject *text = listen(path, owner, &words) < 0 ? NULL : sentence(error, &words);
     if (text != NULL) {
         exception = PyObject_CallOneArg(cls, text);

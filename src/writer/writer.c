@@ -503,9 +503,6 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = mc_region_create_anonymous(&writer->region, err);
     }
     if (status == MC_OK) {
-        status = mc_region_lock(&writer->region, NULL, err);
-    }
-    if (status == MC_OK) {
         status = format(writer, new_size(writer), 0, err);
     }
     if (status == MC_OK) {

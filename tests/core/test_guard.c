@@ -415,13 +415,13 @@ static void test_no_page(void)
     static const struct {
         enum fault kind;
         long left;
-    } failures[] = {{FAULT_MAP, 0}, {FAULT_PROTECT, 0}, {FAULT_PROTECT, 1}, {FAULT_MAP, 1}};
+    } failures[] = {{FAULT_MAP, 0}, {FAULT_MAP, 1}, {FAULT_PROTECT, 0}, {FAULT_PROTECT, 1}};
     struct mc_writer *writer;
     struct mc_map *map;
     struct mc_view view;
     struct oracle oracle;
     CHECK(signal(SIGBUS, on_counted) == SIG_DFL);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < (PORTABLE ? 2 : 4); i++) { /* which has no second step */
         fill(&writer, &oracle);
         CHECK_OK(mc_map_open(test_path(), &map, &test_error));
         CHECK_OK(mc_view_open(map, &view, &test_error));

@@ -419,13 +419,13 @@ static void test_checkpoint_damaged(void)
     struct mc_writer *writer;
     struct mc_map *map;
     struct mc_view view;
-    uint8_t zero[16] = {0};
+    const uint8_t other[16] = {0xB0};
     uint32_t checksum;
     make_cache();
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_writer_checkpoint(writer, &test_error));
     mc_writer_close(writer);
-    write_file(boot, zero, sizeof zero);
+    write_file(boot, other, sizeof other);
     for (int damaged = 0; damaged < 2; damaged++) {
         CHECK_OK(mc_map_open(test_path(), &map, &test_error));
         CHECK_EQ(mc_view_open(map, &view, &test_error), damaged ? MC_NOT_READY : MC_OK);

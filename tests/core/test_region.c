@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 
 #include "faults.h"
-#include "os.h"
 #include "region.h"
 #include "store_support.h"
 
@@ -225,14 +224,16 @@ static void test_no_room(void)
     CHECK_EQ(mc_region_grow(&region, test_path(), 3 * MC_EXTENT, &huge, &collapsed, &test_error),
              MC_FULL);
     CHECK_EQ(test_error.needed, 2 * MC_EXTENT);
-    CHECK(strstr(test_error.text, "the file system at /dev/shm (tmpfs, ") != NULL);
+    CHECK(strstr(test_error.text, PORTABLE ? "the file system at /dev/shm ("
+                                           : "the file system at /dev/shm (tmpfs, ") != NULL);
     CHECK(strstr(test_error.text, "File too large") != NULL);
     CHECK(strstr(test_error.text, "ulimit -f") != NULL);
     static const struct {
         int number;
         const char *cure;
-    } cures[] = {
-        {ENOSPC, "docker run --shm-size"}, {ENOMEM, "memory limit"}, {EDQUOT, "make room"}};
+    } cures[] = {{ENOSPC, PORTABLE ? "make room" : "docker run --shm-size"},
+                 {ENOMEM, "memory limit"},
+                 {EDQUOT, "make room"}};
     for (size_t i = 0; i < sizeof cures / sizeof cures[0]; i++) {
         faults_arm(FAULT_BIT(FAULT_ALLOCATE), 0, true, cures[i].number);
         CHECK_EQ(
@@ -365,9 +366,11 @@ static void test_anonymous(void)
     CHECK_OK(mc_writer_open_anonymous(&options, &writer, &test_error));
     int fd = mc_writer_fd(writer);
     CHECK(fd >= 0);
-    CHECK_EQ(ftruncate(fd, 0), -1);
-    CHECK_EQ(errno, EPERM);
-    CHECK_EQ(ftruncate(fd, (off_t)(MC_EXTENT / 2)), -1);
+    if (!PORTABLE) {
+        CHECK_EQ(ftruncate(fd, 0), -1);
+        CHECK_EQ(errno, EPERM);
+        CHECK_EQ(ftruncate(fd, (off_t)(MC_EXTENT / 2)), -1);
+    }
     CHECK_OK(mc_map_open_fd(fd, &map, &test_error));
     CHECK_EQ(mc_map_loader(map), MC_LOADER_ALIVE);
     CHECK_EQ(mc_view_open(map, &view, &test_error), MC_NOT_READY);
@@ -442,6 +445,10 @@ static void test_asking_for_the_boot_in_vain(void)
 {
     static const int numbers[] = {EMFILE, ENFILE, ENOMEM, EACCES, ENOENT};
     uint8_t id[16], zero[16] = {0};
+    if (PORTABLE) {
+        printf("test_region: skipped: asking which boot it is: there is nobody to ask\n");
+        return;
+    }
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         faults_arm(FAULT_BIT(FAULT_OPEN), 0, true, numbers[i]);
         enum mc_status status = mc_boot_id(id, &test_error);
@@ -561,13 +568,12 @@ static void test_time(void)
     int64_t start = mc_clock_ns();
     CHECK_OK(mc_boot_id(first, &test_error));
     CHECK_OK(mc_boot_id(second, &test_error));
-    CHECK(memcmp(first, second, 16) == 0 && memcmp(first, zero, 16) != 0);
+    CHECK(memcmp(first, second, 16) == 0 && (memcmp(first, zero, 16) == 0) == PORTABLE);
     mc_futex_wait(&word, 8, 1000000000); /* it differs already */
     mc_futex_wait(&word, 7, 1000000);
     mc_futex_wake(&word);
     CHECK(mc_clock_ns() - start >= 1000000 && mc_clock_ns() - start < 1000000000);
     CHECK(mc_time_us() > INT64_C(1600000000000000));
-    mc_yield(); /* comes back */
 }
 
 int main(void)

@@ -20,6 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# The interpreter that has SecantusDB, where the one under test is too new for its wheels.
+SERVER_PYTHON = os.environ.get("MMAPCACHE_TEST_SERVER_PYTHON", sys.executable)
+
 
 class Server:
     """One server process; it can be killed and started again on the same port and data.
@@ -57,7 +60,7 @@ class Server:
     def start(self, *, auth: bool | None = None) -> None:
         """Starts the process and waits until it listens (under a second, as a rule)."""
         self._auth = self._auth if auth is None else auth
-        command = [sys.executable, __file__, str(self._directory), str(self.port)]
+        command = [SERVER_PYTHON, __file__, str(self._directory), str(self.port)]
         self._process = subprocess.Popen(
             command
             + ["--auth"] * self._auth
@@ -71,7 +74,9 @@ class Server:
         self._process.stdout.close()
         if line.strip() != "ready":
             self.kill()
-            raise RuntimeError("the MongoDB server of the tests did not start")
+            raise RuntimeError(
+                f"the MongoDB server of the tests did not start: has {SERVER_PYTHON} SecantusDB?"
+            )
 
     def stop(self) -> None:
         """Ends it politely; its data is on disk."""

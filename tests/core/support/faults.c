@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,12 +17,15 @@
 #include "hash.h"
 #include "shm.h"
 
+#define OVERLAYFS_MAGIC 0x794c7630
+
 _Thread_local void (*mc_shm_hook)(enum shm_access access, const void *address, size_t len);
 void (*faults_watch)(const void *old, const void *now, size_t bytes);
 void (*faults_before)(enum fault kind);
 long faults_user = -1;
 void *faults_map_at;
 bool faults_overlay;
+long faults_page;
 bool faults_equal_hashes;
 int64_t faults_clock = -1;
 int64_t faults_wall;
@@ -202,12 +204,15 @@ WRAP(FAULT_PROTECT, -1, int, mprotect, (void *at, size_t len, int to), (at, len,
 WRAP(FAULT_FALLOCATE, -1, int, fallocate, (int fd, int mode, off_t at, off_t len),
      (fd, mode, at, len))
 WRAP(FAULT_ALLOCATE, errno, int, posix_fallocate, (int fd, off_t at, off_t len), (fd, at, len))
+WRAP(FAULT_ALLOCATE, -1, ssize_t, pwrite, (int fd, const void *from, size_t len, off_t at),
+     (fd, from, len, at))
 WRAP(FAULT_SYNC, -1, int, msync, (void *at, size_t len, int flags), (at, len, flags))
 WRAP(FAULT_SYNC, -1, int, fsync, (int fd), (fd))
 WRAP(FAULT_RENAME, -1, int, rename, (const char *from, const char *to), (from, to))
 WRAP(FAULT_UNLINK, -1, int, unlink, (const char *path), (path))
 WRAP(FAULT_LOCK, -1, int, flock, (int fd, int operation), (fd, operation))
 WRAP(FAULT_RANDOM, -1, ssize_t, getrandom, (void *to, size_t len, unsigned flags), (to, len, flags))
+WRAP(FAULT_RANDOM, -1, int, getentropy, (void *to, size_t len), (to, len))
 WRAP(FAULT_ATFORK, errno, int, pthread_atfork,
      (void (*before)(void), void (*in_parent)(void), void (*in_child)(void)),
      (before, in_parent, in_child))
@@ -253,7 +258,7 @@ int __wrap_fstatfs(int fd, struct statfs *system);
 int __wrap_fstatfs(int fd, struct statfs *system)
 {
     int result = fails(FAULT_STAT) ? -1 : __real_fstatfs(fd, system);
-    system->f_type = faults_overlay ? OVERLAYFS_SUPER_MAGIC : system->f_type;
+    system->f_type = faults_overlay ? OVERLAYFS_MAGIC : system->f_type;
     return result;
 }
 
@@ -263,6 +268,14 @@ uid_t __wrap_geteuid(void);
 uid_t __wrap_geteuid(void)
 {
     return faults_user >= 0 ? (uid_t)faults_user : __real_geteuid();
+}
+
+long __real_sysconf(int name);
+long __wrap_sysconf(int name);
+
+long __wrap_sysconf(int name)
+{
+    return faults_page != 0 && name == _SC_PAGESIZE ? faults_page : __real_sysconf(name);
 }
 
 uint64_t __real_mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *data,

@@ -35,13 +35,13 @@ enum fault {
     FAULT_MAP,      /* mmap: ENOMEM */
     FAULT_ADVISE,   /* madvise: EINVAL */
     FAULT_PROTECT,  /* mprotect, mremap: ENOMEM */
-    FAULT_ALLOCATE, /* posix_fallocate: ENOSPC */
+    FAULT_ALLOCATE, /* posix_fallocate, pwrite: ENOSPC */
     FAULT_FALLOCATE, /* fallocate: ENOSPC */
     FAULT_SYNC,      /* msync, fsync: EIO */
     FAULT_RENAME,    /* rename: EACCES */
     FAULT_UNLINK,    /* unlink: EACCES */
     FAULT_LOCK,      /* flock: ENOLCK */
-    FAULT_RANDOM,    /* getrandom: ENOSYS */
+    FAULT_RANDOM,    /* getrandom, getentropy: ENOSYS */
     FAULT_ATFORK,    /* pthread_atfork: ENOMEM */
     FAULT_SEEK,      /* lseek: EIO */
     FAULTS,
@@ -77,6 +77,7 @@ extern void (*faults_before)(enum fault kind);
 extern long faults_user;    /* what geteuid says; negative: the truth */
 extern void *faults_map_at; /* where mmap without an address tries to map first; NULL: anywhere */
 extern bool faults_overlay; /* every file is on overlayfs */
+extern long faults_page;    /* bytes of a page, as sysconf says; 0: the truth */
 extern bool faults_equal_hashes; /* all keys have one hash */
 extern int64_t faults_wall;      /* nanoseconds that the wall clock is ahead of the others */
 extern int64_t faults_clock;     /* nanoseconds that the clocks show; negative: the truth */

@@ -17,6 +17,13 @@
 
 extern int test_sample;
 
+/* Whether this is the core for other systems than Linux, which promises less: see system.h. */
+#ifdef MC_PORTABLE
+#define PORTABLE 1
+#else
+#define PORTABLE 0
+#endif
+
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) {                                                                        \

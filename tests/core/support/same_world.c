@@ -32,3 +32,8 @@ ssize_t getrandom(void *to, size_t len, unsigned flags)
     }
     return (ssize_t)syscall(SYS_getrandom, to, len, flags);
 }
+
+int getentropy(void *to, size_t len)
+{
+    return getrandom(to, len, 0) == (ssize_t)len ? 0 : -1;
+}
