@@ -13,13 +13,14 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format share docs core-test pytest portable cross sanitize \
+.PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader bench interpreters wheels clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
 	@echo "make core-test the core's C tests alone; make -C tests/core has more (its Makefile says what)"
+	@echo "make threads what threads share without a GIL, under ThreadSanitizer, without an interpreter"
 	@echo "make pytest  the Python tests alone (ARGS='tests/test_cache.py -x')"
 	@echo "make portable core and binding built as for macOS, tested here (WHOLE=1: with every test)"
 	@echo "make cross   compiles the extension for macOS and musl with zig (ARGS='x86_64-linux-gnu.2.17')"
@@ -72,6 +73,11 @@ docs: $(VENV)/docs/.installed
 
 core-test:
 	$(MAKE) -C tests/core test
+
+# With each deliberate fault; and the binding compiled as for a free-threaded CPython, if PYTHON's
+# headers are of one that can be (3.13 and later).
+threads:
+	$(MAKE) -C tests/threads $(or $(THREADS),test mutants headers)
 
 pytest: $(VENV)/test/.installed
 	$(VENV)/test/bin/python -m pytest -n $(JOBS) --dist loadfile \
@@ -140,5 +146,6 @@ $(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
 
 clean:
 	-$(MAKE) -C tests/core clean
+	-$(MAKE) -C tests/threads clean
 	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

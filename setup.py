@@ -8,6 +8,10 @@ Switches for developers, read from the environment:
     MMAPCACHE_COVERAGE=1                   gcov counters
     MMAPCACHE_PORTABLE=1                   what macOS gets, on Linux: see docs/macos.md
 
+And one for users of a free-threaded CPython, who want to try what has not been run on one yet:
+
+    MMAPCACHE_FREE_THREADING=1             the module tells the interpreter that it needs no GIL
+
 And for whoever publishes a release:
 
     MMAPCACHE_SOURCES=https://HOST/OWNER/mmapcache/blob/v1/   where the package page's links lead
@@ -61,6 +65,8 @@ if sanitizers := os.environ.get("MMAPCACHE_SANITIZE"):
 if os.environ.get("MMAPCACHE_COVERAGE") == "1":
     COMPILE += ["-O0", "-g", "--coverage"]
     LINK += ["--coverage"]
+if os.environ.get("MMAPCACHE_FREE_THREADING") == "1":
+    COMPILE += ["-DMC_NO_GIL"]
 
 
 def package_page(readme: str, sources: str) -> str:

@@ -3,6 +3,10 @@
  *
  * Multi-phase initialisation, all state in struct mc_module, heap types only: each interpreter,
  * with a lock of its own or not, has a module of its own.
+ *
+ * A free-threaded interpreter runs without its lock only when all its modules say that they need
+ * none. This one is written so, and says it when built with MC_NO_GIL (setup.py): no such
+ * interpreter has run it yet. Else the interpreter takes its lock while this module is loaded.
  */
 #include "binding/module.h"
 
@@ -149,6 +153,9 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if MC_FREE_THREADED && defined(MC_NO_GIL)
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -51,4 +52,9 @@ int mc_os_raise(int fd)
 int mc_os_open(const char *path, int flags, uint32_t mode)
 {
     return mc_os_raise(open(path, flags | O_CLOEXEC, mode));
+}
+
+void mc_yield(void)
+{
+    (void)sched_yield();
 }

@@ -26,4 +26,7 @@ int mc_os_raise(int fd);
 /* A descriptor of its own for what fd is: at least 3, close-on-exec; negative with errno. */
 int mc_os_duplicate(int fd);
 
+/* Lets another thread run. */
+void mc_yield(void);
+
 #endif

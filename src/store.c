@@ -31,6 +31,7 @@
 #include "mutant.h"
 #include "region.h"
 #include "slots.h"
+#include "users.h"
 
 struct mc_map {
     struct mc_region region;
@@ -207,15 +208,15 @@ uint32_t mc_map_owner(const struct mc_map *map)
 
 struct mc_map *mc_map_retain(struct mc_map *map)
 {
-    assert(map->users > 0);
-    map->users++;
+    assert(mc_users_any(&map->users));
+    mc_users_add(&map->users);
     return map;
 }
 
 void mc_map_release(struct mc_map *map)
 {
-    assert(map == NULL || map->users > 0);
-    if (map != NULL && --map->users == 0) {
+    assert(map == NULL || mc_users_any(&map->users));
+    if (map != NULL && mc_users_drop(&map->users)) {
         mc_region_close(&map->region);
         free(map);
     }

@@ -284,6 +284,20 @@ def test_a_writer_takes_plain_dicts(folder: Path) -> None:
     ]
 
 
+UNPICKLED = """
+import json, pickle
+import mmapcache
+rare = pickle.loads(bytes.fromhex(sys.argv[1]))
+print(json.dumps(rare, default=mmapcache.json_default))
+"""
+
+
+def test_a_rare_value_that_came_from_elsewhere_is_plain_json(folder: Path) -> None:
+    """In a process whose caches have made none."""
+    rare = RareValue(encoded({"": bson.Decimal128("1.50")}))
+    assert run_bare(folder, UNPICKLED, pickle.dumps(rare).hex()) == '"1.50"\n'
+
+
 # ---- with PyMongo ----
 
 

@@ -29,10 +29,12 @@ ANALYZE = (
 
 
 def clang_tidy(source: str, analyze: bool) -> list[str]:
-    """The command that checks one C file, with the flags of setup.py or of tests/core/Makefile."""
+    """The command that checks one C file, with the flags of setup.py or of its tests' Makefile."""
     shipped = source.startswith("src/")
     checks = [ANALYZE] if analyze else []
     helpers = ["-Itests/core/support", "-Itests/fuzz/support"]
+    if source.startswith("tests/threads/"):  # its Python.h is found before the real one
+        helpers += ["-Itests/threads/python", "-Itests/threads", "-Isrc/binding"]
     build = ["-std=c11"] if shipped else ["-std=gnu11", "-DMC_TEST", *helpers]
     python = f"-isystem{sysconfig.get_paths()['include']}"
     return ["clang-tidy", "--quiet", *checks, source, "--", "-DMC_DEBUG", "-Isrc", python, *build]

@@ -172,10 +172,12 @@ static void batch_dealloc(PyObject *self_object)
 {
     mc_batch_object *self = (mc_batch_object *)self_object;
     PyTypeObject *type = Py_TYPE(self);
+    MC_SECTION_BEGIN(self->writer);
     if (self->stage == MC_BATCH_OPEN) {
         self->writer->batch = NULL;
         mc_writer_lost(self->writer, true);
     }
+    MC_SECTION_END();
     Py_DECREF(self->writer);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -499,48 +501,64 @@ static PyObject *batch_drop_index(PyObject *self_object, PyObject *const *args, 
     return PyBool_FromLong(existed);
 }
 
+MC_LOCKED_KEYWORDS(batch_index, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_drop_index, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_put, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_put_raw, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_delete, mc_writer_of_batch)
+MC_LOCKED_METHOD(batch_drop, mc_writer_of_batch)
+MC_LOCKED_METHOD(batch_replace, mc_writer_of_batch)
+MC_LOCKED_METHOD(batch_enter, mc_writer_of_batch)
+MC_LOCKED_FASTCALL(batch_exit, mc_writer_of_batch)
+MC_LOCKED_SETTER(batch_set_state, mc_writer_of_batch)
+MC_LOCKED_GETTER(batch_generation, mc_writer_of_batch)
+MC_LOCKED_GETTER(batch_count, mc_writer_of_batch)
+
 static PyMethodDef batch_methods[] = {
-    {"index", (PyCFunction)(void (*)(void))batch_index, METH_VARARGS | METH_KEYWORDS, index_doc},
-    {"drop_index", (PyCFunction)(void (*)(void))batch_drop_index, METH_FASTCALL,
+    {"index", (PyCFunction)(void (*)(void))MC_LOCKED(batch_index), METH_VARARGS | METH_KEYWORDS,
+     index_doc},
+    {"drop_index", (PyCFunction)(void (*)(void))MC_LOCKED(batch_drop_index), METH_FASTCALL,
      "drop_index($self, name, field, /)\n--\n\n"
      "Takes an index away; whether there was one.\n\nRaises TypeError, ValueError, LimitError."},
-    {"put", (PyCFunction)(void (*)(void))batch_put, METH_FASTCALL,
+    {"put", (PyCFunction)(void (*)(void))MC_LOCKED(batch_put), METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
      "anything.\n\n"
      "Raises InvalidDocument, LimitError, FullError, TypeError; the batch goes on without it."},
-    {"put_raw", (PyCFunction)(void (*)(void))batch_put_raw, METH_FASTCALL,
+    {"put_raw", (PyCFunction)(void (*)(void))MC_LOCKED(batch_put_raw), METH_FASTCALL,
      "put_raw($self, name, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
      "were.\n\nRaises what put() raises; those before the one at fault are in the batch."},
-    {"delete", (PyCFunction)(void (*)(void))batch_delete, METH_FASTCALL,
+    {"delete", (PyCFunction)(void (*)(void))MC_LOCKED(batch_delete), METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\nRemoves a key; whether it was there.\n\n"
      "Raises TypeError, LimitError, FullError."},
-    {"drop", batch_drop, METH_O,
+    {"drop", MC_LOCKED(batch_drop), METH_O,
      "drop($self, name, /)\n--\n\nRemoves a collection; whether it was there.\n\n"
      "Raises TypeError, LimitError, FullError."},
-    {"replace", batch_replace, METH_O,
+    {"replace", MC_LOCKED(batch_replace), METH_O,
      "replace($self, name, /)\n--\n\n"
      "A Replace, for `with`: what is put within it becomes the collection's whole content.\n\n"
      "Raises TypeError, LimitError."},
-    {"__enter__", batch_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe batch itself, begun."},
-    {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL,
+    {"__enter__", MC_LOCKED(batch_enter), METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe batch itself, begun."},
+    {"__exit__", (PyCFunction)(void (*)(void))MC_LOCKED(batch_exit), METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nPublishes the batch, or abandons it after an exception."},
     {NULL, NULL, 0, NULL},
 };
 
 #define COUNT(field) ((void *)offsetof(struct mc_batch_counts, field))
 static PyGetSetDef batch_getset[] = {
-    {"state", NULL, batch_set_state,
+    {"state", NULL, MC_LOCKED(batch_set_state),
      "The loader's own bytes (write only), published with the batch: at most 64 KiB.", NULL},
-    {"generation", batch_generation, NULL,
+    {"generation", MC_LOCKED(batch_generation), NULL,
      "The generation that was published; None when nothing was, or not yet.", NULL},
-    {"puts", batch_count, NULL, "Documents that were new or different.", COUNT(puts)},
-    {"deletes", batch_count, NULL, "Documents removed, by a replace too.", COUNT(deletes)},
-    {"unchanged", batch_count, NULL, "Documents that were there already, byte for byte.",
+    {"puts", MC_LOCKED(batch_count), NULL, "Documents that were new or different.", COUNT(puts)},
+    {"deletes", MC_LOCKED(batch_count), NULL, "Documents removed, by a replace too.",
+     COUNT(deletes)},
+    {"unchanged", MC_LOCKED(batch_count), NULL, "Documents that were there already, byte for byte.",
      COUNT(unchanged)},
-    {"duplicates", batch_count, NULL, "Documents whose key a replace had been given already.",
-     COUNT(duplicates)},
+    {"duplicates", MC_LOCKED(batch_count), NULL,
+     "Documents whose key a replace had been given already.", COUNT(duplicates)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -45,11 +45,14 @@ PyObject *mc_cache_collection(PyObject *cache, PyObject *name, PyObject *codec_o
     if (key == NULL) {
         return NULL;
     }
-    handle = PyDict_GetItemWithError(self->handles, key);
-    if (handle != NULL) {
-        Py_INCREF(handle);
-    } else if (!PyErr_Occurred()) {
-        handle = make_handle(self, key, name, codec_options);
+    handle = mc_dict_get(self->handles, key);
+    if (handle == NULL && !PyErr_Occurred()) {
+        MC_SECTION_BEGIN(cache);
+        handle = MC_FREE_THREADED ? mc_dict_get(self->handles, key) : NULL;
+        if (handle == NULL && !PyErr_Occurred()) {
+            handle = make_handle(self, key, name, codec_options);
+        }
+        MC_SECTION_END();
     }
     Py_DECREF(key);
     return handle;

@@ -139,8 +139,14 @@ PyObject *mc_cache_status(PyObject *self, PyObject *Py_UNUSED(ignored))
     return dict;
 }
 
-static PyObject *front_stats(const struct mc_front *front)
+static PyObject *front_stats(struct mc_reader *reader)
 {
+#if MC_FREE_THREADED
+    struct mc_front sum = {0}, *front = &sum;
+    mc_lanes_sum(&reader->lanes, front);
+#else
+    const struct mc_front *front = &reader->lane.front;
+#endif
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K}", "entries", (unsigned long long)front->count,
                          "bytes", (unsigned long long)front->bytes, "hits",
                          (unsigned long long)front->hits, "misses",
@@ -169,7 +175,7 @@ PyObject *mc_cache_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
         put_count(dict, "file_size", root->file_size) < 0 ||
         put_count(dict, "max_size", mc_map_superblock(reading->view.map)->max_size) < 0 ||
         put_count(dict, "huge_bytes", root->huge) < 0 ||
-        put(dict, "front_cache", front_stats(&reader->front)) < 0) {
+        put(dict, "front_cache", front_stats(reader)) < 0) {
         Py_CLEAR(dict);
     }
     mc_reading_release(reading);

@@ -84,7 +84,7 @@ PyObject *mc_cache_new(struct mc_module *module, PyObject *path, const char *abs
         self->options = mc_options_from(
             &module->documents, options->codec_options == NULL ? Py_None : options->codec_options);
     }
-    if (self->options == NULL || (options->populate && populate(module, reader->now) < 0)) {
+    if (self->options == NULL || (options->populate && populate(module, reader->lane.now) < 0)) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -189,7 +189,9 @@ static void cache_dealloc(PyObject *self_object)
 static int is_there(mc_collection_object *handle)
 {
     struct mc_reading *reading;
-    return mc_collection_ready(handle, &reading) == MC_OK ? handle->table.created != 0 : -1;
+    return mc_collection_ready(handle, &reading) == MC_OK
+               ? mc_collection_table(handle)->created != 0
+               : -1;
 }
 
 static PyObject *find(PyObject *self, PyObject *name)
@@ -211,7 +213,8 @@ static PyObject *cache_subscript(PyObject *self, PyObject *name)
     PyObject *found = find(self, name);
     return found != NULL || PyErr_Occurred()
                ? found
-               : mc_absent_collection(mc_cache_reader(self), mc_cache_reader(self)->now, name);
+               : mc_absent_collection(mc_cache_reader(self),
+                                      mc_reader_lane(mc_cache_reader(self))->now, name);
 }
 
 static int cache_contains(PyObject *self, PyObject *name)
@@ -275,7 +278,7 @@ static int wait_slice(struct mc_reader *reader, struct mc_reading *reading, int6
     moved = mc_map_wait(map, generation, nanoseconds);
     Py_END_ALLOW_THREADS
     mc_map_release(map); /* the count is plain: the GIL is its lock */
-    if (moved && reader->now == reading && mc_reader_update(reader) == reading &&
+    if (moved && mc_reader_lane(reader)->now == reading && mc_reader_update(reader) == reading &&
         reading->view.root.generation == generation) {
         return mc_sleep(OPEN_RETRY); /* published, but not to be read yet */
     }
@@ -313,7 +316,8 @@ static PyObject *cache_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
         if (!same || left <= 0) {
             return PyBool_FromLong(!same);
         }
-        if (reader->now == reading && /* unless the number's own == closed the cache, or read on */
+        if (mc_reader_lane(reader)->now ==
+                reading && /* unless the number's own == closed the cache, or read on */
             wait_slice(reader, reading, left < WAIT_SLICE ? left : WAIT_SLICE) < 0) {
             return NULL;
         }
@@ -357,7 +361,7 @@ static PyObject *cache_exit(PyObject *self, PyObject *const *Py_UNUSED(args),
 
 static PyObject *cache_closed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(mc_cache_reader(self)->now == NULL);
+    return PyBool_FromLong(mc_reader_closed(mc_cache_reader(self)));
 }
 
 static PyObject *cache_path(PyObject *self, void *Py_UNUSED(closure))
@@ -367,8 +371,9 @@ static PyObject *cache_path(PyObject *self, void *Py_UNUSED(closure))
 
 static PyObject *cache_repr(PyObject *self)
 {
-    return PyUnicode_FromFormat(mc_cache_reader(self)->now == NULL ? "<mmapcache.Cache %R, closed>"
-                                                                   : "<mmapcache.Cache %R>",
+    return PyUnicode_FromFormat(mc_reader_closed(mc_cache_reader(self))
+                                    ? "<mmapcache.Cache %R, closed>"
+                                    : "<mmapcache.Cache %R>",
                                 ((mc_cache_object *)self)->path);
 }
 

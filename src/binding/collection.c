@@ -17,8 +17,9 @@ static mc_collection_object *collection_alloc(struct mc_reader *reader, struct m
     self->options = mc_options_retain(options);
     self->codec_options = Py_XNewRef(codec_options);
     self->name = Py_NewRef(name);
-    self->serial = 0;
-    self->table = (struct mc_collection){0};
+#if !MC_FREE_THREADED
+    self->place = (struct mc_place){0};
+#endif
     return self;
 }
 
@@ -27,7 +28,7 @@ PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options
 {
     mc_collection_object *self = collection_alloc(reader, options, name, codec_options);
     if (self != NULL) {
-        self->channel = ++reader->channels;
+        self->channel = mc_count_next(&reader->channels);
     }
     return (PyObject *)self;
 }
@@ -39,8 +40,9 @@ PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *sna
     if (self != NULL) {
         self->snapshot = (mc_snapshot_object *)Py_NewRef((PyObject *)snapshot);
         self->channel = live->channel;
-        self->serial = live->serial;
-        self->table = live->table;
+#if !MC_FREE_THREADED
+        self->place = live->place;
+#endif
     }
     return (PyObject *)self;
 }
@@ -49,27 +51,29 @@ PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *sna
 
 enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading)
 {
+    struct mc_place *place = mc_collection_place(self);
     const char *name;
     size_t len;
     int possible = mc_name_sought(self->name, &name, &len);
     if (possible < 0) {
         return MC_CLOSED;
     }
+    place->channel = self->channel;
     if (possible == 0) {
-        self->table = (struct mc_collection){0};
-        self->serial = (*reading)->serial;
+        place->table = (struct mc_collection){0};
+        place->serial = (*reading)->serial;
         return MC_OK;
     }
-    switch (mc_view_collection(&(*reading)->view, name, len, &self->table)) {
+    switch (mc_view_collection(&(*reading)->view, name, len, &place->table)) {
     case MC_OK:
     case MC_ABSENT:
-        self->serial = (*reading)->serial;
+        place->serial = (*reading)->serial;
         return MC_OK;
     case MC_EXPIRED:
-        self->serial = 0;
+        place->serial = 0;
         return MC_EXPIRED;
     default:
-        self->serial = 0;
+        place->serial = 0;
         mc_reader_corrupt(self->reader, "its catalogue");
         return MC_CLOSED;
     }
@@ -157,29 +161,30 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_fr
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
-bool mc_collection_still(const mc_collection_object *self, struct mc_front *front,
+bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
                          const struct mc_reading *reading, struct mc_front_entry *entry)
 {
     const struct mc_view *view = &reading->view;
-    if (self->serial != reading->serial || entry->birth > view->root.generation) {
+    const struct mc_collection *table = mc_collection_table(self);
+    if (!mc_collection_knows(self, reading) || entry->birth > view->root.generation) {
         return false;
     }
-    if (entry->seen < self->table.changed) {
-        if (!is_unchanged(view, self->table.root, entry)) {
+    if (entry->seen < table->changed) {
+        if (!is_unchanged(view, table->root, entry)) {
             entry->page = 0; /* of no generation that is known */
             return false;
         }
-        front->revalidations++;
+        mc_tick(&front->revalidations, 1);
     }
     entry->seen = view->root.generation;
     return true;
 }
 
-struct mc_front_entry *mc_collection_ask(const mc_collection_object *self,
+struct mc_front_entry *mc_collection_ask(mc_collection_object *self,
                                          const struct mc_reading *reading, PyObject *object,
                                          const struct mc_key *key)
 {
-    struct mc_front *front = &self->reader->front;
+    struct mc_front *front = mc_reader_front(self->reader);
     struct mc_front_entry *entry;
     if (!mc_collection_fronted(self, reading)) {
         return NULL;
@@ -211,17 +216,17 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
             return;
         }
     }
-    mc_front_put(&self->reader->front, mc_collection_channel(self, form), key, &fact);
+    mc_front_put(mc_reader_front(self->reader), mc_collection_channel(self, form), key, &fact);
 }
 
 PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
                              struct mc_manner manner, const struct mc_key *key,
                              struct mc_front_fact *fact, enum mc_status *status)
 {
-    struct mc_front *front = &self->reader->front;
+    struct mc_front *front = mc_reader_front(self->reader);
     struct mc_hit hit;
     PyObject *found = NULL;
-    *status = mc_find(&reading->view, self->table.root, key, &hit);
+    *status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
     if (*status == MC_OK && hit.value_len < MC_BSON_SIZE_MIN) {
         *status = MC_CORRUPT;
     }

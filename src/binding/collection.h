@@ -1,8 +1,8 @@
 /* collection.h - the object Collection, and the steps of a read through one.
  *
- * A Collection is a name and, for speed, where that name's table is in one generation: `table` is
- * right for the reading whose serial is `serial`. A collection of a snapshot stays with the
- * snapshot's reading; any other follows the reader's current one. `channel` tells the front cache
+ * A Collection is a name and, for speed, the place of that name's table in one generation; without
+ * a GIL, one in each lane. A collection of a snapshot stays with the snapshot's reading; any other
+ * follows the reader's current one. `channel` tells the front cache
  * whose keys are whose: the snapshot's collection and the live one of the same name share it.
  */
 #ifndef MMAPCACHE_COLLECTION_H
@@ -17,6 +17,9 @@ typedef struct {
     mc_mapping_object head;
     struct mc_reading *reading; /* NULL: closed */
     PyObject *cache;            /* owned */
+#if MC_FREE_THREADED
+    struct mc_reading *held; /* counted until the end: another thread may be reading at close() */
+#endif
 } mc_snapshot_object;
 
 typedef struct {
@@ -27,9 +30,33 @@ typedef struct {
     PyObject *codec_options;      /* owned; NULL: the cache's own */
     PyObject *name;               /* owned str */
     uint32_t channel;
-    uint64_t serial; /* of the reading that `table` belongs to, 0: none */
-    struct mc_collection table;
+#if !MC_FREE_THREADED
+    struct mc_place place;
+#endif
 } mc_collection_object;
+
+/* Where the collection's table is, as the calling thread knows it, which has a lane. */
+static inline struct mc_place *mc_collection_place(mc_collection_object *self)
+{
+#if MC_FREE_THREADED
+    return &mc_lane_of(&self->reader->lanes)->places[self->channel % MC_LANE_PLACES];
+#else
+    return &self->place;
+#endif
+}
+
+static inline const struct mc_collection *mc_collection_table(mc_collection_object *self)
+{
+    return &mc_collection_place(self)->table;
+}
+
+/* Whether that is the table of the reading. */
+static inline bool mc_collection_knows(mc_collection_object *self, const struct mc_reading *reading)
+{
+    const struct mc_place *place = mc_collection_place(self);
+    return place->serial == reading->serial &&
+           (!MC_FREE_THREADED || place->channel == self->channel);
+}
 
 /* A new handle. name may be any str, even one that no collection can have. */
 PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options, PyObject *name,
@@ -38,9 +65,23 @@ PyObject *mc_collection_new(struct mc_reader *reader, struct mc_options *options
 /* The same collection, bound to a snapshot. */
 PyObject *mc_collection_bind(mc_collection_object *live, mc_snapshot_object *snapshot);
 
-/* The reading to answer from, with `table` made right for it. MC_OK, MC_EXPIRED, or MC_CLOSED for
- * any failure that left an exception. */
+/* The reading to answer from, with the place of its table made right for it. MC_OK, MC_EXPIRED, or
+ * MC_CLOSED for any failure that left an exception. */
 enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_reading **reading);
+
+/* A snapshot's reading, for a thread that has a lane then: NULL with an exception. */
+static inline struct mc_reading *mc_snapshot_reading(mc_snapshot_object *snapshot,
+                                                     struct mc_reader *reader)
+{
+    struct mc_reading *reading = mc_load(&snapshot->reading);
+    if (reading == NULL) {
+        mc_raise_text(reader->module, MC_CLOSED, "this snapshot was closed");
+    }
+    if (MC_FREE_THREADED && reading != NULL && mc_reader_need_lane(reader) == NULL) {
+        return NULL;
+    }
+    return reading;
+}
 
 /* The reading without looking at the table: NULL with an exception. */
 static inline struct mc_reading *mc_collection_reading(mc_collection_object *self)
@@ -48,10 +89,7 @@ static inline struct mc_reading *mc_collection_reading(mc_collection_object *sel
     if (self->snapshot == NULL) {
         return mc_reader_now(self->reader);
     }
-    if (self->snapshot->reading == NULL) {
-        mc_raise_text(self->reader->module, MC_CLOSED, "this snapshot was closed");
-    }
-    return self->snapshot->reading;
+    return mc_snapshot_reading(self->snapshot, self->reader);
 }
 
 static inline enum mc_status mc_collection_begin(mc_collection_object *self,
@@ -61,7 +99,7 @@ static inline enum mc_status mc_collection_begin(mc_collection_object *self,
     if (*reading == NULL) {
         return MC_CLOSED;
     }
-    return (*reading)->serial == self->serial ? MC_OK : mc_collection_resolve(self, reading);
+    return mc_collection_knows(self, *reading) ? MC_OK : mc_collection_resolve(self, reading);
 }
 
 /* What follows from the status that an attempt to read ended with: MC_OK and MC_ABSENT are answers,
@@ -108,13 +146,13 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
 
 /* Whether an entry of an earlier generation in a front cache of this collection's keys is right for
  * the reading, too: at the price of a comparison where the collection has not changed since, else
- * of a look at its table. False also where `table` is not the reading's, which
- * mc_collection_begin sees to. */
-bool mc_collection_still(const mc_collection_object *self, struct mc_front *front,
+ * of a look at its table. False also where the table is not known, which mc_collection_begin sees
+ * to. */
+bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
                          const struct mc_reading *reading, struct mc_front_entry *entry);
 
 /* The same for an entry of whatever generation, or none. */
-static inline bool mc_collection_holds(const mc_collection_object *self, struct mc_front *front,
+static inline bool mc_collection_holds(mc_collection_object *self, struct mc_front *front,
                                        const struct mc_reading *reading,
                                        struct mc_front_entry *entry)
 {
@@ -124,7 +162,7 @@ static inline bool mc_collection_holds(const mc_collection_object *self, struct 
 
 /* The entry of the reader's front cache that answers for a Document's key in that reading, counted
  * as a hit, or NULL. It learns `object`, from which the key was made, as its alias; NULL: none. */
-struct mc_front_entry *mc_collection_ask(const mc_collection_object *self,
+struct mc_front_entry *mc_collection_ask(mc_collection_object *self,
                                          const struct mc_reading *reading, PyObject *object,
                                          const struct mc_key *key);
 
@@ -151,7 +189,7 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
 static inline bool mc_collection_fronted(const mc_collection_object *self,
                                          const struct mc_reading *reading)
 {
-    const struct mc_reading *now = self->reader->now;
+    const struct mc_reading *now = mc_reader_lane(self->reader)->now;
     return now == reading || (now != NULL && now->epoch == reading->epoch);
 }
 

@@ -29,7 +29,7 @@ static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *
     uint8_t small[SMALL];
     uint8_t *copy = small;
     PyObject *value = NULL;
-    *status = mc_find(&reading->view, self->table.root, key, &hit);
+    *status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
     if (*status == MC_OK) {
         const uint8_t *document = shm_expose(hit.value);
         *status = mc_bson_pluck(document, hit.value_len, path, path_len, &element);
@@ -184,7 +184,7 @@ static int convert(mc_collection_object *self, struct stage *stage)
 static void ask_front(mc_collection_object *self, const struct mc_reading *reading,
                       struct stage *stage)
 {
-    struct mc_front *front = &self->reader->front;
+    struct mc_front *front = mc_reader_front(self->reader);
     size_t kept = 0;
     bool fronted = front->count != 0 && mc_collection_fronted(self, reading);
     for (size_t i = 0; i < stage->left; i++) {
@@ -241,7 +241,7 @@ static enum mc_status ask_file(mc_collection_object *self, const struct mc_readi
 static void remember_all(mc_collection_object *self, const struct mc_reading *reading,
                          const struct stage *stage)
 {
-    struct mc_front *front = &self->reader->front;
+    struct mc_front *front = mc_reader_front(self->reader);
     if (front->max_entries == 0 || !mc_collection_fronted(self, reading)) {
         return;
     }
@@ -307,7 +307,7 @@ PyObject *mc_collection_get_many(PyObject *self_object, PyObject *keys)
         struct mc_reading *reading;
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
-            uint64_t root = self->table.root;
+            uint64_t root = mc_collection_table(self)->root;
             mc_reading_retain(reading); /* a new dict may start a collection of garbage */
             result = PyDict_New();
             status = result == NULL ? MC_NOMEM : gather(self, reading, root, keys, &stage, result);

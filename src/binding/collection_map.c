@@ -16,6 +16,11 @@
  * A value is an object of the service, whose destructor may do anything, and a front cache must not
  * be in the middle of a change then. So what a front cache owns is a `built`, whose death only puts
  * it on the map's list; drain() lets the values go when all is whole.
+ *
+ * Without a GIL the front cache is used in sections of the map, hits too: all threads have the same
+ * values, as a service that builds a connection expects. There a `built` may die later than its
+ * map, in the thread that made it. So the list is the thread's, and a `built` that dies outside of
+ * any change lets its value go at once.
  */
 #include "collection_map.h"
 
@@ -23,24 +28,77 @@ enum { SWEEP = 8 }; /* entries that a read of the file looks at on the way */
 
 /* ---- values ---- */
 
-void mc_built_dealloc(PyObject *object)
+#if MC_FREE_THREADED
+
+static _Thread_local struct mc_built *thread_dead;
+static _Thread_local unsigned thread_changes; /* of front caches, that are going on */
+
+static struct mc_built **dead_of(const mc_map_object *map)
 {
-    struct mc_built *self = (struct mc_built *)object;
-    self->next = self->map->dead;
-    self->map->dead = self;
+    (void)map; /* may be gone */
+    return &thread_dead;
 }
 
-/* Lets the dead values go: runs whatever their destructors run. */
-static void drain(mc_map_object *self)
+static void change_begins(void)
 {
-    while (self->dead != NULL) {
-        struct mc_built *built = self->dead;
+    thread_changes++;
+}
+
+static void change_ends(void)
+{
+    thread_changes--;
+}
+
+static bool is_changing(void)
+{
+    return thread_changes > 0;
+}
+
+#else
+
+static struct mc_built **dead_of(mc_map_object *map)
+{
+    return &map->dead;
+}
+
+static void change_begins(void)
+{
+}
+
+static void change_ends(void)
+{
+}
+
+static bool is_changing(void)
+{
+    return true; /* nothing else drops a `built` */
+}
+
+#endif
+
+/* Lets the dead values go: runs whatever their destructors run. */
+static void drain(mc_map_object *map)
+{
+    struct mc_built **dead = dead_of(map);
+    while (*dead != NULL) {
+        struct mc_built *built = *dead;
         PyObject *value = built->value;
         PyTypeObject *type = Py_TYPE(built);
-        self->dead = built->next;
+        *dead = built->next;
         PyObject_Free(built);
         Py_DECREF(type);
         Py_DECREF(value);
+    }
+}
+
+void mc_built_dealloc(PyObject *object)
+{
+    struct mc_built *self = (struct mc_built *)object;
+    struct mc_built **dead = dead_of(self->map);
+    self->next = *dead;
+    *dead = self;
+    if (!is_changing()) {
+        drain(self->map);
     }
 }
 
@@ -61,14 +119,31 @@ static void keep(mc_map_object *self, const struct mc_key *key, struct mc_front_
     Py_DECREF(built);
 }
 
-/* The value for a document, whose reference this takes. NULL with the function's exception. */
-static PyObject *build(mc_map_object *self, const struct mc_key *key, PyObject *document,
-                       struct mc_front_fact *fact)
+/* Keeps what was built, or gives what another thread has kept meanwhile in its place. Within a
+ * section. */
+static PyObject *first_of(mc_map_object *self, const struct mc_key *key, PyObject *value,
+                          uint64_t epoch, struct mc_front_fact *fact)
 {
-    uint64_t epoch = self->epoch;
+    struct mc_front_entry *entry;
+    if (self->epoch != epoch || fact->birth > fact->seen) {
+        return value; /* of a file that was left meanwhile, or of one that is lying */
+    }
+    entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
+    if (entry != NULL && entry->offset == fact->offset && entry->birth == fact->birth) {
+        Py_SETREF(value, mc_map_value(&self->front, entry));
+    } else {
+        keep(self, key, fact, value);
+    }
+    return value;
+}
+
+/* The value for a document, whose reference this takes; epoch: of its file. NULL with the
+ * function's exception. */
+static PyObject *build(mc_map_object *self, const struct mc_key *key, PyObject *document,
+                       uint64_t epoch, struct mc_front_fact *fact)
+{
     PyObject *function = Py_XNewRef(self->function);
     PyObject *value = NULL;
-    struct mc_front_entry *entry;
     if (function == NULL) {
         PyErr_SetString(PyExc_ReferenceError, "this map is being destroyed");
     } else {
@@ -76,16 +151,13 @@ static PyObject *build(mc_map_object *self, const struct mc_key *key, PyObject *
         Py_DECREF(function);
     }
     Py_DECREF(document);
-    if (value == NULL || self->epoch != epoch || fact->birth > fact->seen) {
-        return value; /* of a file that was left meanwhile, or of one that is lying */
+    if (value != NULL) {
+        MC_SECTION_BEGIN(self);
+        change_begins();
+        value = first_of(self, key, value, epoch, fact);
+        change_ends();
+        MC_SECTION_END();
     }
-    entry = mc_front_find(&self->front, MC_MAP_CHANNEL, key);
-    if (entry != NULL && entry->offset == fact->offset && entry->birth == fact->birth) {
-        PyObject *first = mc_map_value(&self->front, entry);
-        Py_DECREF(value);
-        return first;
-    }
-    keep(self, key, fact, value);
     return value;
 }
 
@@ -150,7 +222,7 @@ static PyObject *document_of(mc_collection_object *collection, struct mc_reading
 }
 
 /* One attempt at a key: the value; or NULL with the Document it has to be built from; or NULL with
- * neither. */
+ * neither. Within a section. */
 static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *object,
                          struct mc_front_fact *fact, PyObject **document, enum mc_status *status)
 {
@@ -190,16 +262,22 @@ PyObject *mc_map_fetch(mc_map_object *self, PyObject *object, bool *absent)
     enum mc_status status;
     unsigned tries = 0;
     PyObject *value, *document;
+    uint64_t epoch;
     if (!mc_collection_key(self->collection, object, &key, scratch, absent)) {
         return NULL;
     }
     do {
         document = NULL;
+        MC_SECTION_BEGIN(self);
+        change_begins();
         value = attempt(self, &key, object, &fact, &document, &status);
+        epoch = self->epoch;
+        change_ends();
+        MC_SECTION_END();
         status = mc_collection_judge(self->collection, status, &tries);
     } while (status == MC_EXPIRED);
     if (status == MC_OK && value == NULL) {
-        value = build(self, &key, document, &fact);
+        value = build(self, &key, document, epoch, &fact);
     }
     *absent = status == MC_ABSENT;
     drain(self);
@@ -215,7 +293,8 @@ int mc_map_visit_values(mc_map_object *self, visitproc visit, void *arg)
             Py_VISIT(((struct mc_built *)self->front.entries[i].document)->value);
         }
     }
-    for (struct mc_built *dead = self->dead; dead != NULL; dead = dead->next) {
+    for (const struct mc_built *dead = MC_FREE_THREADED ? NULL : self->dead; dead != NULL;
+         dead = dead->next) {
         Py_VISIT(dead->value);
     }
     return 0;
@@ -223,6 +302,8 @@ int mc_map_visit_values(mc_map_object *self, visitproc visit, void *arg)
 
 void mc_map_drop_values(mc_map_object *self)
 {
+    change_begins();
     mc_front_clear(&self->front);
+    change_ends();
     drain(self);
 }

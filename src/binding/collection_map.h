@@ -24,7 +24,7 @@ struct mc_map_object {
     PyObject *missing;                /* owned; NULL likewise */
     uint64_t epoch;                   /* of the file that the front cache speaks of */
     uint32_t swept;                   /* the entry that was looked at last */
-    struct mc_built *dead;
+    struct mc_built *dead;            /* with a GIL; without, each thread has its own */
     struct mc_front front;
 };
 
@@ -40,21 +40,32 @@ static inline PyObject *mc_map_value(struct mc_front *front, struct mc_front_ent
  * with an exception. */
 PyObject *mc_map_fetch(mc_map_object *self, PyObject *object, bool *absent);
 
-/* The same for any key. */
-static inline PyObject *mc_map_lookup(mc_map_object *self, PyObject *object, bool *absent)
+/* The value that is kept for this very key object, if it is right in this reading, or NULL. */
+static inline PyObject *mc_map_recall(mc_map_object *self, const struct mc_reading *reading,
+                                      PyObject *object)
 {
-    struct mc_reading *reading = mc_collection_reading(self->collection);
-    *absent = false;
-    if (reading == NULL) {
-        return NULL;
-    }
     if (reading->epoch == self->epoch) {
         struct mc_front_entry *entry = mc_front_by_object(&self->front, MC_MAP_CHANNEL, object);
         if (entry != NULL && mc_front_holds(entry, reading->view.root.generation)) {
             return mc_map_value(&self->front, entry);
         }
     }
-    return mc_map_fetch(self, object, absent);
+    return NULL;
+}
+
+/* The same for any key. */
+static inline PyObject *mc_map_lookup(mc_map_object *self, PyObject *object, bool *absent)
+{
+    struct mc_reading *reading = mc_collection_reading(self->collection);
+    PyObject *value;
+    *absent = false;
+    if (reading == NULL) {
+        return NULL;
+    }
+    MC_SECTION_BEGIN(self);
+    value = mc_map_recall(self, reading, object);
+    MC_SECTION_END();
+    return value != NULL ? value : mc_map_fetch(self, object, absent);
 }
 
 /* What the garbage collector asks of a map's values, and wants done to them. */

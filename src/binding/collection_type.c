@@ -41,7 +41,6 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
 {
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
-    struct mc_front *front = &self->reader->front;
     unsigned tries = 0;
     if (!mc_collection_key(self, object, &key, scratch, absent)) {
         return NULL;
@@ -54,10 +53,11 @@ static PyObject *fetch(mc_collection_object *self, struct mc_manner manner, PyOb
         document = NULL;
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
+            struct mc_front *front = mc_reader_front(self->reader);
             key.hash = mc_view_hash(&reading->view, &key);
             if (manner.asks && mc_collection_fronted(self, reading)) {
                 if (front->misses > front->hits) { /* then both will be cold: one wait for two */
-                    mc_table_touch(&reading->view.space, self->table.root, key.hash);
+                    mc_table_touch(&reading->view.space, mc_collection_table(self)->root, key.hash);
                 }
                 entry = mc_front_find(front, mc_collection_channel(self, manner.form), &key);
             }
@@ -80,13 +80,13 @@ static inline PyObject *lookup(mc_collection_object *self, struct mc_manner mann
                                PyObject *object, bool *absent)
 {
     struct mc_reading *reading = mc_collection_reading(self);
-    struct mc_front *front = &self->reader->front;
     struct mc_front_entry *entry;
     *absent = false;
     if (reading == NULL) {
         return NULL;
     }
     if (manner.asks && mc_collection_fronted(self, reading)) {
+        struct mc_front *front = mc_reader_front(self->reader);
         entry = mc_front_by_object(front, mc_collection_channel(self, manner.form), object);
         if (mc_collection_holds(self, front, reading, entry)) {
             return answer(front, entry, absent);
@@ -133,7 +133,7 @@ static int contains_in_file(mc_collection_object *self, struct mc_key *key)
         status = mc_collection_begin(self, &reading);
         if (status == MC_OK) {
             key->hash = mc_view_hash(&reading->view, key);
-            status = mc_find(&reading->view, self->table.root, key, &hit);
+            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
             status = mc_view_settle(&reading->view, status);
         }
         status = mc_collection_judge(self, status, &tries);
@@ -179,7 +179,8 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
         if (reading == NULL) {
             return NULL;
         }
-        if (collection->serial == reading->serial && collection->table.created == 0) {
+        if (mc_collection_knows(collection, reading) &&
+            mc_collection_table(collection)->created == 0) {
             return mc_absent_collection(collection->reader, reading, collection->name);
         }
         PyObject *packed = why_absent(collection, key);
@@ -198,7 +199,11 @@ PyDoc_STRVAR(get_raw_doc, "get_raw($self, key, /)\n--\n\n"
 static PyObject *collection_get_raw(PyObject *self_object, PyObject *key)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
-    struct mc_front *front = &self->reader->front;
+    struct mc_lane *lane = mc_reader_need_lane(self->reader);
+    if (lane == NULL) {
+        return NULL;
+    }
+    struct mc_front *front = &lane->front;
     struct mc_manner manner = {.form = MC_FORM_RAW, .asks = mc_front_worth_asking(front)};
     uint64_t before = front->hits;
     bool absent;
@@ -215,13 +220,13 @@ static int collection_contains(PyObject *self_object, PyObject *object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_reading *reading = mc_collection_reading(self);
-    struct mc_front *front = &self->reader->front;
     struct mc_key key;
     uint8_t scratch[MC_KEY_MAX];
     if (reading == NULL) {
         return -1;
     }
     if (mc_collection_fronted(self, reading)) {
+        struct mc_front *front = mc_reader_front(self->reader);
         struct mc_front_entry *entry = mc_front_by_object(front, self->channel, object);
         if (mc_collection_holds(self, front, reading, entry)) {
             mc_front_hit(front, entry);
@@ -244,7 +249,7 @@ static Py_ssize_t collection_length(PyObject *self_object)
     mc_collection_object *self = (mc_collection_object *)self_object;
     struct mc_reading *reading;
     return mc_collection_ready(self, &reading) == MC_OK
-               ? (Py_ssize_t)(self->table.count & PY_SSIZE_T_MAX)
+               ? (Py_ssize_t)(mc_collection_table(self)->count & PY_SSIZE_T_MAX)
                : -1;
 }
 

@@ -56,7 +56,7 @@ PyObject *mc_iterator_new(mc_collection_object *collection, enum mc_mapping_view
         self->kind = kind;
         self->status = MC_OK;
         self->next = self->fetched = 0;
-        mc_walk_begin(&self->walk, &reading->view.space, collection->table.root);
+        mc_walk_begin(&self->walk, &reading->view.space, mc_collection_table(collection)->root);
     }
     return (PyObject *)self;
 }
@@ -117,9 +117,10 @@ static PyObject *finish(iterator_object *self)
     return NULL;
 }
 
-static PyObject *iterator_next(PyObject *self_object)
+/* The next one. Once Python code runs in here the iterator is not looked at again: it may have gone
+ * on by then. */
+static PyObject *step(iterator_object *self)
 {
-    iterator_object *self = (iterator_object *)self_object;
     const struct mc_hit *hit;
     uint8_t bytes[MC_KEY_MAX];
     PyObject *key = NULL;
@@ -162,6 +163,15 @@ static PyObject *iterator_next(PyObject *self_object)
     }
     Py_DECREF(document);
     return pair;
+}
+
+static PyObject *iterator_next(PyObject *self)
+{
+    PyObject *next;
+    MC_SECTION_BEGIN(self);
+    next = step((iterator_object *)self);
+    MC_SECTION_END();
+    return next;
 }
 
 static PyType_Slot iterator_slots[] = {

@@ -93,8 +93,8 @@ void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
     if (entry->key_len > MC_FRONT_NEAR) {
         PyMem_Free(entry->key.far);
     }
-    front->bytes -= entry->charge;
-    front->count--;
+    mc_poke(&front->bytes, front->bytes - entry->charge);
+    mc_poke(&front->count, front->count - 1);
     *entry = (struct mc_front_entry){.state = MC_FRONT_FREE, .offset = front->free_list};
     front->free_list = index + 1;
     Py_XDECREF(document);
@@ -104,11 +104,12 @@ void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
 void mc_front_clear(struct mc_front *front)
 {
     struct mc_front old = *front;
-    mc_front_init(front, old.max_bytes, old.max_entries);
-    front->hits = old.hits;
-    front->misses = old.misses;
-    front->revalidations = old.revalidations;
-    front->evictions = old.evictions;
+    mc_poke(&front->count, 0);
+    mc_poke(&front->bytes, 0);
+    front->capacity = front->used = front->free_list = front->hand = 0;
+    front->entries = NULL;
+    front->slots = front->aliases = front->door = NULL;
+    front->worth = front->unasked = 0;
     for (uint32_t i = 0; i < old.used; i++) {
         struct mc_front_entry *entry = &old.entries[i];
         if (entry->state != MC_FRONT_FREE) {
@@ -123,6 +124,16 @@ void mc_front_clear(struct mc_front *front)
     PyMem_Free(old.slots);
     PyMem_Free(old.aliases);
     PyMem_Free(old.door);
+}
+
+void mc_front_add(struct mc_front *sum, const struct mc_front *front)
+{
+    sum->count += mc_peek(&front->count);
+    sum->bytes += mc_peek(&front->bytes);
+    sum->hits += mc_peek(&front->hits);
+    sum->misses += mc_peek(&front->misses);
+    sum->revalidations += mc_peek(&front->revalidations);
+    sum->evictions += mc_peek(&front->evictions);
 }
 
 static uint32_t power_of_two(uint32_t at_least)
@@ -205,7 +216,7 @@ static void evict(struct mc_front *front)
         if (entry->state == MC_FRONT_VISITED) {
             entry->state = MC_FRONT_USED;
         } else if (entry->state == MC_FRONT_USED) {
-            front->evictions++;
+            mc_tick(&front->evictions, 1);
             mc_front_forget(front, entry);
             return;
         }
@@ -288,8 +299,8 @@ static void add(struct mc_front *front, uint32_t channel, const struct mc_key *k
         memcpy(entry->key.near, key->data, key->len);
     }
     Py_XINCREF(fact->document);
-    front->bytes += charge;
-    front->count++;
+    mc_tick(&front->bytes, charge);
+    mc_tick(&front->count, 1);
     index_add(front, entry->hash, index);
 }
 

@@ -25,13 +25,14 @@
  * spares whoever was read since it last came by.
  *
  * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at
- * most max_bytes; count <= max_entries. One per reader, used under the GIL only.
+ * most max_bytes; count <= max_entries. One per lane (lane.h), used by one thread at a time; others
+ * may read the counters.
  */
 #ifndef MMAPCACHE_FRONT_CACHE_H
 #define MMAPCACHE_FRONT_CACHE_H
 
-#include <Python.h>
-#include <stdbool.h>
+#include "document/threads.h"
+
 #include <stdint.h>
 
 #include "key.h"
@@ -93,6 +94,9 @@ void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entr
 /* Forgets everything and gives the memory back; the limits and the counters stay. */
 void mc_front_clear(struct mc_front *front);
 
+/* Adds what another thread's front cache holds and has counted to a sum. */
+void mc_front_add(struct mc_front *sum, const struct mc_front *front);
+
 /* Whether a raw read should ask, and what came of it when it did. */
 static inline bool mc_front_worth_asking(struct mc_front *front)
 {
@@ -116,12 +120,12 @@ static inline void mc_front_asked(struct mc_front *front, bool hit)
 static inline void mc_front_hit(struct mc_front *front, struct mc_front_entry *entry)
 {
     entry->state = MC_FRONT_VISITED;
-    front->hits++;
+    mc_tick(&front->hits, 1);
 }
 
 static inline void mc_front_missed(struct mc_front *front, uint64_t count)
 {
-    front->misses += count;
+    mc_tick(&front->misses, count);
 }
 
 /* The 32 bits by which a key of a channel is found. */
@@ -190,7 +194,7 @@ void mc_front_set_alias(struct mc_front *front, struct mc_front_entry *entry, Py
 static inline bool mc_front_may_alias(PyObject *object)
 {
     /* text that nobody hashed yet was made for one request and will not be seen again */
-    return PyUnicode_CheckExact(object) ? ((PyASCIIObject *)object)->hash != -1
+    return PyUnicode_CheckExact(object) ? mc_peek(&((PyASCIIObject *)object)->hash) != -1
                                         : PyLong_CheckExact(object) || PyBytes_CheckExact(object);
 }
 

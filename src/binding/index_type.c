@@ -18,7 +18,7 @@ typedef struct {
     mc_collection_object *collection; /* owned */
     PyObject *field;                  /* owned str */
     uint64_t serial;                  /* of the reading that `record` belongs to; 0: none */
-    struct mc_index_record record;
+    struct mc_index_record record;    /* both in sections of the Index */
 } index_object;
 
 PyObject *mc_index_kind_text(uint32_t kind)
@@ -125,14 +125,36 @@ static enum mc_status no_index(const index_object *self)
 
 /* ---- steps ---- */
 
-/* The reading to answer from, with `record` made right for it: MC_OK, MC_EXPIRED, MC_CORRUPT, or
+/* Whether it is known where the index is in the reading: then that. */
+static bool is_known(index_object *self, const struct mc_reading *reading,
+                     struct mc_index_record *record)
+{
+    bool known;
+    MC_SECTION_BEGIN(self);
+    known = self->serial == reading->serial;
+    *record = self->record;
+    MC_SECTION_END();
+    return known;
+}
+
+static void know(index_object *self, const struct mc_reading *reading,
+                 const struct mc_index_record *record)
+{
+    MC_SECTION_BEGIN(self);
+    self->serial = reading->serial;
+    self->record = *record;
+    MC_SECTION_END();
+}
+
+/* The reading to answer from, and where the index is in it: MC_OK, MC_EXPIRED, MC_CORRUPT, or
  * MC_CLOSED with an exception. */
-static enum mc_status begin(index_object *self, struct mc_reading **reading)
+static enum mc_status begin(index_object *self, struct mc_reading **reading,
+                            struct mc_index_record *record)
 {
     const char *name, *field;
     size_t name_len, len;
     enum mc_status status = mc_collection_begin(self->collection, reading);
-    if (status != MC_OK || (*reading)->serial == self->serial) {
+    if (status != MC_OK || is_known(self, *reading, record)) {
         return status;
     }
     int possible = mc_name_sought(self->collection->name, &name, &name_len);
@@ -140,8 +162,10 @@ static enum mc_status begin(index_object *self, struct mc_reading **reading)
     if (possible <= 0) {
         return possible < 0 ? MC_CLOSED : no_index(self);
     }
-    status = mc_view_index(&(*reading)->view, name, name_len, field, len, &self->record);
-    self->serial = status == MC_OK ? (*reading)->serial : 0;
+    status = mc_view_index(&(*reading)->view, name, name_len, field, len, record);
+    if (status == MC_OK) {
+        know(self, *reading, record);
+    }
     return status == MC_ABSENT ? no_index(self) : status;
 }
 
@@ -152,7 +176,7 @@ static PyObject *document_of(index_object *self, struct mc_reading *reading, str
 {
     static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
     mc_collection_object *collection = self->collection;
-    if (collection->serial != reading->serial) { /* a destructor has read it meanwhile */
+    if (!mc_collection_knows(collection, reading)) { /* a destructor has read it meanwhile */
         *status = MC_EXPIRED;
         return NULL;
     }
@@ -225,14 +249,15 @@ static PyObject *documents_of(index_object *self, struct mc_reading *reading,
 static PyObject *attempt(index_object *self, struct mc_key *value, enum mc_status *status)
 {
     struct mc_reading *reading;
+    struct mc_index_record record;
     struct mc_posting posting;
     struct mc_hit hit;
-    *status = begin(self, &reading);
+    *status = begin(self, &reading, &record);
     if (*status != MC_OK) {
         return NULL;
     }
     value->hash = mc_view_hash(&reading->view, value);
-    *status = mc_find(&reading->view, self->record.root, value, &hit);
+    *status = mc_find(&reading->view, record.root, value, &hit);
     if (*status == MC_OK) {
         *status = mc_hit_posting(&hit, &posting);
     }
@@ -240,7 +265,7 @@ static PyObject *attempt(index_object *self, struct mc_key *value, enum mc_statu
     if (*status != MC_OK) {
         return NULL;
     }
-    if (self->record.kind == MC_INDEX_MULTI) {
+    if (record.kind == MC_INDEX_MULTI) {
         mc_reading_retain(reading); /* a tuple may start the garbage collector, and that anything */
         PyObject *tuple = documents_of(self, reading, &posting, status);
         mc_reading_release(reading);
@@ -272,8 +297,9 @@ static PyObject *lookup(index_object *self, PyObject *object, bool *absent)
     }
     do {
         struct mc_reading *reading;
+        struct mc_index_record record;
         if (converted == MC_PYKEY_NEVER) { /* no document has it, if there is such an index */
-            status = begin(self, &reading);
+            status = begin(self, &reading, &record);
             status = status == MC_OK ? MC_ABSENT : status;
         } else {
             found = attempt(self, &value, &status);
@@ -325,21 +351,23 @@ static Py_ssize_t index_length(PyObject *self_object)
 {
     index_object *self = (index_object *)self_object;
     struct mc_reading *reading;
+    struct mc_index_record record;
     enum mc_status status;
     unsigned tries = 0;
     do {
-        status = mc_collection_judge(self->collection, begin(self, &reading), &tries);
+        status = mc_collection_judge(self->collection, begin(self, &reading, &record), &tries);
     } while (status == MC_EXPIRED);
-    return status == MC_OK ? (Py_ssize_t)(self->record.values & PY_SSIZE_T_MAX) : -1;
+    return status == MC_OK ? (Py_ssize_t)(record.values & PY_SSIZE_T_MAX) : -1;
 }
 
 /* Copies the values of the index out of the file. */
 static enum mc_status copy_values(index_object *self, struct mc_values *values)
 {
     struct mc_reading *reading;
-    enum mc_status status = begin(self, &reading);
+    struct mc_index_record record;
+    enum mc_status status = begin(self, &reading, &record);
     values->count = values->used = 0;
-    return status == MC_OK ? keys_of(reading, self->record.root, values) : status;
+    return status == MC_OK ? keys_of(reading, record.root, values) : status;
 }
 
 /* All values of one generation in MongoDB's order, as a list. */
@@ -452,6 +480,7 @@ PyObject *mc_collection_by(PyObject *collection, PyObject *field)
     self->collection = (mc_collection_object *)Py_NewRef(collection);
     self->field = Py_NewRef(field);
     self->serial = 0;
+    self->record = (struct mc_index_record){0};
     if (index_length((PyObject *)self) < 0) {
         Py_CLEAR(self);
     }
@@ -477,7 +506,11 @@ static PyObject *index_repr(PyObject *self_object)
 
 static PyObject *index_unique(PyObject *self_object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((index_object *)self_object)->record.kind == MC_INDEX_UNIQUE);
+    bool unique;
+    MC_SECTION_BEGIN(self_object);
+    unique = ((index_object *)self_object)->record.kind == MC_INDEX_UNIQUE;
+    MC_SECTION_END();
+    return PyBool_FromLong(unique);
 }
 
 static PyMethodDef methods[] = {

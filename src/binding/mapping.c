@@ -110,12 +110,11 @@ PyObject *mc_dict_of(PyObject *mapping)
 /* Whether the dict has the pair: 1, 0, or -1 with an exception. */
 static int has_pair(PyObject *dict, PyObject *pair)
 {
-    PyObject *value = PyDict_GetItemWithError(dict, PyTuple_GET_ITEM(pair, 0));
+    PyObject *value = mc_dict_get(dict, PyTuple_GET_ITEM(pair, 0));
     int result;
     if (value == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    Py_INCREF(value);
     result = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 1), value, Py_EQ);
     Py_DECREF(value);
     return result;

@@ -177,8 +177,8 @@ static enum mc_pykey_result datetime_key(struct mc_options *options, PyObject *o
 static enum mc_pykey_result objectid_key(struct mc_document_state *state, PyObject *object,
                                          struct mc_key *key)
 {
-    bool direct =
-        state->objectid_direct && (PyObject *)Py_TYPE(object) == state->classes[MC_CLASS_OBJECTID];
+    bool direct = (PyObject *)Py_TYPE(object) == mc_load(&state->classes[MC_CLASS_OBJECTID]) &&
+                  mc_peek(&state->objectid_direct);
     PyObject *data = direct ? PyObject_GenericGetAttr(object, state->texts[MC_TEXT_OID])
                             : PyObject_GetAttr(object, state->texts[MC_TEXT_BINARY]);
     enum mc_pykey_result result = MC_PYKEY_ERROR;
@@ -269,10 +269,11 @@ static enum mc_pykey_result rare_key(struct mc_options *options, PyObject *objec
 /* InvalidDocument, ours or bson's, for something within the key: for our caller the wrong type. */
 static void raise_type_error(struct mc_document_state *state)
 {
-    PyObject *type, *value, *traceback, *invalid = state->classes[MC_CLASS_INVALID_DOCUMENT];
+    PyObject *type, *value, *traceback;
+    PyObject *invalid = mc_load(&state->classes[MC_CLASS_INVALID_DOCUMENT]);
     PyObject *ours = ((struct mc_module *)(void *)state)->errors[MC_ERROR_INVALID];
     PyErr_Fetch(&type, &value, &traceback);
-    if (invalid == NULL && state->classes[MC_CLASS_ENCODE] != NULL) {
+    if (invalid == NULL && mc_load(&state->classes[MC_CLASS_ENCODE]) != NULL) {
         invalid = mc_document_class(state, MC_CLASS_INVALID_DOCUMENT);
     }
     if (type != NULL && (PyErr_GivenExceptionMatches(type, ours) ||

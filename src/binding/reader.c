@@ -14,6 +14,7 @@
 #include "reader.h"
 
 #include "errors.h"
+#include "mutant.h"
 #include "region.h"
 
 #define SECOND 1000000000ll
@@ -40,20 +41,19 @@ enum mc_status mc_reader_open(const char *path, int fd, int64_t owner, bool empt
     return status;
 }
 
+/* NULL: out of memory. */
 static struct mc_reading *reading_new(struct mc_reader *reader, const struct mc_view *view)
 {
     struct mc_reading *reading = PyMem_Malloc(sizeof *reading);
-    if (reading == NULL) {
-        PyErr_NoMemory();
-        return NULL;
+    if (reading != NULL) {
+        *reading = (struct mc_reading){.references = 1, .serial = ++reader->serials, .view = *view};
     }
-    *reading = (struct mc_reading){.references = 1, .serial = ++reader->serials, .view = *view};
     return reading;
 }
 
 void mc_reading_release(struct mc_reading *reading)
 {
-    if (reading != NULL && --reading->references == 0) {
+    if (reading != NULL && mc_count_down(&reading->references)) {
         mc_map_release(reading->view.map);
         PyMem_Free(reading);
     }
@@ -69,9 +69,12 @@ struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
     reader->references = 1;
     reader->module = module;
     reader->owner = mc_map_owner(view->map);
-    reader->countdown = reader->period = 1;
-    reader->looked_at = reader->sought_at = mc_clock_ns();
-    mc_front_init(&reader->front, limits.front_bytes, limits.front_entries);
+    reader->lane.countdown = reader->lane.period = 1;
+    reader->lane.looked_at = reader->sought_at = mc_clock_ns();
+    mc_front_init(&reader->lane.front, limits.front_bytes, limits.front_entries);
+#if MC_FREE_THREADED
+    mc_lanes_init(&reader->lanes);
+#endif
     if (path != NULL) {
         reader->path = PyMem_Malloc(strlen(path) + 1);
         if (reader->path == NULL) {
@@ -79,8 +82,8 @@ struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
         }
         memcpy(reader->path, path, strlen(path) + 1);
     }
-    reader->now = reading_new(reader, view);
-    if (reader->now != NULL) {
+    reader->lane.now = reading_new(reader, view);
+    if (reader->lane.now != NULL) {
         return reader;
     }
 failed:
@@ -93,13 +96,118 @@ failed:
     return NULL;
 }
 
-void mc_reader_close(struct mc_reader *reader)
+/* Lets go of what a lane of ours has. */
+static void lane_drop(struct mc_lane *lane)
 {
-    struct mc_reading *now = reader->now;
-    reader->now = NULL;
-    mc_front_clear(&reader->front);
+    struct mc_reading *now = lane->now;
+    lane->now = NULL;
+    mc_front_clear(&lane->front);
     mc_reading_release(now);
 }
+
+#if MC_FREE_THREADED
+
+struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
+{
+    struct mc_own_lane *own = mc_lane_of(&reader->lanes);
+    if (own == NULL) {
+        own = mc_lane_take(&reader->lanes, &reader->lane.front);
+        if (own == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        lane_drop(&own->lane); /* what a thread has left in it */
+    }
+    return &own->lane;
+}
+
+void mc_reader_close(struct mc_reader *reader)
+{
+    struct mc_lane *own = mc_reader_lane(reader);
+    struct mc_reading *now;
+    mc_lock(&reader->lanes.mutex);
+    now = reader->lane.now;
+    reader->lane.now = NULL;
+    mc_poke(&reader->closed, true);
+    mc_unlock(&reader->lanes.mutex);
+    mc_reading_release(now);
+    if (own != NULL) {
+        lane_drop(own);
+    }
+}
+
+/* Nobody reads any more. */
+static void free_lanes(struct mc_reader *reader)
+{
+    for (struct mc_own_lane *lane = reader->lanes.first; lane != NULL; lane = lane->next) {
+        lane_drop(&lane->lane);
+    }
+    mc_lanes_free(&reader->lanes);
+}
+
+static void lock(struct mc_reader *reader)
+{
+    if (!MC_MUTANT_IS(720)) { /* 720: each as it comes */
+        mc_lock(&reader->lanes.mutex);
+    }
+}
+
+static void unlock(struct mc_reader *reader)
+{
+    mc_unlock(&reader->lanes.mutex);
+}
+
+/* Takes the lane, which is ours, to the newest reading; begun and ended with the lock held. The
+ * front cache of another file is forgotten. */
+static void follow(struct mc_reader *reader, struct mc_lane *lane)
+{
+    struct mc_reading *old = lane->now, *newest = reader->lane.now;
+    if (old == newest) {
+        return;
+    }
+    lane->now = MC_MUTANT_IS(721) ? newest : mc_reading_retain(newest); /* 721: nobody holds it */
+    unlock(reader);
+    if (old != NULL && old->epoch != newest->epoch) {
+        mc_front_clear(&lane->front); /* may run any code */
+    }
+    mc_reading_release(old);
+    lock(reader);
+}
+
+#else
+
+struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
+{
+    return &reader->lane;
+}
+
+void mc_reader_close(struct mc_reader *reader)
+{
+    lane_drop(&reader->lane);
+}
+
+static void free_lanes(struct mc_reader *reader)
+{
+    (void)reader;
+}
+
+static void lock(struct mc_reader *reader)
+{
+    (void)reader;
+}
+
+static void unlock(struct mc_reader *reader)
+{
+    (void)reader;
+}
+
+static void follow(struct mc_reader *reader, struct mc_lane *lane)
+{
+    (void)reader;
+    (void)lane;
+}
+
+#endif
 
 static void pool_clear(struct mc_pool *pool)
 {
@@ -110,8 +218,9 @@ static void pool_clear(struct mc_pool *pool)
 
 void mc_reader_release(struct mc_reader *reader)
 {
-    if (reader != NULL && --reader->references == 0) {
+    if (reader != NULL && mc_count_down(&reader->references)) {
         mc_reader_close(reader);
+        free_lanes(reader);
         pool_clear(&reader->snapshots);
         pool_clear(&reader->collections);
         PyMem_Free(reader->path);
@@ -120,53 +229,49 @@ void mc_reader_release(struct mc_reader *reader)
 }
 
 /* Makes `view` the current reading. The reading it replaces is reused when nobody else needs it.
- * 0, or -1 with MemoryError. */
-static int install(struct mc_reader *reader, const struct mc_view *view)
+ * MC_OK, MC_NOMEM. */
+static enum mc_status install(struct mc_reader *reader, const struct mc_view *view,
+                              struct mc_error *error)
 {
-    struct mc_reading *now = reader->now;
+    struct mc_reading *now = reader->lane.now;
     struct mc_reading *next;
-    if (now->references == 1) {
+    if (mc_load(&now->references) == 1) {
         now->view = *view;
         now->serial = ++reader->serials;
-        return 0;
+        return MC_OK;
     }
     next = reading_new(reader, view);
     if (next == NULL) {
-        return -1;
+        return mc_no_memory(error);
     }
     mc_map_retain(view->map);
     next->epoch = now->epoch;
     next->ahead = now->ahead;
-    reader->now = next;
-    now->references--;
-    return 0;
+    reader->lane.now = next;
+    mc_reading_release(now);
+    return MC_OK;
 }
 
-/* Opens the generation that the commit word names now: 0, or -1 with an exception. */
-static int advance(struct mc_reader *reader)
+/* Opens the generation that the commit word names now. */
+static enum mc_status advance(struct mc_reader *reader, struct mc_error *error)
 {
     struct mc_view view;
-    struct mc_error error;
     enum mc_status status = MC_EXPIRED;
     for (unsigned i = 0; status == MC_EXPIRED && i < MC_READ_TRIES; i++) {
-        status = mc_view_open(reader->now->view.map, &view, &error);
+        status = mc_view_open(reader->lane.now->view.map, &view, error);
     }
     if (status == MC_NOT_READY) { /* what we have is the last that may be read */
-        return 0;
+        return MC_OK;
     }
-    reader->restless =
-        status != MC_OK || ((view.root.flags & MC_ROOT_SUPERSEDED) && reader->path != NULL);
-    if (status != MC_OK) {
-        mc_raise(reader->module, &error);
-        return -1;
-    }
-    return install(reader, &view);
+    mc_poke(&reader->restless,
+            status != MC_OK || ((view.root.flags & MC_ROOT_SUPERSEDED) && reader->path != NULL));
+    return status == MC_OK ? install(reader, &view, error) : status;
 }
 
 /* Goes over to the file that the path names now, if it is another one and has a generation. */
 static bool move(struct mc_reader *reader)
 {
-    struct mc_reading *now = reader->now;
+    struct mc_reading *now = reader->lane.now;
     struct mc_view view;
     uint64_t ahead = now->ahead;
     uint64_t generation = mc_reading_generation(now);
@@ -183,69 +288,90 @@ static bool move(struct mc_reader *reader)
     }
     next = reading_new(reader, &view);
     if (next == NULL) {
-        PyErr_Clear();
         mc_map_release(view.map);
         return false;
     }
     next->epoch = now->epoch + 1;
     next->ahead = ahead;
-    reader->now = next;
-    reader->restless = (view.root.flags & MC_ROOT_SUPERSEDED) != 0;
-    mc_front_clear(&reader->front);
+    reader->lane.now = next;
+    mc_poke(&reader->restless, (view.root.flags & MC_ROOT_SUPERSEDED) != 0);
+    if (!MC_FREE_THREADED) { /* else each lane does so itself */
+        mc_front_clear(&reader->lane.front);
+    }
     mc_reading_release(now);
     return true;
 }
 
 /* Chooses how many reads may pass until the next look at the clock: about 50 ms worth of them. */
-static void pace(struct mc_reader *reader, int64_t clock)
+static void pace(struct mc_reader *reader, struct mc_lane *lane, int64_t clock)
 {
-    int64_t elapsed = clock - reader->looked_at;
-    if (reader->restless || elapsed > SECOND / 5) {
-        reader->period = 1;
-    } else if (elapsed < SECOND / 20 && reader->period < PERIOD_MAX) {
-        reader->period *= 2;
+    int64_t elapsed = clock - lane->looked_at;
+    if (mc_peek(&reader->restless) || elapsed > SECOND / 5) {
+        lane->period = 1;
+    } else if (elapsed < SECOND / 20 && lane->period < PERIOD_MAX) {
+        lane->period *= 2;
     }
-    reader->countdown = reader->period;
-    reader->looked_at = clock;
+    lane->countdown = lane->period;
+    lane->looked_at = clock;
+}
+
+/* All but the exception; with the lock held. */
+static enum mc_status refresh(struct mc_reader *reader, struct mc_lane *lane,
+                              struct mc_error *error)
+{
+    enum mc_status status = MC_OK;
+    int64_t clock;
+    if (reader->lane.now == NULL) {
+        return mc_fail(error, MC_CLOSED, "this cache was closed");
+    }
+    if (!mc_view_current(&reader->lane.now->view)) {
+        status = advance(reader, error);
+    }
+    clock = mc_clock_ns();
+    pace(reader, lane, clock);
+    if (reader->path != NULL &&
+        clock - reader->sought_at >= (mc_peek(&reader->restless) ? SEEK_RESTLESS : SEEK_QUIET)) {
+        reader->sought_at = clock;
+        if (move(reader)) { /* a good file at the path is the better answer */
+            status = MC_OK;
+        }
+    }
+    if (status == MC_OK) {
+        follow(reader, lane);
+    }
+    return status;
 }
 
 struct mc_reading *mc_reader_update(struct mc_reader *reader)
 {
-    int64_t clock;
-    int failed = 0;
-    if (reader->now == NULL) {
-        mc_raise_text(reader->module, MC_CLOSED, "this cache was closed");
+    struct mc_lane *lane = mc_reader_need_lane(reader);
+    struct mc_error error;
+    enum mc_status status;
+    if (lane == NULL) {
         return NULL;
     }
-    if (!mc_view_current(&reader->now->view)) {
-        failed = advance(reader);
+    lock(reader);
+    status = refresh(reader, lane, &error);
+    unlock(reader);
+    if (status == MC_OK && lane->now != NULL) {
+        return lane->now;
     }
-    clock = mc_clock_ns();
-    pace(reader, clock);
-    if (reader->path != NULL &&
-        clock - reader->sought_at >= (reader->restless ? SEEK_RESTLESS : SEEK_QUIET)) {
-        reader->sought_at = clock;
-        if (failed) { /* a good file at the path is the better answer */
-            PyObject *type, *value, *traceback;
-            PyErr_Fetch(&type, &value, &traceback);
-            if (!move(reader)) {
-                PyErr_Restore(type, value, traceback);
-                return NULL;
-            }
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
-            return reader->now;
-        }
-        move(reader);
+    if (status == MC_OK) { /* by what was let go with another file's Documents */
+        status = mc_fail(&error, MC_CLOSED, "this cache was closed");
     }
-    return failed ? NULL : reader->now;
+    if (MC_FREE_THREADED && status == MC_CLOSED) {
+        lane_drop(lane);
+    }
+    mc_raise(reader->module, &error);
+    return NULL;
 }
 
 struct mc_reading *mc_reader_seek(struct mc_reader *reader)
 {
+    lock(reader);
     reader->sought_at =
         mc_clock_ns() - 2000000000ll; /* as if the path was not looked at for long */
+    unlock(reader);
     return mc_reader_update(reader);
 }
 
@@ -264,8 +390,11 @@ bool mc_reader_again(struct mc_reader *reader, unsigned *tries)
 
 PyObject *mc_reader_corrupt(struct mc_reader *reader, const char *what)
 {
-    reader->restless = true;
-    reader->countdown = 1;
+    struct mc_lane *lane = mc_reader_lane(reader);
+    mc_poke(&reader->restless, true);
+    if (!MC_FREE_THREADED || lane != NULL) {
+        lane->countdown = 1;
+    }
     return mc_raise_text(reader->module, MC_CORRUPT,
                          "the cache file %s contradicts itself in %s: have the loader recreate it",
                          reader->path != NULL ? reader->path : "(anonymous)", what);

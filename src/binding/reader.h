@@ -6,13 +6,18 @@
  * A reading is one opened generation, shared by whoever needs exactly that one. The reader replaces
  * `now` when the commit word has moved, and moves over to another file when the root says that this
  * one is superseded, or when the path turns out to name another file. Both are plain memory of this
- * process, counted under the GIL, without a lock, a descriptor or a thread: a fork copies them and
- * both sides go on.
+ * process, counted, without a descriptor or a thread: a fork copies them and both sides go on.
+ *
+ * With a GIL that is all. Without one each thread reads by a lane of its own (lane.h), which holds
+ * the reading that the thread uses; the reader's is then the newest one, which each lane goes over
+ * to when it sees that the commit word has moved. That is the only time that it takes the lock. A
+ * lane also has to find out by itself that the cache was closed. Until its thread reads again, an
+ * idle one keeps its Documents, and the file that it read mapped.
  */
 #ifndef MMAPCACHE_READER_H
 #define MMAPCACHE_READER_H
 
-#include "front_cache.h"
+#include "lane.h"
 #include "module.h"
 #include "store.h"
 
@@ -35,19 +40,19 @@ struct mc_pool {
 struct mc_reader {
     size_t references;
     struct mc_module *module;
-    struct mc_reading *now; /* NULL: closed */
-    int32_t countdown;      /* reads until the clock is looked at */
-    int32_t period;         /* reads from one look to the next: few when reads are rare */
-    bool restless;          /* superseded or corrupt: look for the successor soon */
-    uint32_t channels;      /* handles numbered so far */
+    struct mc_lane lane; /* the only one; without a GIL: the newest reading, and the limits */
+    bool restless;       /* superseded or corrupt: look for the successor soon */
+    uint32_t channels;   /* handles numbered so far */
     uint64_t serials;
-    int64_t looked_at; /* nanoseconds: the last look at the clock */
     int64_t sought_at; /* nanoseconds: the last look at the path */
     char *path;        /* absolute; NULL: anonymous */
     int64_t owner;     /* uid that a successor may have: as asked for, or else the first file's, for
                           this process may have become another user meanwhile */
-    struct mc_front front;
     struct mc_pool snapshots, collections;
+#if MC_FREE_THREADED
+    bool closed; /* so that each lane may know without a lock */
+    struct mc_lanes lanes;
+#endif
 };
 
 struct mc_reader_limits {
@@ -69,14 +74,14 @@ struct mc_reader *mc_reader_new(struct mc_module *module, const char *path,
 /* A new, uninitialised object of that type, or NULL with MemoryError; and the way back. */
 static inline void *mc_pool_new(struct mc_pool *pool, PyTypeObject *type)
 {
-    return pool->count > 0 ? PyObject_Init(pool->blocks[--pool->count], type)
-                           : PyObject_New(PyObject, type);
+    return MC_KEEPS_BLOCKS && pool->count > 0 ? PyObject_Init(pool->blocks[--pool->count], type)
+                                              : PyObject_New(PyObject, type);
 }
 
 static inline void mc_pool_free(struct mc_pool *pool, void *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    if (pool->count < MC_POOL_BLOCKS) {
+    if (MC_KEEPS_BLOCKS && pool->count < MC_POOL_BLOCKS) {
         pool->blocks[pool->count++] = object;
     } else {
         PyObject_Free(object);
@@ -86,7 +91,7 @@ static inline void mc_pool_free(struct mc_pool *pool, void *object)
 
 static inline struct mc_reader *mc_reader_retain(struct mc_reader *reader)
 {
-    reader->references++;
+    mc_count_up(&reader->references);
     return reader;
 }
 
@@ -102,19 +107,52 @@ struct mc_reading *mc_reader_update(struct mc_reader *reader);
 /* The same after a look at the path, too: what a report is about. */
 struct mc_reading *mc_reader_seek(struct mc_reader *reader);
 
+/* The lane of the calling thread. NULL: without a GIL, one that has not read by this reader. */
+static inline struct mc_lane *mc_reader_lane(struct mc_reader *reader)
+{
+#if MC_FREE_THREADED
+    struct mc_own_lane *own = mc_lane_of(&reader->lanes);
+    return own == NULL ? NULL : &own->lane;
+#else
+    return &reader->lane;
+#endif
+}
+
+/* The same, made if need be: NULL with MemoryError. */
+struct mc_lane *mc_reader_need_lane(struct mc_reader *reader);
+
+/* Of a thread that has a lane, as each has after a read. */
+static inline struct mc_front *mc_reader_front(struct mc_reader *reader)
+{
+    return &mc_reader_lane(reader)->front;
+}
+
+/* Whether the reader was closed. */
+static inline bool mc_reader_closed(struct mc_reader *reader)
+{
+#if MC_FREE_THREADED
+    return mc_peek(&reader->closed);
+#else
+    return reader->lane.now == NULL;
+#endif
+}
+
 /* The current reading, borrowed: what mc_reader_update would say, at the cost of one load. */
 static inline struct mc_reading *mc_reader_now(struct mc_reader *reader)
 {
-    struct mc_reading *now = reader->now;
-    if (now != NULL && mc_view_current(&now->view) && --reader->countdown > 0) {
-        return now;
+    struct mc_lane *lane = mc_reader_lane(reader);
+    if (!MC_FREE_THREADED || (lane != NULL && !mc_reader_closed(reader))) {
+        struct mc_reading *now = lane->now;
+        if (now != NULL && mc_view_current(&now->view) && --lane->countdown > 0) {
+            return now;
+        }
     }
     return mc_reader_update(reader);
 }
 
 static inline struct mc_reading *mc_reading_retain(struct mc_reading *reading)
 {
-    reading->references++;
+    mc_count_up(&reading->references);
     return reading;
 }
 

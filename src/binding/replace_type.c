@@ -34,10 +34,12 @@ static void replace_dealloc(PyObject *self_object)
 {
     mc_replace_object *self = (mc_replace_object *)self_object;
     PyTypeObject *type = Py_TYPE(self);
+    MC_SECTION_BEGIN(self->batch->writer);
     if (self->stage == MC_BATCH_OPEN) {
         self->batch->replace = NULL;
         mc_writer_lost(self->batch->writer, false);
     }
+    MC_SECTION_END();
     Py_DECREF(self->batch);
     Py_DECREF(self->name);
     PyObject_Free(self);
@@ -118,17 +120,23 @@ static PyObject *replace_put_raw(PyObject *self_object, PyObject *buffer)
     return in_replace(self) == NULL ? NULL : mc_batch_put_buffer(self->batch, self->name, buffer);
 }
 
+MC_LOCKED_FASTCALL(replace_put, mc_writer_of_replace)
+MC_LOCKED_METHOD(replace_put_raw, mc_writer_of_replace)
+MC_LOCKED_METHOD(replace_enter, mc_writer_of_replace)
+MC_LOCKED_FASTCALL(replace_exit, mc_writer_of_replace)
+
 static PyMethodDef replace_methods[] = {
-    {"put", (PyCFunction)(void (*)(void))replace_put, METH_FASTCALL,
+    {"put", (PyCFunction)(void (*)(void))MC_LOCKED(replace_put), METH_FASTCALL,
      "put($self, key, document, /)\n--\n\n"
      "Puts a Mapping, RawBSONDocument or BSON bytes under a key; True when that changed "
      "anything.\n\nRaises what Batch.put() raises."},
-    {"put_raw", replace_put_raw, METH_O,
+    {"put_raw", MC_LOCKED(replace_put_raw), METH_O,
      "put_raw($self, buffer, /)\n--\n\n"
      "Puts each of the concatenated BSON documents in the buffer under its _id; how many they "
      "were. The smallest of several with one _id stays.\n\nRaises what Batch.put_raw() raises."},
-    {"__enter__", replace_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe replace, begun."},
-    {"__exit__", (PyCFunction)(void (*)(void))replace_exit, METH_FASTCALL,
+    {"__enter__", MC_LOCKED(replace_enter), METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe replace, begun."},
+    {"__exit__", (PyCFunction)(void (*)(void))MC_LOCKED(replace_exit), METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\n"
      "Removes what was not put, or takes all of the replace back after an exception."},
     {NULL, NULL, 0, NULL},

@@ -23,6 +23,9 @@ PyObject *mc_snapshot_new(struct mc_module *module, PyObject *cache, struct mc_r
     if (self != NULL) {
         self->head.mapping = &mapping;
         self->reading = mc_reading_retain(reading);
+#if MC_FREE_THREADED
+        self->held = reading;
+#endif
         self->cache = Py_NewRef(cache);
     }
     return (PyObject *)self;
@@ -32,7 +35,11 @@ static void snapshot_dealloc(PyObject *self_object)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
     PyObject *cache = self->cache;
+#if MC_FREE_THREADED
+    mc_reading_release(self->held);
+#else
     mc_reading_release(self->reading);
+#endif
     mc_pool_free(&mc_cache_reader(cache)->snapshots, self);
     Py_DECREF(cache);
 }
@@ -41,17 +48,14 @@ static void snapshot_dealloc(PyObject *self_object)
 static struct mc_reading *open_reading(PyObject *self_object)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
-    if (self->reading == NULL) {
-        mc_raise_text(mc_module_of(self_object), MC_CLOSED, "this snapshot was closed");
-    }
-    return self->reading;
+    return mc_snapshot_reading(self, mc_cache_reader(self->cache));
 }
 
 /* Lets the live collection know its table in the snapshot's generation while that is the current
  * one, for the snapshots after this: false with an exception. */
 static bool is_told(mc_collection_object *live, struct mc_reading *reading)
 {
-    return live->serial == reading->serial || live->reader->now != reading ||
+    return mc_collection_knows(live, reading) || mc_reader_lane(live->reader)->now != reading ||
            mc_collection_resolve(live, &reading) != MC_CLOSED;
 }
 
@@ -106,6 +110,7 @@ static PyObject *find(PyObject *self, PyObject *name)
 {
     PyObject *collection;
     mc_collection_object *handle;
+    struct mc_reading *reading;
     if (open_reading(self) == NULL || !PyUnicode_Check(name)) {
         return NULL;
     }
@@ -114,7 +119,12 @@ static PyObject *find(PyObject *self, PyObject *name)
         return NULL;
     }
     handle = (mc_collection_object *)collection;
-    if (handle->serial == handle->snapshot->reading->serial && handle->table.created != 0) {
+    reading = open_reading(self); /* another thread may have closed it */
+    if (reading == NULL) {
+        Py_DECREF(collection);
+        return NULL;
+    }
+    if (mc_collection_knows(handle, reading) && mc_collection_table(handle)->created != 0) {
         return collection; /* the live handle knew that it is there */
     }
     if (contains(self, name) <= 0) {
@@ -127,9 +137,13 @@ static PyObject *snapshot_subscript(PyObject *self_object, PyObject *name)
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
     PyObject *found = find(self_object, name);
-    return found != NULL || PyErr_Occurred()
-               ? found
-               : mc_absent_collection(mc_cache_reader(self->cache), self->reading, name);
+    struct mc_reading *reading;
+    if (found != NULL || PyErr_Occurred()) {
+        return found;
+    }
+    reading = open_reading(self_object);
+    return reading == NULL ? NULL
+                           : mc_absent_collection(mc_cache_reader(self->cache), reading, name);
 }
 
 static PyObject *names_of(PyObject *self)
@@ -161,8 +175,10 @@ static PyObject *snapshot_close(PyObject *self_object, PyObject *Py_UNUSED(ignor
 {
     mc_snapshot_object *self = (mc_snapshot_object *)self_object;
     struct mc_reading *reading = self->reading;
-    self->reading = NULL;
-    mc_reading_release(reading);
+    mc_reveal(&self->reading, NULL);
+    if (!MC_FREE_THREADED) { /* else at the snapshot's end */
+        mc_reading_release(reading);
+    }
     Py_RETURN_NONE;
 }
 
@@ -185,7 +201,7 @@ static PyObject *snapshot_generation(PyObject *self, void *Py_UNUSED(closure))
 
 static PyObject *snapshot_closed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((mc_snapshot_object *)self)->reading == NULL);
+    return PyBool_FromLong(mc_load(&((mc_snapshot_object *)self)->reading) == NULL);
 }
 
 /* A dict of the collections of one generation; of a foreign mapping whatever it has. */
@@ -229,12 +245,12 @@ PyObject *mc_snapshot_compare(PyObject *self, PyObject *other, int operation)
 
 static PyObject *snapshot_repr(PyObject *self_object)
 {
-    mc_snapshot_object *self = (mc_snapshot_object *)self_object;
-    if (self->reading == NULL) {
+    const struct mc_reading *reading = mc_load(&((mc_snapshot_object *)self_object)->reading);
+    if (reading == NULL) {
         return PyUnicode_FromString("<mmapcache.Snapshot, closed>");
     }
     return PyUnicode_FromFormat("<mmapcache.Snapshot of generation %llu>",
-                                (unsigned long long)mc_reading_generation(self->reading));
+                                (unsigned long long)mc_reading_generation(reading));
 }
 
 static PyMethodDef methods[] = {

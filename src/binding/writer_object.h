@@ -4,8 +4,9 @@
  *         ^
  *         +--- owned by --- Batch <--- owned by --- Replace
  *
- * The core lets one thread in at a time. Short calls are serialised by the GIL; a call that gives
- * it up sets `busy`, and whoever comes in meanwhile gets an error instead of a race. A destructor
+ * The core lets one thread in at a time. Short calls are serialised by the GIL, or without one by a
+ * section of the Writer, which all methods of the three run in; a call that gives it up sets
+ * `busy`, and whoever comes in meanwhile gets an error instead of a race. A destructor
  * cannot raise one: what is dropped meanwhile is taken back when the call is over, so that a half
  * of it is never published.
  */
@@ -46,6 +47,22 @@ typedef struct {
     PyObject *name;         /* owned str */
     enum mc_batch_stage stage;
 } mc_replace_object;
+
+/* Whose section the methods of a Writer, a Batch and a Replace run in: borrowed. */
+static inline PyObject *mc_writer_itself(PyObject *writer)
+{
+    return writer;
+}
+
+static inline PyObject *mc_writer_of_batch(PyObject *batch)
+{
+    return (PyObject *)((mc_batch_object *)batch)->writer;
+}
+
+static inline PyObject *mc_writer_of_replace(PyObject *replace)
+{
+    return (PyObject *)((mc_replace_object *)replace)->batch->writer;
+}
 
 /* The core's writer, ready for one call: NULL with an exception when it is closed, busy, or the
  * parent process's. */

@@ -227,7 +227,8 @@ static PyObject *writer_reader(PyObject *self, PyObject *args, PyObject *kwargs)
     return make_reader((mc_writer_object *)self, &options);
 }
 
-/* The Cache that answers status() and stats() for us: borrowed, or NULL with an exception. */
+/* The Cache that answers status() and stats() for us: a new reference, as that may run code that
+ * closes us, or NULL with an exception. */
 static PyObject *own_cache(mc_writer_object *self)
 {
     const struct mc_cache_options options = {0}; /* no front cache */
@@ -237,19 +238,23 @@ static PyObject *own_cache(mc_writer_object *self)
     if (self->cache == NULL) {
         self->cache = make_reader(self, &options);
     }
-    return self->cache;
+    return Py_XNewRef(self->cache);
 }
 
 static PyObject *writer_status(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *cache = own_cache((mc_writer_object *)self);
-    return cache == NULL ? NULL : mc_cache_status(cache, NULL);
+    PyObject *status = cache == NULL ? NULL : mc_cache_status(cache, NULL);
+    Py_XDECREF(cache);
+    return status;
 }
 
 static PyObject *writer_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *cache = own_cache((mc_writer_object *)self);
-    return cache == NULL ? NULL : mc_cache_stats(cache, NULL);
+    PyObject *stats = cache == NULL ? NULL : mc_cache_stats(cache, NULL);
+    Py_XDECREF(cache);
+    return stats;
 }
 
 static PyObject *writer_state(PyObject *self_object, void *Py_UNUSED(closure))
@@ -363,60 +368,83 @@ PyDoc_STRVAR(reader_doc,
              "A Cache of this writer's file; empty, with generation 0, before the first commit.\n\n"
              "The arguments are those of mmapcache.open().\n\nRaises ClosedError, OSError.");
 
+MC_LOCKED_KEYWORDS(writer_reader, mc_writer_itself)
+MC_LOCKED_KEYWORDS(mc_writer_object_report, mc_writer_itself)
+MC_LOCKED_KEYWORDS(mc_writer_object_record, mc_writer_itself)
+MC_LOCKED_METHOD(mc_writer_object_mark, mc_writer_itself)
+MC_LOCKED_METHOD(writer_batch, mc_writer_itself)
+MC_LOCKED_FASTCALL(mc_writer_object_put, mc_writer_itself)
+MC_LOCKED_FASTCALL(mc_writer_object_delete, mc_writer_itself)
+MC_LOCKED_METHOD(writer_status, mc_writer_itself)
+MC_LOCKED_METHOD(writer_stats, mc_writer_itself)
+MC_LOCKED_METHOD(writer_checkpoint, mc_writer_itself)
+MC_LOCKED_METHOD(writer_close, mc_writer_itself)
+MC_LOCKED_METHOD(writer_enter, mc_writer_itself)
+MC_LOCKED_FASTCALL(writer_exit, mc_writer_itself)
+MC_LOCKED_GETTER(writer_generation, mc_writer_itself)
+MC_LOCKED_GETTER(writer_state, mc_writer_itself)
+MC_LOCKED_GETTER(writer_indexes, mc_writer_itself)
+MC_LOCKED_GETTER(mc_writer_object_position, mc_writer_itself)
+MC_LOCKED_GETTER(writer_closed, mc_writer_itself)
+
 static PyMethodDef methods[] = {
     {"anonymous", (PyCFunction)(void (*)(void))writer_anonymous,
      METH_VARARGS | METH_KEYWORDS | METH_CLASS, anonymous_doc},
-    {"reader", (PyCFunction)(void (*)(void))writer_reader, METH_VARARGS | METH_KEYWORDS,
+    {"reader", (PyCFunction)(void (*)(void))MC_LOCKED(writer_reader), METH_VARARGS | METH_KEYWORDS,
      reader_doc},
-    {"report", (PyCFunction)(void (*)(void))mc_writer_object_report, METH_VARARGS | METH_KEYWORDS,
-     mc_report_doc},
-    {"record", (PyCFunction)(void (*)(void))mc_writer_object_record, METH_VARARGS | METH_KEYWORDS,
-     mc_record_doc},
-    {"mark", mc_writer_object_mark, METH_O,
+    {"report", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_report),
+     METH_VARARGS | METH_KEYWORDS, mc_report_doc},
+    {"record", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_record),
+     METH_VARARGS | METH_KEYWORDS, mc_record_doc},
+    {"mark", MC_LOCKED(mc_writer_object_mark), METH_O,
      "mark($self, position, /)\n--\n\n"
      "Stores where the loader goes on in its source's changes: bytes, without a commit.\n\n"
      "They belong to the current generation; the next one makes them void. What has to outlive it\n"
      "belongs into batch.state. Raises LimitError for more than MAX_POSITION_BYTES."},
-    {"batch", writer_batch, METH_NOARGS,
+    {"batch", MC_LOCKED(writer_batch), METH_NOARGS,
      "batch($self, /)\n--\n\n"
      "A Batch, for `with`: one generation, published at its end or abandoned on an exception.\n\n"
      "Raises ClosedError."},
-    {"put", (PyCFunction)(void (*)(void))mc_writer_object_put, METH_FASTCALL,
+    {"put", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_put), METH_FASTCALL,
      "put($self, name, key, document, /)\n--\n\n"
      "Batch.put in a batch of its own: one document, one generation; True when that changed "
      "anything.\n\n"
      "Raises what Batch.put and the end of a batch raise; then nothing is published."},
-    {"delete", (PyCFunction)(void (*)(void))mc_writer_object_delete, METH_FASTCALL,
+    {"delete", (PyCFunction)(void (*)(void))MC_LOCKED(mc_writer_object_delete), METH_FASTCALL,
      "delete($self, name, key, /)\n--\n\n"
      "Batch.delete in a batch of its own; whether the key was there.\n\n"
      "Raises what Batch.delete and the end of a batch raise."},
-    {"status", writer_status, METH_NOARGS,
+    {"status", MC_LOCKED(writer_status), METH_NOARGS,
      "status($self, /)\n--\n\nWhat Cache.status() says of this file. Raises ClosedError."},
-    {"stats", writer_stats, METH_NOARGS,
+    {"stats", MC_LOCKED(writer_stats), METH_NOARGS,
      "stats($self, /)\n--\n\nWhat Cache.stats() says of this file. Raises ClosedError."},
-    {"checkpoint", writer_checkpoint, METH_NOARGS,
+    {"checkpoint", MC_LOCKED(writer_checkpoint), METH_NOARGS,
      "checkpoint($self, /)\n--\n\n"
      "Writes everything to the disk and marks the generation as good after a reboot.\n\n"
      "It takes as long as the disk does. Raises ClosedError, OSError."},
-    {"close", writer_close, METH_NOARGS,
+    {"close", MC_LOCKED(writer_close), METH_NOARGS,
      "close($self, /)\n--\n\nAbandons an open batch and releases the file; harmless twice."},
-    {"__enter__", writer_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe writer itself."},
-    {"__exit__", (PyCFunction)(void (*)(void))writer_exit, METH_FASTCALL,
+    {"__enter__", MC_LOCKED(writer_enter), METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe writer itself."},
+    {"__exit__", (PyCFunction)(void (*)(void))MC_LOCKED(writer_exit), METH_FASTCALL,
      "__exit__($self, /, *args)\n--\n\nCloses the writer."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef getset[] = {
     {"path", writer_path, NULL, "The path as it was given; empty for an anonymous cache.", NULL},
-    {"generation", writer_generation, NULL, "The last published generation; 0: none yet.", NULL},
-    {"state", writer_state, NULL, "The bytes last published as batch.state; b\"\" before.", NULL},
-    {"indexes", writer_indexes, NULL,
+    {"generation", MC_LOCKED(writer_generation), NULL,
+     "The last published generation; 0: none yet.", NULL},
+    {"state", MC_LOCKED(writer_state), NULL,
+     "The bytes last published as batch.state; b\"\" before.", NULL},
+    {"indexes", MC_LOCKED(writer_indexes), NULL,
      "The indexes of the last generation, as a dict: each collection with a dict, and in that each "
      "field\nwith \"unique\" or \"multi\". Raises ClosedError.",
      NULL},
-    {"position", mc_writer_object_position, NULL,
+    {"position", MC_LOCKED(mc_writer_object_position), NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
-    {"closed", writer_closed, NULL, "Whether it was closed, or is the parent process's.", NULL},
+    {"closed", MC_LOCKED(writer_closed), NULL, "Whether it was closed, or is the parent process's.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -109,19 +109,22 @@ static PyObject *needs_bson(enum mc_class which)
  * over sys.path each time. Who imports it later has it in sys.modules. */
 static int is_known_absent(struct mc_document_state *state)
 {
-    if (state->bson_absent && mc_imported("bson.objectid") != NULL) {
-        state->bson_absent = false;
+    bool absent = mc_peek(&state->bson_absent);
+    int imported = absent ? mc_is_imported("bson.objectid") : 0;
+    if (imported > 0) {
+        mc_poke(&state->bson_absent, false);
+        absent = false;
     }
-    return PyErr_Occurred() ? -1 : state->bson_absent;
+    return imported < 0 ? -1 : absent;
 }
 
 PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which)
 {
-    PyObject *module, *found, *safe = NULL;
-    if (state->classes[which] != NULL) {
-        return state->classes[which];
+    PyObject *module, *found = mc_load(&state->classes[which]), *safe = NULL;
+    if (found != NULL) {
+        return found;
     }
-    if (which < MC_CLASS_UUID && state->bson_absent) {
+    if (which < MC_CLASS_UUID && mc_peek(&state->bson_absent)) {
         int absent = is_known_absent(state);
         if (absent != 0) {
             return absent > 0 ? needs_bson(which) : NULL;
@@ -131,46 +134,45 @@ PyObject *mc_document_class(struct mc_document_state *state, enum mc_class which
     if (module == NULL) {
         if (which < MC_CLASS_UUID && PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
             PyErr_Clear();
-            state->bson_absent = true;
+            mc_poke(&state->bson_absent, true);
             needs_bson(which);
         }
         return NULL;
     }
     found = PyObject_GetAttrString(module, classes[which].name);
-    if (found != NULL && which == MC_CLASS_UUID && state->uuid_unknown == NULL) {
+    if (found != NULL && which == MC_CLASS_UUID && mc_load(&state->uuid_unknown) == NULL) {
         safe = PyObject_GetAttrString(module, "SafeUUID");
-        state->uuid_unknown = safe != NULL ? PyObject_GetAttrString(safe, "unknown") : NULL;
+        PyObject *unknown = safe != NULL ? PyObject_GetAttrString(safe, "unknown") : NULL;
         Py_XDECREF(safe);
-        if (state->uuid_unknown == NULL) {
+        if (mc_set_once(&state->uuid_unknown, unknown) == NULL) {
             Py_CLEAR(found);
         }
     }
     if (found != NULL && which == MC_CLASS_OBJECTID) {
         int works = PyType_Check(found) ? objectid_works_directly(state, found) : 0;
-        state->objectid_direct = works > 0;
+        mc_poke(&state->objectid_direct, works > 0); /* before the class, which publishes it */
         if (works < 0) {
             Py_CLEAR(found);
         }
     }
     Py_DECREF(module);
-    Py_XSETREF(state->classes[which],
-               found); /* importing may have let another thread do the same */
-    return found;
+    /* importing may have let another thread do the same */
+    return mc_set_once(&state->classes[which], found);
 }
 
 int mc_have_bson(struct mc_document_state *state)
 {
     int absent = 0;
-    if (state->classes[MC_CLASS_OBJECTID] != NULL) {
+    if (mc_load(&state->classes[MC_CLASS_OBJECTID]) != NULL) {
         return 1;
     }
-    if (state->bson_absent && (absent = is_known_absent(state)) != 0) {
+    if (mc_peek(&state->bson_absent) && (absent = is_known_absent(state)) != 0) {
         return absent > 0 ? 0 : -1;
     }
     if (mc_document_class(state, MC_CLASS_OBJECTID) != NULL) {
         return 1;
     }
-    if (!state->bson_absent || !PyErr_ExceptionMatches(PyExc_ImportError)) {
+    if (!mc_peek(&state->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
         return -1;
     }
     PyErr_Clear();
@@ -218,9 +220,19 @@ PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg)
 PyObject *mc_imported(const char *name)
 {
     PyObject *text = PyUnicode_InternFromString(name), *module;
-    module = text != NULL ? PyDict_GetItemWithError(PyImport_GetModuleDict(), text) : NULL;
+    module = text != NULL ? mc_dict_get(PyImport_GetModuleDict(), text) : NULL;
     Py_XDECREF(text);
     return module;
+}
+
+int mc_is_imported(const char *name)
+{
+    PyObject *module = mc_imported(name);
+    if (module == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_DECREF(module);
+    return 1;
 }
 
 PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
@@ -234,31 +246,36 @@ PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
 
 int mc_is_a(struct mc_document_state *state, PyObject *object, enum mc_class which)
 {
-    if (state->classes[which] == NULL) {
-        if (strcmp(Py_TYPE(object)->tp_name, classes[which].name) != 0) {
-            return 0;
+    PyObject *cls = mc_load(&state->classes[which]);
+    if (cls == NULL) {
+        int imported = strcmp(Py_TYPE(object)->tp_name, classes[which].name) != 0
+                           ? 0
+                           : mc_is_imported(classes[which].module);
+        if (imported <= 0) {
+            return imported;
         }
-        if (mc_imported(classes[which].module) == NULL) {
-            return PyErr_Occurred() ? -1 : 0;
-        }
-        if (mc_document_class(state, which) == NULL) {
+        cls = mc_document_class(state, which);
+        if (cls == NULL) {
             return -1;
         }
     }
-    return PyObject_TypeCheck(object, (PyTypeObject *)state->classes[which]);
+    return PyObject_TypeCheck(object, (PyTypeObject *)cls);
 }
 
 int mc_datetime_check(struct mc_document_state *state, PyObject *object)
 {
-    if (state->classes[MC_CLASS_DATETIME] == NULL) {
-        if (mc_imported("datetime") == NULL) {
-            return PyErr_Occurred() ? -1 : 0; /* nobody has a datetime yet */
+    PyObject *datetime = mc_load(&state->classes[MC_CLASS_DATETIME]);
+    if (datetime == NULL) {
+        int imported = mc_is_imported("datetime");
+        if (imported <= 0) {
+            return imported; /* nobody has a datetime yet */
         }
-        if (mc_document_class(state, MC_CLASS_DATETIME) == NULL) {
+        datetime = mc_document_class(state, MC_CLASS_DATETIME);
+        if (datetime == NULL) {
             return -1;
         }
     }
-    return PyObject_TypeCheck(object, (PyTypeObject *)state->classes[MC_CLASS_DATETIME]);
+    return PyObject_TypeCheck(object, (PyTypeObject *)datetime);
 }
 
 int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
@@ -284,8 +301,9 @@ int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_tex
 int mc_document_meet_pprint(struct mc_document_state *state)
 {
     PyObject *printing, *done = NULL;
-    if (state->pretty || mc_imported("pprint") == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+    int imported = mc_peek(&state->pretty) ? 0 : mc_is_imported("pprint");
+    if (imported <= 0) {
+        return imported;
     }
     printing = PyImport_ImportModule("mmapcache.printing");
     if (printing != NULL) {
@@ -297,7 +315,7 @@ int mc_document_meet_pprint(struct mc_document_state *state)
         return -1;
     }
     PyErr_Clear(); /* then it prints one line, as before */
-    state->pretty = true;
+    mc_poke(&state->pretty, true);
     Py_XDECREF(done);
     return 0;
 }

@@ -12,9 +12,10 @@ int mc_texts_init(struct mc_document_state *state);
 PyObject *mc_attribute(PyObject *object, const char *name);
 PyObject *mc_call_method(PyObject *object, const char *name, PyObject *arg);
 
-/* The module of that name if it has been imported, borrowed; NULL without an exception when it has
- * not, or with MemoryError. */
+/* The module of that name if it has been imported: a new reference; NULL without an exception when
+ * it has not, or with MemoryError. And whether it has been: 1, 0, -1. */
 PyObject *mc_imported(const char *name);
+int mc_is_imported(const char *name);
 
 /* Tells pprint how Documents and Arrays are broken into lines, once pprint is there: 0, or -1 with
  * MemoryError. It asks for an object's repr() before it looks how to print it, so that is when. */

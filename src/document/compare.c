@@ -11,6 +11,7 @@
 
 #include "decode.h"
 #include "fields.h"
+#include "options.h"
 
 static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_element *b)
 {
@@ -22,7 +23,7 @@ static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_ele
  * but to the same bytes, else -1. */
 static int unequal_without_bson(struct mc_document *self)
 {
-    if (!mc_state_of(self)->bson_absent || !PyErr_ExceptionMatches(PyExc_ImportError)) {
+    if (!mc_peek(&mc_state_of(self)->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
         return -1;
     }
     PyErr_Clear();
@@ -90,8 +91,7 @@ static int mapping_equals(struct mc_document *self, PyObject *other)
             return -1;
         }
         if (PyDict_Check(other)) {
-            value = PyDict_GetItemWithError(other, name);
-            Py_XINCREF(value);
+            value = mc_dict_get(other, name);
         } else {
             value = PyObject_GetItem(other, name);
             if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
@@ -175,7 +175,11 @@ static int list_equals(struct mc_document *self, PyObject *list)
         if ((Py_ssize_t)walk.position > PyList_GET_SIZE(list)) {
             return 0; /* a comparison has changed the list */
         }
-        other = Py_NewRef(PyList_GET_ITEM(list, (Py_ssize_t)walk.position - 1));
+        other = mc_list_get(list, (Py_ssize_t)walk.position - 1);
+        if (other == NULL) {
+            PyErr_Clear(); /* another thread was faster than the line above */
+            return 0;
+        }
         same = value_equals(&walk, &element, other);
         Py_DECREF(other);
     }
@@ -384,9 +388,9 @@ PyObject *mc_object_repr(PyObject *object)
 {
     struct mc_document *self = (struct mc_document *)object;
     bool array = Py_TYPE(object) == mc_state_of(self)->array_type;
-    struct writer writer = {.options = *mc_options_of(self), .left = REPR_ELEMENTS};
+    struct writer writer = {.options = mc_options_to_show(mc_options_of(self)),
+                            .left = REPR_ELEMENTS};
     PyObject *empty, *result = NULL;
-    writer.options.rare = true;
     if (mc_document_meet_pprint(mc_state_of(self)) < 0) {
         return NULL;
     }

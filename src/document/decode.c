@@ -53,20 +53,33 @@ static inline PyObject **name_place(struct mc_document_state *state, const uint8
     return &state->names[mc_hash(state->secret, 0, name, len) & (MC_NAME_CACHE - 1)];
 }
 
+/* Keeps a name. Without a GIL a place is filled once, by a name that all of Python shares then: who
+ * reads it takes a reference to what nobody can free. */
+static inline void name_keep(PyObject **place, PyObject **name)
+{
+    if (!MC_FREE_THREADED) {
+        Py_XSETREF(*place, Py_NewRef(*name));
+    } else if (mc_load(place) == NULL) {
+        PyUnicode_InternInPlace(name);
+        (void)mc_set_once(place, Py_NewRef(*name));
+    }
+}
+
 PyObject *mc_name(struct mc_document_state *state, const uint8_t *name, size_t len)
 {
-    PyObject **place, *made;
+    PyObject **place, *kept, *made;
     if (len > NAME_CACHED_MAX || len == 0) {
         return mc_text(state, name, len);
     }
     place = name_place(state, name, len);
-    if (*place != NULL && (size_t)PyUnicode_GET_LENGTH(*place) == len &&
-        memcmp(PyUnicode_1BYTE_DATA(*place), name, len) == 0) {
-        return Py_NewRef(*place);
+    kept = mc_load(place);
+    if (kept != NULL && (size_t)PyUnicode_GET_LENGTH(kept) == len &&
+        memcmp(PyUnicode_1BYTE_DATA(kept), name, len) == 0) {
+        return Py_NewRef(kept);
     }
     made = mc_text(state, name, len);
     if (made != NULL && PyUnicode_IS_COMPACT_ASCII(made)) {
-        Py_XSETREF(*place, Py_NewRef(made));
+        name_keep(place, &made);
     }
     return made;
 }
@@ -76,8 +89,8 @@ void mc_name_offer(struct mc_document_state *state, PyObject *name, const uint8_
     if (len > 0 && len <= NAME_CACHED_MAX && PyUnicode_CheckExact(name) &&
         PyUnicode_CHECK_INTERNED(name) && PyUnicode_IS_COMPACT_ASCII(name)) {
         PyObject **place = name_place(state, text, len);
-        if (*place != name) {
-            Py_XSETREF(*place, Py_NewRef(name));
+        if (mc_load(place) != name) {
+            name_keep(place, &name);
         }
     }
 }

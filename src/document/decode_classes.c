@@ -191,12 +191,12 @@ static PyObject *objectid(struct mc_document_state *state, const uint8_t *bytes)
     if (have <= 0) {
         return have < 0 ? NULL : mc_object_id_new(state, bytes);
     }
-    cls = state->classes[MC_CLASS_OBJECTID];
+    cls = mc_load(&state->classes[MC_CLASS_OBJECTID]);
     data = PyBytes_FromStringAndSize((const char *)bytes, 12);
     if (data == NULL) {
         return NULL;
     }
-    if (!state->objectid_direct) {
+    if (!mc_peek(&state->objectid_direct)) {
         oid = PyObject_CallOneArg(cls, data);
     } else {
         oid = ((PyTypeObject *)cls)->tp_alloc((PyTypeObject *)cls, 0);
@@ -331,7 +331,7 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
                     unsigned depth)
 {
     PyObject *value = scalar(options, element, depth);
-    if (value == NULL && options->rare && options->state->bson_absent &&
+    if (value == NULL && options->rare && mc_peek(&options->state->bson_absent) &&
         PyErr_ExceptionMatches(PyExc_ImportError)) {
         PyErr_Clear();
         return mc_rare_value(options->state, element);

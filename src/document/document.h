@@ -20,11 +20,8 @@
 #ifndef MMAPCACHE_DOCUMENT_H
 #define MMAPCACHE_DOCUMENT_H
 
-#ifndef PY_SSIZE_T_CLEAN
-#define PY_SSIZE_T_CLEAN
-#endif
-#include <Python.h>
-#include <stdbool.h>
+#include "threads.h" /* Python.h is the first header of all */
+
 #include <stdint.h>
 
 #include "bson.h"
@@ -92,8 +89,8 @@ enum mc_texts {
 /* What keys(), values() and items() of our mappings give. */
 enum mc_mapping_view { MC_KEYS, MC_VALUES, MC_ITEMS, MC_MAPPING_VIEWS };
 
-/* How values become Python objects. Reference-counted under the GIL; one per codec_options given,
- * plus the default one in the state. */
+/* How values become Python objects. Counted; one per codec_options given, plus the default one in
+ * the state. */
 struct mc_options {
     struct mc_document_state *state;
     Py_ssize_t references;
@@ -157,7 +154,7 @@ PyObject *mc_encode_options(struct mc_document_state *state);
 
 static inline struct mc_options *mc_options_retain(struct mc_options *options)
 {
-    options->references++;
+    mc_count_up(&options->references);
     return options;
 }
 
@@ -171,7 +168,7 @@ int mc_document_look_for_pymongo(struct mc_document_state *state);
 
 static inline int mc_document_meet_pymongo(struct mc_document_state *state)
 {
-    return state->registered ? 0 : mc_document_look_for_pymongo(state);
+    return mc_peek(&state->registered) ? 0 : mc_document_look_for_pymongo(state);
 }
 
 static inline bool mc_document_check(const struct mc_document_state *state, PyObject *object)

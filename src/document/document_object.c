@@ -7,6 +7,7 @@
 #include "document_object.h"
 
 #include "classes.h"
+#include "memo.h"
 
 PyObject *mc_value_corrupt(struct mc_document_state *state)
 {
@@ -23,7 +24,7 @@ int mc_document_look_for_pymongo(struct mc_document_state *state)
 {
     Py_ssize_t count = PyDict_GET_SIZE(PyImport_GetModuleDict());
     PyObject *module, *cls, *done = NULL;
-    if (count == state->modules_seen) {
+    if (count == mc_peek(&state->modules_seen)) {
         return 0;
     }
     module = mc_imported("bson.raw_bson");
@@ -32,12 +33,13 @@ int mc_document_look_for_pymongo(struct mc_document_state *state)
         done = PyObject_CallMethod(cls, "register", "O", state->document_type);
         Py_DECREF(cls);
     }
+    Py_XDECREF(module);
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;
     }
     PyErr_Clear(); /* PyMongo then says itself which types it takes */
-    state->registered = done != NULL;
-    state->modules_seen = count;
+    mc_poke(&state->registered, done != NULL);
+    mc_poke(&state->modules_seen, count);
     Py_XDECREF(done);
     return 0;
 }
@@ -56,6 +58,9 @@ static void set_up(struct mc_document *self, struct mc_block *block, const uint8
     self->first_value = NULL;
     self->memo = NULL;
     self->index = NULL;
+#if MC_FREE_THREADED
+    self->older = NULL;
+#endif
 }
 
 struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options, size_t len,
@@ -88,7 +93,7 @@ PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, co
     if (parent->depth >= MC_BSON_DEPTH_MAX) {
         return mc_value_corrupt(state);
     }
-    if (view != NULL) {
+    if (MC_KEEPS_BLOCKS && view != NULL) {
         state->free_nested = (struct mc_document *)(void *)view->memo;
         state->free_nested_count--;
     } else {
@@ -98,39 +103,18 @@ PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, co
         }
     }
     (void)PyObject_Init((PyObject *)view, type);
-    block->references++;
+    mc_count_up(&block->references);
     set_up(view, block, data, len, parent->depth + 1u);
     return (PyObject *)view;
 }
 
 static void release_block(struct mc_block *block)
 {
-    if (--block->references == 0) {
+    if (mc_count_down(&block->references)) {
         struct mc_options *options = block->options;
         PyObject_Free((uint8_t *)block - offsetof(struct mc_owner, block));
         mc_options_release(options);
     }
-}
-
-/* Drops everything that the object remembers. */
-static void forget(struct mc_document *self)
-{
-    struct mc_memo *memo = self->memo;
-    struct mc_index *index = self->index;
-    self->memo = NULL;
-    self->index = NULL;
-    Py_CLEAR(self->first_name);
-    Py_CLEAR(self->first_value);
-    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
-        Py_XDECREF(memo->slots[i].name);
-        Py_XDECREF(memo->slots[i].value);
-    }
-    for (uint32_t i = 0; index != NULL && i < index->count; i++) {
-        Py_XDECREF(index->fields[i].name);
-        Py_XDECREF(index->fields[i].value);
-    }
-    PyMem_Free(memo);
-    PyMem_Free(index);
 }
 
 void mc_object_dealloc(PyObject *object)
@@ -140,9 +124,9 @@ void mc_object_dealloc(PyObject *object)
     struct mc_block *block = self->block;
     PyTypeObject *type = Py_TYPE(object);
     bool root = (void *)self == (uint8_t *)block - offsetof(struct mc_owner, block);
-    forget(self); /* may run any Python code: the object is not reachable any more */
+    mc_document_forget(self); /* may run any Python code: the object is not reachable any more */
     if (!root) {
-        if (state->free_nested_count < MC_FREE_NESTED) {
+        if (MC_KEEPS_BLOCKS && state->free_nested_count < MC_FREE_NESTED) {
             self->memo = (struct mc_memo *)(void *)state->free_nested;
             state->free_nested = self;
             state->free_nested_count++;
@@ -231,17 +215,19 @@ PyObject *mc_object_reduce(PyObject *object, PyObject *ignored)
 PyObject *mc_object_sizeof(PyObject *object, PyObject *ignored)
 {
     struct mc_document *self = (struct mc_document *)object;
+    const struct mc_memo *memo = mc_load(&self->memo);
+    const struct mc_index *index = mc_load(&self->index);
     size_t size = sizeof *self;
     (void)ignored;
     if (self->data == ((struct mc_owner *)self)->bytes) {
         size = mc_document_memory(object);
     }
-    if (self->memo != NULL) {
-        size += sizeof *self->memo + (self->memo->mask + 1) * (sizeof(struct mc_memo_slot) + 4);
+    if (memo != NULL) {
+        size += sizeof *memo + (memo->mask + 1) * (sizeof(struct mc_memo_slot) + 4);
     }
-    if (self->index != NULL) {
-        size += sizeof *self->index + self->index->count * sizeof(struct mc_field) +
-                (self->index->mask + 1) * sizeof(uint32_t);
+    if (index != NULL) {
+        size += sizeof *index + index->count * sizeof(struct mc_field) +
+                (index->mask + 1) * sizeof(uint32_t);
     }
     return PyLong_FromSize_t(size);
 }

@@ -24,7 +24,12 @@
  *
  * Arrays have only the index, without names. Invariants: a field's value is made once, so that
  * doc["a"] is doc["a"]; entries are never removed while the object lives; every change happens
- * under the GIL without Python code in between, so that other threads see whole entries.
+ * under the GIL, or in a section of the document, without Python code in between.
+ *
+ * Without a GIL, other threads read meanwhile and take no lock. So the name of an entry is stored
+ * last, memo and index are published when they are whole, a value once there stays, and a memo that
+ * a larger one has replaced is kept until the document dies. A reader compares the address of its
+ * own name with the names here, and follows none of them: those may be replaced and freed.
  */
 #ifndef MMAPCACHE_DOCUMENT_OBJECT_H
 #define MMAPCACHE_DOCUMENT_OBJECT_H
@@ -45,9 +50,12 @@ struct mc_memo_slot {
 };
 
 struct mc_memo {
-    uint32_t mask;     /* slots - 1 */
-    uint32_t used;     /* < slots: a probe always ends */
-    uint32_t *offsets; /* of the elements in the document, one per slot; behind the slots */
+    uint32_t mask; /* slots - 1 */
+    uint32_t used; /* < slots: a probe always ends */
+    union {
+        uint32_t *offsets;     /* of the elements in the document, one per slot; behind the slots */
+        struct mc_memo *older; /* of one that was replaced: the one that was before it */
+    };
     struct mc_memo_slot slots[];
 };
 
@@ -77,6 +85,9 @@ struct mc_document {
     PyObject *first_name, *first_value;
     struct mc_memo *memo;
     struct mc_index *index;
+#if MC_FREE_THREADED
+    struct mc_memo *older; /* replaced: memory that a thread may still be reading */
+#endif
 };
 
 struct mc_owner {

@@ -10,31 +10,13 @@
 #include "decode.h"
 #include "document_views.h"
 #include "fields.h"
-
-/* The remembered value for this very name object, borrowed, or NULL. */
-static inline PyObject *remembered(const struct mc_document *self, const PyObject *name)
-{
-    const struct mc_memo *memo = self->memo;
-    if (self->first_name == name) {
-        return self->first_value;
-    }
-    if (memo != NULL) {
-        uint32_t at = mc_memo_start(memo, name);
-        while (memo->slots[at].name != NULL) {
-            if (memo->slots[at].name == name) {
-                return memo->slots[at].value;
-            }
-            at = (at + 1) & memo->mask;
-        }
-    }
-    return NULL;
-}
+#include "memo.h"
 
 /* New reference, or NULL without exception when there is no such field. */
 static inline PyObject *lookup(PyObject *object, PyObject *name)
 {
     struct mc_document *self = (struct mc_document *)object;
-    PyObject *value = remembered(self, name);
+    PyObject *value = mc_document_recall(self, name);
     return value != NULL ? Py_NewRef(value) : mc_field_get(self, name);
 }
 
@@ -57,11 +39,12 @@ static int document_contains(PyObject *object, PyObject *name)
     struct mc_bson_element element;
     const char *text;
     Py_ssize_t len;
-    PyObject *value = remembered(self, name);
+    PyObject *value = mc_document_recall(self, name);
     if (value != NULL) {
         return 1;
     }
-    if (self->index == NULL && PyUnicode_Check(name) && PyUnicode_IS_COMPACT_ASCII(name)) {
+    if (mc_load(&self->index) == NULL && PyUnicode_Check(name) &&
+        PyUnicode_IS_COMPACT_ASCII(name)) {
         text = (const char *)PyUnicode_1BYTE_DATA(name);
         len = PyUnicode_GET_LENGTH(name);
         switch (mc_bson_find(self->data, self->len, text, (size_t)len, &element)) {

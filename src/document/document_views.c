@@ -18,7 +18,7 @@ struct fields {
 
 struct iterator {
     PyObject_HEAD
-    struct mc_field_walk walk; /* its document is owned; NULL at the end */
+    struct mc_field_walk walk; /* its document is owned */
     enum mc_mapping_view kind;
 };
 
@@ -50,22 +50,24 @@ static PyObject *iterator_next(PyObject *object)
 {
     struct iterator *self = (struct iterator *)object;
     struct mc_bson_element element;
+    struct mc_field_walk walk; /* ours, whoever else asks for the next one meanwhile */
     PyObject *name = NULL, *value = NULL, *pair = NULL;
-    int more = self->walk.document != NULL ? mc_fields_next(&self->walk, &element) : 0;
+    int more;
+    MC_SECTION_BEGIN(object);
+    more = mc_fields_next(&self->walk, &element);
+    walk = self->walk;
+    MC_SECTION_END();
     if (more <= 0) {
-        PyObject *document = (PyObject *)self->walk.document;
-        self->walk.document = NULL;
-        Py_XDECREF(document);
         return NULL;
     }
     if (self->kind == MC_KEYS) {
-        return mc_fields_name(&self->walk, &element);
+        return mc_fields_name(&walk, &element);
     }
     if (self->kind == MC_VALUES) {
-        return mc_fields_value(&self->walk, &element);
+        return mc_fields_value(&walk, &element);
     }
-    name = mc_fields_name(&self->walk, &element);
-    value = name != NULL ? mc_fields_value(&self->walk, &element) : NULL;
+    name = mc_fields_name(&walk, &element);
+    value = name != NULL ? mc_fields_value(&walk, &element) : NULL;
     if (value != NULL) {
         pair = PyTuple_Pack(2, name, value);
     }
@@ -76,10 +78,12 @@ static PyObject *iterator_next(PyObject *object)
 
 static PyObject *iterator_hint(PyObject *object, PyObject *ignored)
 {
-    struct mc_field_walk *walk = &((struct iterator *)object)->walk;
+    struct mc_field_walk walk;
     (void)ignored;
-    return PyLong_FromLong(walk->document != NULL ? (long)(walk->document->count - walk->position)
-                                                  : 0);
+    MC_SECTION_BEGIN(object);
+    walk = ((struct iterator *)object)->walk;
+    MC_SECTION_END();
+    return PyLong_FromLong((long)(mc_load(&walk.document->count) - walk.position));
 }
 
 static PyMethodDef iterator_methods[] = {

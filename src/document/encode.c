@@ -261,14 +261,26 @@ static int write_field(struct mc_encoder *self, PyObject *key, PyObject *value, 
     return result;
 }
 
+/* The dict's next pair, as new references, as it may change as soon as it is let go. */
+static inline int next_pair(PyObject *dict, Py_ssize_t *at, PyObject **key, PyObject **value)
+{
+    int more;
+    MC_SECTION_BEGIN(dict);
+    more = PyDict_Next(dict, at, key, value);
+    if (more) {
+        Py_INCREF(*key);
+        Py_INCREF(*value);
+    }
+    MC_SECTION_END();
+    return more;
+}
+
 static int write_dict(struct mc_encoder *self, PyObject *dict, unsigned depth, bool without_id)
 {
     PyObject *key, *value;
     Py_ssize_t at = 0, size = PyDict_GET_SIZE(dict);
     int result = 0;
-    while (result == 0 && PyDict_Next(dict, &at, &key, &value)) {
-        Py_INCREF(key);
-        Py_INCREF(value);
+    while (result == 0 && next_pair(dict, &at, &key, &value)) {
         result = write_field(self, key, value, depth, without_id);
         Py_DECREF(key);
         Py_DECREF(value);
@@ -301,7 +313,7 @@ static PyObject *id_of(struct mc_encoder *self, PyObject *dict, PyObject *items)
 {
     PyObject *name = self->options->state->texts[MC_TEXT_ID];
     if (items == NULL) {
-        return Py_XNewRef(PyDict_GetItemWithError(dict, name));
+        return mc_dict_get(dict, name);
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
         PyObject *pair = PyList_GET_ITEM(items, i);
@@ -369,11 +381,13 @@ static int write_array(struct mc_encoder *self, PyObject *members, unsigned dept
     if (room(self, 4) == NULL) {
         return -1;
     }
-    for (Py_ssize_t i = 0; result == 0 && i < Py_SIZE(members); i++) {
-        PyObject *member = list ? PyList_GET_ITEM(members, i) : PyTuple_GET_ITEM(members, i);
-        Py_INCREF(member);
-        result = mc_write_value(self, index_name(digits, (size_t)i), member, depth);
-        Py_DECREF(member);
+    for (Py_ssize_t i = 0;
+         result == 0 && i < (list ? PyList_GET_SIZE(members) : PyTuple_GET_SIZE(members)); i++) {
+        PyObject *member = list ? mc_list_get(members, i) : Py_NewRef(PyTuple_GET_ITEM(members, i));
+        result = member == NULL
+                     ? -1
+                     : mc_write_value(self, index_name(digits, (size_t)i), member, depth);
+        Py_XDECREF(member);
     }
     return result == 0 ? finish(self, start) : -1;
 }

@@ -9,11 +9,15 @@
  * Step 4 also serves names that are equal but another object each time (made from a request): the
  * walk gives the offset, and an offset that is remembered gives the value. A document in which such
  * walks are long more than a few times gets an index, so that nothing is linear for ever.
+ *
+ * What changes a document does so in a section of it; the functions that are called within one say
+ * so. The others load what is published.
  */
 #include "fields.h"
 
 #include "decode.h"
 #include "hash.h"
+#include "memo.h"
 
 enum {
     LONG_WALK = 600,  /* bytes walked over: some 16 fields */
@@ -35,59 +39,24 @@ static inline uint32_t offset_of(const struct mc_document *self,
 
 /* ---- memo ---- */
 
-static struct mc_memo *memo_new(uint32_t slots)
-{
-    size_t size = sizeof(struct mc_memo) + slots * (sizeof(struct mc_memo_slot) + sizeof(uint32_t));
-    struct mc_memo *memo = PyMem_Malloc(size);
-    if (memo != NULL) {
-        memset(memo, 0, size);
-        memo->mask = slots - 1;
-        memo->offsets = (uint32_t *)(void *)&memo->slots[slots];
-    }
-    return memo;
-}
-
-/* Takes over the references. There must be a free slot. */
-static void memo_put(struct mc_memo *memo, PyObject *name, PyObject *value, uint32_t offset)
-{
-    uint32_t at = mc_memo_start(memo, name);
-    while (memo->slots[at].name != NULL) {
-        at = (at + 1) & memo->mask;
-    }
-    memo->slots[at] = (struct mc_memo_slot){name, value};
-    memo->offsets[at] = offset;
-    memo->used++;
-}
-
-/* A copy with more slots, or as many with `name` in the place of the name object at `except`. */
+/* A copy with more slots, or as many with `name` in the place of the name object at `except`.
+ * Within a section. */
 static int memo_rebuild(struct mc_document *self, uint32_t slots, uint32_t except, PyObject *name)
 {
-    struct mc_memo *old = self->memo, *memo = memo_new(slots);
+    struct mc_memo *old = self->memo, *memo = mc_memo_new(slots);
     if (memo == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     for (uint32_t i = 0; old != NULL && i <= old->mask; i++) {
         if (old->slots[i].name != NULL) {
-            memo_put(memo, i == except ? name : old->slots[i].name, old->slots[i].value,
-                     old->offsets[i]);
+            mc_memo_put(memo, i == except ? name : old->slots[i].name, old->slots[i].value,
+                        old->offsets[i]);
         }
     }
-    self->memo = memo;
-    PyMem_Free(old);
+    mc_reveal(&self->memo, memo);
+    mc_memo_retire(self, old);
     return 0;
-}
-
-static PyObject *memo_by_offset(const struct mc_document *self, uint32_t offset, uint32_t *slot)
-{
-    const struct mc_memo *memo = self->memo;
-    for (uint32_t i = 0; memo != NULL && i <= memo->mask; i++) {
-        if (memo->slots[i].name != NULL && memo->offsets[i] == offset) {
-            *slot = i;
-            return memo->slots[i].value;
-        }
-    }
-    return NULL;
 }
 
 /* ---- index ---- */
@@ -190,12 +159,12 @@ static void index_adopt(struct mc_document *self, struct mc_index *index)
         field->name = Py_NewRef(self->first_name);
         field->value = Py_NewRef(self->first_value);
     }
-    self->memo = NULL;
-    PyMem_Free(memo);
 }
 
-int mc_fields_index(struct mc_document *self)
+/* Within a section. */
+static int make_index(struct mc_document *self)
 {
+    struct mc_memo *memo = self->memo;
     bool array = Py_TYPE(self) == mc_state_of(self)->array_type;
     struct mc_index *index;
     int64_t elements;
@@ -209,9 +178,22 @@ int mc_fields_index(struct mc_document *self)
     }
     index_fill(self, index, array);
     index_adopt(self, index);
-    self->index = index;
-    self->count = index->count;
+    mc_reveal(&self->index, index);
+    mc_reveal(&self->memo, NULL);
+    mc_memo_retire(self, memo);
+    mc_reveal(&self->count, index->count);
     return 0;
+}
+
+int mc_fields_index(struct mc_document *self)
+{
+    int result = 0;
+    if (mc_load(&self->index) == NULL) {
+        MC_SECTION_BEGIN(self);
+        result = make_index(self);
+        MC_SECTION_END();
+    }
+    return result;
 }
 
 /* ---- the number of fields ---- */
@@ -240,23 +222,26 @@ static bool names_may_repeat(const struct mc_document *self, int64_t elements)
 
 Py_ssize_t mc_fields_count(struct mc_document *self)
 {
-    if (self->count == MC_COUNT_UNKNOWN) {
+    uint32_t count = mc_load(&self->count);
+    if (count == MC_COUNT_UNKNOWN) {
         int64_t elements = count_elements(self);
         if (elements < 0) {
             return -1;
         }
         if (Py_TYPE(self) != mc_state_of(self)->array_type && names_may_repeat(self, elements)) {
-            return mc_fields_index(self) < 0 ? -1 : (Py_ssize_t)self->count;
+            return mc_fields_index(self) < 0 ? -1 : (Py_ssize_t)mc_load(&self->index)->count;
         }
-        self->count = (uint32_t)elements;
+        count = (uint32_t)elements;
+        mc_reveal(&self->count, count);
     }
-    return (Py_ssize_t)self->count;
+    return (Py_ssize_t)count;
 }
 
 /* ---- looking up ---- */
 
 /* The remembered value of the element at `offset`, borrowed, or NULL. With an index, `field` is its
- * field. When code's own name object comes along, it replaces the one that is remembered. */
+ * field. When code's own name object comes along, it replaces the one that is remembered. Within a
+ * section. */
 static PyObject *recall(struct mc_document *self, PyObject *name, uint32_t offset,
                         struct mc_field *field)
 {
@@ -265,17 +250,17 @@ static PyObject *recall(struct mc_document *self, PyObject *name, uint32_t offse
     uint32_t slot;
     if (self->first_value != NULL && self->first_offset == offset) {
         if (adopt && self->first_name != name) {
-            Py_SETREF(self->first_name, Py_NewRef(name));
+            mc_name_replace(&self->first_name, name);
         }
         return self->first_value;
     }
     if (field != NULL) {
         if (adopt && field->name != name) {
-            Py_XSETREF(field->name, Py_NewRef(name));
+            mc_name_replace(&field->name, name);
         }
         return field->value;
     }
-    value = memo_by_offset(self, offset, &slot);
+    value = mc_memo_by_offset(self, offset, &slot);
     if (value != NULL && adopt && self->memo->slots[slot].name != name &&
         !PyUnicode_CHECK_INTERNED(self->memo->slots[slot].name)) {
         PyObject *old = self->memo->slots[slot].name;
@@ -289,20 +274,21 @@ static PyObject *recall(struct mc_document *self, PyObject *name, uint32_t offse
     return value;
 }
 
-/* Remembers a value (not consumed) under a name object. 0, or -1 with MemoryError. */
+/* Remembers a value (not consumed) under a name object. 0, or -1 with MemoryError. Within a
+ * section. */
 static int remember(struct mc_document *self, PyObject *name, PyObject *value, uint32_t offset,
                     struct mc_field *field)
 {
     struct mc_memo *memo = self->memo;
     if (field != NULL) {
-        Py_XSETREF(field->name, Py_NewRef(name));
-        field->value = Py_NewRef(value);
+        mc_name_replace(&field->name, name);
+        mc_reveal(&field->value, Py_NewRef(value));
         return 0;
     }
     if (self->first_name == NULL) {
         self->first_offset = offset;
-        self->first_name = Py_NewRef(name);
         self->first_value = Py_NewRef(value);
+        mc_reveal(&self->first_name, Py_NewRef(name));
         return 0;
     }
     if (memo == NULL || memo->used + 1 > (memo->mask + 1) * 3 / 4) {
@@ -310,19 +296,20 @@ static int remember(struct mc_document *self, PyObject *name, PyObject *value, u
             return -1;
         }
     }
-    memo_put(self->memo, Py_NewRef(name), Py_NewRef(value), offset);
+    mc_memo_put(self->memo, Py_NewRef(name), Py_NewRef(value), offset);
     return 0;
 }
 
 /* The field of an element when there is an index, else NULL. */
 static struct mc_field *field_of(struct mc_document *self, const struct mc_bson_element *element)
 {
+    struct mc_index *index = mc_load(&self->index);
     uint32_t number;
-    if (self->index == NULL) {
+    if (index == NULL) {
         return NULL;
     }
-    number = *index_bucket(self, self->index, element->name, element->name_len);
-    return number != 0 ? &self->index->fields[number - 1] : NULL;
+    number = *index_bucket(self, index, element->name, element->name_len);
+    return number != 0 ? &index->fields[number - 1] : NULL;
 }
 
 /* The value of the element: recalled, or decoded and, if asked for, remembered. New reference. */
@@ -330,29 +317,32 @@ static PyObject *obtain(struct mc_document *self, PyObject *name,
                         const struct mc_bson_element *element, struct mc_field *field, bool keep)
 {
     uint32_t offset = offset_of(self, element);
-    PyObject *value = recall(self, name, offset, field), *other;
+    PyObject *value, *other;
+    MC_SECTION_BEGIN(self);
+    value = Py_XNewRef(recall(self, name, offset, field));
+    MC_SECTION_END();
     if (value != NULL) {
-        return Py_NewRef(value);
+        return value;
     }
     value = mc_value(self, element);
     if (value == NULL || !keep) {
         return value;
     }
     /* decoding may have run Python code: another thread may have been here meanwhile */
+    MC_SECTION_BEGIN(self);
     if (self->index == NULL && self->memo != NULL && self->memo->used >= MC_MEMO_MAX &&
-        mc_fields_index(self) < 0) {
-        Py_DECREF(value);
-        return NULL;
-    }
-    field = field_of(self, element);
-    other = recall(self, NULL, offset, field);
-    if (other != NULL) {
-        Py_DECREF(value);
-        return Py_NewRef(other);
-    }
-    if (remember(self, name, value, offset, field) < 0) {
+        make_index(self) < 0) {
         Py_CLEAR(value);
+    } else {
+        field = field_of(self, element);
+        other = recall(self, NULL, offset, field);
+        if (other != NULL) {
+            Py_SETREF(value, Py_NewRef(other));
+        } else if (remember(self, name, value, offset, field) < 0) {
+            Py_CLEAR(value);
+        }
     }
+    MC_SECTION_END();
     return value;
 }
 
@@ -386,19 +376,26 @@ static const char *utf8_of(PyObject *name, Py_ssize_t *len)
 int mc_field_find(struct mc_document *self, const uint8_t *name, size_t len,
                   struct mc_bson_element *element)
 {
+    const struct mc_index *index = mc_load(&self->index);
+    uint16_t walks = mc_peek(&self->long_walks);
     enum mc_status status;
-    if (self->index == NULL && self->long_walks >= LONG_WALKS && mc_fields_index(self) < 0) {
-        return -1;
+    if (index == NULL && walks >= LONG_WALKS) {
+        if (mc_fields_index(self) < 0) {
+            return -1;
+        }
+        index = mc_load(&self->index);
     }
-    if (self->index != NULL) {
-        uint32_t number = *index_bucket(self, self->index, name, len);
+    if (index != NULL) {
+        uint32_t number = *index_bucket(self, index, name, len);
         if (number == 0) {
             return 0;
         }
-        return element_at(self, self->index->fields[number - 1].offset, element) < 0 ? -1 : 1;
+        return element_at(self, index->fields[number - 1].offset, element) < 0 ? -1 : 1;
     }
     status = mc_bson_find(self->data, self->len, (const char *)name, len, element);
-    self->long_walks += (status == MC_OK ? offset_of(self, element) : self->len) > LONG_WALK;
+    if ((status == MC_OK ? offset_of(self, element) : self->len) > LONG_WALK) {
+        mc_poke(&self->long_walks, (uint16_t)(walks + 1));
+    }
     if (status == MC_INVALID) {
         mc_value_corrupt(mc_state_of(self));
         return -1;
@@ -409,6 +406,7 @@ int mc_field_find(struct mc_document *self, const uint8_t *name, size_t len,
 PyObject *mc_field_get(struct mc_document *self, PyObject *name)
 {
     struct mc_document_state *state = mc_state_of(self);
+    const struct mc_index *index = mc_load(&self->index);
     struct mc_bson_element element;
     PyObject *value, *kept;
     const char *text;
@@ -421,10 +419,11 @@ PyObject *mc_field_get(struct mc_document *self, PyObject *name)
     if (text == NULL) {
         return NULL;
     }
-    if (self->index != NULL) {
-        uint32_t number = *index_bucket(self, self->index, (const uint8_t *)text, (size_t)len);
-        if (number == 0 || self->index->fields[number - 1].value != NULL) {
-            return number != 0 ? Py_NewRef(self->index->fields[number - 1].value) : NULL;
+    if (index != NULL) {
+        uint32_t number = *index_bucket(self, index, (const uint8_t *)text, (size_t)len);
+        value = number != 0 ? mc_load(&index->fields[number - 1].value) : NULL;
+        if (number == 0 || value != NULL) {
+            return Py_XNewRef(value);
         }
     }
     if (mc_field_find(self, (const uint8_t *)text, (size_t)len, &element) <= 0) {
@@ -450,11 +449,12 @@ int mc_fields_begin(struct mc_field_walk *walk, struct mc_document *document)
 int mc_fields_next(struct mc_field_walk *walk, struct mc_bson_element *element)
 {
     struct mc_document *self = walk->document;
-    if (walk->position >= self->count) {
+    const struct mc_index *index = mc_load(&self->index);
+    if (walk->position >= mc_load(&self->count)) {
         return 0;
     }
-    if (self->index != NULL) {
-        walk->offset = self->index->fields[walk->position].offset;
+    if (index != NULL) {
+        walk->offset = index->fields[walk->position].offset;
     }
     if (element_at(self, walk->offset, element) < 0) {
         return -1;
@@ -466,17 +466,21 @@ int mc_fields_next(struct mc_field_walk *walk, struct mc_bson_element *element)
 
 static struct mc_field *walk_field(struct mc_field_walk *walk)
 {
-    struct mc_index *index = walk->document->index;
+    struct mc_index *index = mc_load(&walk->document->index);
     return index != NULL ? &index->fields[walk->position - 1] : NULL;
 }
 
 PyObject *mc_fields_name(struct mc_field_walk *walk, const struct mc_bson_element *element)
 {
     struct mc_field *field = walk_field(walk);
-    if (field != NULL && field->name != NULL) {
-        return Py_NewRef(field->name);
+    PyObject *name = NULL;
+    if (field != NULL) {
+        MC_SECTION_BEGIN(walk->document);
+        name = Py_XNewRef(field->name);
+        MC_SECTION_END();
     }
-    return mc_name(mc_state_of(walk->document), element->name, element->name_len);
+    return name != NULL ? name
+                        : mc_name(mc_state_of(walk->document), element->name, element->name_len);
 }
 
 PyObject *mc_fields_value(struct mc_field_walk *walk, const struct mc_bson_element *element)
@@ -504,18 +508,27 @@ PyObject *mc_member_get(struct mc_document *self, Py_ssize_t index)
     if (mc_fields_index(self) < 0) {
         return NULL;
     }
-    field = &self->index->fields[index];
-    if (field->value != NULL) {
-        return Py_NewRef(field->value);
+    field = &mc_load(&self->index)->fields[index];
+    value = mc_load(&field->value);
+    if (value != NULL) {
+        return Py_NewRef(value);
     }
     if (element_at(self, field->offset, &element) < 0) {
         return NULL;
     }
     value = mc_value(self, &element);
-    if (value != NULL && field->value != NULL) { /* another thread was faster */
-        Py_SETREF(value, Py_NewRef(field->value));
-    } else if (value != NULL) {
-        field->value = Py_NewRef(value);
+    if (value == NULL) {
+        return NULL;
     }
+    PyObject *made = value;
+    MC_SECTION_BEGIN(self);
+    if (field->value != NULL) { /* another thread was faster */
+        value = Py_NewRef(field->value);
+    } else {
+        mc_reveal(&field->value, Py_NewRef(made));
+        Py_INCREF(made);
+    }
+    MC_SECTION_END();
+    Py_DECREF(made);
     return value;
 }

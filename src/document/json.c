@@ -24,6 +24,7 @@
 #include "classes.h"
 #include "decode.h"
 #include "encode.h"
+#include "options.h"
 
 enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
 
@@ -160,8 +161,7 @@ static PyObject *extended(struct mc_document_state *state, PyObject *value)
 /* A Document or an Array as a new dict or list, which needs no bson. */
 static PyObject *plain_of(struct mc_document_state *state, const struct mc_document *self)
 {
-    struct mc_options options = *mc_options_of(self);
-    options.rare = true;
+    struct mc_options options = mc_options_to_show(mc_options_of(self));
     return agreed(state, (PyTypeObject *)Py_TYPE(self) == state->array_type
                              ? mc_plain_array(&options, self->data, self->len, 1)
                              : mc_plain_document(&options, self->data, self->len, 1));
@@ -171,12 +171,13 @@ static PyObject *json_default(PyObject *module, PyObject *value)
 {
     struct mc_document_state *state = PyModule_GetState(module);
     PyObject *result;
-    int is_datetime, text;
+    int rare, is_datetime, text;
     if (Py_TYPE(value) == state->document_type || Py_TYPE(value) == state->array_type) {
         return plain_of(state, (struct mc_document *)value);
     }
-    if ((PyObject *)Py_TYPE(value) == state->classes[MC_CLASS_RARE]) {
-        return mc_call_method(value, "plain", NULL);
+    rare = mc_is_a(state, value, MC_CLASS_RARE);
+    if (rare != 0) {
+        return rare > 0 ? mc_call_method(value, "plain", NULL) : NULL;
     }
     is_datetime = mc_datetime_check(state, value);
     if (is_datetime != 0) {

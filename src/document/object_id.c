@@ -130,12 +130,14 @@ static PyObject *binary_of(PyObject *self, void *Py_UNUSED(closure))
 static Py_hash_t hash(PyObject *object)
 {
     struct object_id *self = (struct object_id *)object;
-    if (self->hash == -1) {
+    Py_hash_t known = mc_peek(&self->hash);
+    if (known == -1) {
         PyObject *bytes = binary_of(object, NULL);
-        self->hash = bytes != NULL ? PyObject_Hash(bytes) : -1;
+        known = bytes != NULL ? PyObject_Hash(bytes) : -1;
         Py_XDECREF(bytes);
+        mc_poke(&self->hash, known); /* of several threads each writes the same */
     }
-    return self->hash;
+    return known;
 }
 
 static PyObject *compare(PyObject *self, PyObject *other, int operation)

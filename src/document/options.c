@@ -8,7 +8,7 @@
 
 void mc_options_release(struct mc_options *options)
 {
-    if (--options->references == 0) {
+    if (mc_count_down(&options->references)) {
         Py_XDECREF(options->source);
         Py_XDECREF(options->utc);
         Py_XDECREF(options->tzinfo);
@@ -32,6 +32,22 @@ struct mc_options *mc_options_new(struct mc_document_state *state)
         .datetime_conversion = 4,
     };
     return options;
+}
+
+/* All but the count, which other threads change. */
+struct mc_options mc_options_to_show(const struct mc_options *options)
+{
+    return (struct mc_options){
+        .state = options->state,
+        .source = options->source,
+        .utc = options->utc,
+        .tzinfo = options->tzinfo,
+        .min_millis = options->min_millis,
+        .max_millis = options->max_millis,
+        .uuid_representation = options->uuid_representation,
+        .datetime_conversion = options->datetime_conversion,
+        .rare = true,
+    };
 }
 
 /* The UTC offset of tzinfo at one end of datetime's range, in milliseconds, into *millis. */
@@ -68,6 +84,7 @@ static int options_timezone(struct mc_options *options, PyObject *tzinfo)
     int64_t first, last;
     /* PyMongo's own object for UTC when it is there: what bson.decode would give */
     options->utc = module != NULL ? mc_attribute(module, "utc") : NULL;
+    Py_XDECREF(module);
     if (options->utc == NULL) {
         if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
             return -1;
@@ -189,7 +206,8 @@ struct mc_options *mc_options_from(struct mc_document_state *state, PyObject *co
 
 PyObject *mc_encode_options(struct mc_document_state *state)
 {
-    if (state->encode_options == NULL) {
+    PyObject *options = mc_load(&state->encode_options);
+    if (options == NULL) {
         PyObject *cls = mc_document_class(state, MC_CLASS_CODEC_OPTIONS), *args = NULL;
         PyObject *kwargs = NULL;
         if (cls != NULL) {
@@ -197,10 +215,10 @@ PyObject *mc_encode_options(struct mc_document_state *state)
             kwargs = args == NULL ? NULL : Py_BuildValue("{s:i}", "uuid_representation", 4);
         }
         if (kwargs != NULL) {
-            state->encode_options = PyObject_Call(cls, args, kwargs);
+            options = mc_set_once(&state->encode_options, PyObject_Call(cls, args, kwargs));
         }
         Py_XDECREF(args);
         Py_XDECREF(kwargs);
     }
-    return state->encode_options;
+    return options;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "os.h"
 #include "store_support.h"
 #include "system.h"
 
@@ -242,6 +243,7 @@ int main(void)
     test_no_room();
     test_room();
     test_wait();
+    mc_yield(); /* comes back */
     remove_cache(test_path());
     return 0;
 }

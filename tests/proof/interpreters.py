@@ -120,7 +120,8 @@ def run(interpreter: Interpreter, whole: bool) -> tuple[bool, str]:
     if interpreter.version in UNSTABLE:  # the tests' server has no wheel for it
         env.setdefault("MMAPCACHE_TEST_SERVER_PYTHON", sys.executable)
     settings = [f"PYTHON={interpreter.path}", f"VENV=.venv/{interpreter.version}", "EXTRAS=test"]
-    make = ["make", "--no-print-directory", "pytest", *settings, f"ARGS={arguments(whole)}"]
+    targets = ["threads", "THREADS=headers", "pytest"]  # without a GIL, from 3.13 on; then with one
+    make = ["make", "--no-print-directory", *targets, *settings, f"ARGS={arguments(whole)}"]
     last = ""
     command = interpreter.command(*make)
     with subprocess.Popen(

@@ -1,0 +1,329 @@
+/* test_lanes.c - threads that read one cache by lanes of their own, while a loader commits.
+ *
+ * The loader changes half of the documents with each commit, and once it begins a new file in the
+ * place of the first. The threads ask for documents by key objects that all of them share, as a
+ * service does; each ends after a while, and another one takes its place. What they get must be of
+ * the key, and no older than what they had of it before. Then the cache is closed under them, and
+ * everything has to have come back.
+ */
+#include <pthread.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "arguments.h"
+#include "collection.h"
+#include "fake_python.h"
+#include "harness.h"
+#include "lane_owner.h"
+#include "writer/batch.h"
+#include "writer/writer.h"
+
+enum { THREADS = 4, LIVES = 3, KEYS = 96, COMMITS = 120, MISSING = 8, FRONT_ENTRIES = 64 };
+
+static struct mc_module module;
+static struct mc_options options = {.state = &module.documents, .references = 1};
+static PyTypeObject collection_type = {.ob_base = {1, &fake_text_type, 0},
+                                       .tp_name = "Collection",
+                                       .tp_basicsize = sizeof(mc_collection_object)};
+static PyTypeObject document_type = {.ob_base = {1, &fake_text_type, 0}, .tp_name = "Document"};
+
+static struct mc_reader *reader;
+static mc_collection_object *collection;
+static PyObject *keys[KEYS + MISSING];
+static _Thread_local enum mc_status raised;
+static char path[256];
+
+/* ---- what the rest of the binding does ---- */
+
+PyObject *mc_raise(struct mc_module *state, const struct mc_error *error)
+{
+    (void)state;
+    raised = error->status;
+    return NULL;
+}
+
+PyObject *mc_raise_text(struct mc_module *state, enum mc_status status, const char *format, ...)
+{
+    (void)state;
+    (void)format;
+    raised = status;
+    return NULL;
+}
+
+int mc_name_sought(PyObject *object, const char **name, size_t *len)
+{
+    Py_ssize_t length;
+    *name = PyUnicode_AsUTF8AndSize(object, &length);
+    *len = (size_t)length;
+    return 1;
+}
+
+struct fake_document {
+    PyObject_HEAD
+    size_t len;
+    uint8_t bytes[];
+};
+
+PyObject *mc_document_new(struct mc_options *unused, size_t len, uint8_t **bytes)
+{
+    struct fake_document *document = fake_alloc(sizeof *document + len, false);
+    (void)unused;
+    (void)PyObject_Init((PyObject *)document, &document_type);
+    document->len = len;
+    *bytes = document->bytes;
+    return (PyObject *)document;
+}
+
+size_t mc_document_memory(PyObject *document)
+{
+    return sizeof(struct fake_document) + ((struct fake_document *)(void *)document)->len;
+}
+
+/* A thread is one of pthread's here, and ends when live() does. */
+static _Thread_local struct mc_owner *me;
+
+struct mc_owner *mc_owner_known(void)
+{
+    return me;
+}
+
+struct mc_owner *mc_owner_needed(void)
+{
+    if (me == NULL) {
+        me = mc_owner_new();
+    }
+    return me;
+}
+
+static void end_thread(void)
+{
+    if (me != NULL) {
+        mc_owner_ends(me);
+        me = NULL;
+    }
+}
+
+/* ---- the loader ---- */
+
+/* BSON of {k: key, n: number}, both int64. */
+static size_t make_bson(uint8_t *out, int64_t key, int64_t number)
+{
+    uint32_t len = 4 + 2 * (3 + 8) + 1;
+    memcpy(out, &len, 4);
+    memcpy(out + 4, "\x12k\0", 3);
+    memcpy(out + 7, &key, 8);
+    memcpy(out + 15, "\x12n\0", 3);
+    memcpy(out + 18, &number, 8);
+    out[26] = 0;
+    return len;
+}
+
+static void commit(struct mc_writer *writer, int64_t number, bool all)
+{
+    struct mc_error error;
+    uint8_t bson[32];
+    bool changed;
+    uint64_t generation;
+    CHECK_EQ(mc_batch_begin(writer, &error), MC_OK);
+    for (int64_t i = 0; i < KEYS; i++) {
+        struct mc_key key;
+        if (all || i % 2 == number % 2) {
+            mc_key_from_int64(i, &key);
+            size_t len = make_bson(bson, i, number);
+            CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, bson, len, &changed, &error), MC_OK);
+        }
+    }
+    CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);
+}
+
+static struct mc_writer *open_writer(bool discard)
+{
+    const struct mc_writer_options how = {
+        .max_size = 16u << 20, .mode = 0600, .discard = discard, .retention_ns = 20000000};
+    struct mc_writer *writer;
+    struct mc_error error;
+    CHECK_EQ(mc_writer_open(path, &how, &writer, &error), MC_OK);
+    return writer;
+}
+
+static void *loader(void *argument)
+{
+    struct mc_writer *writer = argument;
+    int commits = test_rounds(COMMITS);
+    for (int i = 1; i <= commits; i++) {
+        bool begin_anew = i == commits / 2;
+        if (begin_anew) {
+            mc_writer_close(writer);
+            writer = open_writer(true);
+        }
+        commit(writer, i, begin_anew);
+        usleep(500);
+    }
+    mc_reader_close(reader); /* under all that read */
+    mc_writer_close(writer);
+    return NULL;
+}
+
+/* ---- the threads ---- */
+
+/* A Document as Collection.get() finds it: a new reference; NULL: none, or with `raised`. */
+static PyObject *get(PyObject *object, int64_t number)
+{
+    struct mc_reading *reading = mc_collection_reading(collection);
+    const struct mc_manner manner = {.form = MC_FORM_DOCUMENT, .asks = true};
+    struct mc_front_entry *entry;
+    struct mc_key key;
+    enum mc_status status;
+    PyObject *document;
+    unsigned tries = 0;
+    if (reading == NULL) {
+        return NULL;
+    }
+    entry = mc_front_by_object(mc_reader_front(reader), collection->channel, object);
+    if (mc_collection_fronted(collection, reading) &&
+        mc_collection_holds(collection, mc_reader_front(reader), reading, entry)) {
+        mc_front_hit(mc_reader_front(reader), entry);
+        return Py_XNewRef(entry->document);
+    }
+    mc_key_from_int64(number, &key);
+    do {
+        document = NULL;
+        status = mc_collection_begin(collection, &reading);
+        if (status == MC_OK) {
+            struct mc_front *front = mc_reader_front(reader);
+            key.hash = mc_view_hash(&reading->view, &key);
+            entry = mc_front_find(front, collection->channel, &key);
+            if (entry != NULL) {
+                mc_front_set_alias(front, entry, object);
+            }
+            if (mc_collection_holds(collection, front, reading, entry)) {
+                mc_front_hit(front, entry);
+                return Py_XNewRef(entry->document);
+            }
+            document = mc_collection_find(collection, reading, manner, &key, NULL, &status);
+        }
+        status = mc_collection_judge(collection, status, &tries);
+    } while (status == MC_EXPIRED);
+    return document;
+}
+
+/* What the thread gets of a key, checked against what it had of it before. */
+static void ask(int64_t number, int64_t had[KEYS])
+{
+    PyObject *document = get(keys[number], number);
+    if (document == NULL) {
+        CHECK(raised == MC_CLOSED || (raised == MC_OK && number >= KEYS));
+        return;
+    }
+    const uint8_t *bytes = ((struct fake_document *)(void *)document)->bytes;
+    int64_t is = (int64_t)mc_bson_u64(bytes + 18);
+    CHECK_EQ(mc_bson_u64(bytes + 7), number);
+    CHECK(is >= had[number]);
+    had[number] = is;
+    Py_DECREF(document);
+}
+
+/* Some reads within one generation, whichever the others go on to. */
+static void hold_one(void)
+{
+    struct mc_reading *reading = mc_reader_now(reader);
+    if (reading != NULL) {
+        uint64_t generation = mc_reading_generation(reading);
+        mc_reading_retain(reading);
+        for (int i = 0; i < 5; i++) {
+            Py_XDECREF(get(keys[i], i));
+        }
+        CHECK_EQ(mc_reading_generation(reading), generation);
+        mc_reading_release(reading);
+    }
+}
+
+/* One life of a thread; it ends early when the cache is closed. */
+static void *live(void *argument)
+{
+    int64_t had[KEYS] = {0};
+    uint64_t random = (uintptr_t)argument;
+    raised = MC_OK;
+    for (int round = 0; round < 6000 && raised == MC_OK; round++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        ask((int64_t)((random >> 33) % (KEYS + MISSING)), had);
+        if (round % 100 == 0) {
+            hold_one();
+            /* as when another cache's lane has taken the place */
+            mc_lane_table[reader->lanes.number % MC_LANE_ENTRIES].number = 0;
+        }
+    }
+    end_thread();
+    return NULL;
+}
+
+static void *lives(void *argument)
+{
+    while (!mc_reader_closed(reader)) {
+        pthread_t threads[LIVES];
+        for (uintptr_t i = 0; i < LIVES; i++) {
+            void *seed = (void *)((uintptr_t)argument * LIVES + i + 1);
+            CHECK_EQ(pthread_create(&threads[i], NULL, live, seed), 0);
+        }
+        for (int i = 0; i < LIVES; i++) {
+            CHECK_EQ(pthread_join(threads[i], NULL), 0);
+        }
+        struct mc_front sum = {0};
+        mc_lanes_sum(&reader->lanes, &sum);
+        CHECK(mc_reader_closed(reader) || sum.hits > 0);
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    const char *folder = getenv("TMPDIR");
+    pthread_t threads[THREADS], one;
+    struct mc_writer *writer;
+    struct mc_view view;
+    struct mc_error error;
+    PyObject *name = fake_text("sites", 5, true);
+    test_begin("test_lanes");
+    (void)snprintf(path, sizeof path, "%s/test_lanes.%d", folder != NULL ? folder : "/tmp",
+                   (int)getpid());
+    module.collection = &collection_type;
+    for (int i = 0; i < KEYS + MISSING; i++) {
+        keys[i] = fake_long(i);
+    }
+    writer = open_writer(false);
+    commit(writer, 0, true);
+    CHECK_EQ(mc_reader_open(path, -1, -1, false, &view, &error), MC_OK);
+    reader = mc_reader_new(
+        &module, path, &view,
+        (struct mc_reader_limits){.front_bytes = 1 << 20, .front_entries = FRONT_ENTRIES});
+    CHECK(reader != NULL);
+    collection = (mc_collection_object *)(void *)mc_collection_new(reader, &options, name, NULL);
+    CHECK_EQ(pthread_create(&one, NULL, loader, writer), 0);
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        CHECK_EQ(pthread_create(&threads[i], NULL, lives, (void *)i), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    }
+    CHECK_EQ(pthread_join(one, NULL), 0);
+    unsigned lanes = 0;
+    for (struct mc_own_lane *lane = reader->lanes.first; lane != NULL; lane = lane->next) {
+        lanes++;
+    }
+    CHECK(lanes <= THREADS * LIVES); /* however many threads there were, one after the other */
+    mc_reader_release(collection->reader);
+    Py_DECREF(collection->name);
+    Py_DECREF(Py_TYPE(collection));
+    PyObject_Free(collection);
+    mc_reader_release(reader);
+    Py_DECREF(name);
+    for (int i = 0; i < KEYS + MISSING; i++) {
+        CHECK_EQ(keys[i]->references, 1);
+        Py_DECREF(keys[i]);
+    }
+    CHECK_EQ(fake_blocks, 0);
+    (void)unlink(path);
+    (void)strcat(path, ".bell");
+    (void)unlink(path);
+    return 0;
+}
