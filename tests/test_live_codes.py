@@ -239,6 +239,7 @@ def test_a_kept_collection_is_remembered(cache_path: Path, number: signal.Signal
             wait_for(lambda: server.streams)
             server.update("shop.b", 1, {"v": 5})
             wait_for(lambda: content(cache)["b"][1]["v"] == 5)
+            wait_for(lambda: loads(cache).get("dropped"))  # is written after the commit
             loader.signal(number)
             loader.wait()
         with following(cache_path, server, *BOTH, state="degraded") as (_, cache):
