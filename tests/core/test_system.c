@@ -213,6 +213,9 @@ static void no_folder(const char *folder, int number)
     enum mc_status status = mc_writer_open_anonymous(&options, &writer, &test_error);
     CHECK_EQ(status, PORTABLE ? MC_OS : MC_OK);
     CHECK(!PORTABLE || test_error.os_errno == number);
+    if (status == MC_OK) {
+        mc_writer_close(writer);
+    }
 }
 
 static void folder_is_missing(void)

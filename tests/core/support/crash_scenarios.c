@@ -225,7 +225,7 @@ static void do_index(struct mc_writer *writer, struct oracle *oracle)
 {
     bool changed;
     CHECK_OK(mc_batch_index(writer, "limits", 6, "v", 1, MC_INDEX_MULTI, &changed, &test_error));
-    put_range(writer, oracle, 1, 3, 5, changed ? 7 : 8);
+    put_range(writer, oracle, 1, 3, 5, 7); /* the same by a loader that finds the index there */
 }
 
 const struct scenario crash_scenarios[] = {
