@@ -229,3 +229,10 @@ def test_modules_that_can_be_imported_have_what_they_say() -> None:
     for module in ("changes", "testing", "types"):
         public = importlib.import_module(f"mmapcache.{module}")
         assert [name for name in modules()[module] if not hasattr(public, name)] == []
+
+
+def test_the_changelog_has_no_link_into_the_sources() -> None:
+    """It lies at their top, and is a page of the site in another folder."""
+    targets = re.findall(r"\]\(([^)]*)\)", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []

@@ -70,7 +70,8 @@ class Making:
             lambda: mmapcache.object_id(rng.randbytes(12)),
             lambda: bson.Decimal128(rng.choice(("1.50", "NaN", "-Infinity", "0E-20"))),
             lambda: bson.Timestamp(rng.randrange(2**32), rng.randrange(2**32)),
-            lambda: bson.Binary(b"xyz", rng.choice((0, 1, 2, 3, 4, 6, 128, 255))),
+            # Not 255: PyMongo before 4.20 takes that for an error of its own.
+            lambda: bson.Binary(b"xyz", rng.choice((0, 1, 2, 3, 4, 6, 128, 254))),
             lambda: rng.choice((bson.Int64(5), bson.MinKey(), bson.MaxKey(), DatetimeMS(2**60))),
             lambda: rng.choice((bson.Regex("a", "i"), re.compile("x", re.IGNORECASE))),
             lambda: rng.choice((bson.Code("x"), bson.Code("x", {"a": 1}))),
