@@ -29,7 +29,8 @@
 #define WORTH_WHILE 4u                 /* such a part of a site is free before it is one */
 #define PAGES_EACH_COMMIT 512u         /* to look at, */
 #define BYTES_EACH_COMMIT (256u << 10) /* and to move */
-#define PUT_OFF 2u                     /* generations, when nothing could be done */
+#define PUT_OFF 2u                     /* generations, when nothing could be done, */
+#define SEARCH_SHIFT 26                /* and one more for each 64 MiB that were searched */
 
 static uint64_t max64(uint64_t a, uint64_t b)
 {
@@ -79,7 +80,7 @@ bool mc_compact_is_due(const struct mc_writer *writer)
 static void put_off(struct mc_writer *writer)
 {
     (void)mc_arena_sites_end(&writer->arena);
-    writer->compaction.until = writer->root.generation + PUT_OFF;
+    writer->compaction.until = max64(writer->compaction.until, writer->root.generation + PUT_OFF);
 }
 
 /* ---- where ---- */
@@ -193,6 +194,7 @@ static enum mc_status begin(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_compaction *compaction = &writer->compaction;
     enum mc_status status = MC_OK;
+    compaction->until = writer->root.generation + 1 + (writer->table.space.limit >> SEARCH_SHIFT);
     mc_writer_reclaim(writer, is_urgent(writer));
     mc_arena_merge(&writer->arena);
     if (is_broken_up(writer)) { /* and it was not only what was kept at hand */
