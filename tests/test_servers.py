@@ -137,6 +137,8 @@ def test_uwsgi(writer: mmapcache.Writer, cache_path: Path, tmp_path: Path) -> No
         # uWSGI ends Python without ending its sub-interpreters first, whatever they imported
         *("--skip-atexit-teardown", "--disable-logging"),
         *("--max-requests", "60", "--min-worker-lifetime", "0", "--max-worker-lifetime", "3600"),
+        # One that SIGTERM meets just forked takes it for the master's, and stays
+        *("--worker-reload-mercy", "10"),
     ) as server:
         one, two = server.expect(1, path="/one"), server.expect(1, path="/two")
         master = {answer["imported_in"] for answer in one + two}
