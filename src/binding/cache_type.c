@@ -277,7 +277,7 @@ static int wait_slice(struct mc_reader *reader, struct mc_reading *reading, int6
     Py_BEGIN_ALLOW_THREADS
     moved = mc_map_wait(map, generation, nanoseconds);
     Py_END_ALLOW_THREADS
-    mc_map_release(map); /* the count is plain: the GIL is its lock */
+    mc_map_release(map);
     if (moved && mc_reader_lane(reader)->now == reading && mc_reader_update(reader) == reading &&
         reading->view.root.generation == generation) {
         return mc_sleep(OPEN_RETRY); /* published, but not to be read yet */
