@@ -176,11 +176,6 @@ static void follow(struct mc_reader *reader, struct mc_lane *lane)
 
 #else
 
-struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
-{
-    return &reader->lane;
-}
-
 void mc_reader_close(struct mc_reader *reader)
 {
     lane_drop(&reader->lane);
