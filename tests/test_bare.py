@@ -334,15 +334,37 @@ def test_a_missed_str_hints_at_the_objectid_of_these_digits() -> None:
         with cache.snapshot() as snap:
             for names in (cache, snap):
                 collection = names["c"]
-                for _ in range(2):  # the second is answered by the front cache
+                built = collection.map(dict)
+                for mapping in (collection, collection, built):  # then from the front cache
                     with pytest.raises(KeyError) as caught:
-                        collection[OID]
+                        mapping[OID]
                     assert f"look it up as mmapcache.object_id('{OID}')" in caught.value.args[0]
-                for key in ("7" * 24, "6b0b", "x" * 24, 5):
+                for mapping, key in itertools.product(
+                    (collection, built), ("7" * 24, "6b0b", "x" * 24, 5)
+                ):
                     with pytest.raises(KeyError) as caught:
-                        collection[key]
+                        mapping[key]
                     assert caught.value.args == (key,)
+                with pytest.raises(LookupError) as other:  # who says what is missing is asked
+                    collection.map(dict, missing=LookupError)[OID]
+                assert (other.type, other.value.args) == (LookupError, (OID,))
                 assert collection.get(OID) is None and OID not in collection
+
+
+def test_the_hint_needs_no_pymongo(folder: Path, path: Path) -> None:
+    script = """
+import mmapcache
+collection = mmapcache.open(sys.argv[1])["oid"]
+for mapping in (collection, collection.map(dict)):
+    try:
+        mapping[sys.argv[2]]
+    except KeyError as error:
+        print(error.args[0])
+    assert mapping[mmapcache.object_id(sys.argv[2])]
+"""
+    hints = run_bare(folder, script, path, OID).splitlines()
+    hint = f"look it up as mmapcache.object_id('{OID}')"
+    assert len(hints) == 2 and all(line.endswith(hint) for line in hints)
 
 
 def test_plain_json_of_what_has_no_plain_form() -> None:
