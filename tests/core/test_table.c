@@ -62,8 +62,7 @@ static void begin_world(uint64_t bytes, uint64_t may_grow)
     table = (struct mc_table_writer){
         .space = {.base = map, .limit = bytes}, .arena = &arena, .birth = 1};
     room = may_grow;
-    root = committed_root = 0;
-    generation = 0;
+    root = committed_root = generation = 0;
     memset(&model, 0, sizeof model);
     committed = model;
 }
