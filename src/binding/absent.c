@@ -68,8 +68,9 @@ static PyObject *sentence(PyObject *names, uint32_t count, PyObject *name)
     PyObject *text = pairs == NULL ? NULL
                      : count == 0
                          ? PyUnicode_FromFormat("no collection %.100R: the cache has none", name)
-                         : PyUnicode_FromFormat("no collection %.100R: there %s", name,
-                                                count == 1 ? "is" : "are");
+                         : PyUnicode_FromFormat(count == 1 ? "no collection %.100R: there is"
+                                                           : "no collection %.100R: there are",
+                                                name);
     for (Py_ssize_t i = 0; text != NULL && i < PyList_GET_SIZE(pairs) && i < SHOWN; i++) {
         PyObject *one = PyTuple_GET_ITEM(PyList_GET_ITEM(pairs, i), 1);
         Py_SETREF(text, PyUnicode_FromFormat(i == 0 ? "%U %.100R" : "%U, %.100R", text, one));
