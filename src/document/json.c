@@ -203,6 +203,7 @@ PyMethodDef mc_json_functions[] = {
      "json.dumps(document, default=mmapcache.json_default), msgspec.json.encode(document,\n"
      "enc_hook=mmapcache.json_default) and orjson.dumps(document,\n"
      "default=mmapcache.json_default) write the same of a Document. What has no plain form, such\n"
-     "as a Timestamp, becomes Extended JSON. Raises TypeError for what MongoDB has no type for."},
+     "as a Timestamp, becomes Extended JSON. It keeps nothing between calls: any thread and any\n"
+     "forked child may call it. Raises TypeError for what MongoDB has no type for."},
     {NULL, NULL, 0, NULL},
 };
