@@ -384,7 +384,9 @@ static PyMethodDef methods[] = {
     {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
      METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
-     "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
+     "The Collection of that name, there or not: an absent one is empty until it appears, so a\n"
+     "wrong name is not noticed here. repr() says that it is absent, and [key] on it raises a\n"
+     "KeyError with the collections that there are, as cache[name] does at once.\n\n"
      "codec_options: PyMongo's CodecOptions for this collection's values and keys.\n\n"
      "Raises ClosedError; LimitError for a name that none can have."},
     {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},

@@ -216,12 +216,32 @@ static void collection_dealloc(PyObject *self_object)
     mc_reader_release(reader);
 }
 
+/* Whether there is no such collection, as far as can be said: a cache or snapshot that is closed is
+ * not asked, and what cannot be read is not called absent. Never an exception, and one that is set
+ * stays. */
+static bool is_absent(mc_collection_object *self)
+{
+    PyObject *type, *value, *traceback;
+    struct mc_reading *reading;
+    bool absent = false;
+    if (mc_reader_closed(self->reader) ||
+        (self->snapshot != NULL && mc_load(&self->snapshot->reading) == NULL)) {
+        return false;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    if (mc_collection_ready(self, &reading) == MC_OK) {
+        absent = mc_collection_table(self)->created == 0;
+    }
+    PyErr_Restore(type, value, traceback);
+    return absent;
+}
+
 static PyObject *collection_repr(PyObject *self_object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
-    return PyUnicode_FromFormat(self->snapshot == NULL ? "<mmapcache.Collection %R>"
-                                                       : "<mmapcache.Collection %R of a snapshot>",
-                                self->name);
+    return PyUnicode_FromFormat("<mmapcache.Collection %R%s%s>", self->name,
+                                self->snapshot == NULL ? "" : " of a snapshot",
+                                is_absent(self) ? ", absent" : "");
 }
 
 static PyObject *collection_iter(PyObject *self)
