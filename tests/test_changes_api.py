@@ -161,6 +161,25 @@ def test_keys_are_those_of_the_collection(writer: mmapcache.Writer) -> None:
         assert next(news).keys is None, "no set can hold this key"
 
 
+def test_without_pymongo_a_set_can_hold_each_key() -> None:
+    said = run_script(
+        """
+import struct, sys
+sys.modules["bson"] = None
+import mmapcache
+writer = mmapcache.Writer.anonymous(max_size="2MiB")
+writer.put("sites", "first", {"v": 1})
+news = writer.reader().changes()
+value = b"\\x13_id\\0" + (110).to_bytes(14, "little") + b"\\x3c\\x30\\0"  # Decimal128("1.10")
+with writer.batch() as batch:
+    batch.put("sites", mmapcache.object_id("0" * 24), {"v": 1})
+    batch.put_raw("sites", struct.pack("<i", len(value) + 4) + value)
+print(*sorted(type(key).__name__ for key in next(news).keys["sites"]))
+"""
+    )
+    assert said == "RareValue object_id\n"
+
+
 def test_a_log_that_does_not_reach_back(writer: mmapcache.Writer) -> None:
     fill(writer, "sites", {"_id": "a"})
     cache = writer.reader()
