@@ -6,6 +6,7 @@ import itertools
 import pprint
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 from types import MappingProxyType
@@ -105,6 +106,16 @@ LONG = {
     "numbers": list(range(20)),
     "inner": {"text": "x" * 60, "more": ["y" * 70, {"z": "z" * 70}]},
 }
+
+
+def test_nothing_takes_a_weak_reference(writer: mmapcache.Writer) -> None:
+    """docs/documents.md says so, and what to do instead."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    document = sites[5]
+    for each in (cache, cache.snapshot(), sites, sites.map(len), document, document["tags"]):
+        with pytest.raises(TypeError, match="weak reference"):
+            weakref.ref(each)
 
 
 def test_pprint_takes_several_lines() -> None:

@@ -1,7 +1,7 @@
 """The OpenFeature provider, asked through the SDK's client.
 
-The flags and expectations of the first tests are those of the conformance kit for providers in
-OpenFeature's specification (its appendix F); the others are of what the rules say.
+The flags of the first tests are mostly those of the specification's kit for providers, which
+test_openfeature_kit.py goes through whole; the others are of what the rules say.
 """
 
 from __future__ import annotations
