@@ -1,8 +1,8 @@
 """The OpenFeature provider and the specification's kit for providers, every scenario of it.
 
-The kit is appendix F of OpenFeature's specification, files in `specification/assets/provider-tck`. It
-calls itself experimental and had no release. Flags and expectations are those of its files as of
-these commits of open-feature/spec, asked through openfeature-sdk 0.10:
+The kit is appendix F of OpenFeature's specification: `specification/assets/provider-tck`. It calls
+itself experimental and had no release. Flags and expectations are those of its files as of these
+commits of open-feature/spec, asked through openfeature-sdk 0.10:
 
     README 01eb57d, flags 009afe0, evaluation 0df2397, events 86ca9ba, reason 86ca9ba,
     metadata d0be842; errors with the scenarios of @string-typing and @fully-typed-values,

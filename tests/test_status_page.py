@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser, executable
 from support.loader import wait_for
+from support.tools import tool
 
 import mmapcache
 
@@ -21,7 +22,6 @@ pytestmark = [
     pytest.mark.once,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(executable() is None, reason="no Chromium here: apt-get install chromium"),
 ]
 
 READY = "document.documentElement.dataset.ready == 'yes'"
@@ -31,6 +31,8 @@ HOSTILE = "<img src=x onerror=document.title='taken'>"
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Browser]:
+    if executable() is None:
+        tool("chromium", "apt-get install chromium")
     with browser() as made:
         yield made
 
