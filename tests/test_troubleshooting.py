@@ -35,6 +35,14 @@ def test_its_links_lead_somewhere() -> None:
         assert not anchor or anchor in anchors, f"{file}#{anchor}"
 
 
+def test_the_incident_page_quotes_messages_that_there_are() -> None:
+    page = (messages.ROOT / "docs/howto/incident.md").read_text("utf-8")
+    section = page.split("## Degraded\n")[1].split("\n## ")[0]
+    quoted = re.findall(r"^\d\. `([^`]+)`[:,]", section, re.MULTILINE)
+    assert len(quoted) == 4
+    assert [text for text in quoted if text not in PAGE] == []
+
+
 C_SOURCE = r"""
     return mc_fail(err, MC_OS, /* why */ "a file of %llu bytes (%s)"
                    " is \"in\" the way: %.3f %%", size, strerror(errno), x);
