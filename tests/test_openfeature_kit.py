@@ -11,6 +11,7 @@ commits of open-feature/spec, asked through openfeature-sdk 0.10:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,11 +87,15 @@ def given(source: testing.TestCache, **arguments: Any) -> tuple[OpenFeatureClien
 
 
 def outcome(client: OpenFeatureClient, kind: str, key: str, *default: Any) -> tuple[Any, ...]:
-    """Value, variant, reason and error code; with an error there is a message, else none."""
+    """Value, variant, reason and error code, the same asynchronously; an error names the flag."""
     wanted = default[0] if default else DEFAULTS[kind]
-    context = EvaluationContext(*default[1:2])
+    context = EvaluationContext(*default[1:])
     details = getattr(client, f"get_{kind}_details")(key, wanted, context)
-    assert bool(details.error_message) == bool(details.error_code)
+    again = getattr(client, f"get_{kind}_details_async")(key, wanted, context)
+    assert asyncio.run(again) == details
+    assert (details.error_message is None) == (details.error_code is None)
+    if details.error_code in ("FLAG_NOT_FOUND", "TYPE_MISMATCH"):
+        assert repr(key) in details.error_message
     assert type(details.value) is type(wanted)
     return details.value, details.variant, details.reason, details.error_code
 
@@ -116,7 +121,7 @@ def test_evaluation(
     source: testing.TestCache, kind: str, key: str, default: Any, value: Any, variant: str
 ) -> None:
     client, _ = given(source)
-    for context in ((), (MISS,)):
+    for context in ((), (MISS,), (MISS, {"email": "a@b"})):
         assert outcome(client, kind, key, default, *context) == (value, variant, "STATIC", None)
 
 
