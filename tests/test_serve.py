@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,17 +316,25 @@ def test_slow_and_large_requests_get_nothing(
     writer: mmapcache.Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(writer)
-    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
     with served(Path(writer.path)) as pages:
-        for head in (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET /" + b"a" * 9000, b"\r\n\r\n"):
-            with pages.connect() as client, contextlib.suppress(ConnectionError):
-                client.sendall(head)
-                assert client.recv(100) == b""
+        # not for being slow: there is time enough for that
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)
+        for head in (b"GET /" + b"a" * 9000, b"\r\n\r\n"):
+            _gets_nothing(pages, head)
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+        _gets_nothing(pages, b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)
         with pages.connect() as client:
             client.sendall(b"<script> / HTTP/9.9\r\n\r\n")
             answer = client.makefile("rb").read()
             assert b" 505 " in answer and b"no request" in answer and b"script" not in answer
         assert pages.get("/healthz")[0] == 200 and pages.said == []
+
+
+def _gets_nothing(pages: Served, head: bytes) -> None:
+    with pages.connect() as client, contextlib.suppress(ConnectionError):
+        client.sendall(head)
+        assert client.recv(100) == b""
 
 
 def test_connections_and_streams_are_bounded(
@@ -334,17 +343,27 @@ def test_connections_and_streams_are_bounded(
     publish(writer)
     monkeypatch.setattr(limits, "CONNECTIONS", 3)
     monkeypatch.setattr(limits, "STREAMS", 1)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)  # nobody is sent away for being slow
     with served(Path(writer.path)) as pages, contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(pages.connect()) for _ in range(2))
         first.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert next(events(first))["ready"]
         second.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert second.makefile().read().endswith("retry: 30000\n\n")  # and it ends
+        wait_for(lambda: _answering() == 1)  # until then, the one that ended may be counted
         others = [stack.enter_context(pages.connect()) for _ in range(2)]
-        wait_for(lambda: b" 503 " in _answer(pages))
+        wait_for(lambda: _answering() == 3)
+        with pages.connect() as client:
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+        assert _answering() == 3
         for other in others:
             other.close()
         wait_for(lambda: b" 200 " in _answer(pages))
+
+
+def _answering() -> int:
+    """How many threads have a connection: each gives its place back before it ends."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
 def _answer(pages: Served) -> bytes:
