@@ -229,6 +229,37 @@ def test_a_file_that_comes_ages_loses_its_loader_and_is_replaced(cache_path: Pat
         assert pages.said == []
 
 
+def test_a_loader_that_could_not_load_yet_says_why(cache_path: Path) -> None:
+    pytest.importorskip("pymongo")
+    uri = "mongodb://ann:hunter2secret@127.0.0.1:1/?serverSelectionTimeoutMS=100"
+    with served(cache_path, max_age=1e6) as pages:
+
+        def told(how: str) -> None:
+            """Each page comes to have the loader's own words, and never its password."""
+            why = f"published anything yet ({how}). It says why: no MongoDB server answers at "
+            wait_for(lambda: why in pages.get("/readyz")[2])
+            facts = pages.status()
+            with pages.connect() as stream:
+                stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                event = next(events(stream))
+            status, _, body = pages.get("/readyz")
+            assert status == pages.get("/healthz?max_age=1e6")[0] == 503
+            for shown in (body, facts["problem"], event["problem"]):
+                assert why in shown
+            assert "hunter2secret" not in f"{body}{facts}{event}"
+            assert not facts["ready"] and not event["ready"]
+
+        with Loader(cache_path, ["--uri", uri, "--collection", "shop.sites"]) as loader:
+            told("it is running")
+            loader.signal(signal.SIGKILL)
+            loader.wait()
+            told("it was killed")
+        with mmapcache.Writer(cache_path) as writer:
+            publish(writer)
+            assert pages.get("/readyz")[0] == 200 and pages.status()["problem"] is None
+        assert pages.said == []
+
+
 def test_data_that_is_too_old_is_not_ready(writer: mmapcache.Writer) -> None:
     publish(writer)
     writer.report(confirmed=time.time() - 2000)
