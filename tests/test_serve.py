@@ -404,7 +404,7 @@ def test_connections_and_streams_are_bounded(
         assert next(events(first))["ready"]
         second.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert second.makefile().read().endswith("retry: 30000\n\n")  # and it ends
-        wait_for(lambda: len(_answering() - before) == 1)  # until then, the one that ended may be counted
+        wait_for(lambda: len(_answering() - before) == 1)  # the one that ended may be counted still
         others = [stack.enter_context(pages.connect()) for _ in range(2)]
         wait_for(lambda: len(_answering() - before) == 3)
         with pages.connect() as client:
