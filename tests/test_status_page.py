@@ -226,6 +226,21 @@ def _is_to_scale(drawn: list[dict[str, Any]], sizes: list[int]) -> None:
         left += bytes_ / sum(sizes) * whole
 
 
+def test_a_change_that_is_older_than_the_file_tells(
+    page: Browser, writer: mmapcache.Writer
+) -> None:
+    for number in range(1100):  # more than there are generations whose times are kept
+        with writer.batch() as batch:
+            batch.put("busy" if number else "sites", 1, {"_id": 1, "n": number})
+    with served(page, Path(writer.path)) as url:
+        page.open(url, width=1200, height=900)
+        page.until(READY)
+        rows = "[...document.querySelectorAll('#collections tbody tr')].map(row => row.innerText)"
+        changes = dict(row.split("\t")[::3] for row in page.value(rows))
+    assert re.fullmatch(r"more than [\d.]+ (m?s|min \d+ s) ago", changes["sites"])
+    assert re.fullmatch(r"[\d.]+ (m?s|min \d+ s) ago", changes["busy"])
+
+
 def test_each_state_in_words_and_colour(page: Browser, cache_path: Path) -> None:
     looks: dict[str, dict[bool, tuple[str, ...]]] = {}
 

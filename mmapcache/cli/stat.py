@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from typing import Any
 
 import mmapcache
@@ -16,6 +17,7 @@ from mmapcache.cli.output import (
     FAILED,
     CommandError,
     add_opening,
+    ago_text,
     complain,
     emit,
     emit_json,
@@ -28,6 +30,7 @@ from mmapcache.cli.output import (
     table,
 )
 from mmapcache.cli.reading import counts
+from mmapcache.last_change import changed_before
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,12 +134,17 @@ def _unreadable(error: Exception, path: str) -> dict[str, Any]:
 def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {"status": dict(cache.status()), "stats": dict(cache.stats())}
     facts["problem"] = None
+    collections: dict[str, dict[str, Any]]
     collections = {name: {"documents": count} for name, count in counts(cache).items()}
     if not quick:
         try:
             found = cache.check()
+            before = changed_before(cache, found["collections"])
             collections = {
-                name: {"documents": part["documents"], "bytes": part["bytes"]}
+                name: {
+                    **{key: part[key] for key in ("documents", "bytes", "changed_at")},
+                    "changed_before": before.get(name),
+                }
                 for name, part in sorted(found["collections"].items())
             }
             facts["free_blocks"] = {str(k): v for k, v in sorted(found["free_blocks"].items())}
@@ -212,14 +220,18 @@ def _counts_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
-def _collection_lines(collections: dict[str, dict[str, int]]) -> list[str]:
+def _collection_lines(collections: dict[str, dict[str, Any]]) -> list[str]:
     if not collections:
         return ["no collections"]
-    rows = [
-        (name, f"{part['documents']:,}", size_text(part["bytes"]) if "bytes" in part else "-")
-        for name, part in collections.items()
-    ]
-    return table(("collection", "documents", "bytes"), rows)
+    now = time.time()
+    rows = []
+    for name, part in collections.items():
+        more = ("-", "-")  # --quick, or damage
+        if "bytes" in part:
+            changed = ago_text(part["changed_at"], part["changed_before"], now)
+            more = (size_text(part["bytes"]), changed)
+        rows.append((name, f"{part['documents']:,}", *more))
+    return table(("collection", "documents", "bytes", "last change"), rows)
 
 
 def _block_lines(free_blocks: dict[str, int]) -> list[str]:
