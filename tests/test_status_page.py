@@ -115,6 +115,10 @@ def test_what_it_shows_of_a_live_file(page: Browser, writer: mmapcache.Writer) -
         text = page.value("document.body.innerText")
         assert page.value("document.getElementById('word').innerText") == "Live"
         assert "good" in page.value("document.getElementById('verdict').className")
+        meaning = page.value("document.getElementById('meaning').innerText")
+        assert meaning.startswith("Age: how long ago") and " Lag: the same time while" in meaning
+        shown = page.value("document.getElementById('figures').innerText").split("\n")
+        assert shown[shown.index("age") + 1] == shown[shown.index("lag") + 1]
         for words in (writer.path, "mongodb://db1:27017", "sites", HOSTILE, f"{HOSTILE} is away"):
             assert words in text, words
         assert SECRET not in page.value("document.documentElement.outerHTML")
@@ -128,6 +132,8 @@ def test_what_it_shows_of_a_live_file(page: Browser, writer: mmapcache.Writer) -
         page.until("document.getElementById('word').innerText == 'Degraded'")
         page.until("document.getElementById('sentence').innerText.includes('does not answer')")
         page.until("document.getElementById('verdict').className.includes('warn')")
+        writer.report(following=False)
+        page.until("document.getElementById('figures').innerText.includes('lag\\nnot following')")
         assert page.problems == []
 
 

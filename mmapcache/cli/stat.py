@@ -32,6 +32,12 @@ from mmapcache.cli.output import (
 from mmapcache.cli.reading import counts
 from mmapcache.last_change import changed_before
 
+_MEANING = (
+    "age: how long ago the data was last known to be what the source has. lag: the same time while "
+    "the loader follows the source's changes, so that the data is at most that far behind them; "
+    "none while it loads or polls."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -53,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-loader", action="store_true", help="exit with 1 unless a loader is alive"
     )
     add_opening(parser)
+    parser.epilog = f"{_MEANING} {parser.epilog}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -213,7 +220,7 @@ def _confirmed_text(confirmed: float | None, age: float | None) -> str:
 def _lag_text(lag: float | None) -> str:
     if lag is None:
         return "none: the loader does not follow the source's changes"
-    return f"{seconds_text(lag)} behind the source"
+    return f"at most {seconds_text(lag)} behind the source (the age, while changes are followed)"
 
 
 def _counts_text(counts: dict[str, int]) -> str:
