@@ -9,9 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import mmapcache
-from mmapcache.types import CatalogueEntry
+
+if TYPE_CHECKING:
+    from mmapcache.types import CatalogueEntry
 
 
 def changed_before(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import page_picture
 import pytest
 from support.browser import Browser, browser, executable
 
@@ -243,8 +244,16 @@ def test_a_change_that_is_older_than_the_file_tells(
         page.until(READY)
         rows = "[...document.querySelectorAll('#collections tbody tr')].map(row => row.innerText)"
         changes = dict(row.split("\t")[::3] for row in page.value(rows))
-    assert re.fullmatch(r"more than [\d.]+ (m?s|min \d+ s) ago", changes["sites"])
+    assert re.fullmatch(r"more than [\d.]+\s(m?s|min\s\d+\ss)\sago", changes["sites"])
     assert re.fullmatch(r"[\d.]+ (m?s|min \d+ s) ago", changes["busy"])
+
+
+def test_the_picture_of_the_documents_is_made(page: Browser) -> None:
+    committed = (page_picture.ROOT / "docs" / "pictures" / "status-page.png").read_bytes()
+    made = page_picture.shoot(page)
+    size_of = [image[:8] + image[16:24] for image in (made, committed)]
+    assert size_of[0] == size_of[1], "run `python tools/pictures.py status-page.png`"
+    assert len(made) > 50_000 and page.problems == []
 
 
 def test_each_state_in_words_and_colour(page: Browser, cache_path: Path) -> None:
