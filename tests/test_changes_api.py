@@ -290,47 +290,6 @@ def test_a_burst_wakes_once(writer: mmapcache.Writer) -> None:
     asyncio.run(main(), debug=True)
 
 
-def listen_in_child(path: Path, ready: int, out: int) -> None:
-    """Tells in `out` of the first change that reaches this process's loop."""
-
-    async def main() -> None:
-        done = asyncio.get_running_loop().create_future()
-        subscription = mmapcache.open(path).subscribe(done.set_result)
-        os.write(ready, b".")
-        change = await asyncio.wait_for(done, PATIENCE)
-        os.write(out, f"{change.generation} {sorted(change.keys['sites'])}\n".encode())
-        subscription.close()
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("deaf")
-def test_many_workers(loader: Loader, cache_path: Path) -> None:
-    workers = 64
-    out, into = os.pipe()
-    ready, said = os.pipe()
-    children = []
-    for _ in range(workers):
-        child = os.fork()
-        if child == 0:
-            try:
-                listen_in_child(cache_path, said, into)
-            finally:
-                os._exit(0)
-        children.append(child)
-    os.close(into)
-    os.close(said)
-    began = 0
-    while began < workers:
-        began += len(os.read(ready, workers))
-    loader.put("x", "y")
-    with os.fdopen(out) as lines:
-        assert lines.readlines() == ["2 ['x', 'y']\n"] * workers
-    os.close(ready)
-    for child in children:
-        os.waitpid(child, 0)
-
-
 @pytest.mark.usefixtures("deaf")
 def test_a_killed_loader_and_the_next_one(loader: Loader, cache_path: Path) -> None:
     given: list[Change] = []
