@@ -48,16 +48,6 @@ class Outcome:
             parts.append(kept_sentence(self.kept))
         return "; ".join(parts)
 
-    def oddities(self) -> str:
-        """What an operator may want to know, though it is no trouble."""
-        if not self.duplicates:
-            return ""
-        some = some_of([f"{name} ({count:,})" for name, count in sorted(self.duplicates.items())])
-        return (
-            f"documents whose _id another one has: {some}; of those with one _id the smallest, by "
-            "its bytes, is in the cache"
-        )
-
     def stale(self) -> dict[str, str]:
         """The collections whose content is not the source's, and what a load for one is called."""
         return dict.fromkeys(self.kept, "dropped") | dict.fromkeys(self.refused, "refused")
