@@ -25,10 +25,10 @@ import mmapcache
 from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps, key_text, key_to_extended
 from mmapcache.cli.output import DONE, add_opening, ago_text, emit, emit_json, open_cache
+from mmapcache.cli.reading import steady
 from mmapcache.last_change import changed_before
 
 _POLL_SECONDS: Final = 0.5
-_ATTEMPTS: Final = 5
 _Digests = dict[str, dict[object, "_Digest"]]
 
 
@@ -106,12 +106,16 @@ def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
 def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests | None]:
     """The current generation and a digest of each of its documents; None when it was too fast."""
     generation = 0
-    for _ in range(_ATTEMPTS):
-        with cache.snapshot() as snap:
-            generation = snap.generation
-            with contextlib.suppress(mmapcache.SnapshotExpired):
-                return generation, {name: _digest(snap[name]) for name in snap}
-    return generation, None
+    digests = None
+
+    def read(snap: mmapcache.Snapshot) -> _Digests:
+        nonlocal generation
+        generation = snap.generation
+        return {name: _digest(snap[name]) for name in snap}
+
+    with contextlib.suppress(mmapcache.SnapshotExpired):
+        digests = steady(cache, read)
+    return generation, digests
 
 
 def _digest(collection: mmapcache.Collection) -> dict[object, _Digest]:
