@@ -20,6 +20,8 @@ from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 from mmapcache.sync.watch import Watch
 
+_SAID = 5  # collections whose refusals are told whole
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -43,7 +45,9 @@ class Outcome:
 
     def trouble(self) -> str:
         """Why it is not the whole content of the source; empty when it is."""
-        parts = list(self.refused.values())
+        parts = list(self.refused.values())[:_SAID]
+        if rest := list(self.refused)[_SAID:]:
+            parts.append(f"{len(rest):,} more collections are refused: {some_of(rest)}")
         if self.kept:
             parts.append(kept_sentence(self.kept))
         return "; ".join(parts)
