@@ -63,7 +63,7 @@ PHASES = {
     "within it": Phase(FOLLOWING + "_apply", "after"),
     "its commit": Phase(SYNC + "target:Target.note", "after"),
     "committed": Phase(SYNC + "shaping:Shaping.committed", shows="after"),
-    "position": Phase(FOLLOWING + "_caught", shows="after"),
+    "position": Phase(SYNC + "diary:Diary.followed", "after", shows="after"),
     "take-over": Phase(SYNC + "target:_say_taken_over", begins="takes over"),
 }
 # Where all the room that a burst needs is still to be taken.
