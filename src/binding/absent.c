@@ -23,17 +23,17 @@ static unsigned least(unsigned a, unsigned b)
 static unsigned distance(PyObject *left, PyObject *right)
 {
     unsigned row[COMPARED + 1];
-    Py_ssize_t rows = PyUnicode_GET_LENGTH(left), columns = PyUnicode_GET_LENGTH(right);
+    size_t rows = (size_t)PyUnicode_GET_LENGTH(left), columns = (size_t)PyUnicode_GET_LENGTH(right);
     rows = rows < COMPARED ? rows : COMPARED;
     columns = columns < COMPARED ? columns : COMPARED;
-    for (Py_ssize_t j = 0; j <= columns; j++) {
+    for (size_t j = 0; j <= columns; j++) {
         row[j] = (unsigned)j;
     }
-    for (Py_ssize_t i = 1; i <= rows; i++) {
+    for (size_t i = 1; i <= rows; i++) {
         Py_UCS4 letter = Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(left, i - 1));
         unsigned diagonal = row[0];
         row[0] = (unsigned)i;
-        for (Py_ssize_t j = 1; j <= columns; j++) {
+        for (size_t j = 1; j <= columns; j++) {
             bool same = letter == Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(right, j - 1));
             unsigned replaced = diagonal + !same;
             diagonal = row[j];

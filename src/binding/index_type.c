@@ -159,8 +159,10 @@ static enum mc_status begin(index_object *self, struct mc_reading **reading,
         return status;
     }
     int possible = mc_name_sought(self->collection->name, &name, &name_len);
-    possible = possible == 1 ? mc_name_sought(self->field, &field, &len) : possible;
-    if (possible <= 0) {
+    if (possible == 1) {
+        possible = mc_name_sought(self->field, &field, &len);
+    }
+    if (possible != 1) {
         return possible < 0 ? MC_CLOSED : no_index(self);
     }
     status = mc_view_index(&(*reading)->view, name, name_len, field, len, record);
@@ -343,7 +345,7 @@ static Py_ssize_t index_length(PyObject *self_object)
 {
     index_object *self = (index_object *)self_object;
     struct mc_reading *reading;
-    struct mc_index_record record;
+    struct mc_index_record record = {.values = 0};
     enum mc_status status;
     unsigned tries = 0;
     do {

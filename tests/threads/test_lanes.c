@@ -323,7 +323,7 @@ int main(void)
     }
     CHECK_EQ(fake_blocks, 0);
     (void)unlink(path);
-    (void)strcat(path, ".bell");
+    (void)snprintf(path + strlen(path), sizeof path - strlen(path), ".bell");
     (void)unlink(path);
     return 0;
 }
