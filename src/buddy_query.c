@@ -37,9 +37,17 @@ static uint64_t class_least(unsigned size_class)
 uint64_t mc_buddy_room(const struct mc_buddy *b, uint64_t granules, uint64_t most)
 {
     const struct level *level = &b->level[INDEX_LEVEL];
-    uint64_t room = 0; /* the class of the request itself may be a little too short */
-    for (unsigned c = class_from(b, run_class(granules) + 1); c < CLASSES && room < most;
-         c = class_from(b, c + 1)) {
+    unsigned first = run_class(granules) + 1; /* the request's own may be a little too short */
+    uint64_t room = 0;
+    /* A class that is not empty has one run at least: mostly that is enough, and has[] is long. */
+    for (unsigned c = class_from(b, first); c < CLASSES && room < most; c = class_from(b, c + 1)) {
+        room += class_least(c) / granules;
+    }
+    if (room >= most) {
+        return most;
+    }
+    room = 0;
+    for (unsigned c = class_from(b, first); c < CLASSES && room < most; c = class_from(b, c + 1)) {
         uint64_t each = class_least(c) / granules;
         for (uint64_t node = 0; node < level->nodes && room < most; node++) {
             room += each * (unsigned)__builtin_popcountll(level->has[node * CLASSES + c]);

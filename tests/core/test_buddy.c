@@ -218,6 +218,8 @@ static void plan_compare(struct mc_buddy *b)
         CHECK(told <= room[i]);
         CHECK(told > 0 || longest < 2 * sizes[i]);
         CHECK_EQ(mc_buddy_room(b, sizes[i], 1), told > 0);
+        CHECK_EQ(mc_buddy_room(b, sizes[i], told / 2), told / 2);
+        CHECK_EQ(mc_buddy_room(b, sizes[i], told), told);
     }
 }
 
