@@ -392,19 +392,26 @@ static enum mc_status update_key(struct update *update, enum step step, const st
 
 /* ---- one collection ---- */
 
-/* One step for every key that either table has. */
+/* One step for every key of the table that it concerns: the other one is asked for its document. */
 static enum mc_status update_whole(struct update *update, enum step step)
 {
     struct mc_writer *writer = update->writer;
+    uint64_t own = step == TAKE ? update->before : update->after;
+    uint64_t other = step == TAKE ? update->after : update->before;
     struct mc_walk walk;
-    struct mc_hit hit;
+    struct mc_hit found, hit;
+    const struct mc_hit *there;
     enum mc_status status;
-    mc_walk_begin(&walk, &writer->table.space, step == TAKE ? update->before : update->after);
-    while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+    mc_walk_begin(&walk, &writer->table.space, own);
+    while ((status = mc_walk_entry(&walk, &found)) == MC_OK) {
         struct mc_value name = {
-            .data = shm_expose(hit.key), .len = hit.key_len, .type = hit.key_type};
+            .data = shm_expose(found.key), .len = found.key_len, .type = found.key_type};
         struct mc_key key = value_key(writer, &name);
-        status = update_key(update, step, &key);
+        status = look(update, other, &key, &hit, &there);
+        if (status == MC_OK) {
+            status = update_document(update, step, &key, step == TAKE ? &found : there,
+                                     step == TAKE ? there : &found);
+        }
         if (status != MC_OK) {
             return status;
         }
