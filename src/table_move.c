@@ -36,27 +36,16 @@ static uint64_t hash_behind(const struct mc_path *path, uint64_t hash)
 static enum mc_status entry_copy(struct mc_table_writer *writer, const struct mc_hit *hit,
                                  uint64_t *offset, struct mc_error *err)
 {
-    uint64_t bytes = mc_entry_bytes(hit->key_len, hit->value_len);
-    const uint8_t *key = shm_expose(hit->key), *value = shm_expose(hit->value);
+    struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = shm_expose(hit->key)};
+    const uint8_t *value = shm_expose(hit->value);
     const shm_byte *old = hit->key - sizeof(struct mc_entry);
     uint64_t stamp = shm_load(old + offsetof(struct mc_entry, stamp));
     uint32_t checksum =
-        mc_entry_checksum(hit->value_len, stamp, key, hit->key_len, value, hit->value_len);
+        mc_entry_checksum(hit->value_len, stamp, key.data, key.len, value, hit->value_len);
     if ((uint32_t)shm_load(old) != checksum && !MC_MUTANT_IS(210)) { /* 210: made right unseen */
         return mc_table_damaged(err);
     }
-    enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, offset, err);
-    if (status != MC_OK) {
-        return status;
-    }
-    stamp = writer->birth | (uint64_t)hit->key_type << MC_STAMP_TYPE_SHIFT |
-            (uint64_t)hit->key_len << MC_STAMP_LEN_SHIFT;
-    checksum = mc_entry_checksum(hit->value_len, stamp, key, hit->key_len, value, hit->value_len);
-    shm_byte *to = writer->space.base + *offset;
-    shm_copy(to, old, bytes);
-    shm_store(to, checksum | (uint64_t)hit->value_len << 32);
-    shm_store(to + offsetof(struct mc_entry, stamp), stamp);
-    return MC_OK;
+    return mc_entry_write(writer, &key, value, hit->value_len, offset, err);
 }
 
 static void entry_release(struct mc_table_writer *writer, const struct mc_hit *hit, uint64_t offset)

@@ -1,4 +1,5 @@
-/* table_page.h - a page of the table in private memory, where a writer puts it together. */
+/* table_page.h - a page of the table in private memory, where a writer puts it together, and the
+ * entries that its slots name. */
 #ifndef MMAPCACHE_TABLE_PAGE_H
 #define MMAPCACHE_TABLE_PAGE_H
 
@@ -40,5 +41,12 @@ enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref
 enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page *page,
                                  const uint64_t *slots, unsigned count, uint64_t *offset,
                                  struct mc_error *err);
+
+/* Writes an entry of the generation being written to a new block: a key of at most MC_KEY_MAX
+ * bytes, without its hash, and a value of at most UINT32_MAX. MC_FULL and whatever the arena
+ * said. */
+enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_key *key,
+                              const void *value, size_t value_len, uint64_t *offset,
+                              struct mc_error *err);
 
 #endif

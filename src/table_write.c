@@ -240,9 +240,9 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct mc_path *p
 
 /* ---- entries ---- */
 
-static enum mc_status entry_write(struct mc_table_writer *writer, const struct mc_key *key,
-                                  const void *value, size_t value_len, uint64_t *offset,
-                                  struct mc_error *err)
+enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_key *key,
+                              const void *value, size_t value_len, uint64_t *offset,
+                              struct mc_error *err)
 {
     uint64_t bytes = mc_entry_bytes(key->len, value_len);
     assert(key->len <= MC_KEY_MAX && value_len <= UINT32_MAX);
@@ -304,7 +304,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
     }
     if ((status = prepare(writer, MC_PATH_RELEASES, err)) != MC_OK ||
         (status = mc_path_own(writer, &path, err)) != MC_OK ||
-        (status = entry_write(writer, key, value, value_len, &result->offset, err)) != MC_OK) {
+        (status = mc_entry_write(writer, key, value, value_len, &result->offset, err)) != MC_OK) {
         return status;
     }
     assert(result->offset % MC_GRANULE == 0 && result->offset < writer->space.limit);
