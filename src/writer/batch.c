@@ -134,7 +134,8 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
         if (!existed) {
             mc_collections_remove(writer, index);
         }
-        return status == MC_LIMIT ? mc_writer_refuse(writer, collection, key, &result, err)
+        return status == MC_LIMIT ? mc_writer_refuse(writer, collection->name, collection->name_len,
+                                                     key, &result, err)
                                   : status;
     }
     *changed = result.changed;

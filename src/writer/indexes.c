@@ -199,7 +199,9 @@ static enum mc_status put(struct mc_writer *writer, const struct mc_index *index
     struct mc_put_result result;
     enum mc_status status = mc_table_put(&writer->table, root, key, value, len, &result, err);
     *changed = status == MC_OK && result.changed;
-    return status == MC_LIMIT ? mc_writer_refuse_value(writer, index, key, &result, err) : status;
+    return status == MC_LIMIT
+               ? mc_writer_refuse(writer, index->name, index->name_len, key, &result, err)
+               : status;
 }
 
 static enum mc_status put_one(struct mc_writer *writer, struct mc_index *index,

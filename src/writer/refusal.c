@@ -47,29 +47,19 @@ static struct shown show_entry(const struct mc_writer *writer, uint64_t offset)
     return show(bytes, hit.key_len);
 }
 
-enum mc_status mc_writer_refuse(const struct mc_writer *writer,
-                                const struct mc_writer_collection *collection,
+enum mc_status mc_writer_refuse(const struct mc_writer *writer, const char *name, size_t name_len,
                                 const struct mc_key *key, const struct mc_put_result *result,
                                 struct mc_error *err)
 {
-    char name[4 * NAME_BYTES + 4];
-    escape(name, (const uint8_t *)collection->name, collection->name_len, NAME_BYTES);
+    char collection[4 * NAME_BYTES + 4];
+    escape(collection, (const uint8_t *)name, name_len, NAME_BYTES);
     struct shown refused = show(key->data, key->len);
     struct shown first = show_entry(writer, result->alike[0]);
     struct shown second = show_entry(writer, result->alike[1]);
     return mc_fail(err, MC_LIMIT,
                    "collection %s: the key \"%s\" has the hash of %u others, \"%s\" and \"%s\" "
                    "among them, and no more can be stored: find out who makes such keys",
-                   name, refused.text, result->same_tag, first.text, second.text);
-}
-
-enum mc_status mc_writer_refuse_value(const struct mc_writer *writer, const struct mc_index *index,
-                                      const struct mc_key *value,
-                                      const struct mc_put_result *result, struct mc_error *err)
-{
-    struct mc_writer_collection collection = {.name_len = index->name_len};
-    memcpy(collection.name, index->name, index->name_len);
-    return mc_writer_refuse(writer, &collection, value, result, err);
+                   collection, refused.text, result->same_tag, first.text, second.text);
 }
 
 struct shown_key {

@@ -4,17 +4,11 @@
 
 #include "writer_state.h"
 
-/* MC_LIMIT, with how many keys have the hash of this one, and two of them; as mc_table_put says in
- * `result`. */
-enum mc_status mc_writer_refuse(const struct mc_writer *writer,
-                                const struct mc_writer_collection *collection,
+/* MC_LIMIT, with how many keys of this collection, or values of one of its indexes, have the hash of
+ * this one, and two of them; as mc_table_put says in `result`. */
+enum mc_status mc_writer_refuse(const struct mc_writer *writer, const char *name, size_t name_len,
                                 const struct mc_key *key, const struct mc_put_result *result,
                                 struct mc_error *err);
-
-/* The same for a value of an index. */
-enum mc_status mc_writer_refuse_value(const struct mc_writer *writer, const struct mc_index *index,
-                                      const struct mc_key *value,
-                                      const struct mc_put_result *result, struct mc_error *err);
 
 /* MC_LIMIT: the documents with these two keys have one value in a unique index. */
 enum mc_status mc_writer_refuse_duplicate(const struct mc_index *index, const struct mc_key *value,

@@ -151,7 +151,6 @@ static void test_damaged_entries_are_not_shown(void)
     struct mc_hit hit;
     struct mc_key key;
     uint8_t bytes[DOCUMENT_MOST];
-    struct mc_writer_collection refused = {.name = "sites", .name_len = 5};
     open_new();
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(put_version(writer, 0, 5, 1));
@@ -164,7 +163,7 @@ static void test_damaged_entries_are_not_shown(void)
     overwrite(at, stamp | UINT64_C(0x7FF) << MC_STAMP_LEN_SHIFT); /* longer than any key */
     mc_key_from_int64(6, &key);
     struct mc_put_result result = {.same_tag = 9, .alike = {hit.offset, view.space.limit}};
-    CHECK_EQ(mc_writer_refuse(writer, &refused, &key, &result, &test_error), MC_LIMIT);
+    CHECK_EQ(mc_writer_refuse(writer, "sites", 5, &key, &result, &test_error), MC_LIMIT);
     CHECK(strstr(test_error.text, "the hash of 9 others, \"\" and \"\" among them") != NULL);
     mc_writer_close(writer);
 }
