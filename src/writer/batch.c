@@ -188,7 +188,7 @@ void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len
     size_t index;
     if (op_begin(writer, name, name_len, &index, NULL) == MC_OK) {
         mc_table_touch(&writer->table.space, writer->collections.items[index].record.root,
-                       mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len));
+                       mc_writer_hash(writer, key));
     }
 }
 
@@ -206,7 +206,7 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
     }
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
     writer->batch.replace.smallest = false;
-    hashed.hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
+    hashed.hash = mc_writer_hash(writer, key);
     return put(writer, index, &hashed, value, value_len, changed, err);
 }
 
@@ -252,7 +252,7 @@ static enum mc_status raw_add(const struct mc_writer *writer, struct raw_group *
     }
     status = mc_key_from_bson(&id, key, group->scratch[group->count], err);
     if (status == MC_OK) {
-        key->hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
+        key->hash = mc_writer_hash(writer, key);
         group->documents[group->count] = data;
         group->lens[group->count] = size;
         group->count++;
@@ -328,7 +328,7 @@ enum mc_status mc_batch_delete(struct mc_writer *writer, const char *name, size_
         return status;
     }
     struct mc_key hashed = *key;
-    hashed.hash = mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
+    hashed.hash = mc_writer_hash(writer, key);
     status = delete_key(writer, index, &hashed, err);
     *existed = status == MC_OK;
     return status == MC_ABSENT ? MC_OK : status;
@@ -371,7 +371,7 @@ enum mc_status mc_batch_state(struct mc_writer *writer, const uint8_t *state, si
         return status;
     }
     writer->arena.scope = MC_SCOPE_BATCH;
-    key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, 0);
+    key.hash = mc_writer_hash(writer, &key);
     return mc_table_put(&writer->table, &writer->batch.catalogue, &key, state, len, &result, err);
 }
 
@@ -450,7 +450,7 @@ static enum mc_status delete_unkept(struct mc_writer *writer, size_t index, stru
         if (status == MC_OK) {
             shm_read(bytes, hit.key, hit.key_len);
             struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = bytes};
-            key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, key.len);
+            key.hash = mc_writer_hash(writer, &key);
             status = delete_key(writer, index, &key, err);
         }
         if (status == MC_CORRUPT || status == MC_ABSENT) { /* it was found there */

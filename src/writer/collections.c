@@ -17,17 +17,11 @@
 
 #define FORGOTTEN_MIN 64u /* names beyond twice those of the catalogue */
 
-static uint64_t name_hash(const struct mc_writer *writer, const char *name, size_t len)
-{
-    return mc_hash(writer->superblock.hash_secret, MC_KEY_NAME, name, len);
-}
-
 static struct mc_key name_key(const struct mc_writer *writer, const char *name, size_t len)
 {
-    return (struct mc_key){.type = MC_KEY_NAME,
-                           .len = (uint16_t)len,
-                           .data = (const uint8_t *)name,
-                           .hash = name_hash(writer, name, len)};
+    struct mc_key key = {.type = MC_KEY_NAME, .len = (uint16_t)len, .data = (const uint8_t *)name};
+    key.hash = mc_writer_hash(writer, &key);
+    return key;
 }
 
 static bool is_named(const struct mc_writer_collection *collection, const char *name, size_t len)
@@ -41,7 +35,7 @@ static void index_add(struct mc_writer *writer, size_t collection)
     assert(writer->collections.count * 2 <= writer->collections.index_size); /* one is unused */
     const struct mc_writer_collection *added = &writer->collections.items[collection];
     size_t mask = writer->collections.index_size - 1;
-    size_t at = (size_t)name_hash(writer, added->name, added->name_len) & mask;
+    size_t at = (size_t)name_key(writer, added->name, added->name_len).hash & mask;
     while (writer->collections.index[at] != 0) {
         at = (at + 1) & mask;
     }
@@ -113,7 +107,7 @@ enum mc_status mc_collections_find(struct mc_writer *writer, const char *name, s
                        len);
     }
     size_t mask = writer->collections.index_size - 1;
-    size_t at = (size_t)name_hash(writer, name, len) & mask;
+    size_t at = (size_t)name_key(writer, name, len).hash & mask;
     for (; writer->collections.index_size > 0 && writer->collections.index[at] != 0;
          at = (at + 1) & mask) {
         if (is_named(&writer->collections.items[writer->collections.index[at] - 1], name, len)) {

@@ -179,11 +179,9 @@ void mc_indexes_destroy(struct mc_writer *writer)
 
 static struct mc_key value_key(const struct mc_writer *writer, const struct mc_value *value)
 {
-    return (struct mc_key){
-        .type = value->type,
-        .len = value->len,
-        .data = value->data,
-        .hash = mc_hash(writer->superblock.hash_secret, value->type, value->data, value->len)};
+    struct mc_key key = {.type = value->type, .len = value->len, .data = value->data};
+    key.hash = mc_writer_hash(writer, &key);
+    return key;
 }
 
 static bool same_key(const struct mc_key *left, const struct mc_key *right)
@@ -239,8 +237,7 @@ static enum mc_status add_another(struct mc_writer *writer, struct mc_index *ind
         if (index->record.kind == MC_INDEX_UNIQUE && !MC_MUTANT_IS(680)) { /* 680: both stay */
             return mc_writer_refuse_duplicate(index, value, &there->key, key, err);
         }
-        there->key.hash = mc_hash(writer->superblock.hash_secret, there->key.type, there->key.data,
-                                  there->key.len);
+        there->key.hash = mc_writer_hash(writer, &there->key);
         status = put(writer, index, &root, &there->key, "", 0, &changed, err);
     }
     if (status == MC_OK) {
@@ -427,7 +424,7 @@ static enum mc_status update_noted(struct update *update, enum step step, uint32
     struct mc_key key;
     enum mc_status status = MC_OK;
     while (status == MC_OK && mc_changes_noted(update->writer, &place, &key)) {
-        key.hash = mc_hash(update->writer->superblock.hash_secret, key.type, key.data, key.len);
+        key.hash = mc_writer_hash(update->writer, &key);
         status = update_key(update, step, &key);
     }
     return status;
@@ -492,7 +489,7 @@ static enum mc_status store(struct mc_writer *writer, const struct mc_writer_ind
     struct mc_key key;
     uint8_t scratch[MC_INDEX_KEY_MAX];
     mc_index_key(index->name, index->name_len, index->path, index->path_len, &key, scratch);
-    key.hash = mc_hash(writer->superblock.hash_secret, key.type, key.data, key.len);
+    key.hash = mc_writer_hash(writer, &key);
     if (item->exists) {
         return mc_table_put(&writer->table, &writer->batch.catalogue, &key, &index->record,
                             sizeof index->record, &result, err);

@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "hash.h"
 #include "index.h"
 #include "region.h"
 #include "table.h"
@@ -120,5 +121,11 @@ struct mc_writer {
     struct mc_notes notes;
     struct mc_compaction compaction;
 };
+
+/* The hash of a key in this file. */
+static inline uint64_t mc_writer_hash(const struct mc_writer *writer, const struct mc_key *key)
+{
+    return mc_hash(writer->superblock.hash_secret, key->type, key->data, key->len);
+}
 
 #endif
