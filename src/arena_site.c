@@ -4,10 +4,24 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static bool is_kept(const struct mc_site *site, uint64_t granule)
+#include "buddy_words.h"
+
+/* The granules from `at` on that are alike, kept or not: where that ends. */
+static uint64_t alike_end(const struct mc_site *site, uint64_t at, bool *kept)
 {
-    uint64_t bit = granule - site->start;
-    return (site->kept[bit / 64] >> (bit % 64) & 1) != 0;
+    uint64_t bit = at - site->start, end = site->end - site->start;
+    assert(at >= site->start && at < site->end);
+    *kept = (site->kept[bit / 64] >> (bit % 64) & 1) != 0;
+    while (bit < end) {
+        uint64_t word = *kept ? ~site->kept[bit / 64] : site->kept[bit / 64];
+        uint64_t others = word >> (bit % 64);
+        if (others != 0) {
+            bit += lowest(others);
+            break;
+        }
+        bit += 64 - bit % 64;
+    }
+    return site->start + (bit < end ? bit : end);
 }
 
 static void keep(struct mc_sites *sites, struct mc_site *site, uint64_t from, uint64_t to)
@@ -16,8 +30,9 @@ static void keep(struct mc_sites *sites, struct mc_site *site, uint64_t from, ui
     for (uint64_t bit = from - site->start, end = to - site->start, count; bit < end;
          bit += count) {
         count = 64 - bit % 64 < end - bit ? 64 - bit % 64 : end - bit;
-        assert((site->kept[bit / 64] & UINT64_MAX >> (64 - count) << bit % 64) == 0);
-        site->kept[bit / 64] |= UINT64_MAX >> (64 - count) << bit % 64;
+        uint64_t bits = span(bit % 64, bit % 64 + count);
+        assert((site->kept[bit / 64] & bits) == 0);
+        site->kept[bit / 64] |= bits;
     }
     sites->held += to - from;
 }
@@ -78,10 +93,8 @@ uint64_t mc_sites_end(struct mc_sites *sites, struct mc_buddy *buddy)
     for (unsigned i = 0; i < sites->count; i++) {
         const struct mc_site *site = &sites->items[i];
         for (uint64_t at = site->start, to; at < site->end; at = to) {
-            bool kept = is_kept(site, at);
-            for (to = at + 1; to < site->end && is_kept(site, to) == kept;) {
-                to++;
-            }
+            bool kept;
+            to = alike_end(site, at, &kept);
             if (kept) {
                 mc_buddy_free(buddy, at, to - at);
             }

@@ -4,8 +4,8 @@
 
 #include "writer_state.h"
 
-/* MC_LIMIT, with how many keys of this collection, or values of one of its indexes, have the hash of
- * this one, and two of them; as mc_table_put says in `result`. */
+/* MC_LIMIT, with how many keys of the collection `name`, or values of one of its indexes, have the
+ * hash of this one, and two of them; as mc_table_put says in `result`. */
 enum mc_status mc_writer_refuse(const struct mc_writer *writer, const char *name, size_t name_len,
                                 const struct mc_key *key, const struct mc_put_result *result,
                                 struct mc_error *err);
