@@ -232,8 +232,7 @@ static bool leads_to(const struct check *check, uint64_t root, const struct mc_v
     }
     (void)mc_hit_posting(&hit, &posting); /* which was found sound; no key equals another's rest */
     if (posting.one) {
-        return posting.key.type == key->type && posting.key.len == key->len &&
-               memcmp(posting.key.data, key->data, key->len) == 0;
+        return mc_key_equal(&posting.key, key);
     }
     key->hash = mc_view_hash(check->view, key);
     return mc_table_find(space, posting.root, key, &hit) == MC_OK;

@@ -19,7 +19,9 @@
 #ifndef MMAPCACHE_KEY_H
 #define MMAPCACHE_KEY_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "bson.h"
 #include "format.h"
@@ -37,6 +39,13 @@ struct mc_key {
     uint8_t type;
     uint8_t inline_data[20];
 };
+
+/* Whether MongoDB calls them equal. */
+static inline bool mc_key_equal(const struct mc_key *left, const struct mc_key *right)
+{
+    return left->type == right->type && left->len == right->len &&
+           memcmp(left->data, right->data, left->len) == 0;
+}
 
 /* The canonical key of an `_id` whose document has been validated. scratch holds MC_KEY_MAX bytes
  * and must outlive the key; it is touched for subdocuments and the like only. MC_OK, MC_LIMIT when

@@ -184,12 +184,6 @@ static struct mc_key value_key(const struct mc_writer *writer, const struct mc_v
     return key;
 }
 
-static bool same_key(const struct mc_key *left, const struct mc_key *right)
-{
-    return left->type == right->type && left->len == right->len &&
-           memcmp(left->data, right->data, left->len) == 0;
-}
-
 static enum mc_status put(struct mc_writer *writer, const struct mc_index *index, uint64_t *root,
                           const struct mc_key *key, const void *value, size_t len, bool *changed,
                           struct mc_error *err)
@@ -266,7 +260,7 @@ static enum mc_status add(struct mc_writer *writer, struct mc_index *index,
     if (status != MC_OK || mc_hit_posting(&hit, &there) != MC_OK) {
         return mc_table_damaged(err);
     }
-    return there.one && same_key(&there.key, key)
+    return there.one && mc_key_equal(&there.key, key)
                ? MC_OK
                : add_another(writer, index, &name, key, &there, err);
 }
@@ -284,7 +278,7 @@ static enum mc_status take(struct mc_writer *writer, struct mc_index *index,
         return MC_OK;
     }
     if (status != MC_OK || mc_hit_posting(&hit, &there) != MC_OK ||
-        (there.one && !same_key(&there.key, key))) {
+        (there.one && !mc_key_equal(&there.key, key))) {
         return mc_table_damaged(err);
     }
     if (!there.one) {

@@ -17,8 +17,7 @@ static void check_key(const struct mc_bson_element *element)
         CHECK(key.len <= MC_KEY_MAX && key.type < MC_KEY_TYPES);
         CHECK(mc_key_to_bson(key.type, key.data, key.len, buffer, &back) == MC_OK);
         CHECK(mc_key_from_bson(&back, &again, again_scratch, NULL) == MC_OK);
-        CHECK(again.type == key.type && again.len == key.len &&
-              memcmp(again.data, key.data, key.len) == 0);
+        CHECK(mc_key_equal(&again, &key));
     }
 }
 
