@@ -25,7 +25,9 @@ struct mc_room {
 };
 void mc_system_room(int fd, struct mc_room *out);
 
-/* Whether who has opened the file before may have another copy of it: see is_overlaid. */
+/* Whether who has opened the file before may have another copy of it: on overlayfs, opening for
+ * writing makes a copy of what was in a lower layer. Who has the lower one open stays with it, and
+ * device and inode are the same for both. */
 bool mc_system_is_overlaid(int fd);
 
 /* An empty file without a name, and a file description of its own for it that can carry a lock;
