@@ -174,15 +174,12 @@ static void test_raw(void)
 /* A document beyond the limit, alone and in a buffer. */
 static void test_too_long(void)
 {
-    const uint32_t len = MC_DOCUMENT_MAX + 1, pad = len - 13; /* {p: pad bytes} */
+    const uint32_t len = MC_DOCUMENT_MAX + 1;
     uint64_t documents;
     struct mc_key key;
     bool changed;
     open_new();
-    memset(buffer, 0, sizeof buffer);
-    memcpy(buffer, &len, 4);
-    memcpy(buffer + 4, "\x05p", 3);
-    memcpy(buffer + 7, &pad, 4);
+    fill_document(buffer, len, 0);
     mc_key_from_int64(1, &key);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, buffer, len, &changed, &test_error), MC_LIMIT);
@@ -252,7 +249,7 @@ static void test_equal_hashes(void)
 /* A replace needs a bit for each granule of a file that grows under it. */
 static void test_replace_that_grows(void)
 {
-    const uint32_t len = 16u << 20, pad = len - 13;
+    const uint32_t len = 16u << 20;
     struct mc_key key;
     bool changed;
     long failures = 0;
@@ -260,10 +257,7 @@ static void test_replace_that_grows(void)
     options.max_size = 1u << 30;
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    memset(buffer, 0, sizeof buffer);
-    memcpy(buffer, &len, 4);
-    memcpy(buffer + 4, "\x05p", 3);
-    memcpy(buffer + 7, &pad, 4);
+    fill_document(buffer, len, 0);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(mc_replace_begin(writer, "big", 3, &test_error));
     for (int k = 0; k < 4; k++) {

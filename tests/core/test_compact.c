@@ -41,13 +41,7 @@ static uint32_t draw_size(void)
 static const uint8_t *document_of(uint32_t size, uint8_t version)
 {
     static uint8_t document[LARGEST];
-    const uint32_t pad = size - 13;
-    memset(document, version, size);
-    memcpy(document, &size, 4);
-    memcpy(document + 4, "\x05p", 3);
-    memcpy(document + 7, &pad, 4);
-    document[11] = 0;
-    document[size - 1] = 0;
+    fill_document(document, size, version);
     return document;
 }
 
@@ -72,22 +66,6 @@ static void open_new(uint64_t max_size, int64_t retention_ns)
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     memset(&model, 0, sizeof model);
-}
-
-static void close_all(void)
-{
-    struct mc_view view;
-    mc_writer_view(writer, &view);
-    check_clean(&view);
-    mc_map_release(map);
-    mc_writer_close(writer);
-}
-
-static struct mc_view view_now(void)
-{
-    struct mc_view view;
-    CHECK_OK(mc_view_open(map, &view, &test_error));
-    return view;
 }
 
 /* Whether the view holds these documents. */
@@ -212,9 +190,9 @@ static void test_never_full(void)
                 test_failed(__FILE__, __LINE__, "commit %d: %s", commit, test_error.text);
             }
         }
-        struct mc_view view = view_now();
+        struct mc_view view = view_of(map);
         check_content(&view, &model, keys);
-        close_all();
+        close_checked(writer, map);
     }
 }
 
@@ -231,13 +209,13 @@ static void test_faults(void)
         CHECK(status == MC_OK || status == MC_NOMEM || status == MC_FULL);
         failed += status != MC_OK;
         if (round % 100 == 99) {
-            struct mc_view view = view_now();
+            struct mc_view view = view_of(map);
             check_content(&view, &model, keys);
             check_clean(&view);
         }
     }
     CHECK(failed > 0 || test_sample > 1);
-    close_all();
+    close_checked(writer, map);
 }
 
 /* What the change log says of the last commit: how many keys. */
@@ -266,7 +244,7 @@ static void test_unnoticed(void)
     open_new(16 * MIB, INT64_C(3600) * 1000000000);
     int keys = fill(16 * MIB, 0.8);
     for (int commit = 0; commit < 2000 && seen < 5; commit++) {
-        struct mc_view before = view_now();
+        struct mc_view before = view_of(map);
         then = model;
         writer->compaction.move.bytes = 0;
         CHECK_OK(commit_updates(keys, 0, 0));
@@ -274,14 +252,14 @@ static void test_unnoticed(void)
             continue;
         }
         seen++;
-        struct mc_view now = view_now();
+        struct mc_view now = view_of(map);
         check_content(&now, &model, keys);
         CHECK(changed_keys(&now) <= UPDATES);
         check_content(&before, &then, keys);
         CHECK(mc_view_valid(&before));
     }
     CHECK_EQ(seen, 5);
-    close_all();
+    close_checked(writer, map);
 }
 
 /* Fills a new cache, updates it until the next commit is to move something, and opens it anew. */
@@ -342,9 +320,9 @@ static void test_failures(enum fault kind, enum mc_status expected, long most)
         for (int i = 0; i < 20; i++) { /* what moves is stored, although only the state changes */
             CHECK_OK(commit_state());
         }
-        struct mc_view view = view_now();
+        struct mc_view view = view_of(map);
         check_content(&view, &model, keys);
-        close_all();
+        close_checked(writer, map);
     }
 }
 
@@ -374,7 +352,7 @@ static void damage_catalogue(enum damage damage)
 
 static void damage_all(enum damage damage)
 {
-    struct mc_view view = view_now();
+    struct mc_view view = view_of(map);
     for (int i = 0; i < 3; i++) {
         struct mc_collection collection;
         struct mc_walk walk;

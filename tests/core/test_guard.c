@@ -294,21 +294,6 @@ static void test_chain(void)
 
 /* ---- in children: what was there before the guard was installed ---- */
 
-/* Runs in a child, whose SIGBUS nobody has handled yet; it ends by itself, or by `signal`. */
-static void in_child(void (*body)(void), int expected)
-{
-    int status;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        body();
-        exit(0);
-    }
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    CHECK(expected == 0 ? WIFEXITED(status) && WEXITSTATUS(status) == 0
-                        : WIFSIGNALED(status) && WTERMSIG(status) == expected);
-}
-
 static uint8_t page_of_ours[8192];
 
 static void install_guard(void)

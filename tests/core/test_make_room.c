@@ -24,11 +24,7 @@ static void open_new(uint64_t max_size, int64_t retention_ns)
 
 static void close_all(void)
 {
-    struct mc_view view;
-    mc_writer_view(writer, &view);
-    check_clean(&view);
-    mc_map_release(map);
-    mc_writer_close(writer);
+    close_checked(writer, map);
     faults_clock = -1;
 }
 
@@ -36,16 +32,11 @@ static void close_all(void)
 static enum mc_status commit_bytes(int k, uint64_t bytes)
 {
     static uint8_t version;
-    const uint32_t len = (uint32_t)bytes, pad = len - 13; /* {p: pad bytes} */
+    const uint32_t len = (uint32_t)bytes;
     uint64_t generation;
     struct mc_key key;
     bool changed;
-    memset(document, ++version, bytes);
-    memcpy(document, &len, 4);
-    memcpy(document + 4, "\x05p", 3);
-    memcpy(document + 7, &pad, 4);
-    document[11] = 0;
-    document[len - 1] = 0;
+    fill_document(document, len, ++version);
     mc_key_from_int64(k, &key);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     enum mc_status status =
@@ -59,16 +50,9 @@ static enum mc_status commit_bytes(int k, uint64_t bytes)
     return status;
 }
 
-static struct mc_view view_now(void)
-{
-    struct mc_view view;
-    CHECK_OK(mc_view_open(map, &view, &test_error));
-    return view;
-}
-
 static uint64_t file_bytes(void)
 {
-    return view_now().root.file_size;
+    return view_of(map).root.file_size;
 }
 
 /* A file system with room for what is needed, and none for the comfortable step. */
@@ -97,7 +81,7 @@ static void test_expired(void)
     open_new(128 * MIB, SECOND);
     CHECK_OK(commit_bytes(0, 4 * MIB));
     CHECK_OK(commit_bytes(0, 4 * MIB));
-    struct mc_view old = view_now();
+    struct mc_view old = view_of(map);
     CHECK_OK(commit_bytes(0, 4 * MIB));
     uint64_t size = file_bytes();
     CHECK(size >= 12 * MIB); /* three versions: nothing was reused */
@@ -118,7 +102,7 @@ static void test_excess(void)
     open_new(256 * MIB, 1000 * SECOND);
     for (int round = 0; round < 40; round++) {
         CHECK_OK(commit_bytes(0, 4 * MIB));
-        struct mc_view view = view_now();
+        struct mc_view view = view_of(map);
         faults_clock += 60 * SECOND; /* an eighth is 125 seconds */
         CHECK_OK(commit_bytes(1, 4 * MIB));
         CHECK(mc_view_valid(&view));
@@ -143,7 +127,7 @@ static void test_last_resort(void)
 {
     open_new(16 * MIB, 1000 * SECOND);
     CHECK_OK(commit_bytes(0, 5 * MIB));
-    struct mc_view old = view_now();
+    struct mc_view old = view_of(map);
     CHECK_OK(commit_bytes(0, 5 * MIB));
     CHECK(mc_view_valid(&old));
     CHECK_OK(commit_bytes(0, 5 * MIB));

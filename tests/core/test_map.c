@@ -9,15 +9,8 @@ static struct mc_writer_options options;
 
 static void make_cache(void)
 {
-    struct mc_writer *writer;
-    uint64_t generation;
     options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    CHECK_OK(put_version(writer, 0, 1, 1));
-    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
-    mc_writer_close(writer);
+    make_small_cache();
 }
 
 static void read_file(uint64_t at, void *bytes, size_t len)

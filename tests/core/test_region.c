@@ -271,11 +271,9 @@ static void test_writer_without_room(void)
     uint64_t generation;
     bool equal, changed;
     static uint8_t big[300000];
-    uint32_t len = sizeof big, pad = len - 13;
+    const uint32_t len = sizeof big;
     struct mc_key key;
-    memcpy(big, &len, 4);
-    memcpy(big + 4, "\x05p", 3);
-    memcpy(big + 7, &pad, 4);
+    fill_document(big, len, 0);
     remove_cache(test_path());
     oracle_clear(&committed);
     CHECK(getrlimit(RLIMIT_FSIZE, &old) == 0);
@@ -498,12 +496,7 @@ static void test_boots(void)
     struct mc_writer_options options = small_options();
     struct mc_writer *writer;
     uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    CHECK_OK(put_version(writer, 0, 1, 1));
-    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
-    mc_writer_close(writer);
+    make_small_cache();
     CHECK_EQ(view_status(), MC_OK);
     patch_file(boot, 0x40); /* the machine was restarted */
     CHECK_EQ(view_status(), MC_NOT_READY);

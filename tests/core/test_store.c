@@ -167,11 +167,8 @@ static void test_full(void)
         enum mc_status status = MC_OK;
         struct mc_key key;
         bool changed;
-        uint32_t len = 200000, pad = len - 13; /* {p: pad bytes} */
-        memset(big, 0, len);
-        memcpy(big, &len, 4);
-        memcpy(big + 4, "\x05p", 3);
-        memcpy(big + 7, &pad, 4);
+        const uint32_t len = 200000;
+        fill_document(big, len, 0);
         CHECK_OK(mc_batch_begin(writer, &test_error));
         for (int i = 0; i < round + 1 && status == MC_OK; i++) {
             mc_key_from_int64(i, &key);

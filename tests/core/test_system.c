@@ -111,34 +111,14 @@ static void test_wait(void)
 
 /* ---- in children ---- */
 
-static void in_child(void (*body)(void))
-{
-    int status;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        body();
-        exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
-}
-
 static struct mc_map *map;
 static struct mc_view view;
 
 static void open_cache(void)
 {
-    struct mc_writer_options options = small_options();
-    struct mc_writer *writer;
-    uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    CHECK_OK(put_version(writer, 0, 1, 1));
-    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
-    mc_writer_close(writer);
+    make_small_cache();
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
-    CHECK_OK(mc_view_open(map, &view, &test_error));
+    view = view_of(map);
 }
 
 static void truncated(void)
@@ -234,13 +214,13 @@ int main(void)
 {
     test_begin("test_system");
     if (getenv("EMULATED") == NULL) { /* valgrind keeps descriptors of its own */
-        in_child(all_closed);
-        in_child(all_others);
+        in_child(all_closed, 0);
+        in_child(all_others, 0);
     }
-    in_child(pages_of_16_kib);
-    in_child(pages_of_64_kib);
-    in_child(folder_is_missing);
-    in_child(folder_is_too_long);
+    in_child(pages_of_16_kib, 0);
+    in_child(pages_of_64_kib, 0);
+    in_child(folder_is_missing, 0);
+    in_child(folder_is_too_long, 0);
     test_name();
     test_allocate();
     test_no_room();

@@ -1,7 +1,6 @@
 /* test_writer.c - a loader's odd moments: successors without memory, empty ones, long reports, a
  * child that closes what it inherited. */
 #include <fcntl.h>
-#include <sys/wait.h>
 
 #include "faults.h"
 #include "hash.h"
@@ -261,20 +260,19 @@ static void test_discard(void)
     }
 }
 
+static void close_it(void)
+{
+    mc_writer_close(writer);
+}
+
 /* The child lets go of everything, and the parent notices nothing. */
 static void test_close_in_child(void)
 {
     struct mc_writer_options options = small_options();
-    int status;
     remove_cache(test_path());
     CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     (void)commit_one(1);
-    pid_t child = fork();
-    if (child == 0) {
-        mc_writer_close(writer);
-        exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    in_child(close_it, 0);
     CHECK_EQ(commit_one(2), 2);
     mc_writer_close(writer);
 }

@@ -247,14 +247,9 @@ static enum mc_status run_cancelled(void)
 static enum mc_status put_big(int version)
 {
     static uint8_t big[300000];
-    uint32_t len = sizeof big, pad = len - 13; /* {p: pad bytes} */
+    const uint32_t len = sizeof big;
     enum mc_status status = MC_OK;
-    memset(big, version, sizeof big);
-    memcpy(big, &len, 4);
-    memcpy(big + 4, "\x05p", 3);
-    memcpy(big + 7, &pad, 4);
-    big[11] = 0;
-    big[len - 1] = 0;
+    fill_document(big, len, (uint8_t)version);
     for (int k = 0; k < 8 && status == MC_OK; k++) {
         struct mc_key key;
         bool changed;

@@ -2,6 +2,8 @@
 #include "store_support.h"
 
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
 
 const char *const collection_names[COLLECTIONS] = {"sites", "limits", "flags"};
 
@@ -30,6 +32,17 @@ size_t make_document(uint8_t *to, int key, int version)
     len = (uint32_t)at;
     memcpy(to, &len, 4);
     return at;
+}
+
+void fill_document(uint8_t *to, uint32_t len, uint8_t byte)
+{
+    const uint32_t pad = len - 13;
+    memset(to, byte, len);
+    memcpy(to, &len, 4);
+    memcpy(to + 4, "\x05p", 3);
+    memcpy(to + 7, &pad, 4);
+    to[11] = 0;
+    to[len - 1] = 0;
 }
 
 void oracle_clear(struct oracle *oracle)
@@ -114,6 +127,22 @@ void check_clean(const struct mc_view *view)
     CHECK_OK(mc_check(view, &report, &test_error));
 }
 
+struct mc_view view_of(struct mc_map *map)
+{
+    struct mc_view view;
+    CHECK_OK(mc_view_open(map, &view, &test_error));
+    return view;
+}
+
+void close_checked(struct mc_writer *writer, struct mc_map *map)
+{
+    struct mc_view view;
+    mc_writer_view(writer, &view);
+    check_clean(&view);
+    mc_map_release(map);
+    mc_writer_close(writer);
+}
+
 enum mc_status put_version(struct mc_writer *writer, int c, int k, int version)
 {
     uint8_t document[DOCUMENT_MOST];
@@ -187,4 +216,31 @@ struct mc_writer_options small_options(void)
 {
     return (struct mc_writer_options){
         .max_size = 8u << 20, .mode = 0600, .ring_slots = 4, .log_size = 512, .history = 8};
+}
+
+void make_small_cache(void)
+{
+    struct mc_writer_options options = small_options();
+    struct mc_writer *writer;
+    uint64_t generation;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(put_version(writer, 0, 1, 1));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    mc_writer_close(writer);
+}
+
+void in_child(void (*body)(void), int expected)
+{
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        body();
+        exit(0);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(expected == 0 ? WIFEXITED(status) && WEXITSTATUS(status) == 0
+                        : WIFSIGNALED(status) && WTERMSIG(status) == expected);
 }

@@ -48,6 +48,9 @@ size_t make_document(uint8_t *to, int key, int version);
 
 #define DOCUMENT_MOST 300
 
+/* {p: bytes that all equal `byte`}, of `len` bytes in all. */
+void fill_document(uint8_t *to, uint32_t len, uint8_t byte);
+
 void oracle_clear(struct oracle *oracle);
 
 /* Looks for document `k` and copies it, unless it is larger than any. The status is not settled. */
@@ -59,6 +62,12 @@ enum mc_status find_document(const struct mc_view *view, uint64_t root, int k, s
 enum mc_status view_equals(const struct mc_view *view, const struct oracle *oracle, bool *equal);
 
 void check_clean(const struct mc_view *view);
+
+/* The current generation, which there is. */
+struct mc_view view_of(struct mc_map *map);
+
+/* Checks what the writer has committed, then closes both. */
+void close_checked(struct mc_writer *writer, struct mc_map *map);
 
 enum mc_status put_version(struct mc_writer *writer, int c, int k, int version);
 
@@ -76,5 +85,11 @@ void on_test_end(int number);
 const char *test_path(void);
 
 struct mc_writer_options small_options(void);
+
+/* A new cache at test_path() with these options and one document, which nobody has open. */
+void make_small_cache(void);
+
+/* Forks a child that calls this and exits with 0 (expected: 0), or is ended by a signal. */
+void in_child(void (*body)(void), int expected);
 
 #endif
