@@ -16,6 +16,15 @@ LONG_FUNCTION = "/* hash.c - h */\nint f(void)\n{\n" + "    f();\n" * 68 + "}\n"
 UNLOCKED = "Py_BEGIN_ALLOW_THREADS\nwait(map);\n{};\nPy_END_ALLOW_THREADS\n"
 WAITING, RAISING = UNLOCKED.format("mc_map_release(map)"), UNLOCKED.format("Py_DECREF(map)")
 
+TABLE = """## Files, and who may know what
+
+| file | its one responsibility |
+| --- | --- |
+| `shm.h`, `region.c`, `hash.c` | the core that reads |
+| `collections.h`, `publish.c`, `writer.c` | the core that writes |
+| `document.h`, `fields.h`, `decode.c` | documents |
+"""
+
 # rule, file of the tree that is changed, its new text, what is said
 BREACHES = [
     (lint.shared_memory_has_one_funnel, "src/hash.c", "#include <stdatomic.h>\n", "stdatomic.h"),
@@ -65,6 +74,10 @@ BREACHES = [
     (lint.strings_are_bounded, "src/hash.c", "n = strlen(value);\n", "hash.c calls strlen"),
     (lint.strings_are_bounded, "src/binding/reader.c", "strcpy (a, b);\n", "reader.c calls strcpy"),
     (lint.mutants_are_of_one_file, "src/hash.c", "MC_MUTANT_IS(7);\n", "which is one of"),
+    (lint.files_have_a_line, "src/hash_more.h", "int x;\n", "what src/hash_more.h is for"),
+    (lint.files_have_a_line, "src/binding/more.c", "int x;\n", "module.h does not say what src"),
+    (lint.files_have_a_line, "docs/design.md", "`hash.c`\n", "what src/shm.h is for"),
+    (lint.files_have_a_line, "docs/design.md", f"{TABLE}| `gone.c` | x |\n", "names gone.c, which"),
     (lint.c_files_are_small, "src/hash.c", "/* hash.c - h */\n" * 600, "hash.c has 600 lines"),
     (lint.c_files_are_small, "src/hash.c", LONG_FUNCTION, "hash.c:2: a function of 71 lines"),
     (lint.c_files_are_small, "src/hash.c", "/* hash.c - " + "x" * 90, "hash.c:1: 102 columns"),
@@ -91,7 +104,7 @@ def tree(tmp_path: Path) -> Path:
         "src/region.c": "/* region.c - r */\n#include <sys/mman.h>\n#include <sys/types.h>\n",
         "src/hash.h": "/* hash.h - h */\n#include <stdint.h>\n",
         "src/hash.c": '/* hash.c - volatile */\n#include "hash.h"\n#include "shm.h"\n',
-        "src/binding/module.h": "/* module.h - m */\n#include <Python.h>\n",
+        "src/binding/module.h": "/* module.h - m: cache_type.c, reader.c */\n#include <Python.h>\n",
         "src/binding/cache_type.c": '/* cache_type.c - c */\n#include "module.h"\n',
         "src/binding/cache_type.h": "/* cache_type.h - c */\n",
         "src/binding/reader.c": "/* reader.c - r */\nMC_MUTANT_IS(7);\n",
@@ -104,6 +117,7 @@ def tree(tmp_path: Path) -> Path:
         "tests/core/test_hash.c": "/* test_hash.c - t */\n",
         "mmapcache/__init__.py": "import struct\n",
         "docs/a.md": "text\n",
+        "docs/design.md": TABLE,
         ".ci/run": "make test\n",
         "Makefile": 'help:\n\t@echo "make test  runs"\ntest: all\n',
         "pyproject.toml": 'version = "1.2.3"\n',

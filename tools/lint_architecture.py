@@ -9,6 +9,7 @@
     counts              are touched under the GIL only, and nothing of Python's is called without it
     strings             strlen and its like only on those of UNBOUNDED, never on what a file holds
     mutants             each number of a deliberate fault is of one file
+    docs/design.md      its table names each file of src/, module.h's map each one of the binding
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
@@ -395,6 +396,32 @@ def mutants_are_of_one_file(root: Path) -> list[str]:
     return found
 
 
+def files_have_a_line(root: Path) -> list[str]:
+    """Each file of src/, a header with its source, is named where its one responsibility is told.
+
+    That is the table of docs/design.md, for the binding the comment that module.h opens with; and
+    the table names no other.
+    """
+    section = re.search(
+        r"^## Files, and who may know what\n(.*?)(?=^## |\Z)",
+        (root / "docs/design.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    told = set(re.findall(r"`(\w+\.[ch])`", section.group(1) if section else ""))
+    mapped = re.findall(r"\w+\.[ch]", (root / "src/binding/module.h").read_text().split("*/")[0])
+    found = []
+    there = set()
+    for path in files(root / "src", ".c", ".h"):
+        there.add(path.name)
+        if path.suffix == ".h" and path.with_suffix(".c").exists():
+            continue
+        binding = path.parent.name == "binding"
+        if path.name not in (mapped if binding else told):
+            where = "module.h" if binding else "docs/design.md"
+            found.append(f"{where} does not say what {path.relative_to(root)} is for")
+    return found + [f"docs/design.md names {name}, which is gone" for name in sorted(told - there)]
+
+
 def functions(text: str) -> Iterator[tuple[int, int]]:
     """First line (from 1) and number of lines of each C function, by where braces stand."""
     start = 0
@@ -481,6 +508,7 @@ RULES = [
     counts_have_the_gil,
     strings_are_bounded,
     mutants_are_of_one_file,
+    files_have_a_line,
     c_files_are_small,
     package_imports_only_what_it_may,
     no_file_names_a_machine,

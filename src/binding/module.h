@@ -6,7 +6,7 @@
  *      arguments.c      seconds, sizes, names, BSON out of Python arguments
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file
- *      lane.c           what a thread has of a reader for itself, where there is no GIL
+ *      lane.c, lane_owner.c    what a thread has of a reader for itself, where there is no GIL
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
  *      mapping.c        what Cache and Snapshot have in common
  *      collection.c     the object Collection, and the steps that every read through one shares
