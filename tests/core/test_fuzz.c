@@ -58,14 +58,22 @@ static size_t make_image(int documents)
     struct mc_error error;
     uint8_t document[64];
     uint64_t generation, count;
+    bool changed;
     memory_reset();
     CHECK_EQ(mc_writer_open(IMAGE_PATH, &options, &writer, &error), MC_OK);
     CHECK_EQ(mc_batch_begin(writer, &error), MC_OK);
+    CHECK_EQ(mc_batch_index(writer, "sites", 5, "_id", 3, MC_INDEX_MULTI, &changed, &error), MC_OK);
     for (int k = 0; k < documents; k++) {
         size_t len = small_document(document, k);
         const char *name = k % 3 == 0 ? "limits" : "sites";
         CHECK_EQ(mc_batch_put_raw(writer, name, strlen(name), document, len, &count, &error),
                  MC_OK);
+    }
+    for (int k = 0; k < documents / 8; k++) { /* one value of several documents */
+        struct mc_key key;
+        size_t len = small_document(document, k / 4);
+        mc_key_from_int64(1000 + k, &key);
+        CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, document, len, &changed, &error), MC_OK);
     }
     CHECK_EQ(mc_batch_state(writer, (const uint8_t *)"", 0, &error), MC_OK);
     CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);

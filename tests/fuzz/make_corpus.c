@@ -51,6 +51,14 @@ static size_t document(uint8_t *to, int64_t k, uint32_t text)
     return at;
 }
 
+/* Of a field that differs in all documents, and of one that is the same. */
+static void make_indexes(struct mc_writer *writer)
+{
+    bool changed;
+    must(mc_batch_index(writer, "sites", 5, "_id", 3, MC_INDEX_UNIQUE, &changed, &error));
+    must(mc_batch_index(writer, "sites", 5, "a", 1, MC_INDEX_MULTI, &changed, &error));
+}
+
 static void save(const char *directory, const char *name)
 {
     static uint8_t bytes[IMAGE_MOST];
@@ -67,11 +75,12 @@ int main(int argc, char **argv)
         const char *name;
         int collections, documents, commits;
         uint32_t text;
-        bool with_state;
-    } shapes[] = {
-        {"empty", 0, 0, 0, 0, false}, {"state", 0, 0, 1, 0, true},    {"one", 1, 1, 1, 5, false},
-        {"page", 1, 40, 1, 5, false}, {"split", 2, 130, 1, 0, false}, {"three", 3, 20, 3, 30, true},
-        {"many", 12, 2, 2, 3, false}, {"long", 1, 5, 1, 1500, false}, {"ring", 1, 3, 9, 10, false}};
+        bool with_state, with_indexes;
+    } shapes[] = {{"empty", 0, 0, 0, 0, false, false},   {"state", 0, 0, 1, 0, true, false},
+                  {"one", 1, 1, 1, 5, false, false},     {"page", 1, 40, 1, 5, false, false},
+                  {"split", 2, 130, 1, 0, false, false}, {"three", 3, 20, 3, 30, true, false},
+                  {"many", 12, 2, 2, 3, false, false},   {"long", 1, 5, 1, 1500, false, false},
+                  {"ring", 1, 3, 9, 10, false, false},   {"index", 2, 40, 2, 5, false, true}};
     static const char *const names[] = {"sites", "limits", "flags", "big", "e", "f",
                                         "g",     "h",      "i",     "j",   "k", "l"};
     static uint8_t bytes[4096];
@@ -88,6 +97,9 @@ int main(int argc, char **argv)
         must(mc_writer_open(IMAGE_PATH, &options, &writer, &error));
         for (int commit = 0; commit < shapes[i].commits; commit++) {
             must(mc_batch_begin(writer, &error));
+            if (shapes[i].with_indexes && commit == 0) {
+                make_indexes(writer);
+            }
             for (int c = 0; c < shapes[i].collections; c++) {
                 for (int k = 0; k < shapes[i].documents; k++) {
                     size_t len = document(bytes, k, shapes[i].text + (uint32_t)commit);

@@ -41,7 +41,7 @@ TARGETS = {
             "check.c",
             "writer.c",
         ),
-        *("make_room.c", "batch.c", "collections.c", "publish.c"),
+        *("make_room.c", "batch.c", "collections.c", "publish.c", "index.c", "indexes.c"),
     ),
     "bson": ("bson.c", "bson_validate.c", "key.c"),
 }

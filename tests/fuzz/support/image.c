@@ -8,6 +8,7 @@
 #include "check.h"
 #include "harness.h"
 #include "history.h"
+#include "index.h"
 #include "memory_region.h"
 #include "writer/batch.h"
 #include "writer/publish.h"
@@ -119,6 +120,7 @@ static void read_hit(const struct mc_view *view, uint64_t root, const struct mc_
     free(value);
 }
 
+/* name: of a collection; NULL for the tables of an index. */
 static void read_table(const struct mc_view *view, const struct mc_hit *name, uint64_t root)
 {
     struct mc_walk walk;
@@ -132,7 +134,7 @@ static void read_table(const struct mc_view *view, const struct mc_hit *name, ui
         if (entries < 24 || entries % 64 == 0) {
             read_hit(view, root, &hit);
         }
-        if (entries % 8 == 1) {
+        if (entries % 8 == 1 && name != NULL) {
             remember_key(name, &hit);
         }
     }
@@ -143,6 +145,62 @@ static void read_table(const struct mc_view *view, const struct mc_hit *name, ui
     mc_find_many(view, root, keys, MC_FIND_MANY, hits, statuses);
 }
 
+/* The document that an index says has a value: false when there is none. */
+static bool follow_key(const struct mc_view *view, uint64_t documents, struct mc_key *key)
+{
+    struct mc_hit hit;
+    key->hash = mc_view_hash(view, key);
+    return mc_find(view, documents, key, &hit) == MC_OK;
+}
+
+/* How many keys of a table of an index lead to no document. */
+static uint64_t follow_keys(const struct mc_view *view, uint64_t documents, uint64_t root)
+{
+    struct mc_walk walk;
+    struct mc_hit hit;
+    uint8_t bytes[MC_KEY_MAX];
+    uint64_t astray = 0;
+    read_table(view, NULL, root);
+    mc_walk_begin(&walk, &view->space, root);
+    while (mc_walk_entry(&walk, &hit) == MC_OK) {
+        struct mc_key key = {.type = hit.key_type, .len = hit.key_len, .data = bytes};
+        mc_copy(bytes, hit.key, hit.key_len);
+        astray += !follow_key(view, documents, &key);
+    }
+    return astray;
+}
+
+#define TABLES_MOST 8 /* of one index: the first */
+
+/* Looks documents up through an index: how many were not there. */
+static uint64_t read_index(const struct mc_view *view, const struct mc_index *index)
+{
+    struct mc_index_record record;
+    struct mc_collection collection = {.root = 0};
+    struct mc_posting posting;
+    struct mc_walk walk;
+    struct mc_hit hit;
+    uint64_t astray = 0;
+    int tables = 0;
+    (void)mc_view_collection(view, index->name, index->name_len, &collection);
+    if (mc_view_index(view, index->name, index->name_len, index->path, index->path_len, &record) !=
+        MC_OK) {
+        return 1;
+    }
+    read_table(view, NULL, record.root);
+    mc_walk_begin(&walk, &view->space, record.root);
+    while (mc_walk_entry(&walk, &hit) == MC_OK) {
+        if (mc_hit_posting(&hit, &posting) != MC_OK) {
+            astray++;
+        } else if (posting.one) {
+            astray += !follow_key(view, collection.root, &posting.key);
+        } else if (tables++ < TABLES_MOST) {
+            astray += follow_keys(view, collection.root, posting.root);
+        }
+    }
+    return astray;
+}
+
 /* True when the whole generation is clean. */
 static bool read_view(const struct mc_view *view)
 {
@@ -151,16 +209,22 @@ static bool read_view(const struct mc_view *view)
     struct mc_walk names;
     struct mc_hit hit;
     struct mc_collection collection;
-    int collections = 0;
+    struct mc_index index;
+    uint64_t astray = 0;
+    int tables = 0;
     mc_walk_begin(&names, &view->space, view->root.catalogue);
-    while (mc_walk_entry(&names, &hit) == MC_OK && collections++ < 20) {
+    while (mc_walk_entry(&names, &hit) == MC_OK && tables++ < 20) {
         if (mc_hit_collection(&hit, &collection) == MC_OK) {
             read_table(view, &hit, collection.root);
+        } else if (mc_hit_index(&hit, &index) == MC_OK) {
+            astray += read_index(view, &index);
         }
     }
     (void)mc_view_collection(view, "sites", 5, &collection);
     (void)mc_find_state(view, &hit);
-    return mc_check(view, &report, &error) == MC_OK;
+    bool clean = mc_check(view, &report, &error) == MC_OK;
+    CHECK(!clean || astray == 0);
+    return clean;
 }
 
 static void read_counts(const struct mc_loader_report *loader)
@@ -341,7 +405,19 @@ static enum mc_status put_and_delete(struct mc_writer *writer, struct mc_error *
     return status;
 }
 
-/* Three batches: the image's own keys, keys of ours, and the same again, which changes nothing. */
+/* An index of a field that documents of the images have, and one less. */
+static enum mc_status change_indexes(struct mc_writer *writer, struct mc_error *error)
+{
+    bool did;
+    enum mc_status status = mc_batch_index(writer, "sites", 5, "s", 1, MC_INDEX_MULTI, &did, error);
+    if (status == MC_OK) {
+        status = mc_batch_drop_index(writer, "sites", 5, "_id", 3, &did, error);
+    }
+    return status;
+}
+
+/* Three batches: the image's own keys, keys of ours, and the same again, which changes nothing. One
+ * that a unique index refuses is given up. */
 static enum mc_status use_batches(struct mc_writer *writer, struct mc_error *error)
 {
     enum mc_status status = MC_OK;
@@ -351,36 +427,43 @@ static enum mc_status use_batches(struct mc_writer *writer, struct mc_error *err
         if (status == MC_OK) {
             status = batch == 0 ? change_found(writer, error) : put_and_delete(writer, error);
         }
+        if (status == MC_OK && batch == 1 && (choices & CHOOSE_INDEX)) {
+            status = change_indexes(writer, error);
+        }
         if (batch == 0 && (choices & CHOOSE_ABORT)) {
             mc_batch_abort(writer);
         } else if (status == MC_OK) {
             status = mc_batch_commit(writer, &generation, error);
+            if (status == MC_LIMIT) {
+                mc_batch_abort(writer);
+                status = MC_OK;
+            }
         }
     }
     return status;
 }
 
-/* What a view reads, as one word; the blocks below it are disjoint. */
-static uint64_t digest_view(const struct mc_view *view)
+/* What a table holds, and those below it, as one word; their blocks are disjoint. */
+static uint64_t digest_table(const struct mc_view *view, uint64_t root, enum mc_table kind)
 {
-    struct mc_walk names, walk;
-    struct mc_hit name, hit;
-    struct mc_collection collection;
-    enum mc_status status, end = MC_OK;
-    uint64_t digest = 0;
-    mc_walk_begin(&names, &view->space, view->root.catalogue);
-    while ((status = mc_walk_entry(&names, &name)) == MC_OK) {
-        digest = digest * 31 + mc_checksum(shm_expose(name.key), name.key_len + name.value_len);
-        if (mc_hit_collection(&name, &collection) == MC_OK) {
-            mc_walk_begin(&walk, &view->space, collection.root);
-            while ((end = mc_walk_entry(&walk, &hit)) == MC_OK) {
-                digest =
-                    digest * 31 + mc_checksum(shm_expose(hit.key), hit.key_len + hit.value_len);
-            }
-            digest = digest * 31 + end;
+    struct mc_walk walk;
+    struct mc_hit hit;
+    enum mc_table its;
+    enum mc_status status;
+    uint64_t digest = 0, below;
+    mc_walk_begin(&walk, &view->space, root);
+    while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
+        digest = digest * 31 + mc_checksum(shm_expose(hit.key), hit.key_len + hit.value_len);
+        if (mc_hit_table(kind, &hit, &below, &its) == MC_OK) {
+            digest = digest * 31 + digest_table(view, below, its);
         }
     }
     return digest * 31 + status;
+}
+
+static uint64_t digest_view(const struct mc_view *view)
+{
+    return digest_table(view, view->root.catalogue, MC_TABLE_CATALOGUE);
 }
 
 static bool is_refusal(enum mc_status status)

@@ -27,6 +27,7 @@ enum {
     CHOOSE_ABORT = 16,     /* the first batch is given up */
     CHOOSE_SHORT = 32,     /* half of the file is missing */
     CHOOSE_LONG = 64,      /* a killed loader had begun to make it grow */
+    CHOOSE_INDEX = 128,    /* an index is made, and one is taken away */
     CHOOSE_LARGE = 0x3F00, /* all of these: documents that make the file grow, which takes long */
 };
 

@@ -7,6 +7,7 @@
 #include "harness.h"
 #include "hash.h"
 #include "image.h"
+#include "index.h"
 #include "store.h"
 #include "table_ref.h"
 
@@ -96,18 +97,77 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
     }
 }
 
-/* Goes through a table: notes its words, and makes entries right and, below the catalogue,
- * counts. */
-static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals,
-                           struct mending mending, bool catalogue)
+/* What a root says of its generation, and each record of its tables. */
+struct totals {
+    uint64_t used, documents, content, collections;
+    uint64_t pairs; /* of the indexes */
+};
+
+/* Of all tables: more than an image holds, but tables may meet. */
+#define ENTRIES_MOST 4096u
+
+static unsigned entries_seen;
+
+static void mend_record(uint8_t *image, uint64_t at, uint64_t first, uint64_t second)
+{
+    if (in_arena(image, at, 16)) {
+        memcpy(image + at, &first, 8);
+        memcpy(image + at + 8, &second, 8);
+    }
+}
+
+static uint64_t mend_table(uint8_t *image, uint64_t root, struct totals *totals,
+                           struct mending mending, enum mc_table kind);
+
+/* The table below an entry, if there is one, and what the entry says of it. */
+static void mend_below(uint8_t *image, const struct mc_hit *hit, struct totals *totals,
+                       struct mending mending, enum mc_table kind)
+{
+    uint64_t record = hit->offset + sizeof(struct mc_entry) + hit->key_len, root;
+    enum mc_table below;
+    enum mc_status status = mc_hit_table(kind, hit, &root, &below);
+    uint64_t content = totals->content, pairs = totals->pairs;
+    if (status != MC_OK) {
+        totals->pairs += kind == MC_TABLE_INDEX; /* one document's key */
+        return;
+    }
+    uint64_t count = mend_table(image, root, totals, mending, below);
+    if (kind == MC_TABLE_INDEX) {
+        totals->pairs += count;
+        add_place(&references, record + offsetof(struct mc_index_keys, root));
+        record += offsetof(struct mc_index_keys, count);
+        if (mending.counts && in_arena(image, record, sizeof count)) {
+            memcpy(image + record, &count, sizeof count);
+        }
+        return;
+    }
+    add_place(&references, record);
+    if (below == MC_TABLE_INDEX) {
+        totals->content = content;
+        if (mending.counts) {
+            mend_record(image, record + offsetof(struct mc_index_record, values), count,
+                        totals->pairs - pairs);
+        }
+        return;
+    }
+    totals->collections++;
+    totals->documents += count;
+    if (mending.counts) {
+        mend_record(image, record + offsetof(struct mc_collection_record, count), count,
+                    totals->content - content);
+    }
+}
+
+/* Goes through a table: notes its words, and makes entries right, and counts of what is below. */
+static uint64_t mend_table(uint8_t *image, uint64_t root, struct totals *totals,
+                           struct mending mending, enum mc_table kind)
 {
     struct mc_space space = {.base = (shm_byte *)image, .limit = IMAGE_BYTES};
     struct mc_walk walk;
     struct mc_item item;
-    struct mc_collection inner;
     uint64_t entries = 0;
     mc_walk_begin(&walk, &space, root);
-    while (mc_walk_next(&walk, &item) == MC_OK && entries < 2000) {
+    while (mc_walk_next(&walk, &item) == MC_OK && entries_seen < ENTRIES_MOST) {
         totals->used += (item.bytes + 15) / 16 * 16;
         if (item.kind != MC_ITEM_ENTRY) {
             add_words(item.offset, item.bytes);
@@ -117,22 +177,11 @@ static uint64_t mend_table(uint8_t *image, uint64_t root, struct mc_root *totals
             continue;
         }
         entries++;
+        entries_seen++;
         last_entry = item.offset > last_entry ? item.offset : last_entry;
         add_words(item.offset, item.bytes < 64 ? item.bytes : 64);
-        uint64_t record =
-            item.hit.offset + sizeof(struct mc_entry) + item.hit.key_len; /* perhaps */
-        if (catalogue && mc_hit_collection(&item.hit, &inner) == MC_OK) {
-            uint64_t content = totals->content;
-            uint64_t count = mend_table(image, inner.root, totals, mending, false);
-            uint64_t figures[2] = {count, totals->content - content};
-            totals->collections++;
-            totals->documents += count;
-            add_place(&references, record);
-            if (mending.counts && in_arena(image, record, sizeof(struct mc_collection_record))) {
-                memcpy(image + record + offsetof(struct mc_collection_record, count), figures,
-                       sizeof figures);
-            }
-        } else if (!catalogue) {
+        mend_below(image, &item.hit, totals, mending, kind);
+        if (kind == MC_TABLE_PLAIN) { /* its collection's, or nothing's: see mend_below */
             totals->content += (uint64_t)item.hit.key_len + item.hit.value_len;
         }
         mend_entry(image, &walk, &item.hit, mending);
@@ -243,17 +292,17 @@ static void mend_image(uint8_t *image, struct mending mending)
     struct mc_superblock *superblock = (struct mc_superblock *)(void *)image;
     struct mc_control *control = (struct mc_control *)(void *)(image + MC_CONTROL_OFFSET);
     struct mc_root *root = current_root(image);
-    struct mc_root totals = {.used = superblock->arena_offset};
+    struct totals totals = {.used = superblock->arena_offset};
     uint64_t root_at = (uint64_t)((uint8_t *)root - image);
     words.count = references.count = 0;
     used_end = superblock->arena_offset;
-    last_entry = 0;
+    last_entry = entries_seen = 0;
     add_words(offsetof(struct mc_superblock, file_id), 64);
     add_words(MC_CONTROL_OFFSET, 16);
     add_words(MC_CONTROL_OFFSET + offsetof(struct mc_control, boot_id), 40);
     add_words(root_at, sizeof *root);
     add_place(&references, root_at + offsetof(struct mc_root, catalogue));
-    (void)mend_table(image, root->catalogue, &totals, mending, true);
+    (void)mend_table(image, root->catalogue, &totals, mending, MC_TABLE_CATALOGUE);
     if (mending.counts) {
         root->generation = control->commit;
         root->file_size = root->file_size > IMAGE_BYTES ? IMAGE_BYTES : root->file_size;
@@ -379,7 +428,7 @@ static void lighten(uint8_t *image)
 /* Another way for the loader to go about it. */
 static void change_choices(uint8_t *image)
 {
-    uint16_t chosen = (uint16_t)draw(CHOOSE_LONG * 2);
+    uint16_t chosen = (uint16_t)draw(CHOOSE_INDEX * 2);
     if (draw(2) != 0) {
         chosen &= (uint16_t)~CHOOSE_SHORT; /* nobody gets far with one */
     }
