@@ -6,11 +6,12 @@
  * was is retired like any other block. No reader and no crash meets anything new.
  *
  * When there is room for only a few more entries of the largest size, the stretches in which most
- * is free become *sites* (arena_site.h): nothing is allocated there while all tables are gone
+ * is free become *sites* (arena_site.h): nothing is allocated there while all collections are gone
  * through for what lies in them, some pages and some bytes with each commit, so that no commit
- * takes much longer than another. Then the sites are *drained*: they are whole, and end, when the
- * blocks that moved have been reclaimed. Log-structured file systems clean segments so (Rosenblum
- * and Ousterhout: The Design and Implementation of a Log-Structured File System, 1992).
+ * takes much longer than another. Indexes stay where they are. Then the sites are *drained*: they
+ * are whole, and end, when the blocks that moved have been reclaimed. Log-structured file systems
+ * clean segments so (Rosenblum and Ousterhout: The Design and Implementation of a Log-Structured
+ * File System, 1992).
  */
 #include "compact.h"
 
@@ -150,7 +151,7 @@ static enum mc_status list_names(struct mc_writer *writer, struct mc_error *err)
     mc_walk_begin(&walk, &writer->table.space, writer->root.catalogue);
     while ((status = mc_walk_entry(&walk, &hit)) == MC_OK) {
         if (mc_hit_collection(&hit, &collection) != MC_OK) {
-            continue; /* the loader's state, or a record for others to judge */
+            continue; /* an index, the loader's state, or a record for others to judge */
         }
         if (room - compaction->names_len <= hit.key_len) { /* more than the root says */
             return mc_table_damaged(err);

@@ -196,6 +196,28 @@ static void test_never_full(void)
     }
 }
 
+/* Blocks of an index, of the documents whose value a key can be, lie between those that move, and
+ * stay. So this cache may be full earlier, and is none the worse for it. */
+static void test_index(void)
+{
+    uint64_t generation;
+    bool changed, moved = false;
+    open_new(16 * MIB, 0);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_index(writer, "sites", 5, "p", 1, MC_INDEX_MULTI, &changed, &test_error));
+    CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
+    int keys = fill(16 * MIB, 0.75);
+    for (int commit = 0; commit < test_rounds(100); commit++) {
+        enum mc_status status = commit_updates(keys, 0, 0);
+        CHECK(status == MC_OK || status == MC_FULL);
+        moved |= writer->compaction.move.bytes > 0;
+    }
+    CHECK(moved || test_sample > 1);
+    struct mc_view view = view_of(map);
+    check_content(&view, &model, keys);
+    close_checked(writer, map);
+}
+
 /* Whatever fails meanwhile, the content is the one before or the one after, and it goes on. */
 static void test_faults(void)
 {
@@ -396,6 +418,7 @@ int main(void)
     test_begin("test_compact");
     mc_buddy_test_unchecked = true;
     test_never_full();
+    test_index();
     test_faults();
     test_unnoticed();
     test_failures(FAULT_MEMORY, MC_NOMEM, LONG_MAX);
