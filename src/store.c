@@ -406,6 +406,7 @@ enum mc_status mc_view_open(struct mc_map *map, struct mc_view *out, struct mc_e
             }
         }
         if (status == MC_OK ? mc_view_valid(out) : mc_view_kept(out)) {
+            assert(status != MC_OK || out->space.limit <= map->region.map_size);
             return status;
         }
         shm_fence_acquire(); /* the horizon that was seen is behind the commit word that is read
@@ -453,6 +454,7 @@ enum mc_status mc_view_collection(const struct mc_view *view, const char *name, 
             out->changed = view->root.generation;
         }
     }
+    assert(out->changed <= view->root.generation);
     if (status == MC_ABSENT && MC_MUTANT_IS(305)) { /* 305: absent without validation */
         return status;
     }
@@ -523,6 +525,7 @@ void mc_publish(const struct mc_space *space, const struct mc_superblock *superb
     struct mc_control *control = mc_control_of(space);
     uint64_t slots = superblock->ring_slots, slot = root->generation % slots;
     uint64_t first = superblock->base_generation + 1; /* no older one was ever in this ring */
+    assert(slots >= 2 && root->generation > 0 && root->generation <= MC_GENERATION_MAX);
     if (MC_MUTANT_IS(303)) { /* 303: as if the file had had all generations: horizon > commit */
         first = 1;
     }

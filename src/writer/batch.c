@@ -43,6 +43,7 @@ static void kept_set(struct mc_replace *replace, uint64_t offset, bool keep)
 {
     uint64_t granule = offset / MC_GRANULE, bit = UINT64_C(1) << (granule % 64);
     if (kept_test(replace, offset) != keep) {
+        assert(keep || replace->kept_count > 0); /* as many as there are bits */
         replace->kept[granule / 64] ^= bit;
         replace->kept_count += keep ? 1 : UINT64_MAX; /* up or down by one */
     }
@@ -138,6 +139,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
                                                      key, &result, err)
                                   : status;
     }
+    assert(existed || !result.replaced); /* a collection begins without documents */
     *changed = result.changed;
     uint64_t there = result.replaced ? result.old_offset : result.offset;
     bool again = replaced && kept_test(replace, there);

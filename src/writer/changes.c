@@ -62,6 +62,7 @@ void mc_changes_restart(struct mc_writer *writer)
     bool behind = (int64_t)(end - announced) > 0 && !MC_MUTANT_IS(657); /* 657: it is in reach */
     writer->notes.end = whole_words(behind ? end : announced) + size;
     writer->notes.last = 0;
+    assert(writer->notes.end % MC_LOG_ALIGN == 0);
     mc_log_announce(space, writer->notes.end);
 }
 
@@ -112,6 +113,7 @@ static bool make_room(struct mc_notes *notes, size_t bytes, size_t most)
 /* Lets the note at `place`, plus one, be the next of `previous`, plus one. */
 static void link_note(struct mc_notes *notes, uint32_t previous, uint32_t place)
 {
+    assert(previous > 0 && previous - 1 + sizeof(struct note) <= notes->used);
     memcpy(notes->bytes + previous - 1 + offsetof(struct note, next), &place, sizeof place);
 }
 
@@ -142,6 +144,7 @@ void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *coll
     uint32_t size = writer->superblock.log_size;
     struct note note = {.record = {.kind = kind, .type = key->type, .len = key->len}};
     size_t bytes = sizeof note + key->len;
+    assert(writer->batch.open && collection->listed); /* the batch's end finds its notes */
     if (collection->whole) {
         return;
     }
@@ -152,6 +155,8 @@ void mc_changes_note(struct mc_writer *writer, struct mc_writer_collection *coll
     if (notes->used == 0) {
         prefetch_end(writer);
     }
+    assert(notes->used + bytes <= notes->capacity);
+    assert((collection->first_note == 0) == (collection->last_note == 0));
     uint32_t place = (uint32_t)notes->used + 1;
     memcpy(notes->bytes + notes->used, &note, sizeof note);
     memcpy(notes->bytes + notes->used + sizeof note, key->data, key->len);
@@ -172,6 +177,7 @@ bool mc_changes_noted(const struct mc_writer *writer, uint32_t *place, struct mc
         return false;
     }
     const uint8_t *from = writer->notes.bytes + *place - 1;
+    assert(*place - 1 + sizeof note <= writer->notes.used);
     memcpy(&note, from, sizeof note);
     key->type = note.record.type;
     key->len = note.record.len;
@@ -281,6 +287,7 @@ static size_t make_group(struct mc_writer *writer)
         }
         uint8_t *start = (uint8_t *)notes->group;
         len = (size_t)(add_collection(notes, collection, start + len) - start);
+        assert(len + MC_LOG_ALIGN <= notes->group_capacity); /* as much as was reserved */
         memset(start + len, 0, MC_LOG_ALIGN); /* what fills it up, should it be the last */
     }
     len = (size_t)whole_words(len);
@@ -294,6 +301,8 @@ static void append(struct mc_writer *writer, struct mc_log_group *group)
     struct mc_log log = mc_superblock_log(&writer->superblock);
     struct mc_notes *notes = &writer->notes;
     const uint8_t *bytes = (const uint8_t *)group;
+    assert(notes->end % MC_LOG_ALIGN == 0 && group->bytes % MC_LOG_ALIGN == 0);
+    assert(group->bytes >= sizeof *group && group->bytes <= log.size / 2);
     group->checksum = mc_checksum(bytes + sizeof group->checksum, /* of all that is behind it */
                                   group->bytes - sizeof group->checksum);
     if (!MC_MUTANT_IS(650)) { /* 650: announced when it has been written */

@@ -248,6 +248,7 @@ void mc_collections_trim(struct mc_writer *writer)
 {
     struct mc_collections *list = &writer->collections;
     assert(!writer->batch.open && writer->batch.listed == 0); /* nobody holds an index */
+    assert(writer->notes.used == 0 && !writer->indexes.changed);
     if (list->count > 2 * (size_t)writer->root.collections + FORGOTTEN_MIN &&
         !MC_MUTANT_IS(612)) { /* 612: every name for ever */
         free(list->items);

@@ -50,6 +50,7 @@ static struct mc_writer_index *append(struct mc_writer *writer)
         list->items = items;
         list->capacity = capacity;
     }
+    assert(list->count < list->capacity);
     list->items[list->count] = (struct mc_writer_index){0};
     return &list->items[list->count++];
 }
@@ -165,6 +166,7 @@ size_t mc_writer_indexes(const struct mc_writer *writer)
 
 const struct mc_index *mc_writer_index(const struct mc_writer *writer, size_t number)
 {
+    assert(number < writer->indexes.count && writer->indexes.items[number].exists);
     return &writer->indexes.items[number].now;
 }
 
@@ -333,6 +335,8 @@ static enum mc_status merge(struct update *update, enum step step, const struct 
     for (size_t i = 0; i < own->count && status == MC_OK; i++) {
         const struct mc_value *value = &own->items[i];
         int order = 1;
+        assert(i == 0 || mc_key_compare(value[-1].type, value[-1].data, value[-1].len, value->type,
+                                        value->data, value->len) < 0); /* mc_values_sort */
         while (j < other->count &&
                (order = mc_key_compare(value->type, value->data, value->len, other->items[j].type,
                                        other->items[j].data, other->items[j].len)) > 0) {
@@ -453,6 +457,7 @@ static enum mc_status update_index(struct mc_writer *writer, struct mc_writer_in
                                    struct mc_error *err)
 {
     enum mc_status status = MC_OK;
+    assert(item->exists ? collection != NULL : !item->fresh);
     if (!item->exists) {
         return clear(writer, &item->now, err);
     }
@@ -512,6 +517,7 @@ static const struct mc_writer_collection *changed(const struct mc_writer *writer
 enum mc_status mc_indexes_update(struct mc_writer *writer, struct mc_error *err)
 {
     enum mc_status status = MC_OK;
+    assert(writer->batch.open && !writer->batch.replace.open);
     for (size_t i = 0; i < writer->indexes.count && status == MC_OK; i++) {
         struct mc_writer_index *item = &writer->indexes.items[i];
         const struct mc_writer_collection *collection = changed(writer, &item->now);

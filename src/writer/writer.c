@@ -140,8 +140,9 @@ static enum mc_status reserve(struct mc_writer *writer, uint64_t root, enum mc_t
             (void)mc_hit_index(&item.hit, &index); /* it is one */
             status = mc_indexes_found(writer, &index, err);
         }
+        assert(status != MC_OK || its > kind); /* three levels: never a catalogue */
         if (status == MC_OK) {
-            status = reserve(writer, below, its, err); /* three levels: never a catalogue */
+            status = reserve(writer, below, its, err);
         }
         if (status != MC_OK && status != MC_ABSENT) {
             return status;
@@ -406,6 +407,7 @@ static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
         writer->arena.context = writer;
         old.lock = NULL;
         *successor = old;
+        assert(writer->lock != NULL && writer->root.generation >= old.root.generation);
     }
     writer_free(successor);
     return status;
@@ -486,6 +488,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
         writer_free(writer);
         return status;
     }
+    assert(writer->lock != NULL && writer->region.base != NULL && !writer->batch.open);
     mc_writer_running(writer, true);
     *out = writer;
     return MC_OK;
