@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "index_support.h"
+#include "writer/collections.h"
 
 static int file = -1;
 
@@ -282,6 +283,32 @@ static void test_erased(void)
     }
 }
 
+/* A batch drops a collection and makes it anew: all that was there is looked up in what is. */
+static void test_erased_anew(void)
+{
+    uint64_t generation;
+    size_t at;
+    bool existed;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(make("sites", "f", MC_INDEX_UNIQUE));
+    CHECK_OK(put("sites", 1, 1, 1));
+    CHECK_OK(commit_checked());
+    file = open(test_path(), O_RDWR);
+    CHECK(file >= 0);
+    mc_writer_view(writer, &view);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_drop(writer, "sites", 5, &existed, &test_error));
+    CHECK_OK(put("sites", 1, 2, 1));
+    CHECK_OK(mc_collections_find(writer, "sites", 5, &at, &test_error));
+    erase(writer->collections.items[at].record.root);
+    CHECK_EQ(mc_batch_commit(writer, &generation, &test_error), MC_CORRUPT);
+    mc_batch_abort(writer);
+    CHECK(close(file) == 0);
+    file = -1;
+    end();
+}
+
 /* ---- entries that never were ---- */
 
 static struct mc_hit fake(uint8_t type, const void *key, size_t key_len, const void *value,
@@ -337,5 +364,6 @@ int main(void)
     test_fakes();
     CHECK(close(file) == 0);
     test_erased();
+    test_erased_anew();
     return 0;
 }
