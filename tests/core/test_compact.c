@@ -99,6 +99,7 @@ static int fill(uint64_t max_size, double share)
         model.versions[keys++] = 1;
         sum += size;
     }
+    CHECK(keys > 0);
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
     return keys;
 }
