@@ -55,6 +55,17 @@ def test_every_place_names_the_same_versions_of_python() -> None:
     assert f'requires-python = ">={classifiers[0]}"' in project
 
 
+def test_a_release_knows_where_its_sources_are() -> None:
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    address = "${{ github.server_url }}/${{ github.repository }}/blob/${{ github.ref_name }}/"
+    everywhere, _, jobs = release.partition("\njobs:\n")
+    assert f"  MMAPCACHE_SOURCES: {address}\n" in everywhere  # for each job
+    assert "MMAPCACHE_SOURCES" not in jobs
+    (passed,) = re.findall(r"^environment-pass = (\[.*\])$", project, re.MULTILINE)
+    assert '"MMAPCACHE_SOURCES"' in passed  # into the containers
+
+
 def test_what_only_some_interpreters_run_is_there() -> None:
     for pattern in (*interpreters.LOADER, *interpreters.TOOLS):
         assert list((ROOT / "tests").glob(pattern)), f"no test matches {pattern}"
