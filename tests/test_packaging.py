@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from sdist import make_sdist
 
 import mmapcache
 
@@ -84,13 +85,18 @@ def wheel(sdist: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -
     return made
 
 
+def copy_of_the_tree(copy: Path) -> Path:
+    """A copy of the checkout without what was made in it."""
+    made = (".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "__pycache__", "*.so")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*made), symlinks=True)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout whose extension is built already: the wheel's, where setuptools looks
     for an up-to-date one. (Where it looks elsewhere, it compiles: the same, only slower.)"""
-    copy = tmp_path_factory.mktemp("tree") / ROOT.name
-    made = (".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "__pycache__", "*.so")
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*made), symlinks=True)
+    copy = copy_of_the_tree(tmp_path_factory.mktemp("tree") / ROOT.name)
     built = copy / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     with zipfile.ZipFile(wheel) as archive:
         (extension,) = [name for name in archive.namelist() if name.endswith(".so")]
@@ -109,6 +115,20 @@ def test_sdist_is_whole(sdist: Path) -> None:
     assert missing == []
     assert {"src/store.h", "src/_mmapcache.c", "mmapcache/py.typed", "LICENSE"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+
+
+@pytest.mark.every
+@pytest.mark.timeout(300)
+def test_two_sdists_of_one_tree_have_the_same_bytes(tmp_path: Path) -> None:
+    sdists = []
+    for name, mode, time in (("one", 0o644, 1_600_000_000), ("two", 0o600, 1_700_000_000)):
+        tree, out = copy_of_the_tree(tmp_path / name / "tree"), tmp_path / name
+        for path in tree.rglob("*"):
+            if path.is_file():
+                path.chmod(mode | path.stat().st_mode & 0o100)
+                os.utime(path, (time, time))
+        sdists.append(make_sdist(out, 1_650_000_000, tree).read_bytes())
+    assert sdists[0] == sdists[1]
 
 
 @pytest.mark.every
