@@ -61,6 +61,19 @@ def test_every_place_names_the_same_versions_of_python() -> None:
     assert f'requires-python = ">={classifiers[0]}"' in project
 
 
+def test_the_wheels_that_ci_makes_are_those_that_the_page_says() -> None:
+    script = ROOT / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("this tree has no .ci: an sdist's")
+    (arguments,) = re.findall(r'make wheels .*\\\n +ARGS="(.*)"', script.read_text())
+    made = [word for word in arguments.split() if not word.startswith("--")]
+    assert set(made) <= {target.name for target in wheel_targets.TARGETS}
+    page = (ROOT / "docs" / "platforms.md").read_text()
+    (said,) = re.findall(r"Of the wheels it makes ([^.]*)\.", page)
+    assert re.findall(r"`(cp\S+)`", said) == made
+    assert ("--twice" in arguments) == ("each twice" in said)
+
+
 def test_a_release_knows_where_its_sources_are() -> None:
     release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
     project = (ROOT / "pyproject.toml").read_text()
