@@ -16,10 +16,11 @@ from benchmarks.harness import REPEATS, Context, Figures, Row, interleave, no_gc
 COMMITS = 2_000
 
 
-def _each(
+def each(
     commit: Callable[[Any, bytes], object], made: Callable[[], list[tuple[Any, bytes]]]
 ) -> Callable[[], float]:
-    """Nanoseconds per commit over the pairs that `made` prepares; the empty loop is subtracted."""
+    """A measurement: nanoseconds per commit over the pairs that `made` prepares; the empty loop is
+    subtracted."""
 
     def measure() -> float:
         pairs = made()
@@ -75,8 +76,8 @@ class _Stores:
 
         return interleave(
             {
-                "ours": _each(lambda key, made: writer.put("settings", key, made), ours),
-                "py-lmdb": _each(lmdb.put, theirs),
+                "ours": each(lambda key, made: writer.put("settings", key, made), ours),
+                "py-lmdb": each(lmdb.put, theirs),
             }
         )
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import mmapcache
 from benchmarks import data
-from benchmarks.harness import Context, Row, interleave, timed
+from benchmarks.commits import COMMITS, each
+from benchmarks.harness import Context, Row, interleave, row_of, seconds, timed
+from benchmarks.peers import put_all
 
 # Of one text for each document; of 1,000 numbers, which an update changes.
 FIELDS = {"unique": "_id", "multi": "limits.qps"}
-COMMITS = 2_000
 
 
 def _writer(context: Context, kind: str, count: int) -> mmapcache.Writer:
@@ -25,11 +25,13 @@ def _writer(context: Context, kind: str, count: int) -> mmapcache.Writer:
 def _load(context: Context, kind: str, raw: list[bytes], used: dict[str, int]) -> float:
     """Seconds of a load into a new file; notes the bytes that are in use then."""
     with _writer(context, kind, len(raw)) as writer:
-        start = time.perf_counter()
-        with writer.batch() as batch, batch.replace("settings") as full:
-            for buffer in data.batches(raw):
-                full.put_raw(buffer)
-        spent = time.perf_counter() - start
+
+        def load() -> None:
+            with writer.batch() as batch, batch.replace("settings") as full:
+                for buffer in data.batches(raw):
+                    full.put_raw(buffer)
+
+        spent = seconds(load)
         used[kind] = writer.stats()["bytes_used"]
     return spent
 
@@ -53,15 +55,15 @@ def loads(context: Context) -> Iterator[Row]:
             unit="B",
             note=f"{len(raw):,} documents of {used['none'] / len(raw):.0f} B in use",
         )
-        yield Row(
-            name=f"load_{kind}",
-            measure=f"a load with an index ({kind}, of {field})",
-            ours=figures.median(kind),
+        yield row_of(
+            figures,
+            f"load_{kind}",
+            f"a load with an index ({kind}, of {field})",
             unit="s",
-            peer=figures.median("none"),
+            ours=kind,
+            peer="none",
             peer_name="without",
-            ratio=figures.ratio(kind, "none"),
-            samples=figures.samples,
+            target=None,
         )
 
 
@@ -71,39 +73,34 @@ def commits(context: Context) -> Iterator[Row]:
     writers: dict[str, mmapcache.Writer] = {}
     for kind in ("none", "multi", "other"):
         writers[kind] = writer = _writer(context, kind, len(raw))
-        with writer.batch() as batch:
-            for buffer in data.batches(raw):
-                batch.put_raw("settings", buffer)
-            if kind == "other":
+        put_all(writer, raw)
+        if kind == "other":
+            with writer.batch() as batch:
                 batch.index("other", "_id")
     turns = dict.fromkeys(writers, 0)
 
     def committing(kind: str) -> Callable[[], float]:
-        def measure() -> float:
+        def made() -> list[tuple[str, bytes]]:
             turns[kind] += 1
-            made = [
+            return [
                 (data.key(index), data.document(index, turns[kind]))
                 for index in range(0, len(raw), len(raw) // COMMITS)
             ]
-            put = writers[kind].put
-            start = time.perf_counter_ns()
-            for key, document in made:
-                put("settings", key, document)
-            return (time.perf_counter_ns() - start) / len(made)
 
-        return measure
+        put = writers[kind].put
+        return each(lambda key, document: put("settings", key, document), made)
 
     figures = interleave({kind: committing(kind) for kind in writers})
     for kind, text in (("multi", "an index whose field changes"), ("other", "one elsewhere")):
-        yield Row(
-            name=f"commit_{kind}",
-            measure=f"a commit of one document, with {text}",
-            ours=figures.median(kind),
+        yield row_of(
+            figures,
+            f"commit_{kind}",
+            f"a commit of one document, with {text}",
             unit="ns",
-            peer=figures.median("none"),
+            ours=kind,
+            peer="none",
             peer_name="without",
-            ratio=figures.ratio(kind, "none"),
-            samples=figures.samples,
+            target=None,
         )
     for writer in writers.values():
         writer.close()
@@ -113,9 +110,7 @@ def reads(context: Context) -> Iterator[Row]:
     """A lookup by a unique index against one by the key, of documents that the process has."""
     raw = data.documents(10_000)
     with _writer(context, "unique", len(raw)) as writer, writer.reader() as cache:
-        with writer.batch() as batch:
-            for buffer in data.batches(raw):
-                batch.put_raw("settings", buffer)
+        put_all(writer, raw)
         keys = data.keys(len(raw))
         collection = cache["settings"]
         by = collection.by(FIELDS["unique"])
@@ -125,15 +120,15 @@ def reads(context: Context) -> Iterator[Row]:
                 "get": timed("read[key]", lambda: keys, read=collection),
             }
         )
-    yield Row(
-        name="read_unique",
-        measure="a lookup by a unique index",
-        ours=figures.median("by"),
+    yield row_of(
+        figures,
+        "read_unique",
+        "a lookup by a unique index",
         unit="ns",
-        peer=figures.median("get"),
+        ours="by",
+        peer="get",
         peer_name="by the key",
-        ratio=figures.ratio("by", "get"),
-        samples=figures.samples,
+        target=None,
     )
 
 

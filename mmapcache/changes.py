@@ -47,10 +47,17 @@ class Change(NamedTuple):
     """The cache's generation now."""
     keys: dict[str, frozenset[Any]] | None
     """The keys that were put or deleted, by collection, as `collection.keys()` gives them; {} when
-    only the loader's own state moved. None: it is not known which, and any document may have
-    changed. That is so for a change that the log has no room for or that came too long ago, for a
-    collection that changed as a whole (dropped, or most of a large one), and after the file was
-    replaced."""
+    only the loader's own state moved.
+
+    A key is a str, int, float, bool, None, bytes, datetime, UUID, ObjectId (without PyMongo an
+    object_id), or the Document that a subdocument is; of MongoDB's rarer types it is PyMongo's
+    class (without PyMongo a RareValue). A whole number is an int, whatever type it has in MongoDB.
+
+    None: it is not known which, and any document may have changed. That is so for a collection that
+    changed as a whole (dropped, or most of a large one); for a change that is too large for the
+    log, or that came too long ago; after the file was replaced; and for a key that only PyMongo's
+    `bson` can represent, by a class that no set can hold: a number that only a Decimal128 holds, or
+    a subdocument with such a number or a Regex in it."""
 
 
 class _Log:

@@ -30,7 +30,8 @@ def register_encoders() -> None:
     """Teaches FastAPI's `jsonable_encoder` documents, arrays and MongoDB's ids and decimals.
 
     What it makes of them is what `mmapcache.json_default` does; other values of the service stay as
-    they are. It holds for the whole process. Calling it again is harmless.
+    they are. It holds for all threads of the process, and for workers that are forked after it:
+    call it at import, before requests are answered. Calling it again is harmless.
 
     FastAPI validates an endpoint's value with pydantic where there is a return type or a
     `response_model`; give `response_model=None` where a document is returned, or return a

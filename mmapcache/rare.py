@@ -77,7 +77,11 @@ class RareValue:
         return str(self.plain()) if self._bson[4] in (_CODE, 0x0F, 0x13) else repr(self)
 
     def __repr__(self) -> str:
-        return f"{_NAMES[self._bson[4]]}({self._arguments()})"
+        return f"{self._named()}({self._arguments()})"
+
+    def _named(self) -> str:
+        """PyMongo's class; of a type that needs none, ours."""
+        return _NAMES.get(self._bson[4], "RareValue")
 
     def _arguments(self) -> str:
         kind, value = self._bson[4], self.extended()
@@ -99,11 +103,11 @@ class RareValue:
         if kind == 0x0C:
             pointer = value["$dbPointer"]
             return f"{pointer['$ref']!r}, ObjectId({pointer['$id']['$oid']!r})"
-        return ""
+        return "" if kind in _NAMES else repr(value)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"a {_NAMES.get(self._bson[4], 'value')} has no attribute {name!r} without PyMongo: "
+            f"a {self._named()} has no attribute {name!r} without PyMongo: "
             "pip install 'mmapcache[mongodb]'"
             if name != "_bson"
             else name

@@ -40,6 +40,9 @@ def cache(
 ) -> TestCache:
     """A TestCache with that content, in one generation; a context manager.
 
+    Any thread may make one, and each call makes another; what threads and forked children may do
+    with it, TestCache says.
+
     :param content: `{"sites": {"9f3c": {...}}}`, `{"sites": [{"_id": "9f3c", ...}]}` or
         `{"sites": "sites.json"}`; or the path of a file or directory, as
         `mmapcache sync --source file:PATH` reads it: Extended JSON (.json, .jsonl, .ndjson: lines
@@ -67,6 +70,9 @@ class TestCache:
     Its loader is this process: `status()` says that it is alive and streaming, and each change is
     confirmed at once. A forked child reads it, and sees what its parent changes; only the process
     that made it changes it, one thread at a time. Leaving the `with` closes it.
+
+    :param max_size: bytes, or text like "64MiB"
+    :param codec_options: of `.cache`, PyMongo's CodecOptions
     """
 
     __test__ = False  # its name makes pytest look for tests in it

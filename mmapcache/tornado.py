@@ -34,6 +34,8 @@ else:
 def json_encode(value: object) -> str:
     """`tornado.escape.json_encode` for documents, too: as safe in the script of a page.
 
+    It keeps nothing between calls: any thread and any forked worker may call it.
+
     :raises TypeError: a value has no place in plain JSON
     """
     text = json.dumps(value, default=mmapcache.json_default)

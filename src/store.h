@@ -18,8 +18,8 @@
  * one (a snapshot) cannot, and says that it has expired.
  *
  * Any process may call all of this; nothing here writes to the map, takes a lock or, but for
- * opening and mc_map_loader, enters the kernel. Many threads may read through one map; its
- * reference count is plain, so the caller serialises retain and release (the GIL does).
+ * opening and mc_map_loader, enters the kernel. Many threads may read through one map, retain it
+ * and release it: its count of users is atomic (users.h).
  */
 #ifndef MMAPCACHE_STORE_H
 #define MMAPCACHE_STORE_H

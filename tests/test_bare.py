@@ -163,6 +163,34 @@ assert main(["get", path, "oid", '{"$oid": "' + "7" * 24 + '"}']) == 1
 assert main(["get", path, "timestamp", '{"$timestamp": {"t": 6, "i": 1}}']) == 1
 """
 
+GET = """
+from mmapcache.cli import main
+for key in sys.argv[2:]:
+    if main(["get", sys.argv[1], "c", key, "--pluck", "v"]):
+        print("none")
+"""
+
+
+def test_get_takes_a_key_in_each_form(folder: Path) -> None:
+    """A document and a date as a key, relaxed and canonical; others are not found by them."""
+    path = folder / "forms.mmc"
+    day = datetime(2026, 1, 2, 3, 4, 5, 678000)
+    inner = {"n": 5, "long": 2**40, "f": 1.5, "day": day, "far": DatetimeMS(2**60)}
+    nested = {**inner, "uuid": uuid.UUID(int=5), "list": [bson.Int64(7)]}
+    with mmapcache.Writer(path) as writer, writer.batch() as batch:
+        for number, one in enumerate((nested, {**nested, "n": 6}, day)):
+            batch.put_raw("c", encoded({"_id": one, "v": number}))
+    texts = [
+        json_util.dumps(value, json_options=json_util.JSONOptions(json_mode=mode, tz_aware=True))
+        for value in (bson.decode(encoded(nested), FAR), bson.decode(encoded({"d": day}), FAR)["d"])
+        for mode in (json_util.JSONMode.CANONICAL, json_util.JSONMode.RELAXED)
+    ]
+    texts.append(texts[0].replace('"$numberInt": "5"', '"$numberInt": "6"'))
+    texts.append(json.dumps({**json.loads(texts[0]), "uuid": {"$uuid": str(uuid.UUID(int=5))}}))
+    texts.append(texts[0].replace('"$numberInt": "5"', '"$numberInt": "x"'))
+    out = run_bare(folder, GET, path, *texts)
+    assert out.split() == ["0", "0", "2", "2", "1", "0", "none"]
+
 
 def test_each_command_prints_what_it_prints_with_pymongo(folder: Path, path: Path) -> None:
     cache = mmapcache.open(path)
@@ -334,15 +362,37 @@ def test_a_missed_str_hints_at_the_objectid_of_these_digits() -> None:
         with cache.snapshot() as snap:
             for names in (cache, snap):
                 collection = names["c"]
-                for _ in range(2):  # the second is answered by the front cache
+                built = collection.map(dict)
+                for mapping in (collection, collection, built):  # then from the front cache
                     with pytest.raises(KeyError) as caught:
-                        collection[OID]
+                        mapping[OID]
                     assert f"look it up as mmapcache.object_id('{OID}')" in caught.value.args[0]
-                for key in ("7" * 24, "6b0b", "x" * 24, 5):
+                for mapping, key in itertools.product(
+                    (collection, built), ("7" * 24, "6b0b", "x" * 24, 5)
+                ):
                     with pytest.raises(KeyError) as caught:
-                        collection[key]
+                        mapping[key]
                     assert caught.value.args == (key,)
+                with pytest.raises(LookupError) as other:  # who says what is missing is asked
+                    collection.map(dict, missing=LookupError)[OID]
+                assert (other.type, other.value.args) == (LookupError, (OID,))
                 assert collection.get(OID) is None and OID not in collection
+
+
+def test_the_hint_needs_no_pymongo(folder: Path, path: Path) -> None:
+    script = """
+import mmapcache
+collection = mmapcache.open(sys.argv[1])["oid"]
+for mapping in (collection, collection.map(dict)):
+    try:
+        mapping[sys.argv[2]]
+    except KeyError as error:
+        print(error.args[0])
+    assert mapping[mmapcache.object_id(sys.argv[2])]
+"""
+    hints = run_bare(folder, script, path, OID).splitlines()
+    hint = f"look it up as mmapcache.object_id('{OID}')"
+    assert len(hints) == 2 and all(line.endswith(hint) for line in hints)
 
 
 def test_plain_json_of_what_has_no_plain_form() -> None:
@@ -357,6 +407,7 @@ def test_plain_json_of_what_has_no_plain_form() -> None:
         assert rare == RareValue(encoded({"": value})) and hash(rare) and rare != alone
     decimal = RareValue(encoded({"": bson.Decimal128("1.50")}))
     assert str(decimal) == "1.50"
+    assert repr(RareValue(encoded({"": bson.ObjectId(OID)}))) == f"RareValue({{'$oid': '{OID}'}})"
     with pytest.raises(AttributeError, match=r"'to_decimal' without PyMongo: pip install"):
         decimal.to_decimal()
     with pytest.raises(TypeError, match="no place in plain JSON"):

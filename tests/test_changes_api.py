@@ -161,6 +161,25 @@ def test_keys_are_those_of_the_collection(writer: mmapcache.Writer) -> None:
         assert next(news).keys is None, "no set can hold this key"
 
 
+def test_without_pymongo_a_set_can_hold_each_key() -> None:
+    said = run_script(
+        """
+import struct, sys
+sys.modules["bson"] = None
+import mmapcache
+writer = mmapcache.Writer.anonymous(max_size="2MiB")
+writer.put("sites", "first", {"v": 1})
+news = writer.reader().changes()
+value = b"\\x13_id\\0" + (110).to_bytes(14, "little") + b"\\x3c\\x30\\0"  # Decimal128("1.10")
+with writer.batch() as batch:
+    batch.put("sites", mmapcache.object_id("0" * 24), {"v": 1})
+    batch.put_raw("sites", struct.pack("<i", len(value) + 4) + value)
+print(*sorted(type(key).__name__ for key in next(news).keys["sites"]))
+"""
+    )
+    assert said == "RareValue object_id\n"
+
+
 def test_a_log_that_does_not_reach_back(writer: mmapcache.Writer) -> None:
     fill(writer, "sites", {"_id": "a"})
     cache = writer.reader()
@@ -269,47 +288,6 @@ def test_a_burst_wakes_once(writer: mmapcache.Writer) -> None:
         assert given[-1].generation == 701
 
     asyncio.run(main(), debug=True)
-
-
-def listen_in_child(path: Path, ready: int, out: int) -> None:
-    """Tells in `out` of the first change that reaches this process's loop."""
-
-    async def main() -> None:
-        done = asyncio.get_running_loop().create_future()
-        subscription = mmapcache.open(path).subscribe(done.set_result)
-        os.write(ready, b".")
-        change = await asyncio.wait_for(done, PATIENCE)
-        os.write(out, f"{change.generation} {sorted(change.keys['sites'])}\n".encode())
-        subscription.close()
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("deaf")
-def test_many_workers(loader: Loader, cache_path: Path) -> None:
-    workers = 64
-    out, into = os.pipe()
-    ready, said = os.pipe()
-    children = []
-    for _ in range(workers):
-        child = os.fork()
-        if child == 0:
-            try:
-                listen_in_child(cache_path, said, into)
-            finally:
-                os._exit(0)
-        children.append(child)
-    os.close(into)
-    os.close(said)
-    began = 0
-    while began < workers:
-        began += len(os.read(ready, workers))
-    loader.put("x", "y")
-    with os.fdopen(out) as lines:
-        assert lines.readlines() == ["2 ['x', 'y']\n"] * workers
-    os.close(ready)
-    for child in children:
-        os.waitpid(child, 0)
 
 
 @pytest.mark.usefixtures("deaf")

@@ -108,20 +108,68 @@ def test_every_method_of_the_stub_has_a_docstring() -> None:
     assert [name for name in names if not docstring(name).strip()] == []
 
 
+UNITS = {
+    "timeout": "seconds", "retention": "seconds", "seconds": "seconds", "max_size": "bytes",
+    "front_bytes": "bytes", "confirmed": "Unix seconds", "position_at": "Unix seconds",
+    "max_age": "seconds",
+}  # fmt: skip
+
+
+def arguments(node: ast.FunctionDef) -> list[str]:
+    """Their names."""
+    every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    return [argument.arg for argument in every]
+
+
 def test_docstrings_state_units() -> None:
-    units = {
-        "timeout": "seconds", "retention": "seconds", "seconds": "seconds", "max_size": "bytes",
-        "front_bytes": "bytes", "confirmed": "Unix seconds", "position_at": "Unix seconds",
-    }  # fmt: skip
     elsewhere = {"reader": "open"}  # says that the arguments are those of open()
     asked = 0
     for name, node in stub():
         text = docstring(elsewhere.get(name.rpartition(".")[2], name))
-        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
-            if argument.arg in units and f"{name}.{argument.arg}" != "Writer.record.seconds":
-                assert units[argument.arg] in text, f"{name}: {argument.arg}"
+        for argument in arguments(node):
+            if argument in UNITS and f"{name}.{argument}" != "Writer.record.seconds":
+                assert UNITS[argument] in text, f"{name}: {argument}"
                 asked += 1
     assert asked >= 8
+
+
+def of_modules() -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """The public functions and classes of the modules, each with its name below the package."""
+    for module, public in modules().items():
+        for node in ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in public:
+                yield f"{module}.{node.name}", node
+
+
+def test_docstrings_of_the_modules_state_units() -> None:
+    """A class says them for its `__init__`; a stand-in for mmapcache.open names that."""
+    asked = 0
+    for name, node in of_modules():
+        whole = ast.get_docstring(node) or ""
+        functions = [part for part in (node, *node.body) if isinstance(part, ast.FunctionDef)]
+        for function in functions:
+            text = ast.get_docstring(function) or ""
+            if function.name.startswith("_") and function.name != "__init__":
+                continue
+            for argument in arguments(function):
+                if argument in UNITS and "`mmapcache.open`" not in text:
+                    assert UNITS[argument] in text + whole, f"{name}: {argument}"
+                    asked += 1
+    assert asked >= 4
+
+
+def test_functions_state_thread_and_fork_safety() -> None:
+    """What the classes are asked, asked of the functions: of C, and of every module."""
+    texts = {
+        name: docstring(name) for name, _ in stub() if "." not in name and name in mmapcache.__all__
+    }
+    for name, node in of_modules():
+        if isinstance(node, ast.FunctionDef):
+            texts[name] = ast.get_docstring(node) or ""
+    assert {"open", "json_default", "testing.cache", "tornado.json_encode"} <= texts.keys()
+    assert "fastapi.register_encoders" in texts
+    assert [name for name in texts if not re.search(r"\b[Tt]hreads?\b", texts[name])] == []
+    assert [name for name in texts if not re.search(r"\bfork|\bworkers\b", texts[name])] == []
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -163,6 +163,31 @@ def test_what_bson_refuses_is_refused() -> None:
             mmapcache.Document(document)
 
 
+def marked(marker: object) -> object:
+    """Of a class that says that it is one of bson's."""
+    return type("Foreign", (), {"_type_marker": marker})()
+
+
+def test_a_marker_that_is_no_number_of_bsons_is_refused_as_any_foreign_object() -> None:
+    """bson's own encoder ends with SystemError or OverflowError there."""
+
+    class Everything:
+        def __getattr__(self, name: str) -> int:
+            return -1
+
+    with mmapcache.Writer.anonymous(max_size="2MiB") as writer:
+        writer.put("c", 1, {"_id": 1})
+        for value in (*map(marked, (-1, 2**70, -(2**70), 0, "7")), Everything()):
+            with pytest.raises(mmapcache.InvalidDocument, match="none of PyMongo's"):
+                mmapcache.Document({"a": value})
+            with pytest.raises(mmapcache.InvalidDocument, match="field 'a'"):
+                writer.put("c", 1, {"_id": 1, "a": value})
+            for refuses in (mmapcache.json_default, mmapcache.object_id, writer.reader()["c"].get):
+                with pytest.raises(TypeError):
+                    refuses(value)
+            assert mmapcache.object_id("6b0b" * 6) != value
+
+
 def deep(depth: int, array: bool) -> dict[str, Any]:
     document: Any = {}
     for _ in range(depth - 1):

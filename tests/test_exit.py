@@ -20,9 +20,13 @@ OBJECTS = {
     "snapshot": "mmapcache.open(path).snapshot()",
     "iterator": "iter(mmapcache.open(path)['sites'].items())",
     "view": "mmapcache.open(path)['sites'].values()",
+    "map": "built(mmapcache.open(path)['sites'].map(lambda site: [site]))",
+    "index": "built(mmapcache.open(path)['sites'].by('limits.qps'))",
+    "changes": "mmapcache.open(path).changes()",
     "document": "mmapcache.open(path)['sites'][1]",
     "nested": "mmapcache.open(path)['sites'][1]['limits']",
     "array": "mmapcache.open(path)['sites'][1]['hosts']",
+    "fields": "iter(mmapcache.open(path)['sites'][1])",
     "document_view": "mmapcache.open(path)['sites'][1].items()",
     "writer": "mmapcache.Writer(path)",
     "batch": "begun(mmapcache.Writer(path).batch())",
@@ -49,7 +53,11 @@ import mmapcache
 path = sys.argv[1]
 def begun(manager):
     return manager.__enter__()
+def built(mapping):
+    next(iter(mapping.items()))
+    return mapping
 with mmapcache.Writer(path, max_size="4MiB") as writer, writer.batch() as batch:
+    batch.index("sites", "limits.qps")
     for key in range(20):
         batch.put("sites", key, {"_id": key, "limits": {"qps": key}, "hosts": [1, 2, {"a": 1}]})
 del writer, batch
@@ -84,6 +92,7 @@ def test_two_objects_in_either_order(first: str, cache_path: Path) -> None:
         if name != "anonymous":
             lines.append(
                 "with mmapcache.Writer(path, max_size='4MiB') as writer, writer.batch() as batch:\n"
+                "    batch.index('sites', 'limits.qps')\n"
                 "    batch.put('sites', 1, {'_id': 1, 'limits': {'qps': 1}, 'hosts': [1]})"
             )
         lines.append(f"kept[{name!r}] = {made}")

@@ -94,6 +94,9 @@ def test_example(
             workers[answer.headers["X-Worker-Pid"]] += 1
         assert str(server.process.pid) not in workers
         assert server.get("/sites/unknown").status == 404
+        if package == "fastapi":
+            assert json.loads(server.get("/fast/9f3c").body) == ANSWER
+            assert server.get("/fast/unknown").status == 404
         health = server.get("/healthz")
         assert (health.status, json.loads(health.body)["status"]) == (200, "ok")
         wait_for(lambda: check_metrics(server), 30)

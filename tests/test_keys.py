@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import uuid
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -187,6 +189,47 @@ def test_subclasses(writer: mmapcache.Writer) -> None:
     assert collection[Name("a")]["n"] == 0
     assert collection[Number(5)]["n"] == 1
     assert collection[Identity(int=9)]["n"] == 2
+
+
+def test_no_python_code_runs_for_the_keys_of_a_database(writer: mmapcache.Writer) -> None:
+    """Each is read by its slot or in C: whatever a class says in Python, it is not asked."""
+
+    class Identity(uuid.UUID):
+        @property
+        def bytes(self) -> bytes:
+            raise AssertionError("nobody needs this")
+
+    number = 0x8123456789ABCDEF0123456789ABCDEF
+    put(writer, uuid.UUID(int=number), mmapcache.object_id("6b" * 12), bson.ObjectId("7c" * 12))
+    collection = writer.reader()["c"]
+    keys = [*collection, Identity(int=number), mmapcache.object_id("6b" * 12)]
+    ran: list[str] = []
+    before = sys.getprofile()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            ran.append(frame.f_code.co_name)
+
+    for _ in range(2):  # at the first time something may be imported
+        ran.clear()
+        sys.setprofile(note)
+        try:
+            found = list(map(collection.get, keys))
+        finally:
+            sys.setprofile(before)
+    assert None not in found and ran == []
+
+
+def test_an_object_id_is_known_before_a_date_is_looked_for() -> None:
+    said = run_script("""
+import sys, types, mmapcache
+key = mmapcache.object_id("6b" * 12)
+with mmapcache.Writer.anonymous(max_size="4MiB") as writer:
+    writer.put("c", key, {})
+    sys.modules["datetime"] = types.ModuleType("datetime")  # no class in it
+    print(key in writer.reader()["c"])
+""")
+    assert said == "True\n"
 
 
 @pytest.mark.parametrize("representation", [3, 4, 5, 6])

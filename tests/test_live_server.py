@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ import pytest
 from support.live import Reader, content, following, in_state, loads, log_lines, well
 from support.loader import Loader, load_once, wait_for
 from support.mongodb_server import Server
+from support.tools import tool
 
 import mmapcache
 
@@ -351,8 +351,7 @@ def openssl(directory: Path, *arguments: str) -> bool:
 
 def make_certificates(directory: Path) -> None:
     """ca.pem and other-ca.pem; right.pem and expired.pem, of the first, for 127.0.0.1."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl, which makes the certificates")
+    tool("openssl", "apt-get install openssl; it makes the certificates")
     key = ["-newkey", "rsa:2048", "-nodes"]
     for name in ("ca", "other-ca"):
         subject = ["-subj", f"/CN=Tests {name}", "-days", "2"]

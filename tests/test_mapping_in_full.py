@@ -6,7 +6,9 @@ import itertools
 import pprint
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -104,6 +106,16 @@ LONG = {
     "numbers": list(range(20)),
     "inner": {"text": "x" * 60, "more": ["y" * 70, {"z": "z" * 70}]},
 }
+
+
+def test_nothing_takes_a_weak_reference(writer: mmapcache.Writer) -> None:
+    """docs/documents.md says so, and what to do instead."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    document = sites[5]
+    for each in (cache, cache.snapshot(), sites, sites.map(len), document, document["tags"]):
+        with pytest.raises(TypeError, match="weak reference"):
+            weakref.ref(each)
 
 
 def test_pprint_takes_several_lines() -> None:
@@ -207,6 +219,42 @@ def test_a_collection_that_is_not_there_says_which_are(writer: mmapcache.Writer)
         assert mapping.collection("typo").get("key") is None
         with pytest.raises(KeyError, match=r"^'key'$"):
             mapping["sites"]["key"]
+
+
+def test_a_handle_says_that_its_collection_is_absent(writer: mmapcache.Writer) -> None:
+    cache = writer.reader()
+    there, typo = cache["sites"], cache.collection("typo")
+    odd = cache.collection("\ud800")
+    snap = cache.snapshot()
+    assert repr(there) == "<mmapcache.Collection 'sites'>"
+    assert repr(typo) == "<mmapcache.Collection 'typo', absent>"
+    assert repr(odd) == "<mmapcache.Collection '\\ud800', absent>"
+    assert repr(snap["sites"]) == "<mmapcache.Collection 'sites' of a snapshot>"
+    absent = snap.collection("typo")
+    assert repr(absent) == "<mmapcache.Collection 'typo' of a snapshot, absent>"
+    fill(writer, "typo", {"_id": 1})
+    assert repr(typo) == "<mmapcache.Collection 'typo'>"
+    assert repr(absent).endswith(" of a snapshot, absent>")
+    with writer.batch() as batch:
+        batch.drop("sites")
+    assert repr(there) == "<mmapcache.Collection 'sites', absent>"
+    snap.close()
+    assert repr(absent) == "<mmapcache.Collection 'typo' of a snapshot>"  # nobody can say
+    cache.close()
+    assert repr(there) == "<mmapcache.Collection 'sites'>"
+
+
+def test_what_cannot_be_read_is_not_called_absent(cache_path: Path) -> None:
+    """Nor does it raise: repr() is for logs, and for what is wrong."""
+    with mmapcache.Writer(cache_path, max_size="4MiB") as writer:
+        fill(writer, "sites", {"_id": 1})
+        cache = mmapcache.open(cache_path)
+        typo = cache.collection("typo")
+        with cache_path.open("r+b") as file:
+            file.truncate(0)
+    with pytest.raises(mmapcache.MmapCacheError):
+        len(typo)
+    assert repr(typo) == "<mmapcache.Collection 'typo'>"
 
 
 def test_of_many_collections_some_are_looked_at_and_all_counted() -> None:

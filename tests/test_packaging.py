@@ -248,6 +248,22 @@ def test_users_install_no_dependency_and_never_the_gpl_server() -> None:
     assert server and all('extra == "demo"' in line for line in server)
 
 
+@pytest.mark.parametrize("value, given", [("1", True), ("0", False), (None, False)])
+def test_setup_says_that_no_gil_is_needed_only_when_told_to(value: str | None, given: bool) -> None:
+    name = "MMAPCACHE_FREE_THREADING"
+    code = (
+        "import setuptools; from distutils.core import run_setup;"
+        "print(*run_setup('setup.py', stop_after='init').ext_modules[0].extra_compile_args)"
+    )
+    environment = {key: old for key, old in os.environ.items() if key != name}
+    environment |= {} if value is None else {name: value}
+    flags = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
+    ).stdout.split()
+    assert (b"-DMC_NO_GIL" in flags, b"-std=c11" in flags) == (given, True)
+    assert "defined(MC_NO_GIL)" in (ROOT / "src/_mmapcache.c").read_text()
+
+
 def test_setup_refuses_a_big_endian_machine() -> None:
     code = "import runpy, sys; sys.byteorder = 'big'; runpy.run_path('setup.py')"
     result = subprocess.run(

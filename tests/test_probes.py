@@ -17,7 +17,7 @@ import pytest
 from support.loader import Loader, load_once, wait_for
 
 import mmapcache
-from mmapcache.cli import main
+from mmapcache.cli import _COMMANDS, main
 from mmapcache.sync.parsing import bytes_of
 
 SECRET = "hunter2secret"
@@ -266,16 +266,27 @@ def test_the_attributes_are_there_without_a_file(cache_path: Path) -> None:
 # ---- errors that teach ----
 
 
-@pytest.mark.parametrize("command", ["get", "ls", "dump", "stat", "check", "watch", "sync"])
+# Of each command, what it cannot do without, and a flag of its own that is easily mistyped.
+MISTYPED = {
+    "get": (["a", "b", "c"], "--timeot", "--timeout"),
+    **{name: (["a"], "--timeot", "--timeout") for name in ("ls", "dump", "stat", "check", "watch")},
+    "serve": (["a", "--http=localhost:0"], "--max-ago", "--max-age"),
+    "sync": (["a"], "--timeot", "--timeout"),
+    "completion": (["bash"], "--hepl", "--help"),
+}
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
 def test_an_unknown_flag_shows_the_usage_of_its_command(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    needed, flag, meant = MISTYPED[command]
     with pytest.raises(SystemExit) as ended:
-        main([command, *("abc" if command == "get" else "a"), "--timeot=3", "--zzz"])
+        main([command, *needed, f"{flag}=3", "--zzz"])
     assert ended.value.code == 2
     err = capsys.readouterr().err
     assert err.startswith(f"usage: mmapcache {command} ")
-    assert "unrecognized arguments: --timeot=3 (did you mean --timeout?) --zzz\n" in err
+    assert f"unrecognized arguments: {flag}=3 (did you mean {meant}?) --zzz\n" in err
 
 
 @pytest.mark.parametrize(

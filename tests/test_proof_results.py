@@ -1,4 +1,5 @@
-"""`make proof ARGS=--write` replaces its table in the page of results, and nothing else there."""
+"""`make proof ARGS=--write` replaces its table in the page of results, and nothing else there; and
+`make sanitize` leaves out what there is."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import run as proof
+import sanitize
 
 pytestmark = pytest.mark.once
 
@@ -32,3 +34,17 @@ def test_a_page_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="put the lines"):
         proof.write(ROWS, "the full table", 90.0, page)
     assert page.read_text() == "text\n"
+
+
+def test_what_the_sanitizers_watch() -> None:
+    names = {Path(name).name for name in sanitize.watched()}
+    assert names >= {"test_keys.py", "test_writer.py", *sanitize.KEPT}
+    assert not names & {"test_sync.py", "test_live_server.py", "test_demo_run.py"}
+
+
+def test_a_file_that_has_gone_is_no_reason_to_leave_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sanitize.LEFT_OUT, "test_gone.py", "it was Python")
+    with pytest.raises(SystemExit, match=r"there is no tests/test_gone\.py"):
+        sanitize.watched()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +48,19 @@ with mmapcache.Writer(sys.argv[1], max_size="2MiB") as writer:
 """
 
 
+def ask(
+    port: int, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], str]:
+    """Status, headers with small letters, and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, {k.lower(): v for k, v in answer.getheaders()}, body
+
+
 class Served:
     """Pages at an address; `say` collects what they complain of."""
 
@@ -68,13 +83,7 @@ class Served:
         self, path: str, method: str = "GET", **headers: str
     ) -> tuple[int, dict[str, str], str]:
         """Status, headers with small letters, and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, headers=named)
-        answer = connection.getresponse()
-        body = answer.read().decode()
-        connection.close()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, body
+        return ask(self.port, path, method, **headers)
 
     def status(self) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(self.get("/status.json")[2])
@@ -220,6 +229,51 @@ def test_a_file_that_comes_ages_loses_its_loader_and_is_replaced(cache_path: Pat
         assert pages.said == []
 
 
+def test_a_loader_that_could_not_load_yet_says_why(cache_path: Path) -> None:
+    pytest.importorskip("pymongo")
+    uri = "mongodb://ann:hunter2secret@127.0.0.1:1/?serverSelectionTimeoutMS=100"
+    with served(cache_path, max_age=1e6) as pages:
+
+        def told(how: str) -> None:
+            """Each page comes to have the loader's own words, and never its password."""
+            why = f"published anything yet ({how}). It says why: no MongoDB server answers at "
+            wait_for(lambda: why in pages.get("/readyz")[2])
+            facts = pages.status()
+            with pages.connect() as stream:
+                stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                event = next(events(stream))
+            status, _, body = pages.get("/readyz")
+            assert status == pages.get("/healthz?max_age=1e6")[0] == 503
+            for shown in (body, facts["problem"], event["problem"]):
+                assert why in shown
+            assert "hunter2secret" not in f"{body}{facts}{event}"
+            assert not facts["ready"] and not event["ready"]
+
+        with Loader(cache_path, ["--uri", uri, "--collection", "shop.sites"]) as loader:
+            told("it is running")
+            loader.signal(signal.SIGKILL)
+            loader.wait()
+            told("it was killed")
+        with mmapcache.Writer(cache_path) as writer:
+            publish(writer)
+            assert pages.get("/readyz")[0] == 200 and pages.status()["problem"] is None
+        assert pages.said == []
+
+
+def test_data_that_is_too_old_is_not_ready(writer: mmapcache.Writer) -> None:
+    publish(writer)
+    writer.report(confirmed=time.time() - 2000)
+    with served(Path(writer.path), max_age=1000) as pages:
+        status, _, sentence = pages.get("/readyz")
+        assert status == 503 and sentence.endswith(" s old, more than 1000 s\n")
+        assert pages.get("/healthz")[0] == 200
+        writer.report(confirmed=True)
+        assert pages.get("/readyz")[0] == 200
+    writer.report(confirmed=time.time() - 2000)
+    with served(Path(writer.path)) as pages:  # as old as it likes
+        assert pages.get("/readyz")[0] == 200
+
+
 def test_events_come_with_each_generation(writer: mmapcache.Writer) -> None:
     publish(writer)
     with served(Path(writer.path)) as pages, pages.connect() as stream:
@@ -315,17 +369,25 @@ def test_slow_and_large_requests_get_nothing(
     writer: mmapcache.Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(writer)
-    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
     with served(Path(writer.path)) as pages:
-        for head in (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET /" + b"a" * 9000, b"\r\n\r\n"):
-            with pages.connect() as client, contextlib.suppress(ConnectionError):
-                client.sendall(head)
-                assert client.recv(100) == b""
+        # not for being slow: there is time enough for that
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)
+        for head in (b"GET /" + b"a" * 9000, b"\r\n\r\n"):
+            _gets_nothing(pages, head)
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+        _gets_nothing(pages, b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)
         with pages.connect() as client:
             client.sendall(b"<script> / HTTP/9.9\r\n\r\n")
             answer = client.makefile("rb").read()
             assert b" 505 " in answer and b"no request" in answer and b"script" not in answer
         assert pages.get("/healthz")[0] == 200 and pages.said == []
+
+
+def _gets_nothing(pages: Served, head: bytes) -> None:
+    with pages.connect() as client, contextlib.suppress(ConnectionError):
+        client.sendall(head)
+        assert client.recv(100) == b""
 
 
 def test_connections_and_streams_are_bounded(
@@ -334,17 +396,28 @@ def test_connections_and_streams_are_bounded(
     publish(writer)
     monkeypatch.setattr(limits, "CONNECTIONS", 3)
     monkeypatch.setattr(limits, "STREAMS", 1)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 2 * PATIENCE)  # nobody is sent away for being slow
+    before = _answering()  # of other tests
     with served(Path(writer.path)) as pages, contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(pages.connect()) for _ in range(2))
         first.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert next(events(first))["ready"]
         second.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert second.makefile().read().endswith("retry: 30000\n\n")  # and it ends
+        wait_for(lambda: len(_answering() - before) == 1)  # the one that ended may be counted still
         others = [stack.enter_context(pages.connect()) for _ in range(2)]
-        wait_for(lambda: b" 503 " in _answer(pages))
+        wait_for(lambda: len(_answering() - before) == 3)
+        with pages.connect() as client:
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+        assert len(_answering() - before) == 3
         for other in others:
             other.close()
         wait_for(lambda: b" 200 " in _answer(pages))
+
+
+def _answering() -> set[threading.Thread]:
+    """The threads that have a connection: each gives its place back before it ends."""
+    return {each for each in threading.enumerate() if "process_request_thread" in each.name}
 
 
 def _answer(pages: Served) -> bytes:
@@ -375,6 +448,39 @@ def test_the_command_serves_until_it_is_told_to_end(cache_path: Path) -> None:
     assert process.communicate(timeout=PATIENCE) == ("", "") and process.returncode == 0
     open_to_all = subprocess.run([*command, "0.0.0.0:0"], capture_output=True, text=True)
     assert open_to_all.returncode == 2 and "--token-file" in open_to_all.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "sync"])
+def test_a_command_takes_the_token_and_the_age(command: str, cache_path: Path) -> None:
+    source, secret = (cache_path.with_name(name) for name in ("sites.json", "token"))
+    source.write_text('{"_id": "a", "n": 1}\n')
+    secret.write_text(f"{TOKEN}\n")
+    with mmapcache.Writer(cache_path, max_size="2MiB") as writer:
+        publish(writer)
+    flags = ["--http=127.0.0.1:0", f"--token-file={secret}", "--max-age=0.001"]
+    if command == "sync":
+        flags += [f"--source=file:{source}", "--interval=3600"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mmapcache", command, str(cache_path), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    while not (where := re.search(r"at http://127\.0\.0\.1:(\d+)/", said)):
+        said += process.stdout.readline() or pytest.fail(f"{command} ended: {said}")
+    port = int(where[1])
+    allowed = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/status.json"):
+        assert ask(port, path)[0] == 401
+        assert ask(port, path, Authorization=f"Bearer {TOKEN}x")[0] == 401
+    for path in ("/", "/healthz", "/metrics", "/status.json"):
+        assert ask(port, path, **allowed)[0] == 200
+    wait_for(lambda: " s old, more than 0.001 s" in ask(port, "/readyz", **allowed)[2])
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
 
 
 def test_a_loader_serves_and_never_waits_for_it(cache_path: Path) -> None:

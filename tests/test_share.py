@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from support.tools import tool
 
 import mmapcache
 from mmapcache.cli import main, parser_for
@@ -91,10 +91,9 @@ def test_the_command_prints_it(shell: str, capsys: pytest.CaptureFixture[str]) -
 
 def answer(shell: str, script: str) -> set[str]:
     """The lines that a shell prints for a script that loads the completion."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"there is no {shell} here")
+    command = tool(shell, f"apt-get install {shell}")
     done = subprocess.run(
-        [shell, "-c", script, shell, str(SHARE / FILES[shell])],
+        [command, "-c", script, shell, str(SHARE / FILES[shell])],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -132,10 +131,9 @@ def test_zsh_takes_it() -> None:
 
 
 def test_the_manual_is_sound() -> None:
-    if shutil.which("groff") is None:
-        pytest.skip("there is no groff here")
+    command = tool("groff", "apt-get install groff-base")
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", str(SHARE / "mmapcache.1")],
+        [command, "-man", "-ww", "-Tutf8", str(SHARE / "mmapcache.1")],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

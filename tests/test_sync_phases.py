@@ -20,9 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +28,7 @@ from typing import Any
 import pytest
 from support.hold import Hold
 from support.loader import PATIENCE, Loader, load_once, wait_for
+from support.phases import at_each, fill, small_disk
 from support.processes import free_port
 from support.scripted_server import ScriptedServer, failing
 from support.system import only_linux
@@ -43,7 +41,6 @@ pymongo = pytest.importorskip("pymongo")
 
 Documents = dict[str, list[dict[str, Any]]]
 
-AT_A_TIME = 3  # phases
 SOON = 5.0  # seconds, in which a loader that was told to has ended
 FLAGS = ["--interval=0.1", "--batch-size=10", "--timeout=30", "--max-size=64MiB"]
 BOTH = ["--collection=shop.a", "--collection=shop.b"]
@@ -212,24 +209,6 @@ def old_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def at_each(place: Path, phases: Iterable[str], check: Callable[[Path, str], None]) -> None:
-    """Runs the check with a path of its own in each phase, some at a time: most of it is waiting
-    for processes. A failure names its phase."""
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        running = {}
-        for number, phase in enumerate(phases):
-            directory = place / str(number)
-            directory.mkdir()
-            running[phase] = pool.submit(check, directory / "cache", phase)
-    failures = []
-    for phase, future in running.items():
-        try:
-            future.result()
-        except Exception:
-            failures.append(f"--- {phase}\n{traceback.format_exc()}")
-    assert not failures, "\n".join(failures)
-
-
 def content(path: Path) -> Documents | None:
     """What the file holds, which checks; None when there is no generation in it."""
     try:
@@ -332,30 +311,6 @@ def test_the_collection_is_dropped(cache_path: Path, old_file: Path) -> None:
 PAD = "x" * 20_000
 LARGE: Documents = {"shop.a": [{"_id": i, "pad": PAD} for i in range(60)], "shop.b": [{"_id": 2}]}
 LARGER: Documents = {**LARGE, "shop.a": [{"_id": i, "pad": PAD} for i in range(200)]}
-
-
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 12 MiB."""
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"no file system can be mounted here, which takes root: {error}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
-
-
-def fill(path: Path) -> None:
-    """Takes all the room that is left."""
-    with path.open("ab", buffering=0) as file:
-        for size in (1 << 16, 1 << 12):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(size)) == size:
-                    pass
 
 
 def test_the_disk_is_full(tmp_path: Path, old_file: Path) -> None:

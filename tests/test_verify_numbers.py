@@ -7,12 +7,12 @@ import pytest
 from bson.int64 import Int64
 
 from mmapcache.sync.mongo import element
-from mmapcache.sync.mongo.follower import _mark, _one_by_one
+from mmapcache.sync.mongo.follower import _one_by_one
 from mmapcache.sync.source import Found
 
 
 def mark(key: object) -> int:
-    return _mark(element.of_value(key))
+    return element.mark_of(element.of_value(key))
 
 
 @pytest.mark.parametrize("key", [7, Int64(7), 7.0])

@@ -1,10 +1,12 @@
-"""The drawn pictures of the documentation: docs/pictures/*.svg.
+"""The pictures of the documentation: docs/pictures/.
 
-    python tools/pictures.py            (with the extra `mongodb`: the recording runs a loader)
+    python tools/pictures.py                    all of them
+    python tools/pictures.py status-page.png    this one
 
 one-map.svg and timeline.svg are drawn, watch.svg is recorded: a loader, `mmapcache watch` beside
 it, documents that change and a kill, each line at the moment at which it was printed. All are dark
-where the reader's system is, and need no script. The status page's picture is a screenshot.
+where the reader's system is, and need no script. status-page.png is a screenshot by Chromium,
+which has to be installed, of `mmapcache serve`, which needs the extra `serve`: page_picture.py.
 """
 
 from __future__ import annotations
@@ -367,15 +369,34 @@ def _coloured(words: str) -> str:
     return f"{escape(name + colon)}{', '.join(parts)}"
 
 
+def status_page() -> bytes:
+    """The screenshot."""
+    from page_picture import ROOT, shoot
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.browser import browser, executable
+
+    if executable() is None:
+        raise SystemExit("status-page.png needs Chromium: apt-get install chromium")
+    with browser() as page:
+        return shoot(page)
+
+
+MADE: dict[str, Callable[[], bytes]] = {
+    "one-map.svg": lambda: one_map().encode(),
+    "timeline.svg": lambda: timeline().encode(),
+    "watch.svg": lambda: terminal(record(), "mmapcache watch settings.mmc").encode(),
+    "status-page.png": status_page,
+}
+
+
 def main() -> None:
-    """Writes the three."""
-    made = {
-        "one-map.svg": one_map(),
-        "timeline.svg": timeline(),
-        "watch.svg": terminal(record(), "mmapcache watch settings.mmc"),
-    }
-    for name, content in made.items():
-        (PICTURES / name).write_text(content, "utf-8")
+    """Writes all, or those that are named."""
+    names = sys.argv[1:] or list(MADE)
+    if unknown := set(names) - set(MADE):
+        raise SystemExit(f"no picture is called {unknown.pop()}; there are: {', '.join(MADE)}")
+    for name in names:
+        (PICTURES / name).write_bytes(MADE[name]())
         print(f"docs/pictures/{name}")
 
 

@@ -35,6 +35,7 @@ from pathlib import Path
 
 import debian
 import zig
+from lint_architecture import core_sources
 from sdist import make_sdist, run, source_date
 from wheel_targets import TARGETS, Supply, Target
 
@@ -94,7 +95,9 @@ class Workshop:
         run(*describe, env=self._env, cwd=self._tree)
         (self._pure,) = pure.glob("*.whl")
         extension = json.loads(described.read_text())
-        self._sources: list[str] = extension["sources"]
+        core = {str(path.relative_to(self._tree)) for path in core_sources(self._tree)}
+        self._without_python = [name for name in extension["sources"] if name in core]
+        self._with_python = [name for name in extension["sources"] if name not in core]
         self._flags: list[str] = [*extension["flags"], *ALWAYS, "-Isrc"]
         self._core: dict[str, list[Path]] = {}
 
@@ -107,13 +110,11 @@ class Workshop:
     def build(self, target: Target, out: Path) -> tuple[Path, str]:
         """The wheel in `out`, and whose headers it was compiled with."""
         headers, word = self._supply.headers(target)
-        with_python = [source for source in self._sources if self._needs_python(source)]
-        without = [source for source in self._sources if source not in with_python]
         if target.platform not in self._core:
             folder = self._work / target.platform
-            self._core[target.platform] = self._compile(target, without, folder, [])
+            self._core[target.platform] = self._compile(target, self._without_python, folder, [])
         folder = self._work / target.name
-        objects = self._compile(target, with_python, folder, headers)
+        objects = self._compile(target, self._with_python, folder, headers)
         objects = sorted([*objects, *self._core[target.platform]], key=lambda path: path.name)
         whole = folder / "wheel"
         run(sys.executable, "-m", "wheel", "unpack", "--dest", whole, self._pure)
@@ -129,10 +130,6 @@ class Workshop:
         run(*pack, env=self._env)
         (made,) = folder.glob("*.whl")
         return Path(shutil.move(made, out / made.name)), word
-
-    def _needs_python(self, source: str) -> bool:
-        folder = Path(source).parent.name
-        return folder in {"binding", "document"} or Path(source).name == "_mmapcache.c"
 
     def _compile(
         self,

@@ -97,7 +97,7 @@ def _plain(text: str) -> str:
     """Without the stub's own names for types."""
     text = re.sub(r"\b_Key\b|\b_CodecOptions\b", "Any", text)
     text = re.sub(r"\b_Size\b", "int | str", text)
-    text = re.sub(r"\b_(T|Built)\b", r"\1", text)
+    text = re.sub(r"\b_(T|Built|Found)\b", r"\1", text)
     text = text.replace("mode: int=416", "mode: int=0o640")  # as the stub has it
     return re.sub(r"^/(, )?", "", text)
 

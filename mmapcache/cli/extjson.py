@@ -50,8 +50,9 @@ class SoughtKey:
         self.value = value
 
     def among(self, keys: Iterable[object]) -> object:
-        """The one of `keys` that is it, or None."""
-        return next((key for key in keys if key_to_extended(key) == self.value), None)
+        """The one of `keys` that is it, in relaxed or in canonical form, or None."""
+        sought = dumps(_relaxed(self.value))  # as text: True is not 1, and fields have an order
+        return next((k for k in keys if dumps(_relaxed(key_to_extended(k))) == sought), None)
 
 
 def to_extended(raw: bytes, *, canonical: bool = False) -> dict[str, Any]:
@@ -343,6 +344,28 @@ def _parse_wrapper(value: Mapping[str, Any]) -> Any:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise KeyTextError(f"the key {dumps(value)} is not Extended JSON: {error}") from None
     return None
+
+
+def _relaxed(value: Any) -> Any:
+    """An Extended JSON value, as relaxed as it can be: one form for what is one value."""
+    if isinstance(value, list):
+        return [_relaxed(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((name, inner),) = value.items()
+        try:
+            if name in ("$numberInt", "$numberLong"):
+                return int(inner)
+            if name == "$numberDouble" and math.isfinite(float(inner)):
+                return float(inner)
+            if name == "$uuid":
+                return _binary_value(uuid.UUID(inner).bytes, 4)
+            if name == "$date" and 0 <= int(inner["$numberLong"]) < _YEAR_10000_MS:
+                return {"$date": _iso(_EPOCH + timedelta(milliseconds=int(inner["$numberLong"])))}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return value  # it is no key's, then
+    return {name: _relaxed(one) for name, one in value.items()}
 
 
 def _has_wrapper(value: object) -> bool:

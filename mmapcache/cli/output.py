@@ -137,6 +137,13 @@ def moment_text(unix: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))
 
 
+def ago_text(moment: float | None, before: float | None, now: float) -> str:
+    """When something was, for people: at a moment, or before one, or who knows when."""
+    if moment is not None:
+        return f"{seconds_text(now - moment)} ago"
+    return "unknown" if before is None else f"more than {seconds_text(now - before)} ago"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a plain table: first column to the left, all others to the right."""
     grid = [list(head), *(list(map(printable, row)) for row in rows)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from typing import Any
 
 import mmapcache
@@ -16,6 +17,7 @@ from mmapcache.cli.output import (
     FAILED,
     CommandError,
     add_opening,
+    ago_text,
     complain,
     emit,
     emit_json,
@@ -28,6 +30,13 @@ from mmapcache.cli.output import (
     table,
 )
 from mmapcache.cli.reading import counts
+from mmapcache.last_change import changed_before
+
+_MEANING = (
+    "age: how long ago the data was last known to be what the source has. lag: the same time while "
+    "the loader follows the source's changes, so that the data is at most that far behind them; "
+    "none while it loads or polls."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-loader", action="store_true", help="exit with 1 unless a loader is alive"
     )
     add_opening(parser)
+    parser.epilog = f"{_MEANING} {parser.epilog}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -131,12 +141,17 @@ def _unreadable(error: Exception, path: str) -> dict[str, Any]:
 def _collect(cache: mmapcache.Cache, *, quick: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {"status": dict(cache.status()), "stats": dict(cache.stats())}
     facts["problem"] = None
+    collections: dict[str, dict[str, Any]]
     collections = {name: {"documents": count} for name, count in counts(cache).items()}
     if not quick:
         try:
             found = cache.check()
+            before = changed_before(cache, found["collections"])
             collections = {
-                name: {"documents": part["documents"], "bytes": part["bytes"]}
+                name: {
+                    **{key: part[key] for key in ("documents", "bytes", "changed_at")},
+                    "changed_before": before.get(name),
+                }
                 for name, part in sorted(found["collections"].items())
             }
             facts["free_blocks"] = {str(k): v for k, v in sorted(found["free_blocks"].items())}
@@ -205,21 +220,25 @@ def _confirmed_text(confirmed: float | None, age: float | None) -> str:
 def _lag_text(lag: float | None) -> str:
     if lag is None:
         return "none: the loader does not follow the source's changes"
-    return f"{seconds_text(lag)} behind the source"
+    return f"at most {seconds_text(lag)} behind the source (the age, while changes are followed)"
 
 
 def _counts_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
-def _collection_lines(collections: dict[str, dict[str, int]]) -> list[str]:
+def _collection_lines(collections: dict[str, dict[str, Any]]) -> list[str]:
     if not collections:
         return ["no collections"]
-    rows = [
-        (name, f"{part['documents']:,}", size_text(part["bytes"]) if "bytes" in part else "-")
-        for name, part in collections.items()
-    ]
-    return table(("collection", "documents", "bytes"), rows)
+    now = time.time()
+    rows = []
+    for name, part in collections.items():
+        more = ("-", "-")  # --quick, or damage
+        if "bytes" in part:
+            changed = ago_text(part["changed_at"], part["changed_before"], now)
+            more = (size_text(part["bytes"]), changed)
+        rows.append((name, f"{part['documents']:,}", *more))
+    return table(("collection", "documents", "bytes", "last change"), rows)
 
 
 def _block_lines(free_blocks: dict[str, int]) -> list[str]:

@@ -16,6 +16,7 @@ import itertools
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -23,10 +24,11 @@ from typing import Any, Final, NamedTuple
 import mmapcache
 from mmapcache.cli import streams
 from mmapcache.cli.extjson import dumps, key_text, key_to_extended
-from mmapcache.cli.output import DONE, add_opening, emit, emit_json, open_cache
+from mmapcache.cli.output import DONE, add_opening, ago_text, emit, emit_json, open_cache
+from mmapcache.cli.reading import steady
+from mmapcache.last_change import changed_before
 
 _POLL_SECONDS: Final = 0.5
-_ATTEMPTS: Final = 5
 _Digests = dict[str, dict[object, "_Digest"]]
 
 
@@ -83,7 +85,7 @@ def _nobody_reads() -> bool:
 def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
     generation, before = _digests(cache)
     loader = cache.status()["loader"]
-    _print_start(generation, before, loader, args.json)
+    _print_start(cache, generation, before, loader, args.json)
     seen = 0
     while args.count is None or seen < args.count:
         if cache.wait(generation, _POLL_SECONDS):
@@ -104,12 +106,16 @@ def _watch(cache: mmapcache.Cache, args: argparse.Namespace) -> None:
 def _digests(cache: mmapcache.Cache) -> tuple[int, _Digests | None]:
     """The current generation and a digest of each of its documents; None when it was too fast."""
     generation = 0
-    for _ in range(_ATTEMPTS):
-        with cache.snapshot() as snap:
-            generation = snap.generation
-            with contextlib.suppress(mmapcache.SnapshotExpired):
-                return generation, {name: _digest(snap[name]) for name in snap}
-    return generation, None
+    digests = None
+
+    def read(snap: mmapcache.Snapshot) -> _Digests:
+        nonlocal generation
+        generation = snap.generation
+        return {name: _digest(snap[name]) for name in snap}
+
+    with contextlib.suppress(mmapcache.SnapshotExpired):
+        digests = steady(cache, read)
+    return generation, digests
 
 
 def _digest(collection: mmapcache.Collection) -> dict[object, _Digest]:
@@ -142,15 +148,36 @@ def _compare(before: _Digests, after: _Digests) -> dict[str, _Change]:
     return changes
 
 
-def _print_start(generation: int, digests: _Digests | None, loader: str, as_json: bool) -> None:
+def _print_start(
+    cache: mmapcache.Cache,
+    generation: int,
+    digests: _Digests | None,
+    loader: str,
+    as_json: bool,
+) -> None:
     counts = {name: len(found) for name, found in sorted((digests or {}).items())}
     if as_json:
         event: dict[str, Any] = {"event": "start", "generation": generation}
         emit_json({**event, "loader": loader, "collections": counts})
     else:
-        held = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing yet"
+        when = _changed(cache) if counts else {}
+        held = ", ".join(f"{n} {count:,}{when.get(n, '')}" for n, count in counts.items())
+        held = held or "nothing yet"
         emit(f"generation {generation}: {held}; loader {loader}")
     streams.flush()
+
+
+def _changed(cache: mmapcache.Cache) -> dict[str, str]:
+    """When each collection last changed, in parentheses; nothing when the loader is too fast."""
+    try:
+        entries, now = cache.catalogue(), time.time()
+        before = changed_before(cache, entries)
+    except mmapcache.SnapshotExpired:
+        return {}
+    return {
+        name: f" (changed {ago_text(entry['changed_at'], before.get(name), now)})"
+        for name, entry in entries.items()
+    }
 
 
 def _print_loader(loader: str, as_json: bool) -> None:

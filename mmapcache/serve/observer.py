@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import mmapcache
+from mmapcache.last_change import changed_before
 from mmapcache.sync.redaction import public_text
 
 _SHARE: Final = 20  # a survey may take so small a part of the time: one in so many
@@ -110,7 +111,10 @@ class Observer:
         if cache is None:
             return facts
         try:
-            facts |= {"stats": dict(cache.stats()), "collections": cache.catalogue()}
+            entries = cache.catalogue()
+            before = changed_before(cache, entries)
+            collections = {n: {**e, "changed_before": before.get(n)} for n, e in entries.items()}
+            facts |= {"stats": dict(cache.stats()), "collections": collections}
             history: list[dict[str, Any]] = [dict(past) for past in cache.history()]
         except _TROUBLE as error:
             return facts | self._lost(error)

@@ -28,7 +28,7 @@ from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.reporting import Reporting
 from mmapcache.sync.shaping import Shaping
-from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source
+from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source, smallest
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
 from mmapcache.sync.verification import Verification
@@ -192,6 +192,7 @@ class Following:
     def _verified(self) -> None:
         assert self._verification is not None
         differed = self._verification.finish()
+        self._reporting.note(self._verification.duplicates)
         self._verification = None
         if differed:
             self._tally.errors["differed"] += differed
@@ -315,12 +316,16 @@ class Following:
             publish the other collections without it, or says what is wrong
         """
         before = batch.puts + batch.deletes
+        if found.duplicates > self._reporting.duplicates.get(found.name, 0):
+            known = {**self._reporting.duplicates, found.name: found.duplicates}
+            self._reporting.note(known)
         try:
             if not self._shaping.apply(writer, batch, found):
                 for key in found.missing:
                     batch.delete(found.name, key)
                 if found.buffer:
-                    batch.put_raw(found.name, found.buffer)
+                    buffer = smallest(found.buffer) if found.duplicates else found.buffer
+                    batch.put_raw(found.name, buffer)
         except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError, TypeError) as error:
             raise PositionLostError("refused", f"{found.name}: {error}") from None
         if found.suspect is not None and batch.puts + batch.deletes != before:

@@ -371,11 +371,8 @@ class Loader:
         )
 
     def _note(self, outcome: Outcome) -> None:
-        odd = public_text(outcome.oddities())
-        if odd and odd not in self._reporting.noted:
-            log.warning("%s", odd, extra={"fields": {"duplicates": outcome.duplicates}})
-        why = "" if self._following.position is not None else public_text(self._unfollowed)
-        self._reporting.noted = "; ".join(filter(None, (why, odd)))
+        why = "" if self._following.position is not None else self._unfollowed
+        self._reporting.note(outcome.duplicates, why)
 
 
 class _FatalError(Exception):

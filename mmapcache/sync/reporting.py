@@ -5,6 +5,9 @@ Loads and following share it: the trouble of one is over when the other succeeds
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from mmapcache.sync.absence import some_of
 from mmapcache.sync.logs import log
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.service import Service
@@ -18,7 +21,8 @@ class Reporting:
     """Knows what was said last, and says what is new.
 
     `told`: the trouble that was logged last; `trouble`: why the last load was not the whole content
-    of the source; `noted`: what was odd about it, but no trouble.
+    of the source; `noted`: what is odd about its documents, but no trouble, or why there is
+    polling. `duplicates`: how many documents of a collection have an _id that another one has.
 
     :param target: has the file that takes it
     :param tally: counts that each report has with it
@@ -33,6 +37,7 @@ class Reporting:
         self.told = ""
         self.trouble = ""
         self.noted = ""
+        self.duplicates: Mapping[str, int] = {}
 
     def report(self, **values: object) -> None:
         """Into the file's status, with the counts; see `Writer.report`."""
@@ -44,6 +49,23 @@ class Reporting:
         if self.told:
             log.info("recovered")
         self.told = ""
+
+    def note(self, duplicates: Mapping[str, int], why: str = "") -> None:
+        """What an operator may want to know, though it is no trouble.
+
+        :param why: there is polling
+        """
+        self.duplicates = duplicates
+        odd = ""
+        if duplicates:
+            some = some_of([f"{name} ({count:,})" for name, count in sorted(duplicates.items())])
+            odd = public_text(
+                f"documents whose _id another one has: {some}; of those with one _id the smallest, "
+                "by its bytes, is in the cache"
+            )
+        if odd and odd not in self.noted:
+            log.warning("%s", odd, extra={"fields": {"duplicates": duplicates}})
+        self.noted = "; ".join(filter(None, (public_text(why), odd)))
 
     def watch(self) -> Watch:
         """Says what becomes of a load to which the source says nothing."""

@@ -20,6 +20,8 @@ from mmapcache.sync.source import Feed, Source
 from mmapcache.sync.target import Target
 from mmapcache.sync.watch import Watch
 
+_SAID = 5  # collections whose refusals are told whole
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -43,20 +45,12 @@ class Outcome:
 
     def trouble(self) -> str:
         """Why it is not the whole content of the source; empty when it is."""
-        parts = list(self.refused.values())
+        parts = list(self.refused.values())[:_SAID]
+        if rest := list(self.refused)[_SAID:]:
+            parts.append(f"{len(rest):,} more collections are refused: {some_of(rest)}")
         if self.kept:
             parts.append(kept_sentence(self.kept))
         return "; ".join(parts)
-
-    def oddities(self) -> str:
-        """What an operator may want to know, though it is no trouble."""
-        if not self.duplicates:
-            return ""
-        some = some_of([f"{name} ({count:,})" for name, count in sorted(self.duplicates.items())])
-        return (
-            f"documents whose _id another one has: {some}; of those with one _id the smallest, by "
-            "its bytes, is in the cache"
-        )
 
     def stale(self) -> dict[str, str]:
         """The collections whose content is not the source's, and what a load for one is called."""

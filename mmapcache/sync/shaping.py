@@ -172,10 +172,7 @@ class Shaper:
         assert self._loaded is not None
         one, key = identity(document["_id"]), self._key(document)
         if one in self._loaded:
-            raise ShapeError(
-                f"two documents have the _id {_show(document['_id'])}: with another key (--key "
-                f"{self._name}={self._field}) a change could not tell them apart"
-            )
+            raise self._twice(document)
         duplicates = batch.duplicates
         try:
             full.put(key, document)
@@ -213,8 +210,14 @@ class Shaper:
             shaped = self._shaped(document)
             one = identity(document["_id"])
             before[one] = self._key_before(served, document["_id"])
-            if shaped is not None:
-                after[one] = (self._key(shaped), shaped)
+            if shaped is None:
+                continue
+            if one in after:  # the smallest stays, as of a load
+                if self._field is not None:
+                    raise self._twice(shaped)
+                if after[one][1].raw <= shaped.raw:
+                    continue
+            after[one] = (self._key(shaped), shaped)
         deleted = 0
         for one, key in before.items():
             if key is _MISSING or (one in after and identity(key) == identity(after[one][0])):
@@ -352,6 +355,12 @@ class Shaper:
         return ShapeError(
             f"the document with _id {_show(document['_id'])} cannot be stored with {what!r} as its "
             f"key: {error}"
+        )
+
+    def _twice(self, document: mmapcache.Document) -> ShapeError:
+        return ShapeError(
+            f"two documents have the _id {_show(document['_id'])}: with another key (--key "
+            f"{self._name}={self._field}) a change could not tell them apart"
         )
 
     def _duplicate(self, other: Any, document: mmapcache.Document, key: Any) -> DuplicateError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mmapcache
+from mmapcache.sync.identity import identity
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.position import Position
 
@@ -36,12 +37,16 @@ class Found:
     :param buffer: documents, concatenated
     :param suspect: this one document was suspect: if it differs from the cache, and nothing changed
         it meanwhile, that is an error of ours; the mark of its _id
+    :param duplicates: how many of the documents have an _id that another one of them has, too; of
+        those with one _id all are in one buffer, as it is the smallest of what becomes of them that
+        stays
     """
 
     name: str
     missing: tuple[Any, ...]
     buffer: bytes
     suspect: int | None = None
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,15 @@ def split(buffer: bytes) -> Iterator[bytes]:
             )
         yield buffer[position:stop]
         position = stop
+
+
+def smallest(buffer: bytes) -> bytes:
+    """Of the buffer's documents with one _id the smallest, as a load keeps it."""
+    kept: dict[Any, bytes] = {}
+    for document in split(buffer):
+        one = identity(mmapcache.Document(document)["_id"])
+        kept[one] = min(document, kept.get(one, document))
+    return b"".join(kept.values())
 
 
 class Follower(Protocol):

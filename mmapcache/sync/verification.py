@@ -34,6 +34,7 @@ class Verification:
         self.suspects: dict[Feed, set[bytes]] = {}
         self.documents = 0
         self.moment = 0
+        self.duplicates: dict[str, int] = {}  # see `Reporting`
         self.differing: set[Suspect] = set()  # documents that were put right
         self.explained: set[Suspect] = set()  # of which a change came
 
@@ -89,12 +90,24 @@ class Verification:
     ) -> None:
         suspects: set[bytes] = set()
         seen: set[int] = set()
+        larger: dict[int, bytes] = {}  # than what is cached, which another one of their _id may be
+        put = 0
         for document, key, cached in documents:
             self.documents += 1
-            if cached is not None:
-                seen.add(mark(key))
-                if collection.get_raw(key) != cached:
-                    suspects.add(source.identify(document))
+            if cached is None:
+                continue
+            put += 1
+            known, one = collection.get_raw(key), mark(key)
+            if known == cached:
+                larger.pop(one, None)
+            elif known is None or cached < known:
+                suspects.add(source.identify(document))
+            elif one not in seen:
+                larger[one] = source.identify(document)
+            seen.add(one)
+        suspects.update(larger.values())
+        if put > len(seen):
+            self.duplicates[feed.name] = put - len(seen)
         if len(seen) != len(collection) or suspects:
             for key in collection:
                 raw = None if mark(key) in seen else collection.get_raw(key)

@@ -1,6 +1,7 @@
-/* absent.c - which collections there are, for whoever asked for another one.
+/* absent.c - which collections there are, for whoever asked for another one; and which key.
  *
  *      cache["site"]   KeyError: "no collection 'site': there are 'sites', 'flags' and 3 more"
+ *      sites["6b0b..."]  KeyError: "'6b0b...' is a str; there is an ObjectId of these digits: ..."
  *
  * Some services ask for what may not be there and go on without it, so the sentence must cost
  * little: of many collections only CONSIDERED are looked at, SHOWN are named, and names count up to
@@ -8,6 +9,8 @@
  * an escape for whatever a terminal would obey.
  */
 #include "absent.h"
+
+#include "document/classes.h"
 
 enum { CONSIDERED = 256, SHOWN = 6, COMPARED = 40 };
 
@@ -20,17 +23,17 @@ static unsigned least(unsigned a, unsigned b)
 static unsigned distance(PyObject *left, PyObject *right)
 {
     unsigned row[COMPARED + 1];
-    Py_ssize_t rows = PyUnicode_GET_LENGTH(left), columns = PyUnicode_GET_LENGTH(right);
+    size_t rows = (size_t)PyUnicode_GET_LENGTH(left), columns = (size_t)PyUnicode_GET_LENGTH(right);
     rows = rows < COMPARED ? rows : COMPARED;
     columns = columns < COMPARED ? columns : COMPARED;
-    for (Py_ssize_t j = 0; j <= columns; j++) {
+    for (size_t j = 0; j <= columns; j++) {
         row[j] = (unsigned)j;
     }
-    for (Py_ssize_t i = 1; i <= rows; i++) {
+    for (size_t i = 1; i <= rows; i++) {
         Py_UCS4 letter = Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(left, i - 1));
         unsigned diagonal = row[0];
         row[0] = (unsigned)i;
-        for (Py_ssize_t j = 1; j <= columns; j++) {
+        for (size_t j = 1; j <= columns; j++) {
             bool same = letter == Py_UNICODE_TOLOWER(PyUnicode_READ_CHAR(right, j - 1));
             unsigned replaced = diagonal + !same;
             diagonal = row[j];
@@ -65,8 +68,9 @@ static PyObject *sentence(PyObject *names, uint32_t count, PyObject *name)
     PyObject *text = pairs == NULL ? NULL
                      : count == 0
                          ? PyUnicode_FromFormat("no collection %.100R: the cache has none", name)
-                         : PyUnicode_FromFormat("no collection %.100R: there %s", name,
-                                                count == 1 ? "is" : "are");
+                         : PyUnicode_FromFormat(count == 1 ? "no collection %.100R: there is"
+                                                           : "no collection %.100R: there are",
+                                                name);
     for (Py_ssize_t i = 0; text != NULL && i < PyList_GET_SIZE(pairs) && i < SHOWN; i++) {
         PyObject *one = PyTuple_GET_ITEM(PyList_GET_ITEM(pairs, i), 1);
         Py_SETREF(text, PyUnicode_FromFormat(i == 0 ? "%U %.100R" : "%U, %.100R", text, one));
@@ -84,7 +88,7 @@ PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *read
     PyObject *names, *text = NULL;
     uint32_t count;
     if (!PyUnicode_Check(name)) { /* nor could it be like one that is there */
-        PyErr_SetObject(PyExc_KeyError, name);
+        mc_key_error(name);
         return NULL;
     }
     count = reading->view.root.collections;
@@ -102,4 +106,31 @@ PyObject *mc_absent_collection(struct mc_reader *reader, struct mc_reading *read
         PyErr_SetObject(PyExc_KeyError, name); /* that it is absent is right whatever else is not */
     }
     return NULL;
+}
+
+void mc_absent_key(mc_collection_object *self, PyObject *object)
+{
+    struct mc_key key = {.type = MC_BSON_OID, .data = key.inline_data, .len = 12};
+    PyObject *text;
+    int there = 0;
+    if (mc_object_id_read(object, key.inline_data)) {
+        there = mc_collection_has(self, &key);
+    }
+    if (there < 0) { /* that the key is absent is right whatever else is not */
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return;
+        }
+        PyErr_Clear();
+    }
+    if (there <= 0) {
+        mc_key_error(object);
+        return;
+    }
+    text = PyUnicode_FromFormat("%R is a str; there is an ObjectId of these digits: look it up as "
+                                "mmapcache.object_id(%R)",
+                                object, object);
+    if (text != NULL) {
+        mc_key_error(text);
+        Py_DECREF(text);
+    }
 }

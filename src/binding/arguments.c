@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "document/classes.h"
 #include "document/encode.h"
 #include "errors.h"
 #include "format.h"
@@ -242,7 +243,7 @@ static int is_raw(struct mc_module *state, PyObject *object)
     if (marker == -1 && PyErr_Occurred()) {
         PyErr_Clear();
     }
-    return marker == 101;
+    return marker == MC_MARKER_RAW;
 }
 
 /* The BSON of a Mapping or a RawBSONDocument as a new object with a buffer. */
@@ -274,7 +275,7 @@ static void translate_encoding_error(struct mc_module *state)
 {
     PyObject *type, *value, *traceback;
     PyObject *invalid;
-    if (state->documents.classes[MC_CLASS_ENCODE] == NULL) {
+    if (mc_load(&state->documents.classes[MC_CLASS_ENCODE]) == NULL) {
         return; /* it was not asked */
     }
     PyErr_Fetch(&type, &value, &traceback);

@@ -212,17 +212,16 @@ static PyObject *collection_dict(const struct mc_view *view, const struct mc_col
 }
 
 static int add_collection(struct mc_reader *reader, PyObject *dict, const struct mc_view *view,
-                          const struct mc_hit *hit, const struct mc_collection *collection,
-                          const uint64_t *occupied)
+                          const struct mc_hit *hit, const uint64_t *occupied)
 {
     char name[MC_NAME_MAX];
     PyObject *key, *value;
-    struct mc_collection found;
+    struct mc_collection collection;
     enum mc_status status;
     int result = -1;
     mc_copy(name, hit->key, hit->key_len);
     /* A changed name is under another hash: who asked for it would be told that it is absent. */
-    status = mc_view_collection(view, name, hit->key_len, &found);
+    status = mc_view_collection(view, name, hit->key_len, &collection);
     if (status == MC_EXPIRED) { /* the caller finds out, too */
         return 0;
     }
@@ -231,7 +230,7 @@ static int add_collection(struct mc_reader *reader, PyObject *dict, const struct
         mc_reader_corrupt(reader, "the name of a collection");
         return -1;
     }
-    value = key == NULL ? NULL : collection_dict(view, collection, occupied);
+    value = key == NULL ? NULL : collection_dict(view, &collection, occupied);
     if (value != NULL) {
         result = PyDict_SetItem(dict, key, value);
     }
@@ -254,7 +253,7 @@ static PyObject *collections_of(struct mc_reader *reader, const struct mc_view *
     while (dict != NULL && (*status = mc_walk_entry(&walk, &hit)) == MC_OK) {
         if (hit.key_len <= MC_NAME_MAX && mc_hit_collection(&hit, &collection) == MC_OK) {
             const uint64_t *bytes = index < room ? &occupied[index] : NULL;
-            if (add_collection(reader, dict, view, &hit, &collection, bytes) < 0) {
+            if (add_collection(reader, dict, view, &hit, bytes) < 0) {
                 Py_CLEAR(dict);
             }
             index++;

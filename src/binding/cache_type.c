@@ -277,7 +277,7 @@ static int wait_slice(struct mc_reader *reader, struct mc_reading *reading, int6
     Py_BEGIN_ALLOW_THREADS
     moved = mc_map_wait(map, generation, nanoseconds);
     Py_END_ALLOW_THREADS
-    mc_map_release(map); /* the count is plain: the GIL is its lock */
+    mc_map_release(map);
     if (moved && mc_reader_lane(reader)->now == reading && mc_reader_update(reader) == reading &&
         reading->view.root.generation == generation) {
         return mc_sleep(OPEN_RETRY); /* published, but not to be read yet */
@@ -384,7 +384,9 @@ static PyMethodDef methods[] = {
     {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
      METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
-     "The Collection of that name, there or not: an absent one is empty until it appears.\n\n"
+     "The Collection of that name, there or not: an absent one is empty until it appears, so a\n"
+     "wrong name is not noticed here. repr() says that it is absent, and [key] on it raises a\n"
+     "KeyError with the collections that there are, as cache[name] does at once.\n\n"
      "codec_options: PyMongo's CodecOptions for this collection's values and keys.\n\n"
      "Raises ClosedError; LimitError for a name that none can have."},
     {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},

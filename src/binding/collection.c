@@ -252,3 +252,38 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
     }
     return found;
 }
+
+PyObject *mc_collection_document(mc_collection_object *self, struct mc_reading *reading,
+                                 const struct mc_key *key, struct mc_front_fact *fact,
+                                 enum mc_status *status)
+{
+    static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
+    struct mc_front_entry *entry = mc_collection_ask(self, reading, NULL, key);
+    if (entry == NULL) {
+        return mc_collection_find(self, reading, as_document, key, fact, status);
+    }
+    *status = entry->document == NULL ? MC_ABSENT : MC_OK;
+    if (entry->document != NULL && fact != NULL) {
+        *fact = (struct mc_front_fact){
+            .offset = entry->offset, .birth = entry->birth, .seen = reading->view.root.generation};
+    }
+    return Py_XNewRef(entry->document);
+}
+
+int mc_collection_has(mc_collection_object *self, struct mc_key *key)
+{
+    enum mc_status status;
+    unsigned tries = 0;
+    do {
+        struct mc_reading *reading;
+        struct mc_hit hit;
+        status = mc_collection_begin(self, &reading);
+        if (status == MC_OK) {
+            key->hash = mc_view_hash(&reading->view, key);
+            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
+            status = mc_view_settle(&reading->view, status);
+        }
+        status = mc_collection_judge(self, status, &tries);
+    } while (status == MC_EXPIRED);
+    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
+}

@@ -185,6 +185,14 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
                              struct mc_manner manner, const struct mc_key *key,
                              struct mc_front_fact *fact, enum mc_status *status);
 
+/* The same for the Document of a key, after a look into the front cache. */
+PyObject *mc_collection_document(mc_collection_object *self, struct mc_reading *reading,
+                                 const struct mc_key *key, struct mc_front_fact *fact,
+                                 enum mc_status *status);
+
+/* Whether the file has the key, whose hash this sets: 1, 0, or -1 with an exception. */
+int mc_collection_has(mc_collection_object *self, struct mc_key *key);
+
 /* True when the front cache speaks of the same file as the reading. */
 static inline bool mc_collection_fronted(const mc_collection_object *self,
                                          const struct mc_reading *reading)

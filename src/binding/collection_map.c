@@ -201,26 +201,6 @@ static PyObject *kept(mc_map_object *self, const struct mc_reading *reading,
     return mc_map_value(&self->front, entry);
 }
 
-/* The Document of a key, or NULL with what mc_collection_find says. */
-static PyObject *document_of(mc_collection_object *collection, struct mc_reading *reading,
-                             const struct mc_key *key, struct mc_front_fact *fact,
-                             enum mc_status *status)
-{
-    static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
-    uint64_t generation = reading->view.root.generation;
-    struct mc_front_entry *entry = mc_collection_ask(collection, reading, NULL, key);
-    if (entry == NULL) {
-        return mc_collection_find(collection, reading, as_document, key, fact, status);
-    }
-    if (entry->document == NULL) {
-        *status = MC_ABSENT;
-        return NULL;
-    }
-    *fact =
-        (struct mc_front_fact){.offset = entry->offset, .birth = entry->birth, .seen = generation};
-    return Py_NewRef(entry->document);
-}
-
 /* One attempt at a key: the value; or NULL with the Document it has to be built from; or NULL with
  * neither. Within a section. */
 static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *object,
@@ -240,7 +220,7 @@ static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *obje
     key->hash = mc_view_hash(&reading->view, key);
     value = kept(self, reading, key, object, status);
     if (value == NULL && *status == MC_OK) {
-        *document = document_of(self->collection, reading, key, fact, status);
+        *document = mc_collection_document(self->collection, reading, key, fact, status);
     }
     if (*status == MC_ABSENT) {
         struct mc_front_entry *gone = mc_front_find(&self->front, MC_MAP_CHANNEL, key);

@@ -3,6 +3,7 @@
  */
 #include "collection_map_type.h"
 
+#include "absent.h"
 #include "arguments.h"
 #include "collection_map.h"
 #include "collection_views.h"
@@ -19,7 +20,12 @@ typedef struct {
 static PyObject *answer_missing(mc_map_object *self, PyObject *key)
 {
     PyObject *missing = Py_XNewRef(self->missing);
-    PyObject *answer = missing == NULL ? NULL : PyObject_CallOneArg(missing, key);
+    PyObject *answer = NULL;
+    if (missing == PyExc_KeyError) { /* the usual one says more than the key, where it can */
+        mc_absent_key(self->collection, key);
+    } else if (missing != NULL) {
+        answer = PyObject_CallOneArg(missing, key);
+    }
     if (missing == NULL) {
         PyErr_SetString(PyExc_ReferenceError, "this map is being destroyed");
     } else if (answer != NULL && PyExceptionClass_Check(missing)) {
@@ -267,12 +273,6 @@ static PyObject *map_completions(PyObject *self, PyObject *Py_UNUSED(ignored))
                           "_ipython_key_completions_", NULL);
 }
 
-static PyObject *map_compare(PyObject *self, PyObject *other, int operation)
-{
-    return mc_mapping_compare(((mc_map_object *)self)->collection->reader->module, self, other,
-                              operation);
-}
-
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))map_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"keys", map_keys, METH_NOARGS, "keys($self, /)\n--\n\nA view of the keys."},
@@ -297,7 +297,7 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, map_traverse},
     {Py_tp_clear, map_clear},
     {Py_tp_repr, map_repr},
-    {Py_tp_richcompare, map_compare},
+    {Py_tp_richcompare, mc_mapping_compare},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, map_iter},
     {Py_tp_methods, methods},

@@ -122,53 +122,6 @@ static PyObject *collection_get(PyObject *self, PyObject *const *args, Py_ssize_
     return document == NULL && absent ? Py_NewRef(values[1]) : document;
 }
 
-/* Whether the file has the key: 1, 0, or -1 with an exception. */
-static int contains_in_file(mc_collection_object *self, struct mc_key *key)
-{
-    enum mc_status status;
-    unsigned tries = 0;
-    do {
-        struct mc_reading *reading;
-        struct mc_hit hit;
-        status = mc_collection_begin(self, &reading);
-        if (status == MC_OK) {
-            key->hash = mc_view_hash(&reading->view, key);
-            status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
-            status = mc_view_settle(&reading->view, status);
-        }
-        status = mc_collection_judge(self, status, &tries);
-    } while (status == MC_EXPIRED);
-    return status == MC_OK ? 1 : status == MC_ABSENT ? 0 : -1;
-}
-
-/* What KeyError says of a key that is not there: the key, and of the digits of an ObjectId that is
- * there what to ask for. In a tuple, as a tuple as the key would unpack itself. NULL with an
- * exception. */
-static PyObject *why_absent(mc_collection_object *self, PyObject *object)
-{
-    struct mc_key key = {.type = MC_BSON_OID, .data = key.inline_data, .len = 12};
-    PyObject *text, *args;
-    int there = 0;
-    if (mc_object_id_read(object, key.inline_data)) {
-        there = contains_in_file(self, &key);
-    }
-    if (there < 0) { /* that the key is absent is right whatever else is not */
-        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-    }
-    if (there <= 0) {
-        return PyTuple_Pack(1, object);
-    }
-    text = PyUnicode_FromFormat("%R is a str; there is an ObjectId of these digits: look it up as "
-                                "mmapcache.object_id(%R)",
-                                object, object);
-    args = text != NULL ? PyTuple_Pack(1, text) : NULL;
-    Py_XDECREF(text);
-    return args;
-}
-
 static PyObject *collection_subscript(PyObject *self, PyObject *key)
 {
     bool absent;
@@ -183,11 +136,7 @@ static PyObject *collection_subscript(PyObject *self, PyObject *key)
             mc_collection_table(collection)->created == 0) {
             return mc_absent_collection(collection->reader, reading, collection->name);
         }
-        PyObject *packed = why_absent(collection, key);
-        if (packed != NULL) {
-            PyErr_SetObject(PyExc_KeyError, packed);
-            Py_DECREF(packed);
-        }
+        mc_absent_key(collection, key);
     }
     return document;
 }
@@ -241,7 +190,7 @@ static int collection_contains(PyObject *self_object, PyObject *object)
     case MC_PYKEY_OK:
         break;
     }
-    return contains_in_file(self, &key);
+    return mc_collection_has(self, &key);
 }
 
 static Py_ssize_t collection_length(PyObject *self_object)
@@ -267,12 +216,32 @@ static void collection_dealloc(PyObject *self_object)
     mc_reader_release(reader);
 }
 
+/* Whether there is no such collection, as far as can be said: a cache or snapshot that is closed is
+ * not asked, and what cannot be read is not called absent. Never an exception, and one that is set
+ * stays. */
+static bool is_absent(mc_collection_object *self)
+{
+    PyObject *type, *value, *traceback;
+    struct mc_reading *reading;
+    bool absent = false;
+    if (mc_reader_closed(self->reader) ||
+        (self->snapshot != NULL && mc_load(&self->snapshot->reading) == NULL)) {
+        return false;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    if (mc_collection_ready(self, &reading) == MC_OK) {
+        absent = mc_collection_table(self)->created == 0;
+    }
+    PyErr_Restore(type, value, traceback);
+    return absent;
+}
+
 static PyObject *collection_repr(PyObject *self_object)
 {
     mc_collection_object *self = (mc_collection_object *)self_object;
-    return PyUnicode_FromFormat(self->snapshot == NULL ? "<mmapcache.Collection %R>"
-                                                       : "<mmapcache.Collection %R of a snapshot>",
-                                self->name);
+    return PyUnicode_FromFormat("<mmapcache.Collection %R%s%s>", self->name,
+                                self->snapshot == NULL ? "" : " of a snapshot",
+                                is_absent(self) ? ", absent" : "");
 }
 
 static PyObject *collection_iter(PyObject *self)
@@ -338,12 +307,6 @@ static PyObject *collection_completions(PyObject *self, PyObject *Py_UNUSED(igno
     return keys;
 }
 
-static PyObject *collection_compare(PyObject *self, PyObject *other, int operation)
-{
-    return mc_mapping_compare(((mc_collection_object *)self)->reader->module, self, other,
-                              operation);
-}
-
 static PyMethodDef methods[] = {
     {"get", (PyCFunction)(void (*)(void))collection_get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_many", mc_collection_get_many, METH_O, get_many_doc},
@@ -382,7 +345,7 @@ static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
     {Py_tp_dealloc, collection_dealloc},
     {Py_tp_repr, collection_repr},
-    {Py_tp_richcompare, collection_compare},
+    {Py_tp_richcompare, mc_mapping_compare},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, collection_iter},
     {Py_tp_methods, methods},

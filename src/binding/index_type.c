@@ -10,6 +10,7 @@
 
 #include "arguments.h"
 #include "collection_views.h"
+#include "document/classes.h"
 #include "index.h"
 #include "pykey.h"
 
@@ -158,8 +159,10 @@ static enum mc_status begin(index_object *self, struct mc_reading **reading,
         return status;
     }
     int possible = mc_name_sought(self->collection->name, &name, &name_len);
-    possible = possible == 1 ? mc_name_sought(self->field, &field, &len) : possible;
-    if (possible <= 0) {
+    if (possible == 1) {
+        possible = mc_name_sought(self->field, &field, &len);
+    }
+    if (possible != 1) {
         return possible < 0 ? MC_CLOSED : no_index(self);
     }
     status = mc_view_index(&(*reading)->view, name, name_len, field, len, record);
@@ -174,19 +177,14 @@ static enum mc_status begin(index_object *self, struct mc_reading **reading,
 static PyObject *document_of(index_object *self, struct mc_reading *reading, struct mc_key *key,
                              enum mc_status *status)
 {
-    static const struct mc_manner as_document = {.form = MC_FORM_DOCUMENT, .asks = true};
     mc_collection_object *collection = self->collection;
+    PyObject *document;
     if (!mc_collection_knows(collection, reading)) { /* a destructor has read it meanwhile */
         *status = MC_EXPIRED;
         return NULL;
     }
     key->hash = mc_view_hash(&reading->view, key);
-    struct mc_front_entry *entry = mc_collection_ask(collection, reading, NULL, key);
-    if (entry != NULL && entry->document != NULL) {
-        *status = MC_OK;
-        return Py_NewRef(entry->document);
-    }
-    PyObject *document = mc_collection_find(collection, reading, as_document, key, NULL, status);
+    document = mc_collection_document(collection, reading, key, NULL, status);
     *status = *status == MC_ABSENT ? MC_CORRUPT : *status;
     return document;
 }
@@ -317,11 +315,7 @@ static PyObject *index_subscript(PyObject *self, PyObject *value)
     bool absent;
     PyObject *found = lookup((index_object *)self, value, &absent);
     if (absent) {
-        PyObject *packed = PyTuple_Pack(1, value); /* a tuple as the value would unpack itself */
-        if (packed != NULL) {
-            PyErr_SetObject(PyExc_KeyError, packed);
-            Py_DECREF(packed);
-        }
+        mc_key_error(value);
     }
     return found;
 }
@@ -351,7 +345,7 @@ static Py_ssize_t index_length(PyObject *self_object)
 {
     index_object *self = (index_object *)self_object;
     struct mc_reading *reading;
-    struct mc_index_record record;
+    struct mc_index_record record = {.values = 0};
     enum mc_status status;
     unsigned tries = 0;
     do {
@@ -448,12 +442,6 @@ static PyObject *index_items(PyObject *self, PyObject *Py_UNUSED(ignored))
     return view(self, MC_ITEMS);
 }
 
-static PyObject *index_compare(PyObject *self, PyObject *other, int operation)
-{
-    return mc_mapping_compare(((index_object *)self)->collection->reader->module, self, other,
-                              operation);
-}
-
 /* ---- the object ---- */
 
 const char mc_collection_by_doc[] = PyDoc_STR(
@@ -546,7 +534,7 @@ static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)type_doc},
     {Py_tp_dealloc, index_dealloc},
     {Py_tp_repr, index_repr},
-    {Py_tp_richcompare, index_compare},
+    {Py_tp_richcompare, mc_mapping_compare},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_iter, index_iter},
     {Py_tp_methods, methods},

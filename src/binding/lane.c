@@ -18,23 +18,23 @@ void mc_lanes_init(struct mc_lanes *lanes)
 
 /* ---- owners ---- */
 
-struct mc_owner *mc_owner_new(void)
+struct mc_lane_owner *mc_lane_owner_new(void)
 {
-    struct mc_owner *owner = PyMem_Calloc(1, sizeof *owner);
+    struct mc_lane_owner *owner = PyMem_Calloc(1, sizeof *owner);
     if (owner != NULL) {
         owner->users = 1;
     }
     return owner;
 }
 
-static void release(struct mc_owner *owner)
+static void release(struct mc_lane_owner *owner)
 {
     if (mc_count_down(&owner->users)) {
         PyMem_Free(owner);
     }
 }
 
-void mc_owner_ends(struct mc_owner *owner)
+void mc_lane_owner_ends(struct mc_lane_owner *owner)
 {
     for (int i = 0; i < MC_LANE_ENTRIES; i++) { /* this thread may come again as another one */
         if (mc_lane_table[i].owner == owner) {
@@ -56,7 +56,7 @@ static struct mc_own_lane *enter(struct mc_lanes *lanes, struct mc_own_lane *lan
 
 struct mc_own_lane *mc_lane_find(struct mc_lanes *lanes)
 {
-    const struct mc_owner *owner = mc_owner_known();
+    const struct mc_lane_owner *owner = mc_lane_owner_known();
     struct mc_own_lane *lane = NULL;
     if (owner != NULL) {
         mc_lock(&lanes->mutex);
@@ -70,9 +70,9 @@ struct mc_own_lane *mc_lane_find(struct mc_lanes *lanes)
 }
 
 /* Gives the owner the lane of a thread that has ended: NULL when there is none. */
-static struct mc_own_lane *take_over(struct mc_lanes *lanes, struct mc_owner *owner)
+static struct mc_own_lane *take_over(struct mc_lanes *lanes, struct mc_lane_owner *owner)
 {
-    struct mc_owner *before = NULL;
+    struct mc_lane_owner *before = NULL;
     struct mc_own_lane *lane;
     mc_lock(&lanes->mutex);
     lane = lanes->first;
@@ -92,7 +92,7 @@ static struct mc_own_lane *take_over(struct mc_lanes *lanes, struct mc_owner *ow
 
 struct mc_own_lane *mc_lane_take(struct mc_lanes *lanes, const struct mc_front *limits)
 {
-    struct mc_owner *owner = mc_owner_needed();
+    struct mc_lane_owner *owner = mc_lane_owner_needed();
     struct mc_own_lane *lane = owner == NULL ? NULL : take_over(lanes, owner);
     if (owner == NULL) {
         return NULL;

@@ -47,7 +47,7 @@ enum { MC_LANE_PLACES = 256, MC_LANE_ENTRIES = 16 }; /* powers of two */
 
 struct mc_own_lane {
     struct mc_lane lane;
-    struct mc_owner *owner; /* counted */
+    struct mc_lane_owner *owner; /* counted */
     struct mc_own_lane *next;
     struct mc_place places[MC_LANE_PLACES]; /* of collections, by their channel */
 };
@@ -59,20 +59,20 @@ struct mc_lanes {
 };
 
 /* A thread, as its lanes know it: counted by them and by what tells that it ends. */
-struct mc_owner {
+struct mc_lane_owner {
     unsigned users;
     bool gone; /* its lanes may be taken over */
 };
 
-struct mc_owner *mc_owner_new(void);
+struct mc_lane_owner *mc_lane_owner_new(void);
 
 /* Called by the thread that ends, or when it cannot run any more. */
-void mc_owner_ends(struct mc_owner *owner);
+void mc_lane_owner_ends(struct mc_lane_owner *owner);
 
 struct mc_lane_entry {
     uint64_t number;
     struct mc_own_lane *lane;
-    const struct mc_owner *owner;
+    const struct mc_lane_owner *owner;
 };
 
 extern _Thread_local struct mc_lane_entry mc_lane_table[MC_LANE_ENTRIES];

@@ -11,21 +11,21 @@
 #define NAME "mmapcache.lanes"
 
 static _Thread_local struct {
-    const PyThreadState *state; /* NULL: none yet */
-    struct mc_owner *owner;     /* its own, alive as long as the state */
+    const PyThreadState *state;  /* NULL: none yet */
+    struct mc_lane_owner *owner; /* its own, alive as long as the state */
 } current;
 
 static void thread_ends(PyObject *capsule)
 {
-    struct mc_owner *owner = PyCapsule_GetPointer(capsule, NAME);
+    struct mc_lane_owner *owner = PyCapsule_GetPointer(capsule, NAME);
     if (current.owner == owner) {
         current.state = NULL;
         current.owner = NULL;
     }
-    mc_owner_ends(owner);
+    mc_lane_owner_ends(owner);
 }
 
-struct mc_owner *mc_owner_known(void)
+struct mc_lane_owner *mc_lane_owner_known(void)
 {
     PyThreadState *state = PyThreadState_Get();
     PyObject *dict, *capsule;
@@ -42,15 +42,15 @@ struct mc_owner *mc_owner_known(void)
     return current.owner;
 }
 
-struct mc_owner *mc_owner_needed(void)
+struct mc_lane_owner *mc_lane_owner_needed(void)
 {
-    struct mc_owner *owner = mc_owner_known();
+    struct mc_lane_owner *owner = mc_lane_owner_known();
     PyObject *dict, *capsule;
     if (owner != NULL) {
         return owner;
     }
     dict = PyThreadState_GetDict();
-    owner = dict == NULL ? NULL : mc_owner_new();
+    owner = dict == NULL ? NULL : mc_lane_owner_new();
     capsule = owner == NULL ? NULL : PyCapsule_New(owner, NAME, thread_ends);
     if (capsule == NULL) {
         PyMem_Free(owner);

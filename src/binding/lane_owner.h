@@ -7,10 +7,10 @@
 #if MC_FREE_THREADED
 
 /* The calling thread, if it has asked for a lane before, or NULL. */
-struct mc_owner *mc_owner_known(void);
+struct mc_lane_owner *mc_lane_owner_known(void);
 
 /* The calling thread, or NULL: out of memory, without an exception. */
-struct mc_owner *mc_owner_needed(void);
+struct mc_lane_owner *mc_lane_owner_needed(void);
 
 #endif
 

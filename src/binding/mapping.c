@@ -152,10 +152,9 @@ int mc_mapping_comparable(struct mc_module *module, PyObject *other, int operati
     return PyDict_Check(other) ? 1 : PyObject_IsInstance(other, module->documents.mapping_abc);
 }
 
-PyObject *mc_mapping_compare(struct mc_module *module, PyObject *self, PyObject *other,
-                             int operation)
+PyObject *mc_mapping_compare(PyObject *self, PyObject *other, int operation)
 {
-    int same = 1, comparable = mc_mapping_comparable(module, other, operation);
+    int same = 1, comparable = mc_mapping_comparable(mc_module_of(self), other, operation);
     if (comparable <= 0) {
         return comparable < 0 ? NULL : Py_NewRef(Py_NotImplemented);
     }

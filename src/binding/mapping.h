@@ -43,7 +43,6 @@ PyObject *mc_dict_of(PyObject *mapping);
  * And tp_richcompare of any mapping of ours, as collections.abc.Mapping has it: by content. It
  * walks self.items() once. */
 int mc_mapping_comparable(struct mc_module *module, PyObject *other, int operation);
-PyObject *mc_mapping_compare(struct mc_module *module, PyObject *self, PyObject *other,
-                             int operation);
+PyObject *mc_mapping_compare(PyObject *self, PyObject *other, int operation);
 
 #endif

@@ -8,9 +8,9 @@
  *      front_cache.c    the map from key to Document in front of the file
  *      lane.c           what a thread has of a reader for itself, where there is no GIL
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
- *      absent.c         KeyError for a collection that is not there
  *      mapping.c        what Cache and Snapshot have in common
  *      collection.c     the object Collection, and the steps that every read through one shares
+ *      absent.c         KeyError for a collection or a key that is not there
  *      collection_get_many.c   get_many(), pluck()
  *      collection_views.c      keys(), items(), values() and their iterators
  *      collection_map.c        what a service builds from a document, kept beside it

@@ -85,28 +85,6 @@ static enum mc_pykey_result text_key(PyObject *object, struct mc_key *key, struc
     return MC_PYKEY_OK;
 }
 
-/* The 128 low bits of a non-negative int as two words; false when it has more, or with an error. */
-static bool int_words(PyObject *number, uint64_t words[2])
-{
-    PyObject *shift = PyLong_FromLong(64), *high = NULL, *rest = NULL;
-    bool fits = false;
-    if (shift != NULL) {
-        high = PyNumber_Rshift(number, shift);
-    }
-    if (high != NULL) {
-        rest = PyNumber_Rshift(high, shift);
-    }
-    if (rest != NULL) {
-        words[0] = PyLong_AsUnsignedLongLongMask(number);
-        words[1] = PyLong_AsUnsignedLongLongMask(high);
-        fits = PyObject_IsTrue(rest) == 0;
-    }
-    Py_XDECREF(shift);
-    Py_XDECREF(high);
-    Py_XDECREF(rest);
-    return fits;
-}
-
 /* An int beyond int64 may still be a double or a decimal in the database. */
 static enum mc_pykey_result large_int_key(PyObject *object, struct mc_key *key, uint8_t *scratch,
                                           struct mc_error *err)
@@ -128,7 +106,7 @@ static enum mc_pykey_result large_int_key(PyObject *object, struct mc_key *key, 
         return MC_PYKEY_OK;
     }
     absolute = PyNumber_Absolute(object);
-    fits = absolute != NULL && int_words(absolute, words) && words[1] <= 0x1ED09BEAD87C0u;
+    fits = absolute != NULL && mc_int_words(absolute, words) && words[1] <= 0x1ED09BEAD87C0u;
     Py_XDECREF(absolute);
     if (PyErr_Occurred()) {
         return MC_PYKEY_ERROR;
@@ -294,9 +272,6 @@ static enum mc_pykey_result class_key(struct mc_options *options, PyObject *obje
     struct mc_document_state *state = options->state;
     enum mc_pykey_result result;
     int is;
-    if (Py_TYPE(object) == state->object_id_type) {
-        return small_key(key, MC_BSON_OID, mc_object_id_bytes(object), 12);
-    }
     is = mc_is_a(state, object, MC_CLASS_OBJECTID);
     if (is > 0) {
         return objectid_key(state, object, key);
@@ -357,6 +332,9 @@ enum mc_pykey_result mc_pykey_convert(struct mc_options *options, PyObject *obje
         const uint8_t *bytes = mc_document_bytes(object, &len);
         return result_of(options, mc_key_from_document(bytes, len, key, scratch, NULL), err);
     }
+    if (Py_TYPE(object) == state->object_id_type) {
+        return small_key(key, MC_BSON_OID, mc_object_id_bytes(object), 12);
+    }
     is_datetime = mc_datetime_check(state, object);
     if (is_datetime != 0) {
         return is_datetime > 0 ? datetime_key(options, object, key) : MC_PYKEY_ERROR;
@@ -382,9 +360,7 @@ PyObject *mc_pykey_to_python(struct mc_options *options, uint8_t type, const uin
         return mc_value_corrupt(options->state);
     }
     value = mc_value_from_element(options, &element);
-    if (value == NULL && options->state->bson_absent &&
-        PyErr_ExceptionMatches(PyExc_ImportError)) { /* a key can be listed whatever it is */
-        PyErr_Clear();
+    if (value == NULL && mc_only_bson_missing(options->state)) { /* a key can be listed anyway */
         value = mc_rare_value(options->state, &element);
     }
     return value;

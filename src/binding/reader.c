@@ -176,11 +176,6 @@ static void follow(struct mc_reader *reader, struct mc_lane *lane)
 
 #else
 
-struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
-{
-    return &reader->lane;
-}
-
 void mc_reader_close(struct mc_reader *reader)
 {
     lane_drop(&reader->lane);
@@ -357,9 +352,9 @@ struct mc_reading *mc_reader_update(struct mc_reader *reader)
         return lane->now;
     }
     if (status == MC_OK) { /* by what was let go with another file's Documents */
-        status = mc_fail(&error, MC_CLOSED, "this cache was closed");
+        (void)mc_fail(&error, MC_CLOSED, "this cache was closed");
     }
-    if (MC_FREE_THREADED && status == MC_CLOSED) {
+    if (MC_FREE_THREADED && error.status == MC_CLOSED) {
         lane_drop(lane);
     }
     mc_raise(reader->module, &error);

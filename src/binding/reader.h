@@ -119,7 +119,14 @@ static inline struct mc_lane *mc_reader_lane(struct mc_reader *reader)
 }
 
 /* The same, made if need be: NULL with MemoryError. */
+#if MC_FREE_THREADED
 struct mc_lane *mc_reader_need_lane(struct mc_reader *reader);
+#else
+static inline struct mc_lane *mc_reader_need_lane(struct mc_reader *reader)
+{
+    return &reader->lane;
+}
+#endif
 
 /* Of a thread that has a lane, as each has after a read. */
 static inline struct mc_front *mc_reader_front(struct mc_reader *reader)

@@ -259,7 +259,8 @@ static PyMethodDef methods[] = {
     {"collection", (PyCFunction)(void (*)(void))mc_mapping_collection,
      METH_FASTCALL | METH_KEYWORDS,
      "collection($self, /, name, codec_options=None)\n--\n\n"
-     "The Collection of that name, there or not: an absent one is empty."},
+     "The Collection of that name, there or not: an absent one is empty, as Cache.collection()\n"
+     "says."},
     {"keys", mc_mapping_keys, METH_NOARGS, "keys($self, /)\n--\n\nThe collections' names."},
     {"values", mc_mapping_values, METH_NOARGS, "values($self, /)\n--\n\nThe Collections."},
     {"items", mc_mapping_items, METH_NOARGS,

@@ -56,9 +56,9 @@ static const char *const texts[MC_TEXTS] = {
     [MC_TEXT_DOLLAR_ID] = "$id",
     [MC_TEXT_DOLLAR_DB] = "$db",
     [MC_TEXT_EMPTY] = "",
-    [MC_TEXT_BYTES] = "bytes",
     [MC_TEXT_BID] = "bid",
     [MC_TEXT_ID] = "_id",
+    [MC_TEXT_BSON_OBJECTID] = "bson.objectid",
 };
 
 int mc_texts_init(struct mc_document_state *state)
@@ -105,12 +105,23 @@ static PyObject *needs_bson(enum mc_class which)
                         classes[which].name);
 }
 
+/* Whether the module of that name has been imported: 1, 0, or -1 with MemoryError. */
+static int is_there(PyObject *name)
+{
+    PyObject *module = mc_dict_get(PyImport_GetModuleDict(), name);
+    if (module == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_DECREF(module);
+    return 1;
+}
+
 /* Whether bson was not there, and still is not: 1, 0, -1. To try an import that fails takes a walk
  * over sys.path each time. Who imports it later has it in sys.modules. */
 static int is_known_absent(struct mc_document_state *state)
 {
     bool absent = mc_peek(&state->bson_absent);
-    int imported = absent ? mc_is_imported("bson.objectid") : 0;
+    int imported = absent ? is_there(state->texts[MC_TEXT_BSON_OBJECTID]) : 0;
     if (imported > 0) {
         mc_poke(&state->bson_absent, false);
         absent = false;
@@ -172,11 +183,16 @@ int mc_have_bson(struct mc_document_state *state)
     if (mc_document_class(state, MC_CLASS_OBJECTID) != NULL) {
         return 1;
     }
+    return mc_only_bson_missing(state) ? 0 : -1;
+}
+
+bool mc_only_bson_missing(struct mc_document_state *state)
+{
     if (!mc_peek(&state->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
-        return -1;
+        return false;
     }
     PyErr_Clear();
-    return 0;
+    return true;
 }
 
 PyObject *mc_rare_value(struct mc_document_state *state, const struct mc_bson_element *element)
@@ -227,12 +243,10 @@ PyObject *mc_imported(const char *name)
 
 int mc_is_imported(const char *name)
 {
-    PyObject *module = mc_imported(name);
-    if (module == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    Py_DECREF(module);
-    return 1;
+    PyObject *text = PyUnicode_InternFromString(name);
+    int imported = text != NULL ? is_there(text) : -1;
+    Py_XDECREF(text);
+    return imported;
 }
 
 PyTypeObject *mc_type_new(PyObject *module, PyType_Spec *spec)
@@ -296,6 +310,50 @@ int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_tex
         out[i] = (int)number;
     }
     return 0;
+}
+
+long mc_marker_of(struct mc_document_state *state, PyObject *holder)
+{
+    PyObject *marker = PyObject_GetAttr(holder, state->texts[MC_TEXT_MARKER]);
+    long number = marker != NULL && PyLong_Check(marker) ? PyLong_AsLong(marker) : 0;
+    Py_XDECREF(marker);
+    if (PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return number > 0 ? number : 0;
+}
+
+bool mc_int_words(PyObject *number, uint64_t words[2])
+{
+    PyObject *shift = PyLong_FromLong(64), *high = NULL, *rest = NULL;
+    bool fits = false;
+    if (shift != NULL) {
+        high = PyNumber_Rshift(number, shift);
+    }
+    if (high != NULL) {
+        rest = PyNumber_Rshift(high, shift);
+    }
+    if (rest != NULL) {
+        words[0] = PyLong_AsUnsignedLongLongMask(number);
+        words[1] = PyLong_AsUnsignedLongLongMask(high);
+        fits = PyObject_IsTrue(rest) == 0;
+    }
+    Py_XDECREF(shift);
+    Py_XDECREF(high);
+    Py_XDECREF(rest);
+    return fits;
+}
+
+void mc_key_error(PyObject *key)
+{
+    PyObject *args = PyTuple_Pack(1, key);
+    if (args != NULL) {
+        PyErr_SetObject(PyExc_KeyError, args);
+        Py_DECREF(args);
+    }
 }
 
 int mc_document_meet_pprint(struct mc_document_state *state)

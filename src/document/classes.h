@@ -4,6 +4,16 @@
 
 #include "document.h"
 
+/* By these PyMongo's encoder knows its classes, and those that look like them: _type_marker. */
+enum {
+    MC_MARKER_BINARY = 5,
+    MC_MARKER_OBJECTID = 7,
+    MC_MARKER_TIMESTAMP = 17,
+    MC_MARKER_INT64 = 18,
+    MC_MARKER_DECIMAL128 = 19,
+    MC_MARKER_RAW = 101,
+};
+
 /* Interns the names of attributes: 0, or -1 with MemoryError. */
 int mc_texts_init(struct mc_document_state *state);
 
@@ -32,5 +42,19 @@ int mc_datetime_check(struct mc_document_state *state, PyObject *object);
  * 0 or -1. Attributes, as datetime's classes are not in C everywhere (classes.c). */
 int mc_numbers_of(struct mc_document_state *state, PyObject *object, enum mc_texts first, int count,
                   int *out);
+
+/* The _type_marker of a class, or of whatever else has one: 0 for none, or one that is no positive
+ * number; -1 only with MemoryError. */
+long mc_marker_of(struct mc_document_state *state, PyObject *holder);
+
+/* The 128 low bits of a non-negative int as two words, the low one first; false when it has more,
+ * or with an error. */
+bool mc_int_words(PyObject *number, uint64_t words[2]);
+
+/* Whether the exception that there is says only that bson is not there: then it is cleared. */
+bool mc_only_bson_missing(struct mc_document_state *state);
+
+/* Sets KeyError for a key, whatever that is: a tuple as the value would unpack itself. */
+void mc_key_error(PyObject *key);
 
 #endif

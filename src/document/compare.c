@@ -23,11 +23,7 @@ static bool same_bytes(const struct mc_bson_element *a, const struct mc_bson_ele
  * but to the same bytes, else -1. */
 static int unequal_without_bson(struct mc_document *self)
 {
-    if (!mc_peek(&mc_state_of(self)->bson_absent) || !PyErr_ExceptionMatches(PyExc_ImportError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
+    return mc_only_bson_missing(mc_state_of(self)) ? 0 : -1;
 }
 
 /* Whether the value of the walk's element equals `other`: 1, 0, -1. */

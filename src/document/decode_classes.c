@@ -331,9 +331,7 @@ PyObject *mc_scalar(struct mc_options *options, const struct mc_bson_element *el
                     unsigned depth)
 {
     PyObject *value = scalar(options, element, depth);
-    if (value == NULL && options->rare && mc_peek(&options->state->bson_absent) &&
-        PyErr_ExceptionMatches(PyExc_ImportError)) {
-        PyErr_Clear();
+    if (value == NULL && options->rare && mc_only_bson_missing(options->state)) {
         return mc_rare_value(options->state, element);
     }
     return value;

@@ -80,9 +80,9 @@ enum mc_texts {
     MC_TEXT_DOLLAR_ID,
     MC_TEXT_DOLLAR_DB,
     MC_TEXT_EMPTY,
-    MC_TEXT_BYTES,
     MC_TEXT_BID,
     MC_TEXT_ID,
+    MC_TEXT_BSON_OBJECTID,
     MC_TEXTS,
 };
 

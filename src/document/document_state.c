@@ -116,8 +116,8 @@ int mc_document_state_init(PyObject *module, struct mc_document_state *state,
         return -1;
     }
     return make_types(module, state) < 0 ||
-                   mark(state, state->document_type, 101) < 0 /* its `raw` bytes */ ||
-                   mark(state, state->object_id_type, 7) < 0 /* its `binary` */ ||
+                   mark(state, state->document_type, MC_MARKER_RAW) < 0 /* its `raw` bytes */ ||
+                   mark(state, state->object_id_type, MC_MARKER_OBJECTID) < 0 /* its `binary` */ ||
                    register_types(state) < 0
                ? -1
                : 0;

@@ -6,6 +6,7 @@
  */
 #include "document_type.h"
 
+#include "classes.h"
 #include "compare.h"
 #include "decode.h"
 #include "document_views.h"
@@ -24,11 +25,7 @@ static PyObject *document_subscript(PyObject *object, PyObject *name)
 {
     PyObject *value = lookup(object, name);
     if (value == NULL && !PyErr_Occurred()) {
-        PyObject *args = PyTuple_Pack(1, name); /* a tuple as the name is not the arguments */
-        if (args != NULL) {
-            PyErr_SetObject(PyExc_KeyError, args);
-            Py_DECREF(args);
-        }
+        mc_key_error(name);
     }
     return value;
 }

@@ -10,28 +10,24 @@
 #include "encoder.h"
 
 enum { UUID_STANDARD = 4 };
-/* By these PyMongo's encoder knows its classes, and those that look like them. */
-enum {
-    MARKER_BINARY = 5,
-    MARKER_TIMESTAMP = 17,
-    MARKER_INT64 = 18,
-    MARKER_DECIMAL128 = 19,
-    MARKER_RAW = 101,
-};
 
 int mc_uuid_bytes(struct mc_document_state *state, PyObject *uuid, uint8_t representation,
                   uint8_t out[16])
 {
-    PyObject *bytes = PyObject_GetAttr(uuid, state->texts[MC_TEXT_BYTES]);
-    int result = -1;
-    if (bytes != NULL && PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == 16) {
-        mc_uuid_order(representation, (const uint8_t *)PyBytes_AS_STRING(bytes), out);
-        result = 0;
-    } else if (bytes != NULL) {
-        PyErr_SetString(PyExc_TypeError, "a UUID has 128 bits");
+    PyObject *number = PyObject_GetAttr(uuid, state->texts[MC_TEXT_INT]); /* a slot */
+    uint64_t words[2], bytes[2];
+    bool fits = number != NULL && PyLong_Check(number) && mc_int_words(number, words);
+    Py_XDECREF(number);
+    if (!fits) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "a UUID has 128 bits");
+        }
+        return -1;
     }
-    Py_XDECREF(bytes);
-    return result;
+    bytes[0] = __builtin_bswap64(words[1]);
+    bytes[1] = __builtin_bswap64(words[0]);
+    mc_uuid_order(representation, (const uint8_t *)bytes, out);
+    return 0;
 }
 
 static int write_uuid(struct mc_encoder *self, struct mc_encode_name name, PyObject *value)
@@ -67,12 +63,33 @@ static int write_only(struct mc_encoder *self, struct mc_encode_name name, PyObj
     return result;
 }
 
+/* InvalidDocument for what says that it is of a class of bson's and is of none: bson's encoder may
+ * fail over that without saying why. 0 for anything else, or -1. */
+static int refuse_false_marker(struct mc_encoder *self, PyObject *value)
+{
+    struct mc_document_state *state = self->options->state;
+    long marker = 1;
+    if (PyObject_HasAttr(value, state->texts[MC_TEXT_MARKER])) {
+        marker = mc_marker_of(state, value);
+    }
+    return marker > 0   ? 0
+           : marker < 0 ? -1
+                        : mc_unfit(self, NULL,
+                                   "'%.200s' has a _type_marker that is none of PyMongo's: MongoDB "
+                                   "has no such type",
+                                   Py_TYPE(value)->tp_name);
+}
+
 static int write_by_bson(struct mc_encoder *self, struct mc_encode_name name, PyObject *value)
 {
     struct mc_options *options = self->options;
     struct mc_document_state *state = options->state;
     PyObject *encode, *codec = NULL, *wrapped, *bytes = NULL;
-    int have = mc_have_bson(state);
+    int have;
+    if (refuse_false_marker(self, value) < 0) {
+        return -1;
+    }
+    have = mc_have_bson(state);
     if (have == 0) {
         return mc_unfit(
             self, NULL,
@@ -90,21 +107,6 @@ static int write_by_bson(struct mc_encoder *self, struct mc_encode_name name, Py
     }
     Py_XDECREF(wrapped);
     return write_only(self, name, bytes);
-}
-
-/* The number by which PyMongo's encoder knows a type; 0 when it has none; -1 with MemoryError. */
-static long marker_of(struct mc_document_state *state, PyObject *value)
-{
-    PyObject *marker = PyObject_GetAttr((PyObject *)Py_TYPE(value), state->texts[MC_TEXT_MARKER]);
-    long number = marker != NULL && PyLong_Check(marker) ? PyLong_AsLong(marker) : 0;
-    Py_XDECREF(marker);
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    }
-    return number;
 }
 
 /* What has an attribute with the very bytes of its value: 1 when it was written, 0, -1. */
@@ -152,20 +154,20 @@ static int write_marked(struct mc_encoder *self, struct mc_encode_name name, PyO
     uint32_t stamp[2];
     int done = 0;
     switch (marker) {
-    case MARKER_INT64:
+    case MC_MARKER_INT64:
         return !PyLong_Check(value) ? 0 : mc_write_int(self, name, value, true) < 0 ? -1 : 1;
-    case MARKER_DECIMAL128:
+    case MC_MARKER_DECIMAL128:
         return write_bytes_of(self, name, value, MC_TEXT_BID, MC_BSON_DECIMAL128);
-    case MARKER_RAW:
+    case MC_MARKER_RAW:
         return write_bytes_of(self, name, value, MC_TEXT_RAW, MC_BSON_DOCUMENT);
-    case MARKER_TIMESTAMP:
+    case MC_MARKER_TIMESTAMP:
         done = number_of(value, "inc", UINT32_MAX, &stamp[0]);
         done = done > 0 ? number_of(value, "time", UINT32_MAX, &stamp[1]) : done;
         if (done > 0 && mc_write_copy(self, name, MC_BSON_TIMESTAMP, stamp, sizeof stamp) < 0) {
             done = -1;
         }
         return done;
-    case MARKER_BINARY:
+    case MC_MARKER_BINARY:
         done = PyBytes_Check(value) ? number_of(value, "subtype", UINT8_MAX, &stamp[0]) : 0;
         if (done > 0 && stamp[0] == 2) {
             return 0; /* the old one repeats its length inside */
@@ -249,7 +251,7 @@ int mc_write_other(struct mc_encoder *self, struct mc_encode_name name, PyObject
     }
     done = write_known(self, name, value);
     if (done == 0) {
-        marker = marker_of(state, value);
+        marker = mc_marker_of(state, (PyObject *)Py_TYPE(value));
         done = marker < 0    ? -1
                : marker == 0 ? mc_write_derived(self, name, value, depth)
                              : write_marked(self, name, value, marker);

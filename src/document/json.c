@@ -26,8 +26,6 @@
 #include "encode.h"
 #include "options.h"
 
-enum { MARKER_OBJECTID = 7, MARKER_DECIMAL128 = 19 };
-
 static PyObject *json_datetime(PyObject *value)
 {
     PyObject *zone = mc_attribute(value, "tzinfo"), *text = NULL;
@@ -58,19 +56,14 @@ static PyObject *json_bytes(PyObject *value)
 /* Whether str(value) is what JSON shall hold: 1, 0, -1. */
 static int is_text(struct mc_document_state *state, PyObject *value)
 {
-    PyObject *uuid = mc_document_class(state, MC_CLASS_UUID), *marker;
-    long number = 0;
+    PyObject *uuid = mc_document_class(state, MC_CLASS_UUID);
+    long marker;
     int result = uuid != NULL ? PyObject_IsInstance(value, uuid) : -1;
     if (result != 0) {
         return result;
     }
-    marker = PyObject_GetAttr((PyObject *)Py_TYPE(value), state->texts[MC_TEXT_MARKER]);
-    if (marker != NULL && PyLong_Check(marker)) {
-        number = PyLong_AsLong(marker);
-    }
-    Py_XDECREF(marker);
-    PyErr_Clear();
-    return number == MARKER_OBJECTID || number == MARKER_DECIMAL128;
+    marker = mc_marker_of(state, (PyObject *)Py_TYPE(value));
+    return marker < 0 ? -1 : marker == MC_MARKER_OBJECTID || marker == MC_MARKER_DECIMAL128;
 }
 
 static int settle_members(struct mc_document_state *state, PyObject *plain);
@@ -138,7 +131,7 @@ static PyObject *extended(struct mc_document_state *state, PyObject *value)
 {
     struct mc_bson_element element;
     PyObject *bytes, *rare = NULL, *result = NULL;
-    if (!PyObject_HasAttr((PyObject *)Py_TYPE(value), state->texts[MC_TEXT_MARKER])) {
+    if (mc_marker_of(state, (PyObject *)Py_TYPE(value)) <= 0) {
         return NULL;
     }
     bytes = mc_encode_value(state->options, value);
@@ -210,6 +203,7 @@ PyMethodDef mc_json_functions[] = {
      "json.dumps(document, default=mmapcache.json_default), msgspec.json.encode(document,\n"
      "enc_hook=mmapcache.json_default) and orjson.dumps(document,\n"
      "default=mmapcache.json_default) write the same of a Document. What has no plain form, such\n"
-     "as a Timestamp, becomes Extended JSON. Raises TypeError for what MongoDB has no type for."},
+     "as a Timestamp, becomes Extended JSON. It keeps nothing between calls: any thread and any\n"
+     "forked child may call it. Raises TypeError for what MongoDB has no type for."},
     {NULL, NULL, 0, NULL},
 };

@@ -8,7 +8,7 @@
 
 #include "classes.h"
 
-enum { OBJECT_ID = 12, MARKER = 7 };
+enum { OBJECT_ID = 12 };
 
 struct object_id {
     PyObject_HEAD
@@ -60,22 +60,23 @@ bool mc_object_id_read(PyObject *text, uint8_t out[12])
 /* The bytes of an object_id, or of what marks itself as an ObjectId as bson's do: 1, 0, -1. */
 static int bytes_of(struct mc_document_state *state, PyObject *object, uint8_t out[12])
 {
-    PyObject *marker, *binary;
+    PyObject *binary;
+    long marker;
     int found = 0;
     if (Py_TYPE(object) == state->object_id_type) {
         memcpy(out, mc_object_id_bytes(object), OBJECT_ID);
         return 1;
     }
-    marker = PyObject_GetAttr((PyObject *)Py_TYPE(object), state->texts[MC_TEXT_MARKER]);
-    if (marker != NULL && PyLong_Check(marker) && PyLong_AsLong(marker) == MARKER) {
-        binary = PyObject_GetAttr(object, state->texts[MC_TEXT_BINARY]);
-        if (binary != NULL && PyBytes_Check(binary) && PyBytes_GET_SIZE(binary) == OBJECT_ID) {
-            memcpy(out, PyBytes_AS_STRING(binary), OBJECT_ID);
-            found = 1;
-        }
-        Py_XDECREF(binary);
+    marker = mc_marker_of(state, (PyObject *)Py_TYPE(object));
+    if (marker != MC_MARKER_OBJECTID) {
+        return marker < 0 ? -1 : 0;
     }
-    Py_XDECREF(marker);
+    binary = PyObject_GetAttr(object, state->texts[MC_TEXT_BINARY]);
+    if (binary != NULL && PyBytes_Check(binary) && PyBytes_GET_SIZE(binary) == OBJECT_ID) {
+        memcpy(out, PyBytes_AS_STRING(binary), OBJECT_ID);
+        found = 1;
+    }
+    Py_XDECREF(binary);
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;
     }

@@ -128,20 +128,6 @@ static inline PyObject *mc_list_get(PyObject *list, Py_ssize_t index)
 #define mc_count_down(place) (--*(place) == 0)
 #define mc_count_next(place) (++*(place))
 
-struct mc_mutex {
-    char unused;
-};
-
-static inline void mc_lock(struct mc_mutex *mutex)
-{
-    (void)mutex;
-}
-
-static inline void mc_unlock(struct mc_mutex *mutex)
-{
-    (void)mutex;
-}
-
 static inline PyObject *mc_set_once(PyObject **place, PyObject *value)
 {
     Py_XSETREF(*place, value);

@@ -489,6 +489,7 @@ static void test_many_maps(void)
     struct mc_view view;
     struct oracle oracle;
     int count = test_rounds(MAPS), refused = 0;
+    CHECK(count > 0 && count <= MAPS);
     fill(&writer, &oracle);
     for (int i = 0; i < count; i++) {
         faults_arm(FAULT_BIT(FAULT_MEMORY), 1, true, 0); /* enough for the map, not for a slot */

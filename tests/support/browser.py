@@ -77,9 +77,18 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
+        self.scheme(dark=dark)
+        self.call("Page.navigate", url=url)
+
+    def leave(self) -> None:
+        """Goes to an empty page."""
+        self.call("Page.navigate", url="about:blank")
+        self.until("location.href == 'about:blank'")
+
+    def scheme(self, *, dark: bool) -> None:
+        """What the reader of the page prefers, from now on."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=url)
 
     def value(self, expression: str) -> Any:
         """What an expression is, in the page."""

@@ -133,14 +133,14 @@ def _idle_position() -> None:
     _mark_at_once()
 
     @_instead(MongoFollower, "_flush")
-    def flush(before: Any, self: Any) -> None:
+    def flush(before: Any, self: Any) -> Any:
         if self._size:
             tokens = {name: follower._raw(token) for name, token in self._tokens.items()}
             position = dataclasses.replace(self._begin, at=self._at, tokens=tokens)
             early = Caught(position, 0, time.monotonic(), 0.0)
             self._inbox.post(follower._Message(self, early))
             time.sleep(_WINDOW)
-        before(self)
+        return before(self)
 
 
 @_fault("stale-position", "marks a generation with an earlier position", kill_loader=1)
@@ -151,9 +151,9 @@ def _stale_position() -> None:
     _mark_at_once()
 
     @_instead(Target, "mark")
-    def mark(before: Any, self: Any, position: Any) -> None:
+    def mark(before: Any, self: Any, position: Any) -> Any:
         first.append(position)
-        before(self, first[0])
+        return before(self, first[0])
 
 
 def _mark_at_once() -> None:
@@ -333,6 +333,27 @@ def _no_watchdog() -> None:
     from mmapcache.sync.mongo import follower
 
     follower.SILENCE = 1e6
+
+
+@_fault("unexplained", "takes what was changed while it was compared for missed", verify=3)
+def _unexplained() -> None:
+    from mmapcache.sync.mongo.follower import MongoFollower
+
+    @_instead(MongoFollower, "_explain")
+    def explain(before: Any, self: Any, more: Any) -> None:
+        pass
+
+
+@_fault("compared-position", "goes on from where the comparison began", verify=3)
+def _compared_position() -> None:
+    from mmapcache.sync.following import Following
+
+    @_instead(Following, "_verify")
+    def verify(before: Any, self: Any, writer: Any) -> None:
+        before(self, writer)
+        self.position = dataclasses.replace(
+            self.position, at=self._source.position.at, tokens=self._source.position.tokens
+        )
 
 
 def main() -> int:

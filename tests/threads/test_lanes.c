@@ -80,17 +80,17 @@ size_t mc_document_memory(PyObject *document)
 }
 
 /* A thread is one of pthread's here, and ends when live() does. */
-static _Thread_local struct mc_owner *me;
+static _Thread_local struct mc_lane_owner *me;
 
-struct mc_owner *mc_owner_known(void)
+struct mc_lane_owner *mc_lane_owner_known(void)
 {
     return me;
 }
 
-struct mc_owner *mc_owner_needed(void)
+struct mc_lane_owner *mc_lane_owner_needed(void)
 {
     if (me == NULL) {
-        me = mc_owner_new();
+        me = mc_lane_owner_new();
     }
     return me;
 }
@@ -98,7 +98,7 @@ struct mc_owner *mc_owner_needed(void)
 static void end_thread(void)
 {
     if (me != NULL) {
-        mc_owner_ends(me);
+        mc_lane_owner_ends(me);
         me = NULL;
     }
 }
@@ -323,7 +323,7 @@ int main(void)
     }
     CHECK_EQ(fake_blocks, 0);
     (void)unlink(path);
-    (void)strcat(path, ".bell");
+    (void)snprintf(path + strlen(path), sizeof path - strlen(path), ".bell");
     (void)unlink(path);
     return 0;
 }

@@ -9,7 +9,9 @@ import functools
 import struct
 from typing import Any
 
+import mmapcache
 from mmapcache._mmapcache import cut_ids
+from mmapcache.sync.identity import mark
 
 
 def _names(count: int) -> tuple[bytes, ...]:
@@ -48,6 +50,11 @@ def value(element: bytes) -> Any:
     import bson
 
     return bson.decode(document(element), _options())["_id"]
+
+
+def mark_of(element: bytes) -> int:
+    """`identity.mark` of it."""
+    return mark(mmapcache.Document(document(element))["_id"])
 
 
 def one_of(elements: list[bytes]) -> bytes:

@@ -293,7 +293,7 @@ class MongoFollower:
         """Takes note of the changes that were under way when suspects were read once more."""
         for collection, one, at, _, _ in more.changes:
             if at <= self._checked_at:
-                names = self._checked.pop((more.database, collection, _mark(one)), ())
+                names = self._checked.pop((more.database, collection, element.mark_of(one)), ())
                 self._explained.update(names)
 
     def _waiting(self) -> int:
@@ -403,7 +403,7 @@ class MongoFollower:
                         read = self._lookup.read(self._read(options), feed.name, elements)
                         if not all(map(self._give, _one_by_one(list(read)))):
                             return False
-                for suspect in map(_mark, elements):
+                for suspect in map(element.mark_of, elements):
                     names = self._checked.setdefault((database, collection, suspect), [])
                     names.append((feed.name, suspect))
             # Not earlier than what has been read: that may be newer than it had to be.
@@ -445,19 +445,19 @@ class MongoFollower:
 
 
 def _one_by_one(parts: Sequence[Found]) -> Iterator[Found]:
-    """Each document and each missing _id alone, with the suspect that it is of; but what is missing
-    only as it was written before is there: to take it away and put it again would be a change."""
-    there = {mark(mmapcache.Document(d)["_id"]) for found in parts for d in split(found.buffer)}
+    """Each document, with those of its _id, and each missing _id alone, with the suspect that it is
+    of; but what is missing only as it was written before is there: to take it away and put it again
+    would be a change."""
+    there: dict[int, list[bytes]] = {}
+    for found in parts:
+        for document in split(found.buffer):
+            there.setdefault(mark(mmapcache.Document(document)["_id"]), []).append(document)
     for found in parts:
         for key in found.missing:
-            if (suspect := _mark(element.of_value(key))) not in there:
+            if (suspect := element.mark_of(element.of_value(key))) not in there:
                 yield Found(found.name, (key,), b"", suspect)
-        for document in split(found.buffer):
-            yield Found(found.name, (), document, mark(mmapcache.Document(document)["_id"]))
-
-
-def _mark(of: bytes) -> int:
-    return mark(mmapcache.Document(element.document(of))["_id"])
+    for suspect, documents in there.items():
+        yield Found(parts[0].name, (), b"".join(documents), suspect, len(documents) - 1)
 
 
 def _place(database: str, collection: str) -> bytes:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LATE = 5.0  # seconds after which a member says that it cannot answer yet
 _EXPIRED = 50  # MaxTimeMSExpired
+_EXACT = b"\x02\x05\x07\x09\x10\x12"  # types of which one value is written in one way
 _Answer = TypeVar("_Answer")
 
 
@@ -146,8 +147,11 @@ class Lookup:
             buffers = [bytes(buffer) for buffer in cursor if buffer]
         seconds = time.perf_counter() - began
         self._together.took(len(elements), seconds, sum(map(len, buffers)))
-        missing = _missing(elements, buffers)
+        there = list(itertools.chain.from_iterable(map(cut_ids, buffers)))
+        missing = _missing(elements, there)
         found = [Found(name, missing, b"")] if missing else []
+        if duplicates := _duplicates(there):  # the last one of them must not win
+            return [*found, Found(name, (), b"".join(buffers), duplicates=duplicates)]
         return found + [Found(name, (), buffer) for buffer in buffers]
 
     def _asked(self, ask: Callable[[], _Answer]) -> _Answer | None:
@@ -181,13 +185,21 @@ def _majority(collection: Collection[Any]) -> Collection[Any]:
     return collection.with_options(read_concern=ReadConcern("majority"))
 
 
-def _missing(elements: list[bytes], buffers: list[bytes]) -> tuple[Any, ...]:
-    """The _ids that no document of the buffers has.
+def _missing(elements: list[bytes], there: list[bytes]) -> tuple[Any, ...]:
+    """The _ids that no document has, of which `there` are those.
 
     Some that are there may be among them, where MongoDB writes one number in two ways: they are
     taken away and put again in one commit.
     """
-    found = set(itertools.chain.from_iterable(map(cut_ids, buffers)))
+    found = set(there)
     if found.issuperset(elements):
         return ()
     return tuple(element.value(each) for each in elements if each not in found)
+
+
+def _duplicates(there: list[bytes]) -> int:
+    """How many documents have the _id of another one, as those of two shards can have."""
+    kinds = {one[0] for one in there}
+    if len(kinds) < 2 and kinds.issubset(_EXACT):
+        return len(there) - len(set(there))
+    return len(there) - len(set(map(element.mark_of, there)))
