@@ -14,7 +14,7 @@ C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
 
 .PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
-	debug-leaks soak soak-loader bench interpreters wheels clean
+	debug-leaks soak soak-loader bench interpreters wheels sdist sbom clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -30,6 +30,8 @@ help:
 	@echo "make debug-leaks references are counted by a Python built for it (DEBUG_PYTHON=python3-dbg)"
 	@echo "make interpreters  pytest on every other CPython, 3.14 and 3.15 fetched (ARGS='3.14 --whole')"
 	@echo "make wheels  the wheels and the sdist, audited and run (ARGS='--twice cp313-musllinux_x86_64')"
+	@echo "make sdist   the sdist alone, dist/mmapcache-*.tar.gz: the same bytes on every machine"
+	@echo "make sbom    the bill of materials of a release, dist/sbom.cdx.json (CycloneDX)"
 	@echo "make share   the shell completions and the man page, after a change of the flags"
 	@echo "make docs    the documentation as a site, build/docs/index.html; a warning fails it"
 	@echo "make format  formats the C and Python files in place"
@@ -99,6 +101,12 @@ wheels: $(VENV)/wheels/.installed
 	$(VENV)/wheels/bin/zizmor --offline --quiet .github/workflows
 	PYTHONPATH=tools $(VENV)/wheels/bin/python tools/wheels.py $(ARGS)
 
+sdist: $(VENV)/wheels/.installed
+	$(VENV)/wheels/bin/python tools/sdist.py
+
+sbom: $(VENV)/release/.installed
+	$(VENV)/release/bin/python tools/sbom.py $(VENV)/release/bin/cyclonedx-py
+
 sanitize: $(VENV)/test/.installed
 	$(VENV)/test/bin/python tests/proof/sanitize.py $(ARGS)
 
@@ -128,6 +136,7 @@ $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
 $(VENV)/docs/.installed: EXTRAS = docs
 $(VENV)/wheels/.installed: EXTRAS = wheels
+$(VENV)/release/.installed: EXTRAS = release
 $(VENV)/debug/.installed: EXTRAS = mongodb,debug
 # Debian's is the package python3-dbg; any interpreter that was configured --with-pydebug will do.
 DEBUG_PYTHON ?= python3-dbg

@@ -14,7 +14,7 @@ And one for users of a free-threaded CPython, who want to try what has not been 
 
 And for whoever publishes a release:
 
-    MMAPCACHE_SOURCES=https://HOST/OWNER/mmapcache/blob/v1/   where the package page's links lead
+    MMAPCACHE_SOURCES=https://HOST/OWNER/mmapcache/blob/v1/   where the package's page leads
 """
 
 from __future__ import annotations
@@ -87,6 +87,24 @@ def package_page(readme: str, sources: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", page)
 
 
+def project_urls(sources: str) -> dict[str, str]:
+    """The package page's own links, into the same address; none where that is empty."""
+    if not sources:
+        return {}
+    return {
+        "Source": sources.partition("/blob/")[0],
+        "Documentation": urljoin(sources, "docs/index.md"),
+        "Changelog": urljoin(sources, "CHANGELOG.md"),
+    }
+
+
+ADDRESS = os.environ.get("MMAPCACHE_SOURCES", "")
+if ADDRESS and not re.fullmatch(r"https://\S+/blob/\S+/", ADDRESS):
+    raise SystemExit(
+        f"MMAPCACHE_SOURCES is {ADDRESS!r}: it has to be an address of the sources that ends with a"
+        " slash, such as https://HOST/OWNER/mmapcache/blob/v1/"
+    )
+
 SHARE = Path("mmapcache/share")  # see tools/make_share.py
 DATA = {
     "share/bash-completion/completions": SHARE / "mmapcache.bash",
@@ -96,10 +114,9 @@ DATA = {
 }
 
 setup(
-    long_description=package_page(
-        Path("README.md").read_text("utf-8"), os.environ.get("MMAPCACHE_SOURCES", "")
-    ),
+    long_description=package_page(Path("README.md").read_text("utf-8"), ADDRESS),
     long_description_content_type="text/markdown",
+    project_urls=project_urls(ADDRESS),
     data_files=[(folder, [str(file)]) for folder, file in DATA.items()],
     ext_modules=[
         Extension(

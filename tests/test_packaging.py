@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from sdist import make_sdist
 
 import mmapcache
 
@@ -84,13 +85,18 @@ def wheel(sdist: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -
     return made
 
 
+def copy_of_the_tree(copy: Path) -> Path:
+    """A copy of the checkout without what was made in it."""
+    made = (".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "__pycache__", "*.so")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*made), symlinks=True)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout whose extension is built already: the wheel's, where setuptools looks
     for an up-to-date one. (Where it looks elsewhere, it compiles: the same, only slower.)"""
-    copy = tmp_path_factory.mktemp("tree") / ROOT.name
-    made = (".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "__pycache__", "*.so")
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*made), symlinks=True)
+    copy = copy_of_the_tree(tmp_path_factory.mktemp("tree") / ROOT.name)
     built = copy / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     with zipfile.ZipFile(wheel) as archive:
         (extension,) = [name for name in archive.namelist() if name.endswith(".so")]
@@ -109,6 +115,20 @@ def test_sdist_is_whole(sdist: Path) -> None:
     assert missing == []
     assert {"src/store.h", "src/_mmapcache.c", "mmapcache/py.typed", "LICENSE"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+
+
+@pytest.mark.every
+@pytest.mark.timeout(300)
+def test_two_sdists_of_one_tree_have_the_same_bytes(tmp_path: Path) -> None:
+    sdists = []
+    for name, mode, time in (("one", 0o644, 1_600_000_000), ("two", 0o600, 1_700_000_000)):
+        tree, out = copy_of_the_tree(tmp_path / name / "tree"), tmp_path / name
+        for path in tree.rglob("*"):
+            if path.is_file():
+                path.chmod(mode | path.stat().st_mode & 0o100)
+                os.utime(path, (time, time))
+        sdists.append(make_sdist(out, 1_650_000_000, tree).read_bytes())
+    assert sdists[0] == sdists[1]
 
 
 @pytest.mark.every
@@ -148,16 +168,68 @@ def test_installs_and_works_in_an_empty_environment(
     run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "mmapcache", cwd=tmp_path)
 
 
-@pytest.mark.every
-@pytest.mark.timeout(300)
-def test_package_page_has_no_link_that_leads_nowhere(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        page = archive.read(name).decode().partition("\n\n")[2]
-    assert page.startswith("# mmapcache\n")
+# Prints the metadata of the wheel that would be built here.
+METADATA = """
+import pathlib
+from setuptools import build_meta
+made = build_meta.prepare_metadata_for_build_wheel(".")
+print(pathlib.Path(made, "METADATA").read_text("utf-8"))
+"""
+ADDRESS = "https://host.example/owner/mmapcache/blob/v1/"
+
+
+def package_page(sdist: Path, folder: Path, sources: str) -> tuple[list[str], str]:
+    """Of what the sdist builds with MMAPCACHE_SOURCES: each Project-URL, and the page's text."""
+    run("tar", "-xf", sdist, "-C", folder, cwd=folder)
+    (tree,) = folder.iterdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run(
+        [sys.executable, "-c", METADATA],
+        cwd=tree, env={**env, "MMAPCACHE_SOURCES": sources}, check=False,
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    fields, _, page = result.stdout.partition("\n\n")
+    page = page[page.index("# mmapcache\n") :]
     assert "the tutorial" in page
+    return re.findall(r"^Project-URL: (.*)$", fields, re.MULTILINE), page
+
+
+def test_package_page_without_an_address_has_no_link(sdist: Path, tmp_path: Path) -> None:
+    urls, page = package_page(sdist, tmp_path, "")
+    assert urls == []
     targets = re.findall(r"\]\(([^)]*)\)", page)
     assert [target for target in targets if not target.startswith("https://")] == []
+    assert "docs/pictures" not in page
+
+
+def test_package_page_of_a_release_leads_into_its_sources(sdist: Path, tmp_path: Path) -> None:
+    urls, page = package_page(sdist, tmp_path, ADDRESS)
+    assert urls == [
+        "Source, https://host.example/owner/mmapcache",
+        f"Documentation, {ADDRESS}docs/index.md",
+        f"Changelog, {ADDRESS}CHANGELOG.md",
+    ]
+    found = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", page)
+    pictures = [target for picture, target in found if picture]
+    links = [target for picture, target in found if not picture]
+    assert len(pictures) >= 2 and len(links) > 20
+    assert all(target.endswith("?raw=true") for target in pictures)
+    for target in [*pictures, *links, *(url.partition(", ")[2] for url in urls[1:])]:
+        assert target.startswith("https://"), target
+        if target.startswith(ADDRESS):
+            path = re.split(r"[?#]", target.removeprefix(ADDRESS))[0]
+            assert (ROOT / path).exists(), f"{target} leads nowhere"
+    assert sum(target.startswith(ADDRESS) for target in links) > 20
+
+
+def test_setup_refuses_an_address_that_links_cannot_be_made_from() -> None:
+    result = subprocess.run(
+        [sys.executable, "setup.py", "--name"], cwd=ROOT, check=False, capture_output=True,
+        env={**os.environ, "MMAPCACHE_SOURCES": ADDRESS.rstrip("/")}, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "has to be an address of the sources that ends with a slash" in result.stderr
 
 
 def test_import_is_light(tmp_path: Path) -> None:

@@ -30,8 +30,6 @@ import pytest
 
 import mmapcache
 
-pytestmark = pytest.mark.once
-
 bson = pytest.importorskip("bson")
 
 DOCUMENTS = 1500

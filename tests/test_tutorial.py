@@ -4,7 +4,7 @@ A block is marked by a comment above its fence: ``<!-- test: shell -->`` is type
 ``<!-- test: file NAME -->`` is saved. A ``text`` block is what the commands above it print, where
 ``...`` stands for anything. Only what the machine decides is replaced: the port, and in an
 ordinary run the installation, as this environment has mmapcache already. With EVERY=1 that is done,
-too, from this source tree and into an environment with nothing in it.
+too, into an environment with nothing in it: of a wheel that is built from the sdist, as a user's.
 """
 
 from __future__ import annotations
@@ -56,8 +56,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def script(port: int, install: bool) -> str:
-    """The page as one script, which prints a line before each step."""
+def build_wheel(folder: Path) -> Path:
+    """The wheel that is made from this tree's sdist; what was made in the tree is not in it."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def script(port: int, wheel: Path | None) -> str:
+    """The page as one script, which prints a line before each step; None: it installs nothing."""
     parts = ["set -e"]
     for number, step in enumerate(steps()):
         text = step.text.replace("8000", str(port))
@@ -66,8 +75,9 @@ def script(port: int, install: bool) -> str:
             parts.append(f"cat > {step.argument} <<'END OF FILE'\n{text}END OF FILE")
         elif step.argument != "install":
             parts.append(text)
-        elif install:
-            parts.append(text.replace("'mmapcache[mongodb]'", f"'{ROOT}[mongodb]'"))
+        elif wheel is not None:
+            assert "'mmapcache[mongodb]'" in text
+            parts.append(text.replace("'mmapcache[mongodb]'", f"'{wheel}[mongodb]'"))
     return "\n".join(parts)
 
 
@@ -88,10 +98,11 @@ def test_tutorial(install: bool, tmp_path: Path) -> None:
     else:
         path.insert(0, str(tools))
     environment["PATH"] = ":".join(path)
+    wheel = build_wheel(tmp_path / "dist") if install else None
     work = tmp_path / "work"
     work.mkdir()
     shell = subprocess.Popen(
-        ["bash", "-c", script(free_port(), install)],
+        ["bash", "-c", script(free_port(), wheel)],
         cwd=work, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -13,7 +13,6 @@ Needs the package ziglang, which brings the headers and libraries of all targets
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+import zig
 from lint_architecture import ROOT, TWINS, core_sources
 
 BUILD = ROOT / "build" / "cross"
@@ -44,9 +44,9 @@ def headers() -> Path:
     return to
 
 
-def zig(target: str, *arguments: str) -> None:
+def compiler(target: str, *arguments: str) -> None:
     """Runs the compiler; raises CalledProcessError with what it said."""
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *arguments]
+    command = [*zig.cc(target), *FLAGS, *arguments]
     subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True)
 
 
@@ -60,8 +60,8 @@ def compile_for(target: str, include: Path) -> str:
     later = "-Wl,-undefined,dynamic_lookup" if macos else "-Wl,-z,undefs"
     whole = [] if macos else ["-Wl,-z,defs"]
     # What has been compiled for the first is not compiled again.
-    zig(target, "-shared", *names(core_sources(ROOT, macos)), *whole, "-o", str(core))
-    zig(target, "-shared", *names(sources), f"-isystem{include}", later, "-o", str(module))
+    compiler(target, "-shared", *names(core_sources(ROOT, macos)), *whole, "-o", str(core))
+    compiler(target, "-shared", *names(sources), f"-isystem{include}", later, "-o", str(module))
     content = module.read_bytes()
     if not content.startswith(MAGIC["macos" if macos else "linux"]):
         raise SystemExit(f"cross: {module} is no library for {target}")
@@ -77,8 +77,8 @@ def names(paths: list[Path]) -> list[str]:
 
 def main() -> int:
     """A line for each target; 1 when one fails, 2 when zig is missing."""
-    if importlib.util.find_spec("ziglang") is None:
-        print("cross: the package ziglang is missing: python -m pip install ziglang==0.17.1")
+    if to_do := zig.missing():
+        print(f"cross: {to_do}")
         return 2
     BUILD.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ZIG_LOCAL_CACHE_DIR", str(BUILD / "cache"))

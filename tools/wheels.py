@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import gzip
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -36,7 +34,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import debian
+import zig
 from lint_architecture import core_sources
+from sdist import make_sdist, run, source_date
 from wheel_targets import TARGETS, Supply, Target
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,57 +76,6 @@ class Row:
             f"{self.target.name:26}{self.built:26}{size:>8}  {self.audited:24}"
             f"{'; '.join(self.failures) or self.ran}"
         )
-
-
-def run(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What a command printed; raises RuntimeError with all of it when it fails."""
-    command = [str(word) for word in words]
-    done = subprocess.run(
-        command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command[:6])} ...:\n{done.stdout}")
-    return done.stdout
-
-
-def source_date() -> str:
-    """SOURCE_DATE_EPOCH, or the time of the last commit."""
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return given
-    return run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
-
-
-def plain(entry: tarfile.TarInfo, date: int) -> tarfile.TarInfo:
-    """An entry of the sdist without what differs between machines and users."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = date
-    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
-    entry.pax_headers = {}
-    return entry
-
-
-def repack(made: Path, result: Path, date: int) -> None:
-    """The same archive with its entries sorted, dated, and of nobody's."""
-    with (
-        tarfile.open(made) as source,
-        result.open("wb") as file,
-        gzip.GzipFile("", "wb", mtime=date, fileobj=file) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as target,
-    ):
-        for entry in sorted(source.getmembers(), key=lambda entry: entry.name):
-            content = source.extractfile(entry) if entry.isfile() else None
-            target.addfile(plain(entry, date), content)
-
-
-def make_sdist(out: Path, date: int) -> Path:
-    """The sdist in `out`; setuptools would date its entries by the files."""
-    with tempfile.TemporaryDirectory() as scratch:
-        make = [sys.executable, "-m", "build", "--no-isolation", "--sdist"]
-        run(*make, "--outdir", scratch, ROOT)
-        (made,) = Path(scratch).glob("*.tar.gz")
-        repack(made, out / made.name, date)
-        return out / made.name
 
 
 class Workshop:
@@ -171,8 +120,7 @@ class Workshop:
         run(sys.executable, "-m", "wheel", "unpack", "--dest", whole, self._pure)
         (content,) = whole.iterdir()
         extension = content / "mmapcache" / target.extension
-        zig = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig]
-        link = [*zig, "-shared", "-s", "-Wl,--build-id=none", "-o", extension]
+        link = [*zig.cc(target.zig), "-shared", "-s", "-Wl,--build-id=none", "-o", extension]
         run(*link, *objects, env=self._env, cwd=self._tree)
         if target.library == "musllinux":  # by the name that musl has where it is installed
             musl = f"libc.musl-{target.architecture}.so.1"
@@ -192,11 +140,10 @@ class Workshop:
     ) -> list[Path]:
         """Objects of the sources, in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        zig = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig]
 
         def compile_one(source: str) -> Path:
             result = folder / f"{source.replace('/', '.')}.o"
-            command = [*zig, *self._flags, *headers, "-c", source, "-o", str(result)]
+            command = [*zig.cc(target.zig), *self._flags, *headers, "-c", source, "-o", str(result)]
             run(*command, env=self._env, cwd=self._tree)
             return result
 

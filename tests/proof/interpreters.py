@@ -3,15 +3,16 @@
 
     tests/proof/interpreters.py                3.10 to 3.15, but the version that runs this
     tests/proof/interpreters.py 3.14 3.15      these alone
-    tests/proof/interpreters.py --whole        all tests on each of them
+    tests/proof/interpreters.py --whole        the loader's tests, too, on each of them
 
 An interpreter is one of this machine or, where it is newer than those, of Debian's unstable suite,
 with that suite's compiler and libraries: tools/debian.py puts its /usr in the place of this one's,
 for these processes alone. One that cannot be had today is named in the table and fails nothing.
 
 What differs between interpreters is the binding and Python's own surface, so each shows these. The
-loader and the command line are Python: the oldest and the newest show them. Tests that are marked
-`once` were shown by `make test`. The last line says what passed and what was not to be had.
+loader and the command line are Python: the oldest and the newest show them, and 3.14 and 3.15, as
+their libraries are newer. Tests that are marked `once` were shown by `make test`. The last line
+says what passed and what was not to be had.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def main() -> None:
     """Runs all; exits with 1 when one failed, 0 when none did, had or not."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("versions", nargs="*", metavar="VERSION")
-    parser.add_argument("--whole", action="store_true", help="all tests on each")
+    parser.add_argument("--whole", action="store_true", help="the loader's tests, too, on each")
     given = parser.parse_args()
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     if unknown := set(given.versions) - set(VERSIONS):
@@ -174,17 +175,17 @@ def main() -> None:
     ends = {min(found, key=VERSIONS.index), max(found, key=VERSIONS.index)} if found else set()
     for version in sorted(found, key=VERSIONS.index):
         interpreter, begun = found[version], time.monotonic()
-        whole = given.whole or version in ends
+        whole = given.whole or version in ends.union(UNSTABLE)
         print(f"\npytest on {interpreter.release} ({interpreter.origin})", flush=True)
         good, last = run(interpreter, whole)
         (passed if good else failed).append(interpreter.release)
-        what = "all" if whole else "binding"
+        what = "with loader" if whole else "binding"
         took = f"{time.monotonic() - begun:.0f} s"
         rows.append((interpreter.release, interpreter.origin, what, took, last))
     rows += [(version, "not to be had", "", "", reason) for version, reason in why.items()]
     print()
     for release, origin, what, took, last in rows:
-        print(f"{release:9}{origin:17}{what:9}{took:>7}  {last}")
+        print(f"{release:9}{origin:17}{what:12}{took:>7}  {last}")
     said = [f"passed on CPython {' '.join(passed) or 'none'}"]
     said += [f"failed on {' '.join(failed)}"] if failed else []
     said += [f"not to be had today: {' '.join(why)}"] if why else []
