@@ -582,7 +582,7 @@ int main(void)
     test_begin("test_table");
     map = aligned_alloc(4096, MAP_BYTES);
     CHECK(map != NULL);
-    memset(map, 0, MAP_BYTES); /* as a new file: what is damaged leads anywhere in it */
+    memset(map, 0, MAP_BYTES);      /* as a new file: what is damaged leads anywhere in it */
     mc_buddy_test_unchecked = true; /* compare() sees every block that is lost or given twice */
     for (int shape = 0; shape < SHAPES; shape++) {
         test_shape((enum shape)shape);
