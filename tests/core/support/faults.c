@@ -176,13 +176,16 @@ void __wrap_free(void *block)
         return fails(kind) ? (failure) : __real_##name arguments;                                  \
     }
 
+/* What the arena says: as errno has it. */
+#define REFUSED(err) (errno == ENOMEM ? mc_no_memory(err) : mc_fail(err, MC_FULL, "no room"))
+
 WRAP(FAULT_BLOCK, MC_FULL, enum mc_status, mc_buddy_alloc,
      (struct mc_buddy * b, uint64_t granules, uint64_t *offset), (b, granules, offset))
-WRAP(FAULT_ROOM, mc_fail(err, MC_FULL, "no room"), enum mc_status, mc_arena_alloc,
+WRAP(FAULT_ROOM, REFUSED(err), enum mc_status, mc_arena_alloc,
      (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset,
       struct mc_error *err),
      (arena, bytes, alignment, offset, err))
-WRAP(FAULT_ROOM, mc_fail(err, MC_FULL, "no room"), enum mc_status, mc_arena_alloc_small,
+WRAP(FAULT_ROOM, REFUSED(err), enum mc_status, mc_arena_alloc_small,
      (struct mc_arena * arena, uint64_t bytes, uint64_t alignment, uint64_t *offset,
       struct mc_error *err),
      (arena, bytes, alignment, offset, err))

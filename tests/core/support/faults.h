@@ -23,19 +23,19 @@
 
 /* What can fail, and with which errno when the test asks for none. */
 enum fault {
-    FAULT_MEMORY,   /* malloc, calloc, realloc */
-    FAULT_BLOCK,    /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
-    FAULT_ROOM,     /* mc_arena_alloc and _small, as called by table_write.c: MC_FULL, none found */
-    FAULT_OPEN,     /* open: EMFILE */
-    FAULT_STAT,     /* stat, fstat, lstat, fstatfs: EIO */
-    FAULT_MODE,     /* fchmod, fchown: EPERM */
-    FAULT_MEMFD,    /* memfd_create: EMFILE */
-    FAULT_FCNTL,    /* fcntl: ENOLCK */
-    FAULT_READ,     /* read, pread: EIO */
-    FAULT_MAP,      /* mmap: ENOMEM */
-    FAULT_ADVISE,   /* madvise: EINVAL */
-    FAULT_PROTECT,  /* mprotect, mremap: ENOMEM */
-    FAULT_ALLOCATE, /* posix_fallocate, pwrite: ENOSPC */
+    FAULT_MEMORY,    /* malloc, calloc, realloc */
+    FAULT_BLOCK,     /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
+    FAULT_ROOM,      /* mc_arena_alloc and _small, for the table: MC_FULL, or MC_NOMEM by ENOMEM */
+    FAULT_OPEN,      /* open: EMFILE */
+    FAULT_STAT,      /* stat, fstat, lstat, fstatfs: EIO */
+    FAULT_MODE,      /* fchmod, fchown: EPERM */
+    FAULT_MEMFD,     /* memfd_create: EMFILE */
+    FAULT_FCNTL,     /* fcntl: ENOLCK */
+    FAULT_READ,      /* read, pread: EIO */
+    FAULT_MAP,       /* mmap: ENOMEM */
+    FAULT_ADVISE,    /* madvise: EINVAL */
+    FAULT_PROTECT,   /* mprotect, mremap: ENOMEM */
+    FAULT_ALLOCATE,  /* posix_fallocate, pwrite: ENOSPC */
     FAULT_FALLOCATE, /* fallocate: ENOSPC */
     FAULT_SYNC,      /* msync, fsync: EIO */
     FAULT_RENAME,    /* rename: EACCES */
