@@ -98,8 +98,11 @@ class RareValue:
             start = 15 if subtype == 2 and size >= 4 else 11
             return f"{self._bson[start : 11 + size]!r}, {subtype}"
         if kind == 0x0B:
-            regex = value["$regularExpression"]
-            return f"{regex['pattern']!r}, {sum(_FLAGS.get(c, 0) for c in set(regex['options']))}"
+            # A loop: without memory for a generator, CPython 3.12 and 3.13 spoil its code.
+            regex, flags = value["$regularExpression"], 0
+            for letter in regex["options"]:
+                flags |= _FLAGS.get(letter, 0)
+            return f"{regex['pattern']!r}, {flags}"
         if kind == 0x0C:
             pointer = value["$dbPointer"]
             return f"{pointer['$ref']!r}, ObjectId({pointer['$id']['$oid']!r})"

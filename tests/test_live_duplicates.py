@@ -81,7 +81,7 @@ def test_while_following_the_smallest_stays(
         settled()
         loader.signal(signal.SIGHUP)
         wait_for(lambda: "sites (2)" in str(cache.status()["error"]))
-        assert verified(loader)[-1] == ("4", "0")
+        wait_for(lambda: verified(loader)[-1] == ("4", "0"))
         server.delete("shop.sites", 2)
         server.delete("shop.sites", 1)
         wait_for(lambda: value() == ("u" if transform else "f"))
