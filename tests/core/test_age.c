@@ -29,8 +29,7 @@ static void begin(void)
     struct mc_writer_options options = small_options();
     faults_clock = 1000 * SECOND;
     faults_wall = 50 * YEAR;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
 }
 

@@ -12,8 +12,7 @@ static struct mc_writer_options options;
 static void open_new(void)
 {
     options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
 }
 
 static uint64_t commit(void)
@@ -255,8 +254,7 @@ static void test_replace_that_grows(void)
     long failures = 0;
     options = small_options();
     options.max_size = 1u << 30;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     fill_document(buffer, len, 0);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(mc_replace_begin(writer, "big", 3, &test_error));

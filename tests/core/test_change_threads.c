@@ -84,8 +84,7 @@ int main(void)
     test_begin("test_change_threads");
     mc_buddy_test_unchecked = true;
     options.ring_slots = 64;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     for (int i = 0; i < READERS; i++) {
         CHECK_OK(mc_map_open(test_path(), &maps[i], &test_error));
         CHECK(pthread_create(&threads[i], NULL, reader, maps[i]) == 0);

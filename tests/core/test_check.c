@@ -13,10 +13,8 @@ static int file;
 static void make_cache(void)
 {
     struct mc_writer_options options = small_options();
-    struct mc_writer *writer;
+    struct mc_writer *writer = open_new_cache(&options);
     uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));
     for (int k = 0; k < KEYS; k++) {
         CHECK_OK(put_version(writer, 0, k, 3));

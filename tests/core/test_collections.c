@@ -14,8 +14,7 @@ static void open_new(void)
 {
     options = small_options();
     options.max_size = 16 << 20;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
 }
 
 static size_t name_of(char name[16], int i)

@@ -63,8 +63,7 @@ static void open_new(uint64_t max_size, int64_t retention_ns)
     options.retention_ns = retention_ns;
     options.log_size = 1u << 16;
     options.ring_slots = 64;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     memset(&model, 0, sizeof model);
 }

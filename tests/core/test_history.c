@@ -12,8 +12,7 @@ static struct mc_round_record found[MOST];
 
 static void begin(struct mc_writer_options options)
 {
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
 }
 
 static void reopen(void)

@@ -302,8 +302,7 @@ static void test_whatever(uint32_t log_size)
 {
     index_options = small_options();
     index_options.log_size = log_size; /* a small one: what changed is not all noted */
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &index_options, &writer, &test_error));
+    writer = open_new_cache(&index_options);
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(make("sites", "f", MC_INDEX_UNIQUE));
     CHECK_OK(make("other", "f", MC_INDEX_MULTI));

@@ -274,8 +274,7 @@ static void test_locks_of_readers(void)
     struct mc_view view;
     bool equal;
     struct oracle content;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     put_one(writer, 1);
     mc_writer_close(writer);
     oracle_clear(&content);
@@ -306,8 +305,7 @@ static void test_lock_of_reader_without_room(void)
 {
     struct mc_writer_options options = small_options();
     struct mc_writer *writer;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     put_one(writer, 1);
     mc_writer_close(writer);
     int fd = lock_as_reader(true);
@@ -363,8 +361,7 @@ static void test_overlaid(void)
     struct mc_writer *writer;
     struct mc_map *map;
     struct mc_view view;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     put_one(writer, 1);
     mc_writer_close(writer);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));

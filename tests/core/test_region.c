@@ -419,8 +419,7 @@ static void test_child_of_writer(void)
     struct mc_view view;
     uint64_t generation;
     bool may_be_mapped = !advice_counts("a child without the writer's mapping, MADV_DONTFORK");
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     mc_writer_view(writer, &view);
     pid_t child = fork_itself();
     if (child == 0) {

@@ -134,8 +134,7 @@ static void test_unchanged(void)
     struct mc_writer_options options = small_options();
     struct mc_view first, second;
     uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     for (int round = 0; round < 2; round++) {
         CHECK_OK(mc_batch_begin(writer, &test_error));
         CHECK_OK(mc_replace_begin(writer, "sites", 5, &test_error));

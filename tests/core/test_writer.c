@@ -26,8 +26,7 @@ static void test_resize_without_memory(void)
     struct mc_view view;
     struct mc_hit hit;
     long failures = 0;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     uint64_t generation = commit_one(1);
     mc_writer_close(writer);
     options.max_size *= 2;
@@ -60,8 +59,7 @@ static void test_resize_of_nothing(void)
         struct mc_view view;
         uint64_t generation;
         bool existed;
-        remove_cache(test_path());
-        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        writer = open_new_cache(&options);
         if (published) {
             CHECK_OK(mc_batch_begin(writer, &test_error));
             CHECK_OK(put_version(writer, 0, 1, 1));
@@ -92,8 +90,7 @@ static void test_long_report(void)
         memcpy(text + i, "\xC3\xA9", 2);
     }
     text[998] = '\0';
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     mc_writer_report(writer, text, text, text, 5, NULL);
     mc_writer_report(writer, NULL, NULL, NULL, -1, NULL);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
@@ -115,8 +112,7 @@ static void test_report_without_characters(void)
     char text[600];
     memset(text, 0x80, sizeof text);
     text[sizeof text - 1] = '\0';
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     mc_writer_report(writer, text, NULL, NULL, -1, NULL);
     CHECK_OK(mc_map_open(test_path(), &map, &test_error));
     mc_map_report(map, &status);
@@ -136,8 +132,7 @@ static void test_last_generation(void)
 {
     struct mc_writer_options options = small_options();
     uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     struct mc_superblock superblock = {0};
     mc_writer_close(writer);
     int fd = open(test_path(), O_RDONLY);
@@ -168,8 +163,7 @@ static void test_recreated_generation(void)
     for (size_t i = 0; i < 2; i++) {
         struct mc_writer_options options = small_options();
         struct mc_map *map;
-        remove_cache(test_path());
-        CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+        writer = open_new_cache(&options);
         mc_writer_close(writer);
         patch_file(MC_CONTROL_OFFSET + offsetof(struct mc_control, commit), &commits[i][0], 8);
         options.recreate = true;
@@ -191,8 +185,7 @@ static void make_with_root(void (*change)(struct mc_root *root))
 {
     struct mc_writer_options options = small_options();
     struct mc_view view;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     (void)commit_one(1);
     mc_writer_view(writer, &view);
     struct mc_root root = view.root;
@@ -243,8 +236,7 @@ static void test_no_catalogue(void)
 static void test_discard(void)
 {
     struct mc_writer_options options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     CHECK_EQ(commit_one(1), 1);
     CHECK_EQ(commit_one(2), 2);
     mc_writer_close(writer);
@@ -269,8 +261,7 @@ static void close_it(void)
 static void test_close_in_child(void)
 {
     struct mc_writer_options options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     (void)commit_one(1);
     in_child(close_it, 0);
     CHECK_EQ(commit_one(2), 2);
@@ -293,8 +284,7 @@ static void test_removed_lock(void)
     struct mc_writer_options options = small_options(), recreate = options, larger = options;
     recreate.recreate = true;
     larger.max_size = 2 * options.max_size;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     for (int i = 0; i < 2; i++) { /* of a file that was made, and of one that was there */
         expect_locked(options);
         expect_locked(recreate);
@@ -324,8 +314,7 @@ static void remove_file(enum fault kind)
 static void test_replaced_while_opening(void)
 {
     struct mc_writer_options options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
+    writer = open_new_cache(&options);
     mc_writer_close(writer);
     faults_before = remove_file;
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_LOCKED);

@@ -7,8 +7,7 @@ struct mc_writer_options index_options;
 void open_new(void)
 {
     index_options = small_options();
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &index_options, &writer, &test_error));
+    writer = open_new_cache(&index_options);
 }
 
 void end(void)

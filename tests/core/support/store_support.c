@@ -218,13 +218,19 @@ struct mc_writer_options small_options(void)
         .max_size = 8u << 20, .mode = 0600, .ring_slots = 4, .log_size = 512, .history = 8};
 }
 
+struct mc_writer *open_new_cache(const struct mc_writer_options *options)
+{
+    struct mc_writer *writer;
+    remove_cache(test_path());
+    CHECK_OK(mc_writer_open(test_path(), options, &writer, &test_error));
+    return writer;
+}
+
 void make_small_cache(void)
 {
     struct mc_writer_options options = small_options();
-    struct mc_writer *writer;
+    struct mc_writer *writer = open_new_cache(&options);
     uint64_t generation;
-    remove_cache(test_path());
-    CHECK_OK(mc_writer_open(test_path(), &options, &writer, &test_error));
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_OK(put_version(writer, 0, 1, 1));
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));

@@ -86,7 +86,10 @@ const char *test_path(void);
 
 struct mc_writer_options small_options(void);
 
-/* A new cache at test_path() with these options and one document, which nobody has open. */
+/* The writer of a new cache at test_path(). */
+struct mc_writer *open_new_cache(const struct mc_writer_options *options);
+
+/* A new cache at test_path() with small_options() and one document, which nobody has open. */
 void make_small_cache(void);
 
 /* Forks a child that calls this and exits with 0 (expected: 0), or is ended by a signal. */
