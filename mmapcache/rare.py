@@ -98,7 +98,7 @@ class RareValue:
             start = 15 if subtype == 2 and size >= 4 else 11
             return f"{self._bson[start : 11 + size]!r}, {subtype}"
         if kind == 0x0B:
-            # A loop: without memory for a generator, CPython 3.12 and 3.13 spoil its code.
+            # A loop: without memory for a generator, CPython 3.12 and 3.13 free its code twice.
             regex, flags = value["$regularExpression"], 0
             for letter in regex["options"]:
                 flags |= _FLAGS.get(letter, 0)

@@ -148,9 +148,10 @@ class Lookup:
         seconds = time.perf_counter() - began
         self._together.took(len(elements), seconds, sum(map(len, buffers)))
         there = list(itertools.chain.from_iterable(map(cut_ids, buffers)))
-        missing = _missing(elements, there)
+        distinct = set(there)
+        missing = _missing(elements, distinct)
         found = [Found(name, missing, b"")] if missing else []
-        if duplicates := _duplicates(there):  # the last one of them must not win
+        if duplicates := len(there) - _count(distinct):  # the last one of them must not win
             return [*found, Found(name, (), b"".join(buffers), duplicates=duplicates)]
         return found + [Found(name, (), buffer) for buffer in buffers]
 
@@ -185,21 +186,20 @@ def _majority(collection: Collection[Any]) -> Collection[Any]:
     return collection.with_options(read_concern=ReadConcern("majority"))
 
 
-def _missing(elements: list[bytes], there: list[bytes]) -> tuple[Any, ...]:
+def _missing(elements: list[bytes], there: set[bytes]) -> tuple[Any, ...]:
     """The _ids that no document has, of which `there` are those.
 
     Some that are there may be among them, where MongoDB writes one number in two ways: they are
     taken away and put again in one commit.
     """
-    found = set(there)
-    if found.issuperset(elements):
+    if there.issuperset(elements):
         return ()
-    return tuple(element.value(each) for each in elements if each not in found)
+    return tuple(element.value(each) for each in elements if each not in there)
 
 
-def _duplicates(there: list[bytes]) -> int:
-    """How many documents have the _id of another one, as those of two shards can have."""
+def _count(there: set[bytes]) -> int:
+    """How many _ids these are. Two documents can have one: those of two shards, say."""
     kinds = {one[0] for one in there}
     if len(kinds) < 2 and kinds.issubset(_EXACT):
-        return len(there) - len(set(there))
-    return len(there) - len(set(map(element.mark_of, there)))
+        return len(there)
+    return len(set(map(element.mark_of, there)))
