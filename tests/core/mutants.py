@@ -102,7 +102,7 @@ def run(program: Path, patience: float) -> tuple[int | None, str]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     for left in Path("/dev/shm").glob(f"mmapcache-test-{process.pid}*"):
-        left.unlink()
+        left.rmdir() if left.is_dir() else left.unlink()
     return status, log
 
 

@@ -167,16 +167,15 @@ enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *exist
                            &test_error);
 }
 
+/* With what a test that was killed has left under this name, an empty directory among it. */
 void remove_cache(const char *path)
 {
-    char other[96];
-    (void)unlink(path);
-    (void)snprintf(other, sizeof other, "%s%s", path, MC_LOCK_SUFFIX);
-    (void)unlink(other);
-    (void)snprintf(other, sizeof other, "%s.new", path);
-    (void)unlink(other);
-    (void)snprintf(other, sizeof other, "%s%s", path, MC_BELL_SUFFIX);
-    (void)unlink(other);
+    static const char *const suffixes[] = {"", MC_LOCK_SUFFIX, ".new", MC_BELL_SUFFIX};
+    char name[96];
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        (void)snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+        (void)remove(name);
+    }
 }
 
 static char test_path_text[64];
