@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """tests/proof: `make proof`, all that proves the promises, in one table of cases and violations.
 
-    tests/proof/run.py                 all of it, under 40 minutes on two cores
+    tests/proof/run.py                 all of it, an hour and a half on two cores
     tests/proof/run.py --reduced       samples of the same, under 15 minutes
     tests/proof/run.py --only crash    parts whose name contains the word
     tests/proof/run.py --jobs 1        one after the other; as many as there are cores unless told
     tests/proof/run.py --fuzz-seconds 3600
-    tests/proof/run.py --write         the table goes into docs/proof-results.md, too
+    tests/proof/run.py --write         lines go into docs/proof-results.md, too, when they are there
 
 Each part (parts.py) is one command that can be run by hand; it is printed, and its log is kept in
 build/proof/. docs/proof.md says what each part shows. Three commands lie here with it: sanitize.py,
@@ -24,7 +24,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +40,7 @@ REDUCED = """--reduced takes every 6th crash point and reader pause and every 12
 model's smaller bounds, and 90 s of each fuzzer instead of 450 s. Nothing is left out."""
 
 Row = tuple[str, str, str, str]
+HEAD: Row = ("what", "cases", "violations", "took")
 
 
 def environment() -> dict[str, str]:
@@ -94,20 +97,27 @@ def prepare(parts: list[Part]) -> bool:
     return status == 0
 
 
-def write(rows: list[Row], what: str, seconds: float, results: Path) -> None:
-    """Puts the table between the two marks of the page of results."""
+def write(row: Row, names: Sequence[str], results: Path) -> None:
+    """Puts a line, with its day, into the table between the two marks of the page of results.
+
+    :param names: of all parts, in the order of the table; lines of others go
+    """
     before, _, rest = results.read_text().partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    table, mark, after = rest.partition(END)
     if not mark:
         raise SystemExit(f"{results}: put the lines {BEGIN!r} and {END!r} where the table goes")
     day = time.strftime("%d %B %Y").removeprefix("0")
-    lines = [
-        f"{day}, {platform.machine()}, {os.cpu_count()} cores, {what}, {seconds / 60:.0f} minutes.",
+    there = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    lines = {cells[0].strip(): [cell.strip() for cell in cells] for cells in there[2:]}
+    lines[row[0]] = [*row, day]
+    kept = [lines[name] for name in names if name in lines]
+    text = [
+        f"{platform.machine()}, {os.cpu_count()} cores; each line is of its own day.",
         "",
-        *(f"| {' | '.join(row)} |" for row in [rows[0], ("---",) * 4, *rows[1:]]),
+        *(f"| {' | '.join(cells)} |" for cells in [[*HEAD, "on"], ["---"] * 5, *kept]),
         "",
     ]
-    results.write_text("".join([before, BEGIN, "\n".join(lines), END, after]))
+    results.write_text("".join([before, BEGIN, "\n".join(text), END, after]))
 
 
 def main() -> int:
@@ -122,13 +132,14 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--fuzz-seconds", type=int, metavar="N", help="for each of two fuzzers")
-    parser.add_argument("--write", action="store_true", help="the table into docs/")
+    parser.add_argument("--write", action="store_true", help="the lines into docs/")
     arguments = parser.parse_args()
-    if arguments.write and arguments.only:
-        parser.error("--write is for the whole table: leave --only out")
+    if arguments.write and arguments.reduced:
+        parser.error("--write is for what the whole parts say: leave --reduced out")
     BUILD.mkdir(parents=True, exist_ok=True)
     seconds = arguments.fuzz_seconds or (90 if arguments.reduced else 450)
     parts = [*c_parts(BUILD, arguments.reduced, seconds), *python_parts()]
+    names = [part.name for part in parts]
     only = arguments.only or [""]
     parts = [part for part in parts if any(word in part.name for word in only)]
     if not parts:
@@ -137,16 +148,22 @@ def main() -> int:
     start = time.monotonic()
     if not prepare(parts):
         return 1
+    writing = threading.Lock()
+
+    def line_of(part: Part) -> Row:
+        row = run(part)
+        if arguments.write:
+            with writing:
+                write(row, names, RESULTS)
+        return row
+
     with ThreadPoolExecutor(max_workers=max(1, arguments.jobs)) as pool:
-        rows: list[Row] = [("what", "cases", "violations", "took"), *pool.map(run, parts)]
+        rows = [HEAD, *pool.map(line_of, parts)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for number, row in enumerate(rows):
         print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
         if number == 0:
             print("-|-".join("-" * width for width in widths))
-    if arguments.write:
-        what = "the reduced table" if arguments.reduced else "the full table"
-        write(rows, what, time.monotonic() - start, RESULTS)
     failed = sum(row[2] != "0" for row in rows[1:])
     for name, _, violations, _ in rows[1:]:
         if violations.startswith("see "):  # last, where whoever looks at a failed run looks first
