@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tests/proof: `make proof`, all that proves the promises, in one table of cases and violations.
 
-    tests/proof/run.py                 all of it, an hour and a half on two cores
+    tests/proof/run.py                 all of it, an hour on two cores
     tests/proof/run.py --reduced       samples of the same, under 15 minutes
     tests/proof/run.py --only crash    parts whose name contains the word
     tests/proof/run.py --jobs 1        one after the other; as many as there are cores unless told
