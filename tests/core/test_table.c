@@ -487,38 +487,6 @@ static void test_damage(void)
     end_world();
 }
 
-/* A move for which there is no memory leaves the content, and goes on when there is some. */
-static void test_no_memory_to_move(void)
-{
-    struct mc_move move = {0};
-    enum mc_status status;
-    begin_world(1 << 20, 0);
-    choose_hashes(RANDOM);
-    begin_batch();
-    for (int k = 0; k < 100; k++) {
-        CHECK_EQ(put(k, 1), MC_OK);
-    }
-    commit();
-    begin_batch();
-    CHECK_EQ(mc_arena_site_add(&arena, HEADER, 1 << 18), MC_OK);
-    words_free(&arena.scopes[MC_SCOPE_BATCH].retired); /* as of a writer that was just opened */
-    faults_arm(FAULT_BIT(FAULT_MEMORY), 0, false, 0);
-    do {
-        status = mc_table_move(&table, &root, &move, &error);
-    } while (status == MC_OK && !move.done);
-    CHECK_EQ(faults_disarm(), 1);
-    CHECK_EQ(status, MC_NOMEM);
-    compare_all();
-    while (!move.done) {
-        CHECK_EQ(mc_table_move(&table, &root, &move, &error), MC_OK);
-    }
-    CHECK(move.bytes > 100 * sizeof(struct mc_entry));
-    compare_all();
-    (void)mc_arena_sites_end(&arena);
-    commit();
-    end_world();
-}
-
 /* Every block that a put or a deletion allocates is one that there is no room for: each operation
  * is tried until it has all that it needs. */
 static void test_no_room_anywhere(void)
@@ -624,7 +592,6 @@ int main(void)
     test_no_memory();
     test_full();
     test_damage();
-    test_no_memory_to_move();
     test_no_room_anywhere();
     test_hand_made();
     free(map);
