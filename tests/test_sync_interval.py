@@ -41,7 +41,7 @@ def waits(path: Path, content: Sequence[bytes | None], seed: int | None) -> list
     options = Options(path=str(path), source=str(source), interval=10.0, max_size="16MiB")
 
     class Turning(FileSource):
-        def feeds(self, known, *, estimate, follow=False):  # type: ignore[no-untyped-def]
+        def feeds(self, known, *, estimate, **_):  # type: ignore[no-untyped-def]
             now = content[len(inbox.waits)]
             source.write_bytes(b"x" if now is None else now)
             return super().feeds(known, estimate=estimate)

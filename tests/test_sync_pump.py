@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ from support.loader import PATIENCE, wait_for
 from mmapcache.sync.errors import SourceAwayError, StopError
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.pump import IN_FLIGHT, Pump
-from mmapcache.sync.source import Feed
+from mmapcache.sync.source import Feed, Which
 
 
 class Script:
@@ -24,13 +24,19 @@ class Script:
 
     label, scope, discovers = "script", "collections", False
     identity, position, moment = None, None, 0
+    polled: Mapping[str, str] = {}
 
     def __init__(self, **collections: list[bytes | Callable[[], None]]) -> None:
         self._collections = collections
         self.delivered = 0
 
     def feeds(
-        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+        self,
+        known: frozenset[str],
+        *,
+        estimate: bool,
+        follow: bool = False,
+        which: Which = "all",
     ) -> Iterable[Feed]:
         for name in self._collections:
             yield Feed(name, name, False)

@@ -40,10 +40,10 @@ def vanished(source: Source, before: object) -> bool:
     return source.discovers and before == source.scope
 
 
-def some_of(names: list[str]) -> str:
+def some_of(names: list[str], comma: str = ", ") -> str:
     """The names as text; of many the first few and how many more there are."""
     rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return comma.join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def kept_sentence(names: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmapcache
+
 
 class SyncError(Exception):
     """Base of the loader's own errors; the text is a sentence for the operator.
@@ -65,3 +67,11 @@ class StopError(Exception):
 
 class ShapeError(SyncError):
     """A document that --transform or --key cannot do anything with; the text names its _id."""
+
+
+def sentence(error: Exception) -> str:
+    """What is told of an error. FullError's own text has the numbers; this adds what an operator
+    can do, but where the file system is full: the text then names that, and not max_size."""
+    text = str(error) or type(error).__name__
+    limited = isinstance(error, mmapcache.FullError) and text.startswith("the cache is full")
+    return f"{text} (restart the loader with a larger --max-size)" if limited else text

@@ -22,7 +22,7 @@ from mmapcache.sync.errors import (
     UsageError,
 )
 from mmapcache.sync.names import check_name
-from mmapcache.sync.source import Feed
+from mmapcache.sync.source import Feed, Which
 
 BUFFER_BYTES = 1 << 20  # what one buffer holds at least, unless it is the last
 _MIN_DOCUMENT = 5  # bytes: length and terminator
@@ -67,8 +67,17 @@ class FileSource:
     def position(self) -> None:
         return None
 
+    @property
+    def polled(self) -> dict[str, str]:
+        return {}
+
     def feeds(
-        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+        self,
+        known: frozenset[str],
+        *,
+        estimate: bool,
+        follow: bool = False,
+        which: Which = "all",
     ) -> Iterable[Feed]:
         paths = sorted(self._files()) if self.discovers else [self._path]
         if not paths and not known and not self._allow_empty:

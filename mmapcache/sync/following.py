@@ -24,6 +24,7 @@ from mmapcache.sync.errors import (
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.polling import Polling
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.reporting import Reporting
@@ -49,6 +50,7 @@ class Following:
     :param shaping: what is made of the documents
     :param backoff: how long whoever calls waits when something fails; begins anew with each word
         from the source
+    :param polling: of what cannot be followed
     :param verify_backoff: the same of verifications, where only one that succeeds begins anew
     """
 
@@ -63,6 +65,7 @@ class Following:
         tally: Tally,
         diary: Diary,
         backoff: Backoff,
+        polling: Polling,
         *,
         verify_backoff: Backoff,
     ) -> None:
@@ -83,9 +86,17 @@ class Following:
         self._verify_at = self._next_verification()  # likewise
         self._verification: Verification | None = None  # under way
         self._compared = 0.0  # seconds that reading everything to verify it took
+        self._polling = polling
 
-    def begin(self, position: Position | None) -> None:
-        """A load was published, just now: goes on from its position, if it has one."""
+    def begin(self, position: Position | None, began: float, trouble: str) -> None:
+        """A load was published, just now: goes on from its position, if it has one.
+
+        :param began: when it began, by time.monotonic
+        :param trouble: why what is polled is not what the source has
+        """
+        if position is not None:
+            self._reporting.polls(self._polling.why())
+            self._polling.begin(began, trouble)
         self.position = position
         self.heard = False
         self._noted_at = time.monotonic()
@@ -110,6 +121,10 @@ class Following:
         assert self.position is not None
         self._tally.position_at = self.position.at
         self._index(writer)
+        limit = max(_BEHIND, int(writer.stats()["documents"] * _SHARE))
+        followed = self._source.follow(self.position, self._inbox, limit)
+        self._reporting.polls(self._polling.why())
+        self._reporting.note(self._reporting.duplicates)
         if self._reporting.told or self.position.stale:
             self._reporting.report(following=True)
         else:
@@ -119,8 +134,6 @@ class Following:
                 source=public_text(self._source.label),
                 following=True,
             )
-        limit = max(_BEHIND, int(writer.stats()["documents"] * _SHARE))
-        followed = self._source.follow(self.position, self._inbox, limit)
         if self._verification is not None:
             verification = self._verification
             followed.verify(verification.suspects, verification.moment, verification.explained)
@@ -144,9 +157,14 @@ class Following:
                     self._caught(writer, given)
                 else:
                     self._verified()
-                if time.monotonic() >= self._verify_at and not self._verification and not held:
-                    break  # what is half changed is not compared
-        self._verify(writer)
+                # What is half changed is neither compared nor read.
+                verify = time.monotonic() >= self._verify_at and not self._verification
+                if not held and (verify or self._polling.due()):
+                    break
+        if verify:
+            self._verify(writer)
+        else:
+            self._polling.read(writer, self.position)
 
     def _index(self, writer: mmapcache.Writer) -> None:
         """Makes the indexes those asked for: the loader before may have been asked for others.
@@ -277,16 +295,19 @@ class Following:
         if now - self._marked >= _MARK:
             self._marked = now
             self._mark(writer, caught.position)
-        if caught.position.stale:  # what is not the source's content is not confirmed either
-            error = self._incomplete(caught.position.stale)
-            self._reporting.report(state="degraded", error=error, following=True)
+        trouble = self._trouble(caught.position.stale)
+        if trouble:  # what is not the source's content is not confirmed either
+            self._reporting.told = trouble
+            self._reporting.report(state="degraded", error=trouble, following=True)
             return
         self._reporting.recovered()
+        known: dict[str, float] = {}
+        polled = self._polling.age()
+        if polled is not None:
+            age = max(now - caught.heard + caught.behind, polled)
+            known["confirmed"] = time.time() - age
         self._reporting.report(
-            state="streaming",
-            error=self._reporting.noted,
-            confirmed=time.time() - (now - caught.heard) - caught.behind,
-            following=True,
+            state="streaming", error=self._reporting.noted, following=True, **known
         )
 
     def _mark(self, writer: mmapcache.Writer, position: Position) -> None:
@@ -299,15 +320,17 @@ class Following:
             self._noted_at = self._marked
         self._tally.position_at = position.at
 
-    def _incomplete(self, names: Mapping[str, str]) -> str:
-        """What is wrong although everything up to the position is there."""
-        if not self._reporting.trouble:  # it was a loader's before this one
-            some = some_of(sorted(names))
-            self._reporting.trouble = public_text(f"kept with its last content, as before: {some}")
-        if self._reporting.told and self._reporting.told != self._reporting.trouble:
-            log.info("recovered, but %s", self._reporting.trouble)
-        self._reporting.told = self._reporting.trouble
-        return self._reporting.trouble
+    def _trouble(self, stale: Mapping[str, str]) -> str:
+        """What is wrong although everything up to the position is there; empty: nothing."""
+        trouble = self._polling.trouble
+        if stale:
+            if not self._reporting.trouble:  # it was a loader's before this one
+                text = f"kept with its last content, as before: {some_of(sorted(stale))}"
+                self._reporting.trouble = public_text(text)
+            trouble = self._reporting.trouble
+        if trouble and self._reporting.told not in {"", trouble}:
+            log.info("recovered, but %s", trouble)
+        return trouble
 
     def _apply(self, writer: mmapcache.Writer, batch: mmapcache.Batch, found: Found) -> None:
         """Takes away what is missing, and puts the rest.

@@ -33,11 +33,13 @@ from mmapcache.sync.errors import (
     StopError,
     SyncError,
     UnfollowableError,
+    sentence,
 )
 from mmapcache.sync.following import Following
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
+from mmapcache.sync.polling import Polling
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.reporting import Reporting
 from mmapcache.sync.round import Outcome, Round
@@ -94,6 +96,17 @@ class Loader:
             self._tally,
             self._diary,
             self._backoff,
+            Polling(
+                options,
+                source,
+                self._target,
+                inbox,
+                self._shaping,
+                self._reporting,
+                self._tally,
+                self._diary,
+                Backoff(dice=self._dice),
+            ),
             verify_backoff=Backoff(dice=self._dice),  # following resets the other one
         )
         self._deadline = time.monotonic() + options.timeout
@@ -101,7 +114,6 @@ class Loader:
         self._why = "initial"  # why a load is next, if one is
         self._streams_again = 0.0  # by time.monotonic
         self._loaded_at = 0.0  # likewise; 0.0: no load has succeeded in this process
-        self._unfollowed = ""  # why there is polling, if single collections are the reason
         self._began = 0.0  # the attempt under way, or its load, by time.monotonic
 
     def run(self) -> int:
@@ -166,7 +178,7 @@ class Loader:
             self._opened = None
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
-            return self._failed(SyncError(_full(error)), self._interval())
+            return self._failed(SyncError(sentence(error)), self._interval())
         except (mmapcache.InvalidDocument, mmapcache.LimitError, ShapeError) as error:
             if error.__cause__ is not None:
                 log.debug("what the transform raised", exc_info=error.__cause__)
@@ -245,7 +257,7 @@ class Loader:
             return self._failed(error, self._backoff.next(), retry=True)
         self._tally.error(error.code)
         self._following.position = None
-        self._unfollowed = str(error) if isinstance(error, UnfollowableError) else ""
+        self._reporting.polls(str(error) if isinstance(error, UnfollowableError) else "")
         if self._options.follow == "stream":
             refused = error.insisted()
             if not self._has_succeeded:
@@ -322,7 +334,7 @@ class Loader:
             bar=self._bar,
             watch=self._reporting.watch(),
         )
-        outcome = load.run()
+        outcome = load.run(self._target.writer())
         self._succeeded(outcome, time.monotonic() - self._began)
         if self._options.once:
             return None
@@ -335,7 +347,8 @@ class Loader:
         self._reporting.trouble = trouble = public_text(outcome.trouble())
         self._remember(outcome, seconds, trouble)
         position = outcome.position
-        self._following.begin(position)
+        polled = outcome.stale().keys() & self._source.polled
+        self._following.begin(position, self._began, trouble if polled else "")
         self._tally.position_at = position.at if position else 0.0
         if self._why in _LOADING or position is None:
             self._backoff.reset()
@@ -346,7 +359,7 @@ class Loader:
             self._reporting.report(following=position is not None)
             return
         self._reporting.recovered()
-        self._note(outcome)
+        self._reporting.note(outcome.duplicates)
         # When the load began, by the clock as it is now: it may have been set meanwhile.
         self._reporting.report(
             state="polling" if position is None else "streaming",
@@ -369,10 +382,6 @@ class Loader:
             bytes_read=outcome.bytes,
             error=error,
         )
-
-    def _note(self, outcome: Outcome) -> None:
-        why = "" if self._following.position is not None else self._unfollowed
-        self._reporting.note(outcome.duplicates, why)
 
 
 class _FatalError(Exception):
@@ -409,12 +418,3 @@ def _tell(outcome: Outcome, seconds: float, *, level: int) -> None:
             seconds,
             extra={"fields": fields},
         )
-
-
-def _full(error: mmapcache.FullError) -> str:
-    """FullError's own sentence has the numbers; this adds what a loader's operator can do.
-
-    Nothing where the file system is full: the sentence then names that, and not max_size.
-    """
-    limited = str(error).startswith("the cache is full")
-    return f"{error} (restart the loader with a larger --max-size)" if limited else str(error)

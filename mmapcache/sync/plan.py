@@ -20,6 +20,7 @@ from mmapcache.sync.absence import absent, kept_sentence
 from mmapcache.sync.errors import NoStreamsError, SourceRefusedError, SyncError
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.parsing import bytes_of
+from mmapcache.sync.polling import polled_sentence
 from mmapcache.sync.position import Position, unpack
 from mmapcache.sync.redaction import redact
 from mmapcache.sync.shaping import Shaping
@@ -174,6 +175,8 @@ class _Plan:
             self._say("drop", f"{name}: in the cache, and not among these")
         if not self._options.once:
             self._say("then", self._afterwards())
+        if self._source.position is not None and self._source.polled:
+            self._say("then", polled_sentence(self._source.polled, self._options.interval))
 
     def _feeds(self) -> Iterator[Feed]:
         """The source's collections, with a position for what follows if there can be one."""

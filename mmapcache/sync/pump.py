@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from mmapcache.sync.errors import SourceAwayError, SyncError
 from mmapcache.sync.inbox import Inbox
-from mmapcache.sync.source import Feed, Source
+from mmapcache.sync.source import Feed, Source, Which
 from mmapcache.sync.watch import Watch
 
 IN_FLIGHT = 3
@@ -40,6 +40,7 @@ class Pump:
     :param known: see `Source.feeds`
     :param estimate: see `Source.feeds`
     :param follow: see `Source.feeds`
+    :param which: see `Source.feeds`
     :param watch: is told how long the consumer waits
     """
 
@@ -51,6 +52,7 @@ class Pump:
         *,
         estimate: bool,
         follow: bool = False,
+        which: Which = "all",
         watch: Watch | None = None,
     ) -> None:
         self._source = source
@@ -59,6 +61,7 @@ class Pump:
         self._known = known
         self._estimate = estimate
         self._follow = follow
+        self._which = which
         self._cancelled = False
         self._room = threading.Semaphore(IN_FLIGHT)
         self._ahead: _Message | None = None  # the message that ended the feed before
@@ -76,7 +79,7 @@ class Pump:
     def _run(self) -> None:
         try:
             for feed in self._source.feeds(
-                self._known, estimate=self._estimate, follow=self._follow
+                self._known, estimate=self._estimate, follow=self._follow, which=self._which
             ):
                 self._inbox.post(_Message(self, feed=feed))
                 for buffer in self._source.buffers(feed):

@@ -37,6 +37,7 @@ class Reporting:
         self.told = ""
         self.trouble = ""
         self.noted = ""
+        self._polls = ""
         self.duplicates: Mapping[str, int] = {}
 
     def report(self, **values: object) -> None:
@@ -50,11 +51,15 @@ class Reporting:
             log.info("recovered")
         self.told = ""
 
-    def note(self, duplicates: Mapping[str, int], why: str = "") -> None:
-        """What an operator may want to know, though it is no trouble.
+    def polls(self, why: str) -> None:
+        """Why collections are read again and again: the next `note` has it.
 
-        :param why: there is polling
+        :param why: a sentence; empty: they are not, or all of them are
         """
+        self._polls = public_text(why)
+
+    def note(self, duplicates: Mapping[str, int]) -> None:
+        """What an operator may want to know, though it is no trouble."""
         self.duplicates = duplicates
         odd = ""
         if duplicates:
@@ -65,7 +70,7 @@ class Reporting:
             )
         if odd and odd not in self.noted:
             log.warning("%s", odd, extra={"fields": {"duplicates": duplicates}})
-        self.noted = "; ".join(filter(None, (public_text(why), odd)))
+        self.noted = "; ".join(filter(None, (self._polls, odd)))
 
     def watch(self) -> Watch:
         """Says what becomes of a load to which the source says nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import mmapcache
@@ -52,13 +52,17 @@ class Outcome:
             parts.append(kept_sentence(self.kept))
         return "; ".join(parts)
 
-    def stale(self) -> dict[str, str]:
-        """The collections whose content is not the source's, and what a load for one is called."""
-        return dict.fromkeys(self.kept, "dropped") | dict.fromkeys(self.refused, "refused")
+    def stale(self, polled: Collection[str] = ()) -> dict[str, str]:
+        """The collections whose content is not the source's, and what a load for one is called.
+
+        :param polled: those that are read again in any case
+        """
+        stale = dict.fromkeys(self.kept, "dropped") | dict.fromkeys(self.refused, "refused")
+        return {name: reason for name, reason in stale.items() if name not in polled}
 
 
 class Round:
-    """One load; `run` it once.
+    """One load, of everything or of what is polled alone; `run` it once.
 
     :param options: which collections may be empty
     :param shaping: what is made of the documents
@@ -91,20 +95,24 @@ class Round:
         self._bar = bar
         self._watch = watch
 
-    def run(self) -> Outcome:
-        """Reads and publishes everything.
+    def run(self, writer: mmapcache.Writer, polled: Position | None = None) -> Outcome:
+        """Reads and publishes.
 
+        :param polled: only what `Source.polled` names, in a commit with this position, up to which
+            the rest was followed
         :raises StopError: a signal ended the loader
         :raises NoStreamsError: the source cannot be followed; nothing was read
+        :raises PositionLostError: what was polled can be followed now
         :raises SyncError: the source failed
         :raises mmapcache.LimitError: two documents have one value in a unique index
         :raises mmapcache.MmapCacheError: the cache cannot take it
         """
-        writer = self._target.writer()
         outcome = Outcome()
         with writer.reader() as cache:
             known = frozenset(name for name in cache if len(cache.collection(name)))
             present = frozenset(cache)
+        if polled is not None:
+            present = present.intersection(self._source.polled)
         with (
             Pump(
                 self._source,
@@ -112,6 +120,7 @@ class Round:
                 known,
                 estimate=self._bar and self._first,
                 follow=self._follow,
+                which="all" if polled is None else "polled",
                 watch=self._watch,
             ) as pump,
             writer.batch() as batch,
@@ -122,16 +131,17 @@ class Round:
                 seen.add(feed.name)
                 self._load(batch, feed, pump.buffers(), outcome, had=feed.name in known)
             self._absent(batch, present - seen, known, outcome)
-            scope, position = self._source.scope, self._source.position
-            if position is not None:
-                position = replace(position, stale=outcome.stale())
+            scope, position = self._source.scope, polled or self._source.position
+            if position is not None and polled is None:
+                position = replace(position, stale=outcome.stale(self._source.polled))
             changed = batch.puts or batch.deletes or outcome.dropped or indexed
             if changed or not self._target.says(scope):
                 self._target.note(batch, scope, position)
         self._shaping.committed()
         outcome.position = position
         outcome.generation = batch.generation
-        if position is not None and batch.generation is None and not self._target.mark(position):
+        unnoted = polled is None and batch.generation is None
+        if position is not None and unnoted and not self._target.mark(position):
             with writer.batch() as again:
                 self._target.note(again, scope, position)
         outcome.puts, outcome.deletes = batch.puts, batch.deletes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import mmapcache
 from mmapcache.sync.identity import identity
@@ -86,6 +86,7 @@ class Verified:
 
 
 Given = Found | Caught | Held | Late | Verified
+Which = Literal["all", "followed", "polled"]  # of the collections: see `Source.polled`
 Suspect = tuple[str, int]  # a collection's name in the cache, and the mark of an _id
 
 
@@ -170,8 +171,19 @@ class Source(Protocol):
     def position(self) -> Position | None:
         """Where to go on from what the last `feeds(…, follow=True)` delivers."""
 
+    @property
+    def polled(self) -> Mapping[str, str]:
+        """Collections that are right only as long as they are read again, as nobody tells when they
+        change; by their names in the cache, and why, as a sentence. Known from a load that is to be
+        followed, or from `follow`; empty for a source that cannot be followed."""
+
     def feeds(
-        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+        self,
+        known: frozenset[str],
+        *,
+        estimate: bool,
+        follow: bool = False,
+        which: Which = "all",
     ) -> Iterable[Feed]:
         """What there is to load now.
 
@@ -179,7 +191,9 @@ class Source(Protocol):
             source without being a wrong name
         :param estimate: ask for the number of documents too
         :param follow: note the position first, and read nothing that is older
+        :param which: only those that are followed, or polled; the latter leave the position alone
         :raises NoStreamsError: the source cannot be followed
+        :raises PositionLostError: a collection that was polled can be followed now
         """
 
     def buffers(self, feed: Feed) -> Iterator[bytes]:

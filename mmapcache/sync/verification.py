@@ -54,7 +54,15 @@ class Verification:
         """
         with writer.reader(front_bytes=0) as cache:
             known = frozenset(cache)
-            with Pump(source, inbox, known, estimate=False, follow=True, watch=watch) as pump:
+            with Pump(
+                source,
+                inbox,
+                known,
+                estimate=False,
+                follow=True,
+                which="followed",
+                watch=watch,
+            ) as pump:
                 for feed in pump.feeds():
                     if feed.name in self._stale:
                         for _ in pump.buffers():

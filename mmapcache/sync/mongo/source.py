@@ -38,7 +38,7 @@ from mmapcache.sync.mongo.stream import Stream
 from mmapcache.sync.options import CollectionOptions, Options
 from mmapcache.sync.position import Position
 from mmapcache.sync.redaction import public_uri
-from mmapcache.sync.source import Feed
+from mmapcache.sync.source import Feed, Which
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -79,6 +79,7 @@ class MongoSource:
         self._batch_sizes: dict[str, int] = {}  # smaller than asked for: a reply was too long
         self._session: ClientSession | None = None  # in which a load to be followed reads
         self._broken: list[str] = []
+        self._polled: dict[str, str] | None = None  # None: nobody has looked yet
         self._hold = None if options.hold_while is None else Hold(options.hold_while)
         self.position: Position | None = None
         # Read now: an unreadable --uri-file is a mistake in the options, and the label needs it.
@@ -115,31 +116,29 @@ class MongoSource:
     def moment(self) -> int:
         return 0 if self._session is None else moment.if_known(self._session.operation_time)
 
+    @property
+    def polled(self) -> Mapping[str, str]:
+        return self._polled or {}
+
     def feeds(
-        self, known: frozenset[str], *, estimate: bool, follow: bool = False
+        self,
+        known: frozenset[str],
+        *,
+        estimate: bool,
+        follow: bool = False,
+        which: Which = "all",
     ) -> Iterable[Feed]:
-        self.position = None
         with translated(self._where):
             client = self._connected()
-            self._begin(client, follow=follow)
+            if which != "polled":
+                self._begin(client, follow=follow)
             if self._hold is not None:
                 self._hold.refuse(client, self._session)
-            if self._options.database is None:
-                chosen = list(self._options.collections)
-                if not self._reached:
-                    self._refuse_wrong_names(client, chosen, known)
+            if which == "polled":
+                chosen = self._still_polled(client)
             else:
-                chosen = self._discovered(client, self._options.database)
-                if not chosen and not known and not self._options.allow_empty:
-                    raise SourceRefusedError(
-                        f"the database {self._options.database!r} has no collections: a wrong "
-                        "name, or nothing in it yet (--allow-empty accepts that)"
-                    )
-            self._reached = True
-            entries = _entries(client, chosen, lenient=True)
-            self._identities = _uuids(entries)
-            if follow:
-                self._refuse_unfollowable(chosen, entries)
+                chosen = self._all(client, known, follow=follow)
+                chosen = [c for c in chosen if which == "all" or c.name not in self.polled]
         from pymongo.read_concern import ReadConcern
 
         self._read = {c.name: c for c in chosen}
@@ -164,6 +163,10 @@ class MongoSource:
     def follow(self, position: Position, inbox: Inbox, limit: int) -> MongoFollower:
         with translated(self._where):
             client = self._connected()
+            if self._polled is None:  # the position was in the file
+                chosen = self._asked_for(client)
+                entries = _entries(client, chosen, lenient=True)
+                self._polled = self._unfollowable(chosen, entries)
             streams = self._streams(client)
             if position.of != self.identity:  # the URI's file names another server since
                 raise PositionLostError("bad_token", f"the position is not one of {self._where}")
@@ -182,19 +185,68 @@ class MongoSource:
             self._hold,
         )
 
-    def _refuse_unfollowable(self, chosen: list[CollectionOptions], entries: _ByOrigin) -> None:
-        """One that cannot be followed is enough: then everything is read again."""
-        told = []
+    def _all(
+        self, client: Client, known: frozenset[str], *, follow: bool
+    ) -> list[CollectionOptions]:
+        """The collections that there are to load; see `feeds`."""
+        chosen = self._asked_for(client)
+        if not self.discovers:
+            if not self._reached:
+                self._refuse_wrong_names(client, chosen, known)
+        elif not chosen and not known and not self._options.allow_empty:
+            raise SourceRefusedError(
+                f"the database {self._options.database!r} has no collections: a wrong "
+                "name, or nothing in it yet (--allow-empty accepts that)"
+            )
+        self._reached = True
+        entries = _entries(client, chosen, lenient=True)
+        self._identities = _uuids(entries)
+        if follow:
+            self._polled = self._unfollowable(chosen, entries)
+        return chosen
+
+    def _asked_for(self, client: Client) -> list[CollectionOptions]:
+        database = self._options.database
+        if database is None:
+            return list(self._options.collections)
+        return self._discovered(client, database)
+
+    def _still_polled(self, client: Client) -> list[CollectionOptions]:
+        """Those of the polled collections that are there, or were asked for by name.
+
+        :raises PositionLostError: one can be followed now: it was made anew
+        """
+        own = {c.name: c for c in self._options.collections}
+        database = self._options.database or ""
+        chosen = [own.get(name) or self._defaults(database, name) for name in self.polled]
+        entries = _entries(client, chosen, lenient=not self.discovers)
+        self._identities.update(_uuids(entries))
+        for c in chosen:
+            entry = entries.get((c.database, c.collection))
+            if entry is not None and not obstacle(self._queries.get(c.name, {}), entry):
+                raise PositionLostError("dropped", f"{c.origin} was made anew: it can be followed")
+        if not self.discovers:
+            return chosen
+        return [c for c in chosen if (c.database, c.collection) in entries]
+
+    def _unfollowable(self, chosen: list[CollectionOptions], entries: _ByOrigin) -> dict[str, str]:
+        """Why single collections are to be polled, by name.
+
+        :raises UnfollowableError: nothing is left to be followed, or all were to be
+        """
+        told = {}
         for c in chosen:
             entry = entries.get((c.database, c.collection))
             why = obstacle(self._queries.get(c.name, {}), entry)
             if why:
-                told.append(f"{c.origin} cannot be followed: {why}")
-        if told:
-            raise UnfollowableError("; ".join(told))
+                told[c.name] = f"{c.origin} cannot be followed: {why}"
+        if told and (len(told) == len(chosen) or self._options.follow == "stream"):
+            raise UnfollowableError("; ".join(told.values()))
+        return told
 
     def _begin(self, client: Client, *, follow: bool) -> None:
         """Notes the position before anything is read, and sees to it that nothing older is."""
+        self.position = None
         session, self._session = self._session, None
         if session is not None:
             session.end_session()
@@ -230,13 +282,15 @@ class MongoSource:
         """What is loaded from a namespace; of a whole database also what was not there before."""
         chosen: dict[tuple[str, str], list[CollectionOptions]] = {}
         for c in self._options.collections:
-            chosen.setdefault((c.database, c.collection), []).append(c)
+            some = chosen.setdefault((c.database, c.collection), [])
+            if c.name not in self.polled:
+                some.append(c)
 
         def targets(database: str, collection: str) -> Sequence[CollectionOptions]:
             found = chosen.get((database, collection))
             if found is None:
                 found = []
-                if self._options.database == database:
+                if self._options.database == database and collection not in self.polled:
                     found = [self._defaults(database, collection)]
                 chosen[database, collection] = found
             return found
