@@ -16,6 +16,7 @@ once, and again only for a collection that was dropped, and to verify it, where 
     ... --faults          all of them, one after the other
     ... --whole           a loader of a whole database, which finds its collections by itself
     ... --poll            a loader that polls; how often it reads everything is not judged
+    ... --polled          two of the collections cannot be followed, and are read again each second
 
 Exit 1: a violation, or with a fault none.
 """
@@ -45,7 +46,7 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from support import faulty_loader, gap_writer
-from support.gap_world import PLACES, WRITERS, configuration, digest, in_one_database
+from support.gap_world import PLACES, WRITERS, configuration, digest, in_one_database, poll_some
 from support.history import Judge, KeyName, read
 from support.loader import Loader
 from support.mongodb_server import Server
@@ -97,13 +98,16 @@ class Gap:
         self._drop_often = faulty_loader.FAULTS[fault].drops if fault else 0.08
         self._dropped = faulty_loader.FAULTS[fault].dropped if fault else ""
         self._storm_seconds = 8.0 if fault else STORM
+        polled = arguments.polled or (bool(fault) and faulty_loader.FAULTS[fault].polled)
+        self._polled: bool = polled and not self._poll
+        if self._polled:
+            poll_some()
         whole = ["--database", in_one_database()] if arguments.whole else []
         (directory / "config.toml").write_text(configuration())
-        follow = (
-            ["--interval", "0.2"]
-            if self._poll
-            else ["--follow", "stream", "--interval", "1", "--reload-spread", "0.2"]
-        )
+        insisted = "auto" if self._polled else "stream"
+        follow = ["--follow", insisted, "--interval", "1", "--reload-spread", "0.2"]
+        if self._poll:
+            follow = ["--interval", "0.2"]
         self._flags = [
             "--config",
             str(directory / "config.toml"),
@@ -413,6 +417,8 @@ class Gap:
         now: dict[str, Any] = dict(self._cache.status())
         loads: dict[str, int] = now.get("loads") or {}
         for reason, count in loads.items():
+            if reason == "poll" and self._polled:
+                continue
             most = {
                 "initial": 1,
                 "dropped": self._due(),
@@ -559,6 +565,7 @@ def main() -> int:
     parser.add_argument("--faults", action="store_true", help="all of them")
     parser.add_argument("--whole", action="store_true", help="a loader of a whole database")
     parser.add_argument("--poll", action="store_true", help="a loader that polls")
+    parser.add_argument("--polled", action="store_true", help="some collections are polled")
     parser.add_argument("--keep", action="store_true", help="the directory, after a violation")
     arguments = parser.parse_args()
     faults = sorted(faulty_loader.FAULTS) if arguments.faults else [arguments.fault or ""]

@@ -27,6 +27,7 @@ class Fault:
     :param weights: how often these are chosen, instead of what the test has otherwise
     :param drops: how often a writer drops a collection
     :param dropped: only this one; "" for each that may be dropped
+    :param polled: whether there are places that no stream tells of
     """
 
     what: str
@@ -34,6 +35,7 @@ class Fault:
     weights: dict[str, int]
     drops: float
     dropped: str
+    polled: bool
 
 
 FAULTS: dict[str, Fault] = {}
@@ -58,13 +60,19 @@ _NOTHING = dict.fromkeys(
 
 
 def _fault(
-    name: str, what: str, *, drops: float = 0.0, dropped: str = "", **weights: int
+    name: str,
+    what: str,
+    *,
+    drops: float = 0.0,
+    dropped: str = "",
+    polled: bool = False,
+    **weights: int,
 ) -> Callable[[Callable[[], None]], None]:
     """Declares one; weights only of the test's faults that it needs, with _ for a blank."""
 
     def declare(make: Callable[[], None]) -> None:
         chosen = _NOTHING | {key.replace("_", " "): weight for key, weight in weights.items()}
-        FAULTS[name] = Fault(what, make, chosen, drops, dropped)
+        FAULTS[name] = Fault(what, make, chosen, drops, dropped, polled)
 
     return declare
 
@@ -354,6 +362,42 @@ def _compared_position() -> None:
         self.position = dataclasses.replace(
             self.position, at=self._source.position.at, tokens=self._source.position.tokens
         )
+
+
+@_fault(
+    "polled-position",
+    "commits what is polled with a position up to which the rest was not followed",
+    polled=True,
+    kill_loader=1,
+)
+def _polled_position() -> None:
+    from mmapcache.sync.polling import Polling
+
+    @_instead(Polling, "read")
+    def read(before: Any, self: Any, writer: Any, position: Any) -> None:
+        time.sleep(_WINDOW)
+        self._source._begin(self._source._connected(), follow=True)
+        before(self, writer, self._source.position)
+        time.sleep(_WINDOW)
+
+
+@_fault("polled-present", "goes on from the present when it has polled", polled=True)
+def _polled_present() -> None:
+    from mmapcache.sync.polling import Polling
+
+    @_instead(Polling, "read")
+    def read(before: Any, self: Any, writer: Any, position: Any) -> None:
+        before(self, writer, position)
+        time.sleep(_WINDOW)
+        self._source._begin(self._source._connected(), follow=True)
+        position.tokens.update(self._source.position.tokens)
+
+
+@_fault("polled-kept", "reads what is polled once, and no more", polled=True)
+def _polled_kept() -> None:
+    from mmapcache.sync.polling import Polling
+
+    Polling.due = lambda self: False  # type: ignore[method-assign]
 
 
 def main() -> int:

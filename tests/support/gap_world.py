@@ -27,7 +27,8 @@ Document = dict[str, Any]
 class Place:
     """A collection and how the loader is told to read it.
 
-    `home`: its database, unless `in_one_database` was called; `owner`: the one writer that may drop
+    `home`: its database, unless `in_one_database` was called; `moving`: it is one that no stream
+    tells of, if `poll_some` was called; `owner`: the one writer that may drop
     it; None: nobody does, and each writer has its keys; `late`: it comes when loaders are at work.
     """
 
@@ -38,6 +39,7 @@ class Place:
     allow_empty: bool = False
     owner: int | None = None
     late: bool = False
+    moving: bool = False
 
     @property
     def database(self) -> str:
@@ -69,15 +71,23 @@ PLACES = (
     Place("hot", "shop"),
     Place("some", "shop", shown=True),
     Place("cut", "shop", fields=_SEEN),
-    Place("narrow", "shop", shown=True, fields=_SEEN),
+    Place("narrow", "shop", shown=True, fields=_SEEN, moving=True),
     Place("late", "shop", allow_empty=True, late=True),
     Place("fleeting", "depot", allow_empty=True, owner=0),
-    Place("kept", "depot", owner=1),
+    Place("kept", "depot", owner=1, moving=True),
 )
 BY_NAME = {place.name: place for place in PLACES}
 
 
 _one_database = ""
+_some_polled = False
+_ALWAYS = '"$expr" = { "$lt" = ["$n", "$$NOW"] }'  # any number is less than any time
+
+
+def poll_some() -> None:
+    """From now on the filters of some places look at the time, though that changes nothing."""
+    global _some_polled
+    _some_polled = True
 
 
 def in_one_database() -> str:
@@ -94,8 +104,9 @@ def configuration() -> str:
         if _one_database and (place.late or place.name in ("plain", "hot")):
             continue
         lines = ["[[collection]]", f'from = "{place.database}.{place.name}"']
-        if place.shown:
-            lines.append("filter = { shown = true }")
+        terms = ["shown = true"] * place.shown + [_ALWAYS] * (place.moving and _some_polled)
+        if terms:
+            lines.append(f"filter = {{ {', '.join(terms)} }}")
         if place.fields:
             lines.append(f"projection = {{ {', '.join(f'{name} = 1' for name in place.fields)} }}")
         if place.allow_empty:
