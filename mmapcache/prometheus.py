@@ -63,7 +63,7 @@ _STATUS: Final = (
     _Gauge("age_seconds", "Time since the data was last known to be current.", "age"),
     _Gauge(
         "lag_seconds",
-        "How far the data is behind its source; absent while no changes are followed.",
+        "How far the data is behind its source at most; absent while no changes are followed.",
         "lag",
     ),
     _Gauge("published_timestamp_seconds", "When the generation was published.", "published_at"),

@@ -95,7 +95,9 @@ class CacheSettings:
         return self._read(read)
 
     def _read(self, read: Callable[[mmapcache.Snapshot], _T]) -> tuple[int, _T | None]:
-        for attempt in range(_ATTEMPTS):
+        left = _ATTEMPTS
+        while True:
+            left -= 1
             try:
                 with self._cache.snapshot() as snap:
                     try:
@@ -103,9 +105,8 @@ class CacheSettings:
                     except KeyError:
                         return snap.generation, None
             except mmapcache.SnapshotExpired:
-                if attempt == _ATTEMPTS - 1:
+                if not left:
                     raise
-        raise AssertionError("unreachable")
 
     def health(self) -> Health:
         """Old settings are served on: being stale is for monitoring, not for refusing requests."""
