@@ -122,7 +122,7 @@ def test_what_a_source_raised_is_shown_with_debug(cache_path: Path) -> None:
 
 BROKEN = """
 import sys
-from mmapcache.sync import loader, round
+from mmapcache.sync import reporting, round
 def broken(*arguments):
     raise {error}
 {where} = broken
@@ -135,7 +135,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("error", "status"), [("LookupError('within')", 1), ("MemoryError", 1), ("SystemExit(3)", 3)]
 )
-@pytest.mark.parametrize("where", ["round.Round._absent", "loader.Loader._note"])
+@pytest.mark.parametrize("where", ["round.Round._absent", "reporting.Reporting.note"])
 def test_whatever_ends_the_loader_is_in_the_file(
     cache_path: Path, where: str, error: str, status: int
 ) -> None:
