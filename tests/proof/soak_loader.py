@@ -100,8 +100,7 @@ class Gap:
         self._storm_seconds = 8.0 if fault else STORM
         polled = arguments.polled or (bool(fault) and faulty_loader.FAULTS[fault].polled)
         self._polled: bool = polled and not self._poll
-        if self._polled:
-            poll_some()
+        poll_some(self._polled)
         whole = ["--database", in_one_database()] if arguments.whole else []
         (directory / "config.toml").write_text(configuration())
         insisted = "auto" if self._polled else "stream"

@@ -84,10 +84,10 @@ _some_polled = False
 _ALWAYS = '"$expr" = { "$lt" = ["$n", "$$NOW"] }'  # any number is less than any time
 
 
-def poll_some() -> None:
-    """From now on the filters of some places look at the time, though that changes nothing."""
+def poll_some(polled: bool) -> None:
+    """Whether the filters of some places look at the time, though that changes nothing."""
     global _some_polled
-    _some_polled = True
+    _some_polled = polled
 
 
 def in_one_database() -> str:
