@@ -50,7 +50,7 @@ class Following:
     :param shaping: what is made of the documents
     :param backoff: how long whoever calls waits when something fails; begins anew with each word
         from the source
-    :param polling: of what cannot be followed
+    :param poll_backoff: the same of what cannot be followed, where only reading it begins anew
     :param verify_backoff: the same of verifications, where only one that succeeds begins anew
     """
 
@@ -65,8 +65,8 @@ class Following:
         tally: Tally,
         diary: Diary,
         backoff: Backoff,
-        polling: Polling,
         *,
+        poll_backoff: Backoff,
         verify_backoff: Backoff,
     ) -> None:
         self._options = options
@@ -86,7 +86,9 @@ class Following:
         self._verify_at = self._next_verification()  # likewise
         self._verification: Verification | None = None  # under way
         self._compared = 0.0  # seconds that reading everything to verify it took
-        self._polling = polling
+        self._polling = Polling(
+            options, source, target, inbox, shaping, reporting, tally, diary, poll_backoff
+        )
 
     def begin(self, position: Position | None, began: float, trouble: str) -> None:
         """A load was published, just now: goes on from its position, if it has one.

@@ -39,7 +39,6 @@ from mmapcache.sync.following import Following
 from mmapcache.sync.inbox import Inbox
 from mmapcache.sync.logs import log
 from mmapcache.sync.options import Options
-from mmapcache.sync.polling import Polling
 from mmapcache.sync.redaction import public_text
 from mmapcache.sync.reporting import Reporting
 from mmapcache.sync.round import Outcome, Round
@@ -96,17 +95,7 @@ class Loader:
             self._tally,
             self._diary,
             self._backoff,
-            Polling(
-                options,
-                source,
-                self._target,
-                inbox,
-                self._shaping,
-                self._reporting,
-                self._tally,
-                self._diary,
-                Backoff(dice=self._dice),
-            ),
+            poll_backoff=Backoff(dice=self._dice),
             verify_backoff=Backoff(dice=self._dice),  # following resets the other one
         )
         self._deadline = time.monotonic() + options.timeout
@@ -281,7 +270,7 @@ class Loader:
         :raises _FatalError: `--once` ends here
         """
         self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
-        text = public_text(str(error) or type(error).__name__)
+        text = public_text(sentence(error))
         self._reporting.report(state="degraded", error=text)
         if not known:
             self._failure(text)

@@ -119,7 +119,6 @@ class Polling:
             *(SourceAwayError, SourceRefusedError, ShapeError),
             *(mmapcache.FullError, mmapcache.InvalidDocument, mmapcache.LimitError),
         ) as error:
-            self._shaping.abandoned()
             self._tally.error(error.code if isinstance(error, SyncError) else type(error).__name__)
             self._failed(sentence(error), time.monotonic() - began)
             return

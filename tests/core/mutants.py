@@ -101,8 +101,10 @@ def run(program: Path, patience: float) -> tuple[int | None, str]:
             log, status = "", None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    for left in Path("/dev/shm").glob(f"mmapcache-test-{process.pid}*"):
-        left.rmdir() if left.is_dir() else left.unlink()
+    name = f"mmapcache-test-{process.pid}"
+    for left in Path("/dev/shm").glob(f"{name}*"):
+        if re.fullmatch(rf"{name}(\D.*)?", left.name):  # not of a test with a longer number
+            left.rmdir() if left.is_dir() else left.unlink()
     return status, log
 
 
