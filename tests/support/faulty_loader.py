@@ -265,17 +265,22 @@ def _deletes_after_puts() -> None:
 @_fault(
     "failed-read-deletes",
     "takes a read that failed for documents that are gone",
-    refuse=1,
-    kill_server=1,
+    cut_all=4,
+    delay=1,
 )
 def _failed_read_deletes() -> None:
+    from pymongo.client_options import ClientOptions
+    from pymongo.errors import PyMongoError
+
     from mmapcache.sync.mongo import element
     from mmapcache.sync.mongo.lookup import Lookup
     from mmapcache.sync.source import Found
 
+    # Else PyMongo asks once more by itself, and most often has an answer then.
+    ClientOptions.retry_reads = property(lambda self: False)  # type: ignore[assignment,method-assign]
+
     @_instead(Lookup, "_find")
     def find(before: Any, self: Any, collection: Any, name: str, *more: Any) -> Iterator[Any]:
-        from pymongo.errors import PyMongoError
 
         try:
             yield from list(before(self, collection, name, *more))
