@@ -10,8 +10,8 @@ JOBS ?= 4
 # Where this is set, each of a thousand processes compiles the package anew: half of their start.
 unexport PYTHONDONTWRITEBYTECODE
 
-C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch])
+C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
 .PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader bench interpreters wheels sdist sbom clean

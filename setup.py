@@ -1,4 +1,5 @@
-"""Builds the one extension module, mmapcache._mmapcache; everything else is in pyproject.toml.
+"""Builds the extension modules, mmapcache._mmapcache and, for the ring, mmapcache.ring._ring, which
+know nothing of each other; everything else is in pyproject.toml.
 
 Switches for developers, read from the environment:
 
@@ -40,7 +41,7 @@ COMPILE = [
     "-O3",
     # Assertions are for debug builds, whatever the interpreter itself was built with.
     "-DNDEBUG",
-    # Only PyInit__mmapcache leaves the module: two copies in one process never mix their symbols.
+    # Only its PyInit function leaves a module: two copies in one process never mix their symbols.
     "-fvisibility=hidden",
     # The map is copied as words, whatever struct these bytes belong to.
     "-fno-strict-aliasing",
@@ -126,6 +127,14 @@ setup(
             include_dirs=["src"],
             extra_compile_args=COMPILE,
             extra_link_args=LINK,
-        )
+        ),
+        Extension(
+            "mmapcache.ring._ring",
+            sources=sorted(map(str, Path("ring").glob("*.c"))),
+            depends=sorted(map(str, Path("ring").glob("*.h"))),
+            include_dirs=["ring"],
+            extra_compile_args=COMPILE,
+            extra_link_args=LINK,
+        ),
     ],
 )

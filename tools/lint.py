@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 
 
+OWN_C = ("src/**/*.c", "ring/*.c", "redis_module/*.c")
+OWN_C_AND_H = ("src/**/*.[ch]", "ring/*.[ch]", "redis_module/*.[ch]")
+
+
 def c_files(*patterns: str) -> list[str]:
     """Paths below the root, sorted, of the files that match one of the patterns."""
     return sorted(str(path.relative_to(ROOT)) for glob in patterns for path in ROOT.glob(glob))
@@ -30,25 +34,36 @@ ANALYZE = (
 
 def clang_tidy(source: str, analyze: bool) -> list[str]:
     """The command that checks one C file, with the flags of setup.py or of its tests' Makefile."""
-    shipped = source.startswith("src/")
+    shipped = source.startswith(("src/", "ring/", "redis_module/"))
     checks = [ANALYZE] if analyze else []
     helpers = ["-Itests/core/support", "-Itests/fuzz/support"]
     if source.startswith("tests/threads/"):  # its Python.h is found before the real one
         helpers += ["-Itests/threads/python", "-Itests/threads", "-Isrc/binding"]
     build = ["-std=c11"] if shipped else ["-std=gnu11", "-DMC_TEST", *helpers]
     python = f"-isystem{sysconfig.get_paths()['include']}"
-    return ["clang-tidy", "--quiet", *checks, source, "--", "-DMC_DEBUG", "-Isrc", python, *build]
+    return [
+        "clang-tidy",
+        "--quiet",
+        *checks,
+        source,
+        "--",
+        "-DMC_DEBUG",
+        "-Isrc",
+        "-Iring",
+        python,
+        *build,
+    ]
 
 
 def commands(analyze: bool) -> dict[str, list[str]]:
     """Name of each linter -> the command that runs it from the root."""
     tidy = {
         f"clang-tidy {source}": clang_tidy(source, analyze)
-        for source in c_files("src/**/*.c", "tests/*/*.c", "tests/*/*/*.c")
+        for source in c_files(*OWN_C, "tests/*/*.c", "tests/*/*/*.c")
     }
     if analyze:
         return tidy
-    every_c = c_files("src/**/*.[ch]", "tests/*/*.[ch]", "tests/*/*/*.[ch]")
+    every_c = c_files(*OWN_C_AND_H, "tests/*/*.[ch]", "tests/*/*/*.[ch]")
     return {
         "clang-format": ["clang-format", "--dry-run", "--Werror", *every_c],
         "ruff check": ["ruff", "check"],

@@ -1,0 +1,112 @@
+/* entry.c - versions and stored values, to and from bytes. */
+#include "entry.h"
+
+#include <string.h>
+
+enum { MAGIC = 0xA7, TIME_BYTES = 6, COUNTER_AT = 6, WRITER_AT = 8 };
+enum { KIND_AT = 1, ZERO_AT = 2, VERSION_AT = 4, END_AT = 20, END_BYTES = 8 };
+
+static void store(unsigned char *at, uint64_t number, int bytes)
+{
+    for (int i = bytes - 1; i >= 0; i--) {
+        at[i] = (unsigned char)number;
+        number >>= 8;
+    }
+}
+
+static uint64_t load(const unsigned char *at, int bytes)
+{
+    uint64_t number = 0;
+    for (int i = 0; i < bytes; i++) {
+        number = number << 8 | at[i];
+    }
+    return number;
+}
+
+int ring_version_compare(const struct ring_version *a, const struct ring_version *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof a->bytes);
+}
+
+uint64_t ring_version_time(const struct ring_version *version)
+{
+    return load(version->bytes, TIME_BYTES);
+}
+
+/* Moves the clock to a time and counter, unless it is beyond them. */
+static void move(struct ring_clock *clock, uint64_t time, uint16_t counter)
+{
+    if (time > clock->time || (time == clock->time && counter > clock->counter)) {
+        clock->time = time;
+        clock->counter = counter;
+    }
+}
+
+struct ring_version ring_clock_next(struct ring_clock *clock, uint64_t now)
+{
+    if (now > clock->time) {
+        clock->time = now;
+        clock->counter = 0;
+    } else if (++clock->counter == 0) { /* all of this millisecond are given away */
+        clock->time++;
+    }
+    struct ring_version version;
+    store(version.bytes, clock->time, TIME_BYTES);
+    store(version.bytes + COUNTER_AT, clock->counter, WRITER_AT - COUNTER_AT);
+    memcpy(version.bytes + WRITER_AT, clock->writer, sizeof clock->writer);
+    return version;
+}
+
+bool ring_clock_learn(struct ring_clock *clock, const struct ring_version *version)
+{
+    uint64_t time = ring_version_time(version);
+    if (time > RING_TIME_MAX) {
+        return false;
+    }
+    move(clock, time, (uint16_t)load(version->bytes + COUNTER_AT, WRITER_AT - COUNTER_AT));
+    return true;
+}
+
+bool ring_clock_learn_time(struct ring_clock *clock, uint64_t time)
+{
+    if (time > RING_TIME_MAX) {
+        return false;
+    }
+    move(clock, time, 0);
+    return true;
+}
+
+uint64_t ring_tombstone_end(const struct ring_version *version)
+{
+    return ring_version_time(version) + RING_TOMBSTONE_MS;
+}
+
+void ring_entry_header(unsigned char header[RING_HEADER_BYTES], enum ring_kind kind,
+                       const struct ring_version *version, uint64_t end)
+{
+    header[0] = MAGIC;
+    header[KIND_AT] = (unsigned char)kind;
+    header[ZERO_AT] = 0;
+    header[ZERO_AT + 1] = 0;
+    memcpy(header + VERSION_AT, version->bytes, sizeof version->bytes);
+    store(header + END_AT, end, END_BYTES);
+}
+
+bool ring_entry_decode(struct ring_entry *entry, const void *bytes, size_t length)
+{
+    const unsigned char *at = bytes;
+    if (length < RING_HEADER_BYTES || at[0] != MAGIC || at[ZERO_AT] != 0 || at[ZERO_AT + 1] != 0 ||
+        (at[KIND_AT] != RING_VALUE && at[KIND_AT] != RING_TOMBSTONE)) {
+        return false;
+    }
+    entry->kind = at[KIND_AT] == RING_VALUE ? RING_VALUE : RING_TOMBSTONE;
+    memcpy(entry->version.bytes, at + VERSION_AT, sizeof entry->version.bytes);
+    entry->end = load(at + END_AT, END_BYTES);
+    entry->value = at + RING_HEADER_BYTES;
+    entry->length = length - RING_HEADER_BYTES;
+    if (ring_version_time(&entry->version) > RING_TIME_MAX || entry->end > RING_TIME_MAX) {
+        return false;
+    }
+    return entry->kind == RING_VALUE ||
+           (entry->length == 0 && entry->end == ring_tombstone_end(&entry->version));
+}
