@@ -1,0 +1,446 @@
+"""The ring for code that waits: `Ring`."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from redis import exceptions
+from redis.connection import Connection, SSLConnection
+
+from mmapcache.ring import connecting, refused
+from mmapcache.ring.connecting import HELLO, Settings
+from mmapcache.ring.core import Ask, Core, Counts, Steps
+from mmapcache.ring.operations import (
+    Batch,
+    Key,
+    Moment,
+    Operations,
+    Seconds,
+    Value,
+    end_of,
+    listed,
+)
+from mmapcache.ring.published import Published
+from mmapcache.ring.view import Peer
+from mmapcache.ring.wire import Lost
+from mmapcache.ring.written import Changed, Number, Written
+
+_T = TypeVar("_T")
+_MOST_IDLE = 64  # connections to one node that are kept
+
+
+class Ring:
+    """A client of the ring that the file at `path` says.
+
+    Made before or after a fork; any number of threads. Each process has connections of its own.
+    Keys are str or bytes; values too, and numbers, which are stored as their decimal text.
+
+    :param path: of the file that `mmapcache ring agent` writes; it may come later
+    :param timeout: seconds that one node is waited for
+    :param deadline: seconds after which an operation gives up
+    :param ssl: True, or a mapping of what redis.SSLConnection takes
+    :param decode_responses: values are str, not bytes
+    :param owner: the agent's user, where it is neither root nor oneself
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout: float = 0.1,
+        deadline: float = 1.0,
+        password: str | None = None,
+        username: str | None = None,
+        ssl: bool | Mapping[str, Any] = False,
+        decode_responses: bool = False,
+        owner: int | str | None = None,
+    ) -> None:
+        self._published = Published(str(Path(path)), owner=owner)
+        self._settings = Settings(timeout, username, password, connecting.tls(ssl))
+        self._core = Core(self._published, deadline=deadline, timeout=timeout, discard=_disconnect)
+        self._operations = Operations(self._core, decode=decode_responses)
+        self._kind: Any = Connection if self._settings.ssl is None else SSLConnection
+        _clients.add(self)
+
+    # Reading.
+
+    @overload
+    def get(self, key: Key, with_source: Literal[False] = False) -> Any: ...
+    @overload
+    def get(self, key: Key, with_source: Literal[True]) -> tuple[Any, str]: ...
+    def get(self, key: Key, with_source: bool = False) -> Any:
+        """The value, None for a miss; `with_source`: with the id of the node that said so.
+
+        :raises NoHolderReachable: no holder has answered within the deadline
+        """
+        if with_source:
+            return self._run(self._operations.get_with_source(key))
+        return self._run(self._operations.get(key))
+
+    def mget(self, keys: Key | Iterable[Key], *more: Key) -> list[Any]:
+        """The values of several keys, None for each miss."""
+        return self._run(self._operations.mget(listed(keys, more)))
+
+    def exists(self, *keys: Key) -> int:
+        """How many of the keys have a value."""
+        return self._run(self._operations.exists(keys))
+
+    def ttl(self, key: Key) -> int:
+        """Seconds until the value ends; -1: never; -2: there is none."""
+        return self._run(self._operations.ttl(key))
+
+    def pttl(self, key: Key) -> int:
+        """The same in milliseconds."""
+        return self._run(self._operations.pttl(key))
+
+    # Writing. Each wants two copies and says how many there are.
+
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        *,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        **options: object,
+    ) -> Written:
+        """Writes a value, which ends after `ex` seconds or `px` milliseconds, or at the Unix time
+        `exat` (seconds) or `pxat` (milliseconds).
+
+        :raises NoHolderReachable: no holder has answered within the deadline
+        :raises HoldersFull: no holder has memory for it
+        """
+        refused.refuse_options(options)
+        return self._run(self._operations.set(key, value, end_of(ex, px, exat, pxat)))
+
+    def mset(
+        self,
+        values: Mapping[Any, Value],
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        *,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+    ) -> Written:
+        """Writes several, each for itself; the copies of the one that has fewest."""
+        return self._run(self._operations.mset(values, end_of(ex, px, exat, pxat)))
+
+    def delete(self, *keys: Key) -> Changed:
+        """Removes values; `existed`: whether there was one."""
+        return self._run(self._operations.delete(keys))
+
+    def expire(self, key: Key, time: Seconds) -> Changed:
+        """Makes a value end after `time` seconds; `existed`: whether there is one."""
+        return self._run(self._operations.expire(key, time))
+
+    def incr(self, key: Key, amount: int = 1) -> Number:
+        """Adds to a number, which begins at 0. Not exactly once: see the documentation."""
+        return self._run(self._operations.incrby(key, amount))
+
+    def incrby(self, key: Key, amount: int = 1) -> Number:
+        """The same."""
+        return self.incr(key, amount)
+
+    def decr(self, key: Key, amount: int = 1) -> Number:
+        """The same, down."""
+        return self.incr(key, -amount)
+
+    def pipeline(self) -> Pipeline:
+        """Collects operations on keys of their own, to be sent together."""
+        return Pipeline(self)
+
+    # The ring itself.
+
+    @property
+    def epoch(self) -> int:
+        """Of the ring's members: it changes with each step of a membership change."""
+        return self._operations.epoch
+
+    @property
+    def nodes(self) -> dict[str, tuple[str, str]]:
+        """Address and state of each node, by id."""
+        return self._operations.nodes
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the agent last knew the ring to be current; None: it never said."""
+        return self._published.age()
+
+    @property
+    def counts(self) -> Counts:
+        """What went otherwise than planned in this process."""
+        return self._core.counts
+
+    def where(self, key: Key) -> tuple[str, ...]:
+        """The ids of the key's two holders, the first one first."""
+        return self._operations.where(key)
+
+    def close(self) -> None:
+        """Closes this process's connections and lets go of the file."""
+        _disconnect(self._core.drop_pools())
+        self._published.close()
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return refused.refusal(name)
+
+    # How it is done.
+
+    def _run(self, steps: Steps[_T]) -> _T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, tuple):
+                    step = steps.send(self._exchange(step))
+                else:
+                    time.sleep(step)
+                    step = next(steps)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    def _exchange(self, asks: tuple[Ask, ...]) -> list[Any]:
+        """Sends to all of them, then reads from all of them."""
+        if len(asks) == 1:
+            peer, data, count = asks[0]
+            return [self._finish(peer, self._send(peer, data), data, count)]
+        sent: list[Any] = [None] * len(asks)
+        finished = 0
+        replies: list[Any] = []
+        try:
+            later = []
+            for index, (peer, data, _) in enumerate(asks):
+                if peer.pool:
+                    sent[index] = self._send(peer, data)
+                else:
+                    later.append(index)
+            for index in later:  # what has to be connected first keeps nobody waiting
+                peer, data, _ = asks[index]
+                sent[index] = self._send(peer, data)
+            for index, (peer, data, count) in enumerate(asks):
+                line = sent[index]
+                finished = index + 1
+                replies.append(self._finish(peer, line, data, count))
+        except BaseException:
+            _disconnect(
+                each for each in sent[finished:] if not isinstance(each, (Lost, type(None)))
+            )
+            raise
+        return replies
+
+    def _send(self, peer: Peer, data: bytes) -> Any:
+        """The connection that it was sent on, or Lost."""
+        while peer.pool:
+            try:
+                line = peer.pool.pop()
+            except IndexError:  # another thread was faster
+                break
+            try:
+                line.send_packed_command((data,))
+                return line
+            except exceptions.TimeoutError as error:
+                return Lost(str(error), slow=True)
+            except exceptions.RedisError:
+                _disconnect(_taken(peer))  # the server was started anew: the others are as dead
+        return self._send_anew(peer, data)
+
+    def _send_anew(self, peer: Peer, data: bytes) -> Any:
+        try:
+            line = self._connect(peer)
+        except Lost as lost:
+            return lost
+        try:
+            line.send_packed_command((data,))
+        except exceptions.RedisError as error:
+            return _lost(error)
+        return line
+
+    def _finish(self, peer: Peer, line: Any, data: bytes, count: int) -> Any:
+        """The reply, or the list of replies."""
+        if isinstance(line, Lost):
+            return line
+        used = getattr(line, "ring_used", False)
+        try:
+            reply = _receive(line, count)
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            line.disconnect()
+            lost = _lost(error)
+            if not used or lost.slow:
+                return lost
+            # Idle until now, and closed by the server: perhaps it was only started anew.
+            _disconnect(_taken(peer))
+            again = self._send_anew(peer, data)
+            return self._finish(peer, again, data, count)
+        except BaseException:
+            line.disconnect()
+            raise
+        if not used:
+            line.ring_used = True
+        if len(peer.pool) < _MOST_IDLE:
+            peer.pool.append(line)
+        else:
+            line.disconnect()
+        return reply
+
+    def _connect(self, peer: Peer) -> Any:
+        """
+        :raises Lost: the node cannot be reached, or does not serve
+        """
+        if not peer.address:
+            raise Lost("its address is not known")
+        line = self._kind(**self._settings.arguments(self._kind, peer))
+        try:
+            line.connect()
+            connecting.close_at_once(line._sock)
+            line.send_packed_command((HELLO,))
+            connecting.check_greeting(peer, _receive(line, 1))
+        except exceptions.RedisError as error:
+            line.disconnect()
+            raise _lost(error) from None
+        except BaseException:
+            line.disconnect()
+            raise
+        return line
+
+    def _after_fork(self) -> None:
+        self._published.after_fork()
+        _parents.append(self._core.after_fork())
+
+
+class Pipeline:
+    """Operations on keys of their own, which `execute` sends together; the results come in the
+    order in which they were added. None happens before, and each succeeds or fails for itself."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._batch = Batch()
+
+    def get(self, key: Key) -> Pipeline:
+        """See `Ring.get`."""
+        return self._add(key, self._ring._operations.get(key))
+
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        *,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        **options: object,
+    ) -> Pipeline:
+        """See `Ring.set`."""
+        refused.refuse_options(options)
+        end = end_of(ex, px, exat, pxat)
+        return self._add(key, self._ring._operations.set(key, value, end))
+
+    def delete(self, key: Key) -> Pipeline:
+        """See `Ring.delete`."""
+        return self._add(key, self._ring._operations.delete((key,)))
+
+    def exists(self, key: Key) -> Pipeline:
+        """See `Ring.exists`."""
+        return self._add(key, self._ring._operations.exists((key,)))
+
+    def expire(self, key: Key, time: Seconds) -> Pipeline:
+        """See `Ring.expire`."""
+        return self._add(key, self._ring._operations.expire(key, time))
+
+    def ttl(self, key: Key) -> Pipeline:
+        """See `Ring.ttl`."""
+        return self._add(key, self._ring._operations.ttl(key))
+
+    def pttl(self, key: Key) -> Pipeline:
+        """See `Ring.pttl`."""
+        return self._add(key, self._ring._operations.pttl(key))
+
+    def incr(self, key: Key, amount: int = 1) -> Pipeline:
+        """See `Ring.incr`."""
+        return self._add(key, self._ring._operations.incrby(key, amount))
+
+    incrby = incr
+
+    def decr(self, key: Key, amount: int = 1) -> Pipeline:
+        """See `Ring.decr`."""
+        return self.incr(key, -amount)
+
+    def execute(self) -> list[Any]:
+        """Sends all of it.
+
+        :raises RingError: an operation failed, the first of those that did; the others have ended
+        """
+        return self._ring._run(self._batch.take())
+
+    def _add(self, key: Key, steps: Steps[Any]) -> Pipeline:
+        self._batch.add(key, steps)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._batch.steps)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._batch.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return refused.refusal(name)
+
+
+def _receive(line: Any, count: int) -> Any:
+    """
+    :raises redis.ConnectionError: it is lost
+    """
+    if count == 1:
+        try:
+            return line.read_response()
+        except exceptions.ResponseError as error:
+            return error
+    return [_receive(line, 1) for _ in range(count)]
+
+
+def _lost(error: Exception) -> Lost:
+    return Lost(str(error), slow=isinstance(error, exceptions.TimeoutError))
+
+
+def _taken(peer: Peer) -> list[Any]:
+    pool, peer.pool = peer.pool, []
+    return pool
+
+
+def _disconnect(lines: Iterable[Any]) -> None:
+    for line in lines:
+        line.disconnect()
+
+
+def _after_fork() -> None:
+    for ring in list(_clients):
+        ring._after_fork()
+
+
+_clients: weakref.WeakSet[Ring] = weakref.WeakSet()
+# Connections of the parent, which are not this process's to close.
+_parents: list[Any] = []
+os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = ["Pipeline", "Ring"]

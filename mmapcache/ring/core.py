@@ -1,0 +1,568 @@
+"""What an operation does, without doing any of it: which node is asked next, and is that final.
+
+An operation is a generator. It yields what is to be sent, a tuple of `Ask`, and is sent the replies
+in that order; or it yields a number, the seconds to wait. A reply is what the server said, an
+exception that stands for an error reply, or `Lost`. Who drives it, blocking.py or aio.py or a test,
+needs to know nothing about rings.
+
+Reads ask the pair of the key one after the other, until one says something final. Writes go to all
+holders at once, with one version; whoever could not be reached is written down beside a copy that
+was taken (RING.OWE), and an agent brings it up to date.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+from mmapcache.ring._ring import Clock
+from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
+from mmapcache.ring.record import Member, Record
+from mmapcache.ring.view import Peer, View, compile_view
+from mmapcache.ring.wire import Lost, pack
+
+_T = TypeVar("_T")
+Ask = tuple[Peer, bytes, int]  # whom, the bytes, and how many replies; more than one are a list
+Steps = Generator[tuple[Ask, ...] | float, Any, _T]
+
+_PAUSE = 0.002  # seconds until the first look for a newer ring, or the next try of all holders
+_LONGEST_PAUSE = 0.05
+_TOGETHER = 512  # operations of a pipeline that are under way at once
+
+
+class Verdict(enum.Enum):
+    """What an error is for the operation."""
+
+    AWAY = enum.auto()  # this node does not serve now
+    MAYBE = enum.auto()  # the other holder may have it
+    AGAIN = enum.auto()  # the clock is above it now
+    STALE = enum.auto()  # there is a newer ring
+    BEHIND = enum.auto()  # the node has an older ring
+    FULL = enum.auto()
+
+
+@dataclass(slots=True)
+class Counts:
+    """What went otherwise than planned, in this process since the client was made."""
+
+    degraded: int = 0  # writes that not all holders took
+    unrecorded: int = 0  # of those, the ones that could not be written down for the agents
+    failovers: int = 0  # reads that the first holder did not answer
+    doubtful: int = 0  # misses that no holder called final
+    clock_behind: int = 0  # writes sent again because a holder had a higher version
+
+    def plain(self) -> dict[str, int]:
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Source(Protocol):
+    """Where the ring comes from: see published.Published."""
+
+    path: str
+
+    @property
+    def generation(self) -> int: ...
+    def read(self) -> tuple[int, Record, Mapping[str, Member]]: ...
+
+
+class Core:
+    """One client's knowledge; any thread.
+
+    :param source: of the ring
+    :param deadline: seconds after which an operation gives up
+    :param timeout: seconds that a node which is behind is given to catch up
+    :param discard: closes connections that are not to be used again
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        deadline: float,
+        timeout: float,
+        discard: Callable[[list[Any]], object],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts = Counts()
+        self.clock = Clock(os.urandom(8))
+        self.now = now
+        self._source = source
+        self._deadline = deadline
+        self._timeout = timeout
+        self._discard = discard
+        self._peers: dict[str, Peer] = {}
+        self._view: View | None = None
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> list[Any]:
+        """In the child: a writer of its own; the connections, which are the parent's."""
+        self.clock = Clock(os.urandom(8))
+        self._lock = threading.Lock()
+        return self.drop_pools()
+
+    def drop_pools(self) -> list[Any]:
+        """All idle connections, which are forgotten."""
+        idle = []
+        for peer in self._peers.values():
+            pool, peer.pool = peer.pool, []
+            idle += pool
+        return idle
+
+    def view(self) -> View:
+        """The ring as it is now: one load when nothing has changed.
+
+        :raises RingNotReady: no ring is published
+        """
+        view = self._view
+        if view is not None and view.generation == self._source.generation:
+            return view
+        with self._lock:
+            generation, record, members = self._source.read()
+            before = self._peers
+            self._view, self._peers = compile_view(generation, record, members, before)
+            kept = self._peers.values()
+            for peer in before.values():
+                if peer not in kept:
+                    self._discard(peer.pool)
+            return self._view
+
+    # Reading.
+
+    def read(self, name: bytes, key: bytes) -> Steps[tuple[Any, Peer]]:
+        """The reply of the first holder that has a final one; None: a miss.
+
+        :raises NoHolderReachable: none has answered within the deadline
+        """
+        view = self.view()
+        peer = view.first(key)
+        if not peer.good:
+            return (yield from self._read(name, key, {}))
+        (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
+        if isinstance(reply, Exception):
+            return (yield from self._read(name, key, {peer: reply}))
+        return reply, peer
+
+    def _read(
+        self, name: bytes, key: bytes, heard: dict[Peer, Exception]
+    ) -> Steps[tuple[Any, Peer]]:
+        """
+        :param heard: replies that are here already
+        """
+        patience = _Patience(self)
+        troubles: dict[Peer, Exception] = {}
+        while True:
+            view = self.view()
+            pair = view.pair(key)
+            missed: Peer | None = None
+            stale = False
+            for peer in self._order(pair):
+                reply = heard.pop(peer, None)
+                if reply is None:
+                    (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
+                if not isinstance(reply, Exception):
+                    peer.answered()
+                    self.counts.failovers += peer is not pair[0]
+                    return reply, peer
+                verdict = self.judge(peer, reply, key)
+                if verdict is Verdict.MAYBE:
+                    missed = peer
+                else:
+                    troubles[peer] = reply
+                    stale = stale or verdict is Verdict.STALE
+                    if stale:
+                        break
+            if missed is not None and not stale:
+                self.counts.doubtful += 1
+                return None, missed
+            if patience.ended():
+                raise NoHolderReachable(self._unreachable(key, troubles))
+            yield from patience.wait(view if stale else None)
+
+    def read_many(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
+        """Values by RING.MGET, in groups by holder; what that leaves open one by one."""
+        view = self.view()
+        groups: dict[Peer, list[int]] = {}
+        for index, key in enumerate(keys):
+            peer = view.first(key)
+            if not peer.good:
+                peer = self._order(view.pair(key))[0]
+            groups.setdefault(peer, []).append(index)
+        asks = tuple(
+            (peer, pack((b"RING.MGET", view.epoch_text, *[keys[i] for i in members])), 1)
+            for peer, members in groups.items()
+        )
+        found: list[Any] = [None] * len(keys)
+        left: list[tuple[int, Peer, Exception]] = []
+        for (peer, members), reply in zip(groups.items(), (yield asks), strict=True):
+            if isinstance(reply, list) and len(reply) == len(members):
+                for index, value in zip(members, reply, strict=True):
+                    if isinstance(value, Exception):
+                        left.append((index, peer, value))
+                    else:
+                        found[index] = value
+            else:
+                error = reply if isinstance(reply, Exception) else _MISSHAPEN
+                left += [(index, peer, error) for index in members]
+        if left:
+            steps = [self._read(b"RING.GET", keys[i], {peer: e}) for i, peer, e in left]
+            values = yield from together(steps)
+            for (index, _, _), (value, _) in zip(left, values, strict=True):
+                found[index] = value
+        return found
+
+    # Writing.
+
+    def write(
+        self, key: bytes, command: Callable[[bytes, bytes], bytes]
+    ) -> Steps[tuple[int, bool, list[Any]]]:
+        """To all holders at once; copies, whether a holder is without, and the replies.
+
+        :param command: the bytes for an epoch and a version
+        :raises NoHolderReachable: none has answered within the deadline
+        :raises HoldersFull: none had memory for it
+        """
+        return (yield from self._spread(key, command, self.clock.next(), {}))
+
+    def copy(self, key: bytes, entry: bytes, source: Peer) -> Steps[tuple[int, bool]]:
+        """An entry that `source` has made, to the other holders: copies, its own among them, and
+        whether a holder is without."""
+
+        def command(epoch: bytes, version: bytes) -> bytes:
+            return pack((b"RING.FILL", epoch, key, entry))
+
+        copies, degraded, _ = yield from self._spread(key, command, entry[4:20], {source: 1})
+        return copies, degraded
+
+    def _spread(
+        self,
+        key: bytes,
+        command: Callable[[bytes, bytes], bytes],
+        version: bytes,
+        taken: dict[Peer, Any],
+    ) -> Steps[tuple[int, bool, list[Any]]]:
+        """
+        :param taken: by whom it is taken already, and with which reply
+        """
+        patience = _Patience(self)
+        given = bool(taken)  # then the version stays as it is
+        while True:
+            view = self.view()
+            holders = view.holders(key)
+            now = self.now()
+            left = [peer for peer in holders if peer not in taken]
+            asked = [peer for peer in left if peer.good or peer.admits(now)]
+            if not asked and not taken:
+                asked = left
+            data = command(view.epoch_text, version) if asked else b""
+            replies = (yield tuple([(peer, data, 1) for peer in asked])) if asked else []
+            troubles: dict[Peer, Exception] = {}
+            verdicts: dict[Peer, Verdict] = {}
+            for peer, reply in zip(asked, replies, strict=True):
+                if isinstance(reply, Exception):
+                    troubles[peer] = reply
+                    verdicts[peer] = self.judge(peer, reply, key)
+                else:
+                    taken[peer] = reply
+                    if peer.failures:
+                        peer.answered()
+            seen = verdicts.values()
+            missing = [peer for peer in left if peer not in taken]
+            copies = len(holders) - len(missing)
+            if not missing and copies > 1:
+                return copies, False, list(taken.values())
+            late = patience.ended()
+            if Verdict.AGAIN in seen and not given and not late:
+                self.counts.clock_behind += 1
+                version = self.clock.next()
+                taken.clear()
+                continue
+            if Verdict.STALE in seen and not late:
+                yield from patience.wait(view)
+                continue
+            if Verdict.BEHIND in seen and patience.spent() < self._timeout:
+                yield from patience.wait(None)
+                continue
+            if copies:
+                owed = [p for p in missing if verdicts.get(p) is not Verdict.FULL]
+                if missing:
+                    self.counts.degraded += 1
+                if owed:
+                    yield from self._owe(key, version, list(taken), owed)
+                return copies, True, list(taken.values())
+            if late or all(verdict is Verdict.FULL for verdict in seen):
+                if Verdict.FULL in seen:
+                    raise HoldersFull(
+                        f"no memory for {_shown(key)}: {self._why(troubles)}; give the servers "
+                        "more (maxmemory), add a node, or let values end sooner"
+                    )
+                raise NoHolderReachable(self._unreachable(key, troubles))
+            yield from patience.wait(None)
+
+    def _owe(self, key: bytes, version: bytes, taken: list[Peer], owed: list[Peer]) -> Steps[None]:
+        """Writes down, beside each copy, who is without it."""
+        for _ in range(2):  # the ring may change in between
+            epoch = self.view().epoch_text
+            data = b"".join([pack((b"RING.OWE", epoch, peer.id, key, version)) for peer in owed])
+            replies = yield tuple([(peer, data, len(owed)) for peer in taken])
+            if any(
+                not isinstance(reply, Exception)
+                and not (isinstance(reply, list) and any(isinstance(r, Exception) for r in reply))
+                for reply in replies
+            ):
+                return
+        self.counts.unrecorded += 1
+
+    # Changing what is there.
+
+    def change(
+        self, key: bytes, command: Callable[[bytes, bytes], bytes], *, create: bytes | None
+    ) -> Steps[tuple[Any, bool, int]]:
+        """On the first holder that is sure of what is there, whose result is copied: the reply's
+        first item, whether a holder is without, and copies (0: nothing was changed).
+
+        :param command: the bytes for an epoch and a version; its reply is `[item, entry or nil]`
+        :param create: the entry to begin with when nobody has one; None: then there is nothing
+        :raises NoHolderReachable: none has answered within the deadline
+        :raises HoldersFull: none had memory for it
+        """
+        patience = _Patience(self)
+        created = False
+        while True:
+            view = self.view()
+            stale = False
+            doubtful: Peer | None = None
+            troubles: dict[Peer, Exception] = {}
+            verdicts: list[Verdict] = []
+            for peer in self._order(view.pair(key)):
+                verdict = Verdict.AGAIN
+                while verdict is Verdict.AGAIN:
+                    version = self.clock.next()
+                    (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
+                    if isinstance(reply, list) and len(reply) == 2:
+                        item, entry = reply
+                        peer.answered()
+                        if entry is None:
+                            return item, False, 0
+                        self.clock.learn(entry[4:20])
+                        copies, degraded = yield from self.copy(key, entry, peer)
+                        return item, degraded, copies
+                    reply = reply if isinstance(reply, Exception) else _MISSHAPEN
+                    verdict = self.judge(peer, reply, key)
+                    if verdict is Verdict.BEHIND and patience.spent() < self._timeout:
+                        verdict = Verdict.AGAIN
+                        yield from patience.wait(None)
+                    if verdict is Verdict.AGAIN and patience.ended():
+                        verdict = Verdict.AWAY
+                troubles[peer] = reply
+                verdicts.append(verdict)
+                if verdict is Verdict.MAYBE and doubtful is None:
+                    doubtful = peer
+                if verdict is Verdict.STALE:
+                    stale = True
+                    break
+            if doubtful is not None and not stale:
+                if create is None:
+                    return 0, False, 0
+                if not created:  # whoever comes first makes it; then both count from there
+                    created = True
+                    fill = pack((b"RING.FILL", view.epoch_text, key, create))
+                    (reply,) = yield ((doubtful, fill, 1),)
+                    if not isinstance(reply, Exception):
+                        continue
+                    verdicts.append(self.judge(doubtful, reply, key))
+            if patience.ended() or (verdicts and set(verdicts) == {Verdict.FULL}):
+                if Verdict.FULL in verdicts:
+                    raise HoldersFull(f"no memory for {_shown(key)}: {self._why(troubles)}")
+                raise NoHolderReachable(self._unreachable(key, troubles))
+            created = False
+            yield from patience.wait(view if stale else None)
+
+    # What is common.
+
+    def judge(self, peer: Peer, error: Exception, key: bytes) -> Verdict:
+        """What an error is for the operation; the breaker and the clock learn from it.
+
+        :raises RingError: it is the caller's
+        """
+        if isinstance(error, Lost):
+            peer.failed(self.now(), slow=error.slow)
+            return Verdict.AWAY
+        text = str(error)
+        word, _, rest = text.partition(" ")
+        verdict = _VERDICTS.get(word)
+        if verdict is None:
+            if word == "CLOCK":
+                raise RingError(
+                    f"{peer}: this host's clock is far ahead of the server's, or the server's is "
+                    f"behind ({text}); {_shown(key)} was not written"
+                )
+            if word == "TYPE":
+                raise RingError(f"{peer}: {_shown(key)}: {rest or 'not a number'}")
+            if type(error).__name__ == "OutOfMemoryError" or word == "OOM":
+                return Verdict.FULL
+            peer.failed(self.now(), slow=False)
+            return Verdict.AWAY
+        if verdict is Verdict.AGAIN:
+            self._learn(word, rest)
+        elif verdict is Verdict.AWAY:  # the fence: connections begin anew
+            pool, peer.pool = peer.pool, []
+            self._discard(pool)
+            peer.failed(self.now(), slow=False)
+        return verdict
+
+    def _learn(self, word: str, rest: str) -> None:
+        first = rest.split(" ", 1)[0]
+        try:
+            self.clock.learn(int(first) if word == "LATE" else bytes.fromhex(first))
+        except (ValueError, TypeError) as error:
+            raise RingError(f"a server said {word} {rest!r}, which is none: {error}") from None
+
+    def _order(self, pair: Sequence[Peer]) -> Sequence[Peer]:
+        """Whom to ask, in order: ready nodes first; one whose breaker is open last, which is to be
+        asked only when nobody else has said something final."""
+        if pair[0].good:
+            return pair
+        now = self.now()
+        return sorted(pair, key=lambda peer: peer.rank + (0 if peer.admits(now) else 10))
+
+    def _unreachable(self, key: bytes, troubles: Mapping[Peer, Exception]) -> str:
+        return (
+            f"no holder of {_shown(key)} answered within {self._deadline:g} s: "
+            f"{self._why(troubles)}"
+        )
+
+    def _why(self, troubles: Mapping[Peer, Exception]) -> str:
+        return "; ".join(f"{peer}: {error}" for peer, error in troubles.items()) or "none was asked"
+
+
+_MISSHAPEN = Lost("a reply of another shape")
+
+
+class _Patience:
+    """How long an operation has been tried. Made when its first try has not been enough."""
+
+    __slots__ = ("_began", "_core", "_pause", "round")
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._began = core.now()
+        self._pause = _PAUSE
+        self.round = 0
+
+    def spent(self) -> float:
+        return self._core.now() - self._began
+
+    def ended(self) -> bool:
+        return self.spent() >= self._core._deadline
+
+    def wait(self, old: View | None) -> Steps[None]:
+        """A little; or until there is another ring than `old`, or the end."""
+        self.round += 1
+        while True:
+            yield self._pause
+            self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
+            if old is None or self._core.view() is not old or self.ended():
+                return
+
+
+def together(operations: Iterable[Steps[_T]]) -> Steps[list[_T]]:
+    """The results of independent operations whose commands travel together.
+
+    An operation that fails raises here once all have ended: the first such error.
+    """
+    results: list[Any] = []
+    failure: Exception | None = None
+    pending = list(operations)
+    for begin in range(0, len(pending), _TOGETHER):
+        some = pending[begin : begin + _TOGETHER]
+        ends = yield from _abreast(some)
+        for end in ends:
+            if isinstance(end, _Failed):
+                failure = failure or end.error
+            results.append(end)
+    if failure is not None:
+        raise failure
+    return results
+
+
+class _Failed:
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _abreast(operations: Sequence[Steps[Any]]) -> Steps[list[Any]]:
+    ends: list[Any] = [None] * len(operations)
+    answers: dict[int, list[Any] | None] = dict.fromkeys(range(len(operations)))
+    while answers:
+        asking: dict[int, tuple[Ask, ...]] = {}
+        waiting: dict[int, float] = {}
+        for index, answer in answers.items():
+            try:
+                step = operations[index].send(answer)
+            except StopIteration as end:
+                ends[index] = end.value
+            except RingError as error:
+                ends[index] = _Failed(error)
+            else:
+                if isinstance(step, tuple):
+                    asking[index] = step
+                else:
+                    waiting[index] = step
+        answers = dict.fromkeys(waiting)
+        if asking:
+            answers |= yield from _exchange(asking)
+        elif waiting:
+            yield min(waiting.values())
+    return ends
+
+
+def _exchange(asking: Mapping[int, tuple[Ask, ...]]) -> Steps[dict[int, list[Any] | None]]:
+    """Sends what all of them ask as one packet to each node, and gives each its replies."""
+    packets: dict[Peer, list[tuple[int, int, bytes, int]]] = {}
+    for index, asks in asking.items():
+        for place, (peer, data, count) in enumerate(asks):
+            packets.setdefault(peer, []).append((index, place, data, count))
+    joined = tuple(
+        (peer, b"".join([part[2] for part in parts]), sum(part[3] for part in parts))
+        for peer, parts in packets.items()
+    )
+    answers: dict[int, list[Any] | None] = {i: [None] * len(asks) for i, asks in asking.items()}
+    for (parts, (_, _, total)), reply in zip(
+        zip(packets.values(), joined, strict=True), (yield joined), strict=True
+    ):
+        position = 0
+        for index, place, _, count in parts:
+            mine = answers[index]
+            assert mine is not None
+            if isinstance(reply, Exception) or total == 1:
+                mine[place] = reply
+            else:
+                mine[place] = reply[position] if count == 1 else reply[position : position + count]
+            position += count
+    return answers
+
+
+def _shown(key: bytes) -> str:
+    """A key for a message: not the whole of a long one."""
+    text = repr(key if len(key) <= 80 else key[:80] + b"...")
+    return text[1:]
+
+
+_VERDICTS = {
+    "MAYBE": Verdict.MAYBE,
+    "NEWER": Verdict.AGAIN,
+    "LATE": Verdict.AGAIN,
+    "EPOCH": Verdict.STALE,
+    "NOTMINE": Verdict.STALE,
+    "BEHIND": Verdict.BEHIND,
+    "STOPPED": Verdict.AWAY,
+    "FULL": Verdict.FULL,
+}

@@ -1,0 +1,266 @@
+"""The operations as users call them, without doing any: arguments in, steps of the core, results.
+
+Both clients have these; see blocking.py and aio.py for what they promise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from mmapcache.ring import _ring
+from mmapcache.ring.core import Core, Steps, together
+from mmapcache.ring.errors import RingError, Unsupported
+from mmapcache.ring.wire import pack
+from mmapcache.ring.written import Changed, Number, Written
+
+Key = str | bytes | bytearray | memoryview | int | float  # a bool is none
+Value = Key
+Seconds = int | timedelta
+Moment = int | datetime
+
+MOST_KEY = 64 * 1024  # bytes
+_LEAST_VERSION = bytes(15) + b"\1"
+# A counter that begins: 0, older than every write.
+_BEGINNING = _ring.encode(_ring.VALUE, _LEAST_VERSION, 0, b"0")
+
+
+def encode(value: Value, what: str = "a value") -> bytes:
+    """As redis-py does: text is UTF-8, a number its decimal text.
+
+    :raises TypeError: it is something else
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if type(value) is not bool and isinstance(value, (int, float)):
+        return repr(value).encode()
+    raise TypeError(f"{what} must be str, bytes, int or float, not {type(value).__name__}")
+
+
+def encode_key(key: Key) -> bytes:
+    """
+    :raises TypeError: it cannot be a key
+    :raises ValueError: it is too long
+    """
+    data = encode(key, "a key")
+    if len(data) > MOST_KEY:
+        raise ValueError(f"a key has {MOST_KEY} bytes at most, not {len(data)}")
+    return data
+
+
+def _milliseconds(value: Seconds, unit: int, name: str) -> int:
+    if isinstance(value, timedelta):
+        return round(value.total_seconds() * 1000)
+    if type(value) is not bool and isinstance(value, int):
+        return value * unit
+    raise TypeError(f"{name} must be an int or a timedelta, not {type(value).__name__}")
+
+
+def _moment(value: Moment, unit: int, name: str) -> int:
+    if isinstance(value, datetime):
+        return round(value.timestamp() * 1000)
+    if type(value) is not bool and isinstance(value, int):
+        return value * unit
+    raise TypeError(f"{name} must be an int or a datetime, not {type(value).__name__}")
+
+
+def end_of(ex: Seconds | None, px: Seconds | None, exat: Moment | None, pxat: Moment | None) -> int:
+    """When a value ends, in milliseconds since 1970; 0: never.
+
+    :raises ValueError: more than one is given, or one that is not above 0
+    """
+    given = [value is not None for value in (ex, px, exat, pxat)]
+    if sum(given) > 1:
+        raise ValueError("only one of ex, px, exat and pxat may be given")
+    if not any(given):
+        return 0
+    if exat is not None or pxat is not None:
+        end = _moment(exat, 1000, "exat") if exat is not None else 0
+        end = _moment(pxat, 1, "pxat") if pxat is not None else end
+        lasts = end
+    else:
+        lasts = _milliseconds(ex, 1000, "ex") if ex is not None else 0
+        lasts = _milliseconds(px, 1, "px") if px is not None else lasts
+        end = lasts + _now()
+    if not 0 < lasts <= end <= _ring.MAX_TIME:
+        raise ValueError("ex, px, exat and pxat must be above 0, and end before the year 10000")
+    return end
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def listed(keys: Any, more: tuple[Key, ...]) -> list[Key]:
+    """The keys of `mget(a, b)` or `mget([a, b])`."""
+    if isinstance(keys, (str, bytes, bytearray, memoryview, int, float)):
+        return [keys, *more]
+    return [*keys, *more]
+
+
+class Operations:
+    """Makes the steps of each operation.
+
+    :param decode: whether values are str
+    """
+
+    def __init__(self, core: Core, *, decode: bool) -> None:
+        self.core = core
+        self._decode = decode
+
+    def _value(self, data: Any) -> Any:
+        return data.decode() if self._decode and isinstance(data, bytes) else data
+
+    def get(self, key: Key) -> Steps[Any]:
+        value, _ = yield from self.core.read(b"RING.GET", encode_key(key))
+        return value.decode() if self._decode and value is not None else value
+
+    def get_with_source(self, key: Key) -> Steps[tuple[Any, str]]:
+        value, peer = yield from self.core.read(b"RING.GET", encode_key(key))
+        return self._value(value), peer.id
+
+    def mget(self, keys: Iterable[Key]) -> Steps[list[Any]]:
+        names = [encode_key(key) for key in keys]
+        if not names:
+            return []
+        found = yield from self.core.read_many(names)
+        return [self._value(value) for value in found] if self._decode else found
+
+    def set(self, key: Key, value: Value, end: int) -> Steps[Written]:
+        name, data, text = encode_key(key), encode(value), b"%d" % end
+
+        def command(epoch: bytes, version: bytes) -> bytes:
+            return pack((b"RING.SET", epoch, version, text, name, data))
+
+        copies, degraded, _ = yield from self.core.write(name, command)
+        return Written(copies, degraded)
+
+    def mset(self, values: Mapping[Any, Value], end: int) -> Steps[Written]:
+        if not values:
+            raise ValueError("mset needs at least one key")
+        steps = [self.set(key, value, end) for key, value in values.items()]
+        each = yield from together(steps)
+        return Written(min(w.copies for w in each), any(w.degraded for w in each))
+
+    def _delete(self, key: Key) -> Steps[Changed]:
+        name = encode_key(key)
+
+        def command(epoch: bytes, version: bytes) -> bytes:
+            return pack((b"RING.DEL", epoch, version, name))
+
+        copies, degraded, replies = yield from self.core.write(name, command)
+        return Changed(copies, degraded, any(reply == 1 for reply in replies))
+
+    def delete(self, keys: Sequence[Key]) -> Steps[Changed]:
+        if len(keys) == 1:
+            return (yield from self._delete(keys[0]))
+        each = yield from together([self._delete(key) for key in keys])
+        if not each:
+            raise ValueError("delete needs at least one key")
+        return Changed(
+            min(w.copies for w in each),
+            any(w.degraded for w in each),
+            any(w.existed for w in each),
+        )
+
+    def _meta(self, key: Key) -> Steps[tuple[int, int] | None]:
+        """When it ends (0: never) and its bytes; None: there is no value."""
+        reply, _ = yield from self.core.read(b"RING.META", encode_key(key))
+        if reply is None:
+            return None
+        if not isinstance(reply, list) or len(reply) < 4:
+            raise RingError(f"a server answered RING.META with {reply!r}")
+        kind, version, end, length = reply[:4]
+        self.core.clock.learn(version)
+        if kind != _ring.VALUE or 0 < int(end) <= _now():
+            return None
+        return int(end), int(length)
+
+    def exists(self, keys: Iterable[Key]) -> Steps[int]:
+        found = yield from together([self._meta(key) for key in keys])
+        return sum(each is not None for each in found)
+
+    def pttl(self, key: Key) -> Steps[int]:
+        found = yield from self._meta(key)
+        if found is None:
+            return -2
+        return max(0, found[0] - _now()) if found[0] else -1
+
+    def ttl(self, key: Key) -> Steps[int]:
+        left = yield from self.pttl(key)
+        return (left + 500) // 1000 if left > 0 else left
+
+    def expire(self, key: Key, seconds: Seconds) -> Steps[Changed]:
+        name = encode_key(key)
+        lasts = _milliseconds(seconds, 1000, "the time")
+        if lasts <= 0:
+            return (yield from self._delete(name))
+        text = b"%d" % (_now() + lasts)
+
+        def command(epoch: bytes, version: bytes) -> bytes:
+            return pack((b"RING.EXPIRE", epoch, version, name, text))
+
+        item, degraded, copies = yield from self.core.change(name, command, create=None)
+        return Changed(copies, degraded, item == 1)
+
+    def incrby(self, key: Key, amount: int) -> Steps[Number]:
+        if type(amount) is bool or not isinstance(amount, int):
+            raise TypeError(f"the amount must be an int, not {type(amount).__name__}")
+        name, delta = encode_key(key), b"%d" % amount
+
+        def command(epoch: bytes, version: bytes) -> bytes:
+            return pack((b"RING.INCR", epoch, version, name, delta))
+
+        number, degraded, copies = yield from self.core.change(name, command, create=_BEGINNING)
+        return Number(int(number), copies, degraded)
+
+    # What the client says of the ring.
+
+    @property
+    def epoch(self) -> int:
+        return self.core.view().epoch
+
+    @property
+    def nodes(self) -> dict[str, tuple[str, str]]:
+        return {peer.id: (peer.address, peer.state) for peer in self.core.view().peers}
+
+    def where(self, key: Key) -> tuple[str, ...]:
+        return tuple(peer.id for peer in self.core.view().pair(encode_key(key)))
+
+
+class Batch:
+    """The operations of a pipeline, each on a key of its own."""
+
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
+        self.steps: list[Steps[Any]] = []
+
+    def add(self, key: Key, steps: Steps[Any]) -> None:
+        """
+        :raises Unsupported: the key is in it already
+        """
+        name = encode_key(key)
+        if name in self._keys:
+            raise Unsupported(
+                f"a pipeline's operations are independent, and {key!r} is in it already: they may "
+                "run in any order; execute() this one and begin another"
+            )
+        self._keys.add(name)
+        self.steps.append(steps)
+
+    def clear(self) -> None:
+        """Forgets all of it."""
+        self.steps.clear()
+        self._keys.clear()
+
+    def take(self) -> Steps[list[Any]]:
+        """The steps of all of it, which is empty then."""
+        steps, self.steps = self.steps, []
+        self._keys.clear()
+        return together(steps)

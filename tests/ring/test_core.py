@@ -1,0 +1,319 @@
+"""The clients' core against nodes in memory: which holder is asked, and what is final."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ring.model import Node, Refused, World
+
+from mmapcache.ring import HoldersFull, NoHolderReachable, RingError, Unsupported
+from mmapcache.ring.core import Core, together
+from mmapcache.ring.operations import Batch, Operations
+from mmapcache.ring.record import new_ring
+
+IDS = ("a", "b", "c")
+
+
+def client(world: World, **options: Any) -> Operations:
+    core = Core(world, deadline=1.0, timeout=0.1, discard=list, now=world.now)
+    return Operations(core, decode=options.get("decode", False))
+
+
+class Bench:
+    """A ring of three, a client, and the holders of one key."""
+
+    def __init__(self, ids: tuple[str, ...] = IDS) -> None:
+        self.world = World(new_ring(ids))
+        self.client = client(self.world)
+        self.key = b"key"
+        names = self.client.where(self.key)
+        self.first: Node = self.world.nodes[names[0]]
+        self.second: Node = self.world.nodes[names[-1]]
+
+    def do(self, steps: Any) -> Any:
+        return self.world.drive(steps)
+
+    def lose(self, *nodes: Node, how: str = "before") -> None:
+        names = [node.id for node in nodes]
+        self.world.lost = lambda peer, commands: how if peer in names else ""
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_write_has_two_copies_of_the_same_bytes(bench: Bench) -> None:
+    written = bench.do(bench.client.set(bench.key, "v", 0))
+    assert (written.copies, written.degraded, bool(written)) == (2, False, True)
+    assert bench.first.data == bench.second.data
+    assert bench.do(bench.client.get_with_source(bench.key)) == (b"v", bench.first.id)
+    assert [peer for peer, _ in bench.world.asked].count(bench.first.id) == 2
+
+
+def test_a_miss_is_final_when_the_first_holder_says_so(bench: Bench) -> None:
+    bench.second.data[bench.key] = (1, bytes(16), 0, b"older")
+    assert bench.do(bench.client.get(bench.key)) is None
+    assert len(bench.world.asked) == 1
+
+
+@pytest.mark.parametrize("why", ["joining", "evicting"])
+def test_a_miss_that_is_not_final_asks_the_other(bench: Bench, why: str) -> None:
+    bench.do(bench.client.set(bench.key, "v", 0))
+    bench.first.data.clear()
+    if why == "joining":
+        bench.first.state = "joining"
+    else:
+        bench.first.final = False
+    assert bench.do(bench.client.get_with_source(bench.key)) == (b"v", bench.second.id)
+    assert bench.do(bench.client.mget([bench.key, "other"])) == [b"v", None]
+    bench.second.data.clear()
+    bench.second.final = False
+    assert bench.do(bench.client.get(bench.key)) is None
+    assert bench.client.core.counts.doubtful == 1
+
+
+def test_a_lost_holder_costs_one_timeout_then_it_is_skipped(bench: Bench) -> None:
+    bench.do(bench.client.set(bench.key, "v", 0))
+    bench.lose(bench.first)
+    for _ in range(5):
+        assert bench.do(bench.client.get(bench.key)) == b"v"
+    asked = [peer for peer, command in bench.world.asked if command[0] == b"RING.GET"]
+    assert asked.count(bench.first.id) == 1
+    bench.world.clock += 2
+    bench.world.lost = lambda peer, commands: ""
+    assert bench.do(bench.client.get_with_source(bench.key))[1] == bench.first.id
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_a_degraded_write_is_recorded_beside_the_copy(bench: Bench, how: str) -> None:
+    bench.lose(bench.first, how=how)
+    for value in (b"1", b"2"):  # the second is not even sent: the breaker is open
+        written = bench.do(bench.client.set(bench.key, value, 0))
+        assert (written.copies, written.degraded) == (1, True)
+        assert bench.second.owed[bench.first.id, bench.key] == bench.second.data[bench.key][1]
+    assert bench.client.core.counts.unrecorded == 0
+    assert bench.do(bench.client.get(bench.key)) == b"2"
+
+
+def test_a_clock_that_lags_costs_a_round_trip(bench: Bench) -> None:
+    ahead = (bench.first.now() + 20_000).to_bytes(6, "big") + bytes(10)
+    bench.second.data[bench.key] = (1, ahead, 0, b"newer")
+    written = bench.do(bench.client.set(bench.key, "v", 0))
+    assert (written.copies, written.degraded) == (2, False)
+    assert bench.first.data == bench.second.data
+    assert bench.second.data[bench.key][1] > ahead
+    assert bench.client.core.counts.clock_behind == 1
+
+
+def test_a_late_version_is_moved_to_the_servers_clock(bench: Bench) -> None:
+    now = bench.first.now
+    for node in bench.world.nodes.values():
+        node.now = lambda: now() + 50_000
+    assert bench.do(bench.client.set(bench.key, "v", 0)).copies == 2
+
+
+def test_an_old_epoch_waits_for_the_newer_ring() -> None:
+    bench = Bench()
+    world = bench.world
+    changed = world.record.begin("add", "d", 1)
+    for node in world.nodes.values():
+        node.record = changed
+    world.nodes["d"] = Node("d", changed, "joining")
+    before = world.clock
+    real_now = world.now
+
+    def now() -> float:
+        if world.record is not changed and world.clock > before + 0.01:
+            world.record = changed
+            world.tell()
+        return real_now()
+
+    core = Core(world, deadline=1.0, timeout=0.1, discard=list, now=now)
+    operations = Operations(core, decode=False)
+    written = bench.do(operations.set(bench.key, "v", 0))
+    assert not written.degraded
+    assert operations.epoch == 2
+    assert bench.do(operations.get(bench.key)) == b"v"
+    holding = [node for node in world.nodes.values() if bench.key in node.data]
+    assert len(holding) == written.copies
+
+
+def test_an_epoch_that_never_comes_is_an_error_that_says_so(bench: Bench) -> None:
+    for node in bench.world.nodes.values():
+        node.record = bench.world.record.begin("add", "d", 1)
+    with pytest.raises(NoHolderReachable, match=r"'key'.*EPOCH 2"):
+        bench.do(bench.client.get(bench.key))
+    with pytest.raises(NoHolderReachable, match=r"'key'.*EPOCH 2"):
+        bench.do(bench.client.set(bench.key, "v", 0))
+
+
+def test_a_node_that_is_behind_is_as_good_as_away(bench: Bench) -> None:
+    changed = bench.world.record.begin("drain", "c", 1)
+    bench.world.record = changed
+    bench.world.tell()
+    for node in bench.world.nodes.values():
+        node.record = changed
+    bench.first.record = new_ring(IDS)
+    began = bench.world.clock
+    written = bench.do(bench.client.set(bench.key, "v", 0))
+    assert written.degraded
+    assert 0.1 <= bench.world.clock - began < 0.3
+    assert bench.do(bench.client.get(bench.key)) == b"v"
+
+
+def test_a_full_server_leaves_the_other_copy(bench: Bench) -> None:
+    bench.do(bench.client.set(bench.key, "old", 0))
+    bench.first.full = True
+    written = bench.do(bench.client.set(bench.key, "new", 0))
+    assert (written.copies, written.degraded) == (1, True)
+    assert not bench.second.owed
+    assert bench.do(bench.client.get(bench.key)) == b"new"
+    bench.second.full = True
+    with pytest.raises(HoldersFull, match="'key'"):
+        bench.do(bench.client.set(bench.key, "newer", 0))
+
+
+def test_nobody_there(bench: Bench) -> None:
+    bench.lose(*bench.world.nodes.values())
+    for steps in (bench.client.get("key"), bench.client.set("key", "v", 0)):
+        began = bench.world.clock
+        with pytest.raises(NoHolderReachable, match=r"'key'.*1 s.*refused"):
+            bench.do(steps)
+        assert 1.0 <= bench.world.clock - began < 1.5
+
+
+def test_a_fence_is_not_served_through(bench: Bench) -> None:
+    bench.do(bench.client.set(bench.key, "v", 0))
+    bench.first.state = "starting"
+    assert bench.do(bench.client.get_with_source(bench.key)) == (b"v", bench.second.id)
+    assert bench.do(bench.client.set(bench.key, "w", 0)).degraded
+
+
+def test_delete_and_expire_say_whether_there_was_a_value(bench: Bench) -> None:
+    assert not bench.do(bench.client.delete(["key"])).existed
+    bench.do(bench.client.set("key", "v", 0))
+    assert bench.do(bench.client.ttl("key")) == -1
+    changed = bench.do(bench.client.expire("key", 100))
+    assert (changed.copies, changed.existed) == (2, True)
+    assert bench.first.data == bench.second.data
+    assert bench.do(bench.client.ttl("key")) == 100
+    assert bench.do(bench.client.exists(["key", "other"])) == 1
+    assert bench.do(bench.client.delete(["key"])).existed
+    assert bench.do(bench.client.get("key")) is None
+    assert bench.do(bench.client.ttl("key")) == -2
+    changed = bench.do(bench.client.expire("key", 100))
+    assert (bool(changed), changed.existed) == (False, False)
+
+
+def test_a_counter_is_copied_with_its_version(bench: Bench) -> None:
+    for expected in (1, 2, 3):
+        number = bench.do(bench.client.incrby("key", 1))
+        assert (number, number.copies, number.degraded) == (expected, 2, False)
+        assert bench.first.data == bench.second.data
+    bench.lose(bench.first)
+    number = bench.do(bench.client.incrby("key", 10))
+    assert (number, number.copies, number.degraded) == (13, 1, True)
+    assert (bench.first.id, b"key") in bench.second.owed
+    bench.do(bench.client.set("word", "x", 0))
+
+
+def test_a_counter_begins_though_nobody_is_sure(bench: Bench) -> None:
+    for node in bench.world.nodes.values():
+        node.final = False
+    assert bench.do(bench.client.incrby("key", 5)) == 5
+    assert bench.do(bench.client.incrby("key", -2)) == 3
+
+
+def test_a_pipeline_travels_together(bench: Bench) -> None:
+    batch = Batch()
+    for index in range(100):
+        batch.add(f"k{index}", bench.client.set(f"k{index}", index, 0))
+    batch.add("n", bench.client.incrby("n", 7))
+    with pytest.raises(Unsupported, match="'n'"):
+        batch.add("n", bench.client.get("n"))
+    *written, number = bench.do(batch.take())
+    assert all(w.copies == 2 for w in written)
+    assert number == 7
+    keys = [f"k{index}" for index in range(100)]
+    values = bench.do(together([bench.client.get(key) for key in keys]))
+    assert values == bench.do(bench.client.mget(keys)) == [b"%d" % i for i in range(100)]
+
+
+def test_a_pipelines_failure_is_raised_after_the_others_have_ended(bench: Bench) -> None:
+    bench.do(bench.client.set("word", "x", 0))
+    bench.world.nodes[bench.client.where("gone")[0]].full = True
+    bench.world.nodes[bench.client.where("gone")[1]].full = True
+    good = [f"k{i}" for i in range(20)]
+    steps = [bench.client.set("gone", "v", 0), *[bench.client.delete([key]) for key in good]]
+    with pytest.raises(HoldersFull, match="'gone'"):
+        bench.do(together(steps))
+    held = {key for node in bench.world.nodes.values() for key in node.data}
+    assert {key.encode() for key in good} <= held
+
+
+def test_a_ring_of_one_is_degraded_and_works() -> None:
+    bench = Bench(("a",))
+    assert bench.do(bench.client.set("k", "v", 0)).degraded
+    assert bench.do(bench.client.get("k")) == b"v"
+
+
+def test_values_are_text_on_request() -> None:
+    world = World(new_ring(IDS))
+    operations = client(world, decode=True)
+    world.drive(operations.set("k", "ä", 0))
+    assert world.drive(operations.get("k")) == "ä"
+    assert world.drive(operations.mget(["k", "l"])) == ["ä", None]
+
+
+def test_a_clock_far_ahead_is_the_callers(bench: Bench) -> None:
+    def refuse(*words: bytes) -> None:
+        raise Refused("CLOCK 5")
+
+    bench.first._set = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(RingError, match=r"'key' was not written"):
+        bench.do(bench.client.set("key", "v", 0))
+
+
+# Whatever is lost, a value that was acknowledged with two copies is read from each of them, and one
+# that was acknowledged with one is recorded beside it.
+fates = st.lists(st.sampled_from(["", "", "before", "after"]), min_size=200, max_size=200)
+moves = st.lists(
+    st.tuples(st.sampled_from(["set", "delete", "incr"]), st.sampled_from(["k", "l", "m"])),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fates=fates, moves=moves)
+def test_what_is_lost_is_recorded(fates: list[str], moves: list[tuple[str, str]]) -> None:
+    world = World(new_ring(IDS))
+    operations = client(world)
+    script = iter(fates)
+
+    def lost(peer: str, commands: list[list[bytes]]) -> str:
+        return "" if commands[0][0] == b"RING.OWE" else next(script, "")
+
+    world.lost = lost
+    for move, key in moves:
+        try:
+            if move == "set":
+                done = world.drive(operations.set(key, len(world.asked), 0))
+            elif move == "delete":
+                done = world.drive(operations.delete([key]))
+            else:
+                done = world.drive(operations.incrby(key, 1))
+        except NoHolderReachable:
+            continue
+        where = operations.where(key)
+        versions = {node: world.nodes[node].data.get(key.encode()) for node in where}
+        latest = max((entry[1] for entry in versions.values() if entry), default=b"")
+        having = [node for node, entry in versions.items() if entry and entry[1] == latest]
+        assert done.copies <= len(having)
+        for node in set(where) - set(having):
+            assert any(world.nodes[other].owed.get((node, key.encode())) for other in having)
+        world.clock += 0.3
