@@ -22,7 +22,6 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>\d{1,5})")
 _TEXT = re.compile(r"[A-Za-z0-9._-]{0,128}")
 _MOST_EPOCH = 2**53
-STATES = ("joining", "ready", "leaving")
 
 
 class RecordError(RingError):
@@ -155,7 +154,7 @@ class Member:
     """What a server says of itself.
 
     :param run_id: another one in another life of the server
-    :param state: one of `STATES`; "unknown": it has not been asked yet
+    :param state: such as "ready"; "unknown": it has not been asked yet
     :param since: when it came into that state, milliseconds since 1970
     """
 

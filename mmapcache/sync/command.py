@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 return configuration.show(resolved)
             finish_log = logs.configure(resolved.log_level, resolved.log_format)
             shaping = Shaping(resolved)
-            pages = None if resolved.dry_run else _pages(resolved)
+            pages = None if resolved.dry_run else pages_of(resolved)
             source = _source(plan.sparing(resolved) if resolved.dry_run else resolved, shaping)
         except UsageError as error:
             complain("sync", f"error: {error}")
@@ -83,7 +83,7 @@ def _load(resolved: options.Options, source: Source, shaping: Shaping, inbox: In
     return Loader(resolved, source, inbox, bar=bar, shaping=shaping).run()
 
 
-def _pages(resolved: options.Options) -> Pages | None:
+def pages_of(resolved: options.Options) -> Pages | None:
     """What --http serves; it begins to listen when it is started, and tries until it can.
 
     :raises UsageError: it cannot be served as was asked

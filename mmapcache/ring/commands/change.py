@@ -1,0 +1,154 @@
+"""`mmapcache ring init`, `add` and `drain`: the record of the ring, by compare-and-set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, Literal
+
+from mmapcache.cli.output import DONE, CommandError, complain, emit, emit_json
+from mmapcache.ring.commands.nodes import read_ring, zookeeper_of
+from mmapcache.ring.commands.showing import Bar
+from mmapcache.ring.record import Record, RecordError, new_ring
+from mmapcache.ring.sweep import Whose
+from mmapcache.ring.zookeeper import AwayError, ZooKeeper
+
+_SAMPLE = 20_000  # keys that are placed to say how much moves
+_LOOK = 0.25  # seconds between two looks at a change
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status."""
+    try:
+        with zookeeper_of(args) as zookeeper:
+            if args.ring_command == "init":
+                return _init(args, zookeeper)
+            return _change(args, zookeeper)
+    except RecordError as error:
+        raise CommandError(str(error)) from None
+
+
+def _init(args: argparse.Namespace, zookeeper: ZooKeeper) -> int:
+    record = new_ring(args.ids)
+    if not args.dry_run and not zookeeper.create(record):
+        raise CommandError(f"there is a ring at {zookeeper.place.text} already")
+    if args.json:
+        emit_json({**record.plain(), "dry_run": args.dry_run})
+    else:
+        would = "would begin" if args.dry_run else "begins"
+        emit(f"a ring {would} at {zookeeper.place.text}: {', '.join(record.nodes)}")
+    return DONE
+
+
+def moving(before: Record, after: Record) -> tuple[float, float]:
+    """Which part of the copies is written anew, and which part of the keys has another primary."""
+    old, new = Whose(before), Whose(after)
+    copies = primaries = 0
+    for number in range(_SAMPLE):
+        key = b"sample:%d" % number
+        was, will = old.pair(key), new.pair(key)
+        copies += len(set(will) - set(was))
+        primaries += was[0] != will[0]
+    return copies / _SAMPLE / len(new.pair(b"")), primaries / _SAMPLE
+
+
+def _change(args: argparse.Namespace, zookeeper: ZooKeeper) -> int:
+    record, members = read_ring(zookeeper)
+    kind: Literal["add", "drain"] = args.ring_command
+    change = record.change
+    under_way = change is not None and (change.kind, change.node) == (kind, args.id)
+    if under_way:
+        complain("ring", f"{kind} {args.id} is under way already: {record.step}")
+        changed = record
+    else:
+        changed = record.begin(kind, args.id, time.time_ns() // 1_000_000)
+        if kind == "add" and args.id not in members:
+            there = ", ".join(sorted(members.keys() - set(record.nodes))) or "none"
+            raise CommandError(
+                f"no server with the id {args.id} is registered (spare ones: {there}): start it "
+                "first"
+            )
+    copies, primaries = moving(Record(1, record.nodes), Record(1, _after(changed)))
+    said: dict[str, Any] = {
+        "change": kind,
+        "node": args.id,
+        "copies_moved": round(copies, 4),
+        "primaries_moved": round(primaries, 4),
+        "epoch": changed.epoch,
+        "dry_run": args.dry_run,
+    }
+    if args.dry_run:
+        _say(args, said, f"would {kind} {args.id}: {copies:.1%} of all copies would be written")
+        return DONE
+    if not under_way and not zookeeper.replace(changed, zookeeper.seen.version):
+        raise CommandError("the ring was changed by somebody else at the same moment: look again")
+    if zookeeper.leader() is None:
+        complain("ring", "no agent leads now: the change goes on when one runs")
+    if args.detach:
+        _say(args, said, f"{kind} {args.id} has begun: {copies:.1%} of all copies are written")
+        return DONE
+    began = time.monotonic()
+    _wait(zookeeper, changed)
+    seconds = time.monotonic() - began
+    said |= {"epoch": zookeeper.seen.record.epoch if zookeeper.seen.record else 0}
+    said |= {"seconds": round(seconds, 3)}
+    _say(args, said, f"{kind} {args.id} is complete after {seconds:.1f} s")
+    return DONE
+
+
+def _after(record: Record) -> tuple[str, ...]:
+    """The nodes when the change is complete."""
+    assert record.change is not None
+    if record.step == "filling":
+        return record.other or record.nodes
+    return record.nodes
+
+
+def _wait(zookeeper: ZooKeeper, record: Record) -> None:
+    """Until the change is complete.
+
+    :raises CommandError: it was ended otherwise
+    """
+    assert record.change is not None
+    mine = (record.change.kind, record.change.node, record.change.since)
+    bar = Bar(f"{record.change.kind} {record.change.node}", shown=sys.stderr.isatty())
+    try:
+        while True:
+            zookeeper.refresh()
+            now = zookeeper.seen.record
+            change = None if now is None else now.change
+            if now is not None and (
+                change is None or (change.kind, change.node, change.since) != mine
+            ):
+                return
+            for text in _agents(zookeeper):
+                if text.get("leads"):
+                    step = now.step if now is not None else ""
+                    bar.at(step, int(text.get("done", 0)), int(text.get("total", 0)))
+            time.sleep(_LOOK)
+    except KeyboardInterrupt:
+        complain("ring", "not waited for any longer; the agents complete the change")
+        raise
+    finally:
+        bar.close()
+
+
+def _agents(zookeeper: ZooKeeper) -> list[dict[str, Any]]:
+    found = []
+    try:
+        for data in zookeeper.agents().values():
+            text = json.loads(data)
+            if isinstance(text, dict):
+                found.append(text)
+    except (ValueError, AwayError):
+        return []
+    return found
+
+
+def _say(args: argparse.Namespace, said: dict[str, Any], sentence: str) -> None:
+    if args.json:
+        emit_json(said)
+    else:
+        emit(sentence)

@@ -1,0 +1,356 @@
+"""What an agent does for the ring: fills nodes that join, brings owed writes, finishes a change.
+
+One thread of the agent that leads. Each round looks at all nodes. While a fill of many keys is
+under way, owed writes are brought all the same, between two of its packets.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mmapcache.ring.connecting import SERVING, Settings
+from mmapcache.ring.errors import RingError
+from mmapcache.ring.link import Link, Links, RefusedError
+from mmapcache.ring.record import Member, Record
+from mmapcache.ring.sweep import Owed, Pace, Sweep, TooSlowError
+from mmapcache.ring.view import PROBE
+from mmapcache.ring.wire import Lost
+from mmapcache.sync.logs import log
+
+ROUND = 0.4  # seconds between two looks at all nodes
+_AGAIN = 3.0  # seconds until a node that was lost is tried again
+_WAIT = 15.0  # seconds that a registered node which cannot be reached holds up a fill
+_CLIENTS = PROBE + 0.3  # seconds after which every client writes to a node that joins
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The ring as the agent's main thread sees it.
+
+    :param leads: this agent is the one that fills
+    """
+
+    record: Record
+    members: Mapping[str, Member]
+    leads: bool
+
+
+@dataclass(slots=True)
+class Doing:
+    """What the thread is doing, for status and metrics.
+
+    :param task: in words; empty: nothing
+    :param owed: keys that are noted for nodes and could not be brought yet
+    """
+
+    task: str = ""
+    node: str = ""
+    done: int = 0
+    total: int = 0
+    owed: int = 0
+    paid: int = 0
+    filled: int = 0
+    lag: float = 0.0  # seconds since all that is owed was brought
+
+    def plain(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "task": self.task,
+            "node": self.node,
+            "done": self.done,
+            "total": self.total,
+            "owed": self.owed,
+            "paid": self.paid,
+            "filled": self.filled,
+            "lag": round(self.lag, 1),
+        }
+
+
+class StaleError(Exception):
+    """What is being done is for another ring, or another life of a node, by now."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node as it said of itself in this round."""
+
+    link: Link
+    run_id: str
+    state: str
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A node that did not answer: since when, and when it is asked again; by time.monotonic."""
+
+    since: float
+    again: float
+    told: bool = field(default=False)
+
+
+class Filler:
+    """
+    :param known: the ring as it is now; None: none is known
+    :param advance: compare-and-set of the record, the old one and the new one; whether it was set
+    :param rate: keys a second that a fill moves at most; 0: no limit
+    """
+
+    def __init__(
+        self,
+        known: Callable[[], Known | None],
+        advance: Callable[[Record, Record], bool],
+        settings: Settings,
+        *,
+        rate: float,
+    ) -> None:
+        self.doing = Doing()
+        self._known = known
+        self._advance = advance
+        self._links = Links(settings)
+        self._rate = rate
+        self._stop = threading.Event()
+        self._troubles: dict[str, _Trouble] = {}
+        self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
+        self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
+        self._next_round = 0.0
+        self._paid_at = time.monotonic()
+        self._said: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run, name="mmapcache-ring-fill", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends soon; what is half done is begun again by whoever leads next."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(ROUND):
+            try:
+                self.round()
+            except StaleError:
+                continue
+            except (Lost, RingError, TooSlowError) as error:
+                self._say("round", f"{str(error) or type(error).__name__}; it is tried again")
+            except Exception:
+                log.error("the ring's fill ended unexpectedly; it is begun again", exc_info=True)
+                self._links.close()
+                self._stop.wait(1.0)
+            finally:
+                self.doing.task = self.doing.node = ""
+        self._links.close()
+
+    def round(self) -> None:
+        """One look at all nodes, and what is to be done."""
+        known = self._known()
+        if known is None or not known.leads:
+            return
+        nodes = self._look(known)
+        self._bring(known, nodes)
+        if not self._agree(known, nodes):
+            return
+        joining = {n: node for n, node in nodes.items() if node.state == "joining"}
+        if joining:
+            self._fill(known, nodes, joining)
+        elif known.record.change is not None:
+            self._change(known, nodes)
+
+    # Looking.
+
+    def _look(self, known: Known) -> dict[str, _Node]:
+        """The nodes that answer and serve."""
+        found = {}
+        now = time.monotonic()
+        for name in known.record.everybody:
+            member = known.members.get(name)
+            trouble = self._troubles.get(name)
+            if member is None or (trouble is not None and now < trouble.again):
+                continue
+            link = self._links.to(name, member.address)
+            try:
+                said = link.hello()
+            except (Lost, RefusedError) as error:
+                since = now if trouble is None else trouble.since
+                self._troubles[name] = _Trouble(since, time.monotonic() + _AGAIN)
+                self._say(name, str(error))
+                continue
+            epoch, state = said.get("epoch"), str(said.get("state"))
+            if said.get("id") != name or not isinstance(epoch, int) or state not in SERVING:
+                since = now if trouble is None else trouble.since
+                self._troubles[name] = _Trouble(since, now)
+                self._say(name, f"{name} at {member.address}: {said.get('id')}, {state}")
+                continue
+            self._troubles.pop(name, None)
+            self._said.pop(name, None)
+            found[name] = _Node(link, str(said.get("run_id")), state, epoch)
+        lives = {(name, node.run_id) for name, node in found.items() if node.state == "joining"}
+        self._joined = {life: self._joined.get(life, now) for life in lives}
+        return found
+
+    def _agree(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
+        """Whether all nodes that can be waited for are at the record's epoch.
+
+        A registered node that does not answer is waited for, for some time: it may have what a fill
+        needs. One that is not registered has nothing: it would begin anew.
+        """
+        if any(node.epoch != known.record.epoch for node in nodes.values()):
+            return False
+        now = time.monotonic()
+        for name in known.record.everybody:
+            trouble = self._troubles.get(name)
+            if name in known.members and name not in nodes:
+                if trouble is None or now - trouble.since < _WAIT:
+                    return False
+                if not trouble.told:
+                    trouble.told = True
+                    log.warning("%s does not answer: what it holds alone is not copied", name)
+        return bool(nodes)
+
+    def _say(self, about: str, text: str) -> None:
+        if self._said.get(about) != text:
+            self._said[about] = text
+            log.warning("%s", text)
+
+    # Bringing what is owed.
+
+    def _bring(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        links = {
+            name: node.link for name, node in nodes.items() if node.epoch == known.record.epoch
+        }
+        owed = Owed(known.record, links)
+        for name in links:
+            try:
+                self.doing.paid += owed.apply(name)
+            except (Lost, RefusedError) as error:
+                owed.left += 1
+                self._say("owed", str(error))
+        now = time.monotonic()
+        if not owed.left:
+            self._paid_at = now
+            self._said.pop("owed", None)
+        self.doing.owed = owed.left
+        self.doing.lag = now - self._paid_at
+        self._next_round = now + ROUND
+
+    # Filling.
+
+    def _pause(self, known: Known, lives: Mapping[str, str]) -> Callable[[float], None]:
+        """What a sweep does between two packets.
+
+        :param lives: run_ids of the nodes that are not to change meanwhile
+        """
+
+        def pause(seconds: float) -> None:
+            if self._stop.wait(seconds) or self._stop.is_set():
+                raise StaleError
+            if time.monotonic() < self._next_round:
+                return
+            now_known = self._known()
+            if now_known is None or not now_known.leads or now_known.record != known.record:
+                raise StaleError
+            nodes = self._look(now_known)
+            self._bring(now_known, nodes)
+            for name, run_id in lives.items():
+                node = nodes.get(name)
+                if node is not None and node.run_id != run_id:
+                    raise StaleError
+
+        return pause
+
+    def _begin(
+        self, known: Known, nodes: Mapping[str, _Node], task: str, watched: Mapping[str, _Node]
+    ) -> Sweep:
+        lives = {name: node.run_id for name, node in watched.items()}
+        links = {name: node.link for name, node in nodes.items()}
+        self.doing.task, self.doing.node = task, ",".join(watched)
+        self.doing.done = self.doing.total = 0
+        for node in nodes.values():
+            self.doing.total += int(node.link.call("DBSIZE"))
+        pause = self._pause(known, lives)
+
+        def count(seconds: float) -> None:
+            self.doing.done = sweep.looked_at
+            pause(seconds)
+
+        sweep = Sweep(known.record, links, Pace(self._rate), count)
+        return sweep
+
+    def _fill(self, known: Known, nodes: Mapping[str, _Node], joining: Mapping[str, _Node]) -> None:
+        """Brings nodes that join what they hold, and makes them ready."""
+        began = time.monotonic()
+        sweep = self._begin(known, nodes, "fill", joining)
+        holders = sweep.whose.holders
+        for source in nodes:
+            sweep.spread(source, lambda key: [name for name in holders(key) if name in joining])
+        for name, node in joining.items():
+            since = self._joined.get((name, node.run_id), time.monotonic())
+            left = since + _CLIENTS - time.monotonic()
+            while left > 0:  # until then a client may still pass it over
+                sweep_pause = min(left, ROUND)
+                self._pause(known, {name: node.run_id})(sweep_pause)
+                left = since + _CLIENTS - time.monotonic()
+        self._bring(known, nodes)
+        for name, node in joining.items():
+            node.link.call("RING.READY", node.run_id, known.record.epoch)
+            log.info(
+                "%s is ready: %s of %s keys were brought in %.1f s",
+                name,
+                f"{sweep.moved:,}",
+                f"{sweep.looked_at:,}",
+                time.monotonic() - began,
+            )
+        self.doing.filled += sweep.moved
+
+    # A change of the members.
+
+    def _change(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        """Takes the next step of the change, when it can be taken."""
+        record, change = known.record, known.record.change
+        assert change is not None
+        step = record.step
+        if step == "filling" and not self._is_level(known, nodes):
+            return
+        if step == "cleaning":
+            self._clean(known, nodes)
+        following = record.advance()
+        if self._advance(record, following):
+            log.info(
+                "%s %s: %s, epoch %d", change.kind, change.node, following.step, following.epoch
+            )
+
+    def _is_level(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
+        """Whether those that will be read have all that they will be read for."""
+        change = known.record.change
+        assert change is not None
+        if change.kind == "add":  # it is ready: it was filled, at this epoch
+            return change.node in nodes
+        lives = frozenset((name, node.run_id) for name, node in nodes.items())
+        if self._leveled != (known.record.epoch, lives):
+            sweep = self._begin(known, nodes, f"drain {change.node}", nodes)
+            whose = sweep.whose
+            for source in nodes:
+                sweep.spread(source, lambda key: whose.holders(key)[len(whose.pair(key)) :])
+            self._leveled = (known.record.epoch, lives)
+            self.doing.filled += sweep.moved
+        return True
+
+    def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        """Removes from nodes what they hold no more, after its holders have it."""
+        change = known.record.change
+        assert change is not None
+        sweep = self._begin(known, nodes, f"clean up after {change.kind} {change.node}", nodes)
+        holders = sweep.whose.holders
+        dropped = 0
+        for source in nodes:
+            for keys in sweep.keys(source):
+                entries = sweep.dump(source, [key for key in keys if source not in holders(key)])
+                for name in nodes:
+                    sweep.fill(name, [(k, e) for k, e in entries.items() if name in holders(k)])
+                dropped += sweep.drop(source, entries)
+        log.info("%s %s: %s copies were removed", change.kind, change.node, f"{dropped:,}")

@@ -1,0 +1,230 @@
+"""Looking through what nodes hold, and bringing copies where they belong.
+
+Everything here is safe to do twice, late, or beside another one who does it: an entry that is
+brought to a node is taken only when its version is higher than what is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from mmapcache.ring import _ring
+from mmapcache.ring.link import Link, RefusedError
+from mmapcache.ring.record import Record
+
+# A sweep that takes longer begins anew: a deletion is remembered for this long, and what was read
+# before it would come back.
+LONGEST = _ring.TOMBSTONE_MS / 1000 - 600
+_PACKET = 1 << 20  # bytes of entries that are sent at once
+_MOST = 500  # keys likewise
+_FULL = ("FULL", "OOM", "command")  # redis-py takes the first word off what the server says
+
+
+class TooSlowError(Exception):
+    """A sweep has taken longer than deletions are remembered."""
+
+
+class Pace:
+    """Holds back so that no more than `rate` keys a second are moved; 0: no limit."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free = time.monotonic()  # when the next key may be moved
+
+    def take(self, keys: int) -> float:
+        """Counts keys that are moved now; how many seconds to wait before the next."""
+        if not self._rate:
+            return 0.0
+        now = time.monotonic()
+        self._free = max(self._free, now) + keys / self._rate
+        return self._free - now
+
+
+class Whose:
+    """Who holds a key according to a record."""
+
+    def __init__(self, record: Record) -> None:
+        self._placement = _ring.Placement(record.nodes, record.other)
+        self._ids = self._placement.ids
+
+    def holders(self, key: bytes) -> tuple[str, ...]:
+        """The pair, then who is in the other ring's pair alone."""
+        ids = self._ids
+        return tuple([ids[index] for index in self._placement.holders(key)])
+
+    def pair(self, key: bytes) -> tuple[str, ...]:
+        """Who is read."""
+        ids = self._ids
+        return tuple([ids[index] for index in self._placement.pair(key)])
+
+
+class Sweep:
+    """Goes through the keys of nodes.
+
+    :param links: to the nodes that take part, by id
+    :param pause: called between two packets with the seconds to wait; raises to end the sweep
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        links: Mapping[str, Link],
+        pace: Pace,
+        pause: Callable[[float], object],
+    ) -> None:
+        self.record = record
+        self.whose = Whose(record)
+        self._links = links
+        self._pace = pace
+        self._pause = pause
+        self._epoch = b"%d" % record.epoch
+        self._began = time.monotonic()
+        self.looked_at = 0
+        self.refused = 0  # packets for which a node had no memory
+        self.moved = 0
+
+    def keys(self, source: str) -> Iterator[list[bytes]]:
+        """All keys of a node, in lists of a packet's size.
+
+        :raises TooSlowError: it takes too long
+        """
+        for found in self._links[source].scan():
+            for begin in range(0, len(found), _MOST):
+                if time.monotonic() - self._began > LONGEST:
+                    raise TooSlowError
+                some = found[begin : begin + _MOST]
+                self.looked_at += len(some)
+                yield some
+                self._pause(self._pace.take(len(some)))
+
+    def spread(self, source: str, wants: Callable[[bytes], Iterable[str]]) -> None:
+        """Brings what `source` holds to those that `wants` names for a key.
+
+        :raises Lost: a node was lost
+        :raises RefusedError: a node does not take it
+        :raises TooSlowError: it takes too long
+        """
+        for keys in self.keys(source):
+            targets: dict[str, list[bytes]] = {}
+            for key in keys:
+                for node in wants(key):
+                    if node != source and node in self._links:
+                        targets.setdefault(node, []).append(key)
+            wanted = sorted(set().union(*targets.values())) if targets else []
+            entries = self.dump(source, wanted)
+            for node, some in targets.items():
+                try:
+                    self.fill(node, [(key, entries[key]) for key in some if key in entries])
+                except RefusedError as error:
+                    if error.word not in _FULL:
+                        raise
+                    self.refused += 1  # the node says that its misses are not final
+
+    def dump(self, source: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Entries by key, without those that the node has not."""
+        if not keys:
+            return {}
+        found = self._links[source].call("RING.DUMP", *keys)
+        return {
+            key: entry for key, entry in zip(keys, found, strict=True) if isinstance(entry, bytes)
+        }
+
+    def fill(self, target: str, entries: Sequence[tuple[bytes, bytes]]) -> int:
+        """How many the node had not, or older.
+
+        :raises RefusedError: it does not take them
+        """
+        taken = 0
+        link = self._links[target]
+        for packet in _packets(entries):
+            words: list[bytes] = [word for pair in packet for word in pair]
+            taken += link.call("RING.FILL", self._epoch, *words)
+        self.moved += taken
+        return taken
+
+    def drop(self, source: str, entries: Mapping[bytes, bytes]) -> int:
+        """Removes from a node what it does not hold at this epoch, if it is no newer than this."""
+        words = [word for key, entry in entries.items() for word in (key, version_of(entry))]
+        return int(self._links[source].call("RING.DROP", *words)) if words else 0
+
+
+def version_of(entry: bytes) -> bytes:
+    """Its version."""
+    return entry[4:20]
+
+
+def _packets(entries: Sequence[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    packet: list[tuple[bytes, bytes]] = []
+    size = 0
+    for entry in entries:
+        packet.append(entry)
+        size += len(entry[1])
+        if size >= _PACKET or len(packet) >= _MOST:
+            yield packet
+            packet, size = [], 0
+    if packet:
+        yield packet
+
+
+class Owed:
+    """Brings writes to the nodes that missed them.
+
+    :param links: to the nodes that can be reached, by id
+    """
+
+    AT_ONCE = 1000  # keys of one node for another
+
+    def __init__(self, record: Record, links: Mapping[str, Link]) -> None:
+        self._record = record
+        self._links = links
+        self._sweep = Sweep(record, links, Pace(0), lambda seconds: None)
+        self.left = 0  # keys that are known to be owed still
+
+    def apply(self, source: str) -> int:
+        """What is noted at `source`; how many keys were struck off. `left` counts what could not
+        be brought.
+
+        :raises Lost: a node was lost
+        """
+        targets = [node for node in self._record.everybody if node != source]
+        commands = [("RING.OWED", node, self.AT_ONCE) for node in targets]
+        paid = 0
+        for node, reply in zip(targets, self._links[source].calls(commands), strict=True):
+            if isinstance(reply, Exception):
+                if str(reply).startswith("OVERFLOW"):
+                    self.left += 100_000
+                    if node in self._links:
+                        paid += self._settle(source, node, str(reply))
+                continue
+            if reply:
+                paid += self._pay(source, node, reply)
+        return paid
+
+    def _pay(self, source: str, node: str, owed: list[bytes]) -> int:
+        keys = owed[::2]
+        if node not in self._links:
+            self.left += len(keys)
+            return 0
+        mine = [key for key in keys if node in self._sweep.whose.holders(key)]
+        entries = self._sweep.dump(source, mine)
+        try:
+            self._sweep.fill(node, list(entries.items()))
+        except RefusedError:
+            self.left += len(keys)
+            return 0
+        # What ended or was dropped since is nobody's any more; what is newer now was brought.
+        words: list[bytes] = []
+        for key, version in zip(keys, owed[1::2], strict=True):
+            entry = entries.get(key)
+            words += (key, version if entry is None else max(version, version_of(entry)))
+        return int(self._links[source].call("RING.PAID", node, *words))
+
+    def _settle(self, source: str, node: str, text: str) -> int:
+        """All that `source` holds for `node`, which is more than could be noted."""
+        number = text.split(" ")[1]
+        whose = self._sweep.whose
+        self._sweep.spread(source, lambda key: [node] if node in whose.holders(key) else [])
+        self._links[source].call("RING.PAID", node, number)
+        self.left -= 100_000
+        return 1

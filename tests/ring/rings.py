@@ -1,0 +1,153 @@
+"""A whole ring for tests of the clients: servers at ports, the agent's command, and its file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmapcache.ring import Ring, RingNotReady
+from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
+
+FENCE = 300
+
+
+def server_at(
+    kind: str, folder: Path, name: str, port: int, arguments: Sequence[str] = (), **options: Any
+) -> Server:
+    """A server with the module, at a port of the loopback."""
+    config = [f"port {port}", "bind 127.0.0.1", *options.pop("config", ())]
+    return Server(kind, folder, id_=name, config=config, arguments=arguments, **options)
+
+
+def command(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`mmapcache ring …`, to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mmapcache", "ring", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=ROOT,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+class Agent:
+    """`mmapcache ring agent`, in a process of its own."""
+
+    def __init__(self, path: Path, *arguments: str) -> None:
+        self.path = path
+        self.log = path.with_suffix(".log")
+        self._arguments = arguments
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Agent:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mmapcache", "ring", "agent", str(self.path)]
+                + list(self._arguments),
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+        return self
+
+    def end(self, number: int = signal.SIGKILL) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        return process.wait(PATIENCE)
+
+
+class TestRing:
+    """A fixed ring of some nodes on one host, with its agent.
+
+    :param kind: of the servers: redis or valkey
+    """
+
+    __test__ = False
+
+    def __init__(self, kind: str, folder: Path, ids: Sequence[str], **options: Any) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.ports = {name: free_port() for name in ids}
+        self.servers = {
+            name: server_at(kind, folder / name, name, port, fence=FENCE, **options)
+            for name, port in self.ports.items()
+        }
+        members = ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.ports.items())
+        self.path = folder / "ring.mmc"
+        self.agent = Agent(self.path, "--members", members)
+
+    def start(self) -> TestRing:
+        for server in self.servers.values():
+            server.start(wait=False)
+        for server in self.servers.values():
+            eventually("the server runs", server._runs)
+        self.agent.start()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        """Until the file says that every node is ready."""
+        with Ring(self.path) as ring:
+
+            def ready() -> bool:
+                try:
+                    return all(state == "ready" for _, state in ring.nodes.values())
+                except RingNotReady:
+                    return False
+
+            try:
+                eventually("all nodes are ready", ready)
+            except AssertionError:
+                raise AssertionError(self.agent.log.read_text()) from None
+
+    def stop(self) -> None:
+        self.agent.end()
+        for server in self.servers.values():
+            server.kill()
+
+    def copies(self, key: str | bytes) -> dict[str, bytes]:
+        """What each node has of a key."""
+        found = {}
+        for name, server in self.servers.items():
+            with contextlib.closing(server.connect()) as connection:
+                (entry,) = connection("RING.DUMP", key)
+                if entry is not None:
+                    found[name] = entry
+        return found
+
+
+@contextlib.contextmanager
+def forked(work: Any) -> Iterator[Any]:
+    """Runs `work` in a child; `result()` gives what it returned, as JSON."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(read)
+            os.write(write, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+
+    def result() -> Any:
+        with os.fdopen(read, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"the child ended with {status}"
+        return json.loads(data)
+
+    yield result
