@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
-.PHONY: proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
+.PHONY: redis-module proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader bench interpreters wheels sdist sbom clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
 	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
+	@echo "make redis-module  the ring's module for Redis and Valkey, redis_module/build/ring.so (ARGS=asan)"
 	@echo "make clean   removes everything that these made"
 	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"
 
@@ -153,7 +154,11 @@ $(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
 
 .PRECIOUS: $(VENV)/%/.created
 
+redis-module:
+	$(MAKE) -C redis_module $(ARGS)
+
 clean:
+	-$(MAKE) -C redis_module clean
 	-$(MAKE) -C tests/core clean
 	-$(MAKE) -C tests/threads clean
 	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache

