@@ -187,12 +187,7 @@ class Core:
     def read_many(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
         """Values by RING.MGET, in groups by holder; what that leaves open one by one."""
         view = self.view()
-        groups: dict[Peer, list[int]] = {}
-        for index, key in enumerate(keys):
-            peer = view.first(key)
-            if not peer.good:
-                peer = self._order(view.pair(key))[0]
-            groups.setdefault(peer, []).append(index)
+        groups = self._grouped(view, keys)
         asks = tuple(
             (peer, pack((b"RING.MGET", view.epoch_text, *[keys[i] for i in members])), 1)
             for peer, members in groups.items()
@@ -202,10 +197,11 @@ class Core:
         for (peer, members), reply in zip(groups.items(), (yield asks), strict=True):
             if isinstance(reply, list) and len(reply) == len(members):
                 for index, value in zip(members, reply, strict=True):
-                    if isinstance(value, Exception):
-                        left.append((index, peer, value))
-                    else:
-                        found[index] = value
+                    found[index] = value
+                if not _VALUES.issuperset(map(type, reply)):
+                    left += [
+                        (i, peer, found[i]) for i in members if isinstance(found[i], Exception)
+                    ]
             else:
                 error = reply if isinstance(reply, Exception) else _MISSHAPEN
                 left += [(index, peer, error) for index in members]
@@ -215,6 +211,20 @@ class Core:
             for (index, _, _), (value, _) in zip(left, values, strict=True):
                 found[index] = value
         return found
+
+    def _grouped(self, view: View, keys: Sequence[bytes]) -> dict[Peer, list[int]]:
+        """Indexes of the keys, by the node that is asked first."""
+        groups: dict[Peer, list[int]] = {}
+        for peer, members in zip(view.peers, view.primaries(keys), strict=True):
+            if peer.good and members:
+                groups[peer] = members
+        placed = sum(map(len, groups.values()))
+        if placed < len(keys):
+            done = {index for members in groups.values() for index in members}
+            for index, key in enumerate(keys):
+                if index not in done:
+                    groups.setdefault(self._order(view.pair(key))[0], []).append(index)
+        return groups
 
     # Writing.
 
@@ -441,6 +451,7 @@ class Core:
         return "; ".join(f"{peer}: {error}" for peer, error in troubles.items()) or "none was asked"
 
 
+_VALUES = frozenset({bytes, type(None)})
 _MISSHAPEN = Lost("a reply of another shape")
 
 

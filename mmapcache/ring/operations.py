@@ -48,7 +48,7 @@ def encode_key(key: Key) -> bytes:
     :raises TypeError: it cannot be a key
     :raises ValueError: it is too long
     """
-    data = encode(key, "a key")
+    data = key.encode() if isinstance(key, str) else encode(key, "a key")
     if len(data) > MOST_KEY:
         raise ValueError(f"a key has {MOST_KEY} bytes at most, not {len(data)}")
     return data

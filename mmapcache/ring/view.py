@@ -6,7 +6,7 @@ their connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmapcache.ring._ring import Placement
@@ -121,6 +121,14 @@ class View:
     def first(self, key: bytes) -> Peer:
         """The primary."""
         return self.peers[self._pair(key)[0]]
+
+    def primaries(self, keys: Sequence[bytes]) -> list[list[int]]:
+        """For each of `peers`, the indexes of the keys whose primary it is."""
+        pair = self._pair
+        found: list[list[int]] = [[] for _ in self.peers]
+        for index, key in enumerate(keys):
+            found[pair(key)[0]].append(index)
+        return found
 
     def holders(self, key: bytes) -> tuple[Peer, ...]:
         """One to three."""

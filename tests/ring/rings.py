@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmapcache.ring import Ring, RingNotReady
 from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
 
+from mmapcache.ring import Ring, RingNotReady
+
 FENCE = 300
+COMMAND = (sys.executable, "-m", "mmapcache", "ring")
 
 
 def server_at(
@@ -29,7 +31,7 @@ def server_at(
 def command(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`mmapcache ring …`, to its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "mmapcache", "ring", *arguments],
+        [*COMMAND, *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -51,8 +53,7 @@ class Agent:
     def start(self) -> Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mmapcache", "ring", "agent", str(self.path)]
-                + list(self._arguments),
+                [*COMMAND, "agent", str(self.path), *self._arguments],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -98,13 +99,14 @@ class TestRing:
         return self
 
     def wait_ready(self) -> None:
-        """Until the file says that every node is ready."""
+        """Until every node is ready, and the file says so."""
         with Ring(self.path) as ring:
 
             def ready() -> bool:
                 try:
-                    return all(state == "ready" for _, state in ring.nodes.values())
-                except RingNotReady:
+                    said = {state for _, state in ring.nodes.values()}
+                    return said == {s.state() for s in self.servers.values()} == {"ready"}
+                except (RingNotReady, OSError):
                     return False
 
             try:
