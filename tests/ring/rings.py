@@ -153,3 +153,48 @@ def forked(work: Any) -> Iterator[Any]:
         return json.loads(data)
 
     yield result
+
+
+class KeptRing(TestRing):
+    """A ring that ZooKeeper keeps.
+
+    :param zookeeper: its address
+    """
+
+    def __init__(
+        self, kind: str, folder: Path, ids: Sequence[str], zookeeper: str, **options: Any
+    ) -> None:
+        self.place = f"{zookeeper}/test/ring"
+        arguments = [f"zookeeper={self.place}"]
+        super().__init__(kind, folder, ids, arguments=arguments, **options)
+        self.agent = self.another_agent("ring")
+
+    def another_agent(self, name: str, *arguments: str) -> Agent:
+        """For a file of this name."""
+        path = self.folder / f"{name}.mmc"
+        return Agent(path, "--zookeeper", self.place, *arguments)
+
+    def start(self) -> KeptRing:
+        self.command("init", *self.servers)
+        super().start()
+        return self
+
+    def add_server(self, name: str) -> Server:
+        """A spare one, running."""
+        self.ports[name] = free_port()
+        server = server_at(
+            self.kind,
+            self.folder / name,
+            name,
+            self.ports[name],
+            fence=FENCE,
+            arguments=[f"zookeeper={self.place}"],
+        )
+        self.servers[name] = server.start()
+        return server
+
+    def command(self, name: str, *arguments: str, check: bool = True) -> Any:
+        """What `mmapcache ring NAME … --json` prints."""
+        words = [name, *arguments, "--zookeeper", self.place, "--json"]
+        done = command(*words, check=check)
+        return json.loads(done.stdout) if done.stdout else done.stderr
