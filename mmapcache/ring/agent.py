@@ -34,6 +34,7 @@ from mmapcache.sync.target import Target
 
 TICK = 0.5  # seconds between two looks, when nothing happens
 _LOCK = "locks/agent"
+_CONNECTING = 3.0  # seconds that nothing is said of
 _QUIET = 3.0  # seconds without an answer of any node of a fixed ring after which it is not current
 
 
@@ -128,6 +129,10 @@ class _Kept:
         return "" if complete else "ZooKeeper answers in part"
 
     @property
+    def answers(self) -> bool:
+        return self._zookeeper.connected
+
+    @property
     def record(self) -> Record | None:
         return self._zookeeper.seen.record
 
@@ -161,6 +166,10 @@ class _Given:
         """What is wrong, if something is."""
         quiet = time.monotonic() - self._fixed.heard
         return "" if quiet < _QUIET else "no node of the ring answers"
+
+    @property
+    def answers(self) -> bool:
+        return self._fixed.heard > 0
 
     @property
     def members(self) -> dict[str, Member]:
@@ -203,6 +212,9 @@ class Agent:
             self._target.writer()
             self._report(state="starting", source=self._source.label)
             self._filler.start()
+            end = time.monotonic() + _CONNECTING
+            while not self._source.answers and time.monotonic() < end:
+                self._inbox.receive(0.05)
             while True:
                 self._round()
                 self._inbox.receive(TICK)

@@ -99,9 +99,9 @@ class Record:
 
     @property
     def everybody(self) -> tuple[str, ...]:
-        """All nodes that hold something, or still may."""
+        """All nodes that serve: those of both rings."""
         change = self.change
-        if change is None or change.node in self.nodes:
+        if change is None or change.clean or change.node in self.nodes:
             return self.nodes
         return (*self.nodes, change.node)
 

@@ -18,6 +18,8 @@ from mmapcache.ring.sweep import Pace, Sweep, TooSlowError, version_of
 
 _TRIES = 3  # looks at a copy that differs: a write may be under way
 _BETWEEN = 0.3  # seconds between them
+_MOST_ODD = 10_000  # keys that differ, which are looked at again together
+_PACKET = 500
 _EXAMPLES = 10
 
 
@@ -96,6 +98,7 @@ def look(
     """Compares, and (`repair`) brings every copy to the highest version and removes leftovers.
 
     :raises Lost: a node was lost meanwhile
+    :raises TooSlowError: it takes too long
     """
     found = Found()
     total = sum(int(link.call("DBSIZE")) for link in nodes.values())
@@ -106,53 +109,78 @@ def look(
         time.sleep(seconds)
 
     sweep = Sweep(record, nodes, Pace(rate), pause)
+    odd: dict[bytes, None] = {}
     try:
         for source in nodes:
             for keys in sweep.keys(source):
-                _compare(sweep, source, keys, found, repair)
+                odd.update(dict.fromkeys(_compare(sweep, source, keys, found)))
+                _leftovers(sweep, source, keys, found, repair)
+                if len(odd) >= _MOST_ODD:
+                    _settle(sweep, odd, found, repair)
+        _settle(sweep, odd, found, repair)
     finally:
         bar.close()
     return found
 
 
-def _compare(sweep: Sweep, source: str, keys: list[bytes], found: Found, repair: bool) -> None:
-    """One packet of keys of one node. A key that several have is counted by the first of them."""
+def _compare(sweep: Sweep, source: str, keys: list[bytes], found: Found) -> list[bytes]:
+    """Those of the keys whose copies differ. A key is counted where its primary has it."""
     holders = sweep.whose.holders
     mine = [key for key in keys if source in holders(key)]
-    left = mine
-    copies: dict[bytes, dict[str, bytes]] = {}
-    for attempt in range(_TRIES):
-        copies = _copies(sweep, left)
-        left = [key for key in left if not _alike(copies[key], holders(key))]
-        if not left:
-            break
-        if attempt < _TRIES - 1:
-            time.sleep(_BETWEEN)
-    odd = set(left)
-    for key in mine:
-        there = copies[key] if key in odd else {}
-        if key in odd and source != min(there, default=source, key=holders(key).index):
-            continue
-        if key not in odd and source != holders(key)[0]:
-            continue
-        found.keys += 1
-        if key not in odd:
+    odd = []
+    for key, there in _copies(sweep, mine).items():
+        if not _alike(there, holders(key)):
+            odd.append(key)
+        elif holders(key)[0] == source:
+            found.keys += 1
             found.alike += 1
-            continue
-        _note(found, key, there, holders(key))
-        if repair and there:
+    return odd
+
+
+def _settle(sweep: Sweep, odd: dict[bytes, None], found: Found, repair: bool) -> None:
+    """Counts, and repairs, keys that still differ when a write that was under way has ended."""
+    holders = sweep.whose.holders
+    for begin in range(0, len(odd), _PACKET):
+        left = list(odd)[begin : begin + _PACKET]
+        for attempt in range(_TRIES):
+            copies = _copies(sweep, left)
+            found.keys += len(left)
+            left = [key for key in left if not _alike(copies[key], holders(key))]
+            found.keys -= len(left)
+            if not left or attempt == _TRIES - 1:
+                break
+            time.sleep(_BETWEEN)
+        wanted: dict[str, list[tuple[bytes, bytes]]] = {}
+        for key in left:
+            there = copies[key]
+            found.keys += 1
+            _note(found, key, there, holders(key))
             best = max(there.values(), key=version_of)
             for name in holders(key):
-                found.brought += sweep.fill(name, [(key, best)])
-    strange = [key for key in keys if source not in holders(key)]
-    if strange:
-        entries = sweep.dump(source, strange)
-        found.leftover += len(entries)
+                if there.get(name) != best:
+                    wanted.setdefault(name, []).append((key, best))
         if repair:
-            for key, entry in entries.items():
-                for name in holders(key):
-                    found.brought += sweep.fill(name, [(key, entry)])
-            found.removed += sweep.drop(source, entries)
+            for name, entries in wanted.items():
+                found.brought += sweep.fill(name, entries)
+    found.alike = found.keys - found.missing - found.differ
+    odd.clear()
+
+
+def _leftovers(sweep: Sweep, source: str, keys: list[bytes], found: Found, repair: bool) -> None:
+    holders = sweep.whose.holders
+    strange = [key for key in keys if source not in holders(key)]
+    if not strange:
+        return
+    entries = sweep.dump(source, strange)
+    found.leftover += len(entries)
+    if repair:
+        wanted: dict[str, list[tuple[bytes, bytes]]] = {}
+        for key, entry in entries.items():
+            for name in holders(key):
+                wanted.setdefault(name, []).append((key, entry))
+        for name, some in wanted.items():
+            found.brought += sweep.fill(name, some)
+        found.removed += sweep.drop(source, entries)
 
 
 def _copies(sweep: Sweep, keys: list[bytes]) -> dict[bytes, dict[str, bytes]]:
