@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,32 +21,36 @@ HELP = {"-h", "--help"}
 
 
 def flags() -> dict[str, set[str]]:
-    """By command, its flags."""
-    parser = parser_for(None, every=True)
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return {
-        name: {flag for action in command._actions for flag in action.option_strings}
-        for name, command in commands.choices.items()
-    }
+    """By command, its flags; one of several words for a command of a command."""
+    return dict(commands_of(parser_for(None, every=True), ""))
+
+
+def commands_of(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, set[str]]]:
+    for commands in parser._actions:
+        if isinstance(commands, argparse._SubParsersAction):
+            for name, command in commands.choices.items():
+                flags = {flag for action in command._actions for flag in action.option_strings}
+                yield prefix + name, flags
+                yield from commands_of(command, f"{prefix}{name} ")
 
 
 def in_bash(text: str) -> dict[str, set[str]]:
     found = re.findall(r"^_shtab_mmapcache_(\w+)_option_strings=\((.*)\)$", text, re.MULTILINE)
-    return {command: set(words.split()) for command, words in found}
+    return {command.replace("_", " "): set(words.split()) for command, words in found}
 
 
 def in_zsh(text: str) -> dict[str, set[str]]:
     blocks = re.findall(r"^_shtab_mmapcache_(\w+)_options=\(\n(.*?)^\)$", text, re.M | re.S)
     flag = re.compile(r'^  (?:"(?:\([^)]*\)"|\*)?)?\{?(-[\w,-]+)', re.MULTILINE)
     return {
-        command: {word for words in flag.findall(block) for word in words.split(",")}
+        command.replace("_", " "): {w for words in flag.findall(block) for w in words.split(",")}
         for command, block in blocks
     }
 
 
 def in_fish(text: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in flags()}
-    for command, rest in re.findall(r"_shtab_mmapcache_using (\w+)'(.*)$", text, re.MULTILINE):
+    for command, rest in re.findall(r"_shtab_mmapcache_using (\w[\w ]*)'(.*)$", text, re.MULTILINE):
         found[command].update(f"--{name}" for name in re.findall(r"(?<!\S)-l (\S+)", rest))
         found[command].update(f"-{name}" for name in re.findall(r"(?<!\S)-s (\S+)", rest))
     return found
@@ -54,7 +59,7 @@ def in_fish(text: str) -> dict[str, set[str]]:
 def in_manual(text: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for section in text.replace("\\-", "-").split("\n.SH ")[1:]:
-        title = re.search(r"'mmapcache (\w+)'", section.splitlines()[0])
+        title = re.search(r"'mmapcache (\w[\w ]*)'", section.splitlines()[0])
         if title is not None:
             items = re.findall(r"^\.TP\n(.*)$", section, re.MULTILINE)
             words = {word for item in items for word in re.findall(r"\\fB(-[\w-]+)\\fR", item)}
@@ -78,7 +83,8 @@ def test_every_flag_is_there_and_no_other(name: str) -> None:
 def test_the_commands_and_their_sentences_are_in_the_manual() -> None:
     text = (SHARE / "mmapcache.1").read_text("utf-8").replace("\\-", "-")
     for name in flags():
-        assert f"\\fBmmapcache\\fR \\fI\\,{name}\\/\\fR" in text, AGAIN
+        first, _, last = f"mmapcache {name}".rpartition(" ")
+        assert f"\\fB{first}\\fR \\fI\\,{last}\\/\\fR" in text, AGAIN
     for status in ("Exit status: 0 done, 1 could not", "143, 130"):
         assert status in text, AGAIN
 

@@ -12,10 +12,10 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
     """`mmapcache ring agent`."""
     parser.add_argument("path", help="the file that the ring is published in")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--zookeeper", metavar="HOST:PORT[,…]/ROOT", help="where the ring is")
+    where.add_argument("--zookeeper", metavar="HOST:PORT[,...]/ROOT", help="where the ring is")
     where.add_argument(
         "--members",
-        metavar="ID=HOST:PORT,…",
+        metavar="ID=HOST:PORT,...",
         help="a fixed ring of these nodes, without ZooKeeper",
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def add_place(parser: argparse.ArgumentParser, *, path: bool = False) -> None:
     if path:
         parser.add_argument("path", nargs="?", help="an agent's file, to read instead of ZooKeeper")
     parser.add_argument(
-        "--zookeeper", metavar="HOST:PORT[,…]/ROOT", required=not path, help="where the ring is"
+        "--zookeeper", metavar="HOST:PORT[,...]/ROOT", required=not path, help="where the ring is"
     )
     parser.add_argument("--json", action="store_true", help="on one line, for programs")
     if path:
