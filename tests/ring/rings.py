@@ -82,7 +82,7 @@ class TestRing:
         self.kind = kind
         self.ports = {name: free_port() for name in ids}
         self.servers = {
-            name: server_at(kind, folder / name, name, port, fence=FENCE, **options)
+            name: server_at(kind, folder / name, name, port, **{"fence": FENCE, **options})
             for name, port in self.ports.items()
         }
         members = ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.ports.items())

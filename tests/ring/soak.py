@@ -1,0 +1,214 @@
+"""Workers that read and write a ring while its nodes are killed, stopped and restarted; then the
+history is judged.
+
+    PYTHONPATH=tests python -m ring.soak --seconds 60 --kind redis --seed 1
+
+Faults come one at a time, and the next when all nodes are ready again. Prints what was done; the
+exit status is 1 when something was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ring.history import Event
+from ring.ring_servers import eventually
+from ring.rings import TestRing
+
+from mmapcache.ring import Ring, RingError
+from ring import history
+
+KEYS = 60
+WORKERS = 4
+PAUSE = 0.001  # seconds between two operations of one of them
+FENCE = 1.0  # seconds
+
+
+def work(path: Path, log: Path, number: int, seed: int) -> None:
+    """Until SIGTERM: each operation becomes a line of the log."""
+    dice = random.Random(seed)
+    ended = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal ended
+        ended = True
+
+    signal.signal(signal.SIGTERM, end)
+    clock = time.monotonic
+    with Ring(path) as ring, log.open("a") as file:
+        for count in itertools.takewhile(lambda _: not ended, itertools.count()):
+            time.sleep(PAUSE)
+            key = f"k{dice.randrange(KEYS)}"
+            who = f"{number}:{count}"
+            chance = dice.random()
+            began = clock()
+            what, value, copies, degraded = "get", None, 0, False
+            try:
+                if chance < 0.6:
+                    data = ring.get(key)
+                    value = None if data is None else data.decode()
+                elif chance < 0.93:
+                    what, value = "set", f"{seed}.{who}"
+                    done = ring.set(key, value)
+                    copies, degraded = done.copies, done.degraded
+                else:
+                    what = "delete"
+                    deleted = ring.delete(key)
+                    copies, degraded = deleted.copies, deleted.degraded
+            except RingError as error:
+                print(f"worker {number}: {error}", file=sys.stderr)
+                if what == "get":
+                    continue
+            event = Event(what, key, value, began, clock(), copies, degraded, who)
+            file.write(history.line(event))
+
+
+class Faults:
+    """What is done to the nodes."""
+
+    def __init__(self, ring: TestRing, dice: random.Random) -> None:
+        self._ring = ring
+        self._dice = dice
+        self.done: Counter[str] = Counter()
+        self.choices: Sequence[Callable[[str], None]] = (
+            self.kill,
+            self.old_dump,
+            self.short_stop,
+            self.long_stop,
+            self.agent,
+            self.flush,
+        )
+
+    def one(self) -> None:
+        """One of them, on one node."""
+        fault = self._dice.choice(self.choices)
+        name = self._dice.choice(sorted(self._ring.servers))
+        self.done[fault.__name__] += 1
+        fault(name)
+
+    def kill(self, name: str) -> None:
+        self._ring.servers[name].kill()
+        time.sleep(self._dice.random())
+        self._ring.servers[name].start()
+
+    def old_dump(self, name: str) -> None:
+        server = self._ring.servers[name]
+        with contextlib.closing(server.connect(hello=False)) as connection:
+            connection("SAVE")
+        time.sleep(self._dice.random())
+        server.kill()
+        server.start()
+        (server.folder / "dump.rdb").unlink()
+
+    def short_stop(self, name: str) -> None:
+        with self._ring.servers[name].stopped():
+            time.sleep(self._dice.random() * FENCE * 0.6)
+
+    def long_stop(self, name: str) -> None:
+        with self._ring.servers[name].stopped():
+            time.sleep(FENCE * (1.2 + self._dice.random()))
+
+    def agent(self, name: str) -> None:
+        self._ring.agent.end()
+        self._ring.agent.start()
+
+    def flush(self, name: str) -> None:
+        with contextlib.closing(self._ring.servers[name].connect(hello=False)) as connection:
+            connection("FLUSHALL")
+
+
+def lives(ring: TestRing) -> dict[str, str]:
+    """The run_id of each node."""
+    found = {}
+    for name, server in ring.servers.items():
+        with contextlib.closing(server.connect(hello=False)) as connection:
+            found[name] = connection.hello()["run_id"]
+    return found
+
+
+def soak(kind: str, folder: Path, seconds: float, seed: int) -> int:
+    """How many things were wrong."""
+    dice = random.Random(seed)
+    ring = TestRing(kind, folder, ("a", "b", "c", "d", "e"), fence=round(FENCE * 1000))
+    logs = []
+    workers = []
+    try:
+        ring.start()
+        for number in range(WORKERS):
+            logs.append(folder / f"history.{number}")
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    work(ring.path, logs[-1], number, seed * 1000 + number)
+                    status = 0
+                finally:
+                    os._exit(status)
+            workers.append(child)
+        faults = Faults(ring, dice)
+        lost = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            before = lives(ring)
+            began = time.monotonic()
+            faults.one()
+            ring.wait_ready()
+            after = lives(ring)
+            if sum(before[name] != after[name] for name in before) > 1:
+                lost += [began, time.monotonic()]  # a busy machine stopped another one
+            time.sleep(dice.random() * 2)
+        for child in workers:
+            os.kill(child, signal.SIGTERM)
+        for child in workers:
+            assert os.waitpid(child, 0)[1] == 0, "a worker ended by itself"
+        workers.clear()
+        eventually("copies are alike", lambda: alike(ring), patience=20)
+    finally:
+        for child in workers:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        ring.stop()
+    events = list(history.load(logs))
+    wrong = history.wrongs(events, lost)
+    counts = Counter(event.what for event in events)
+    degraded = sum(event.degraded for event in events)
+    print(f"seed {seed}, {kind}: {dict(counts)}, {degraded} degraded; faults {dict(faults.done)}")
+    print(f"{len(lost) // 2} moments at which more than one node began anew; {len(wrong)} wrong")
+    for text in wrong[:20]:
+        print(text)
+    return len(wrong)
+
+
+def alike(ring: TestRing) -> bool:
+    """Whether both copies of every key are the same."""
+    for number in range(KEYS):
+        copies = ring.copies(f"k{number}")
+        if copies and (len(copies) != 2 or len(set(copies.values())) != 1):
+            return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--kind", choices=("redis", "valkey"), default="redis")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
+        return int(soak(args.kind, Path(folder), args.seconds, args.seed) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The history checker sees what it is for, and nothing else."""
+
+from __future__ import annotations
+
+from ring.history import Event, wrongs
+
+
+def write(value: str | None, began: float, ended: float, copies: int = 2) -> Event:
+    return Event("delete" if value is None else "set", "k", value, began, ended, copies, copies < 2)
+
+
+def read(value: str | None, began: float, ended: float | None = None) -> Event:
+    return Event("get", "k", value, began, ended or began + 0.1)
+
+
+def test_what_is_right() -> None:
+    assert not wrongs([write("a", 1, 2), read("a", 3), write("b", 4, 5), read("b", 6)])
+    assert not wrongs([write("a", 1, 2), write("b", 3, 5), read("a", 4), read("b", 4)])
+    assert not wrongs([write("a", 1, 2), write("b", 3, 5, copies=1), read("a", 6), read("b", 6)])
+    assert not wrongs([write("a", 1, 2), write("b", 1.5, 3), read("a", 6)])  # they ran abreast
+    assert not wrongs([write("a", 1, 2), write(None, 3, 4), read(None, 5)])
+    assert not wrongs([write("a", 1, 2), write(None, 1.5, 4), read(None, 5), read("a", 5)])
+    assert not wrongs([write("a", 1, 2), write("b", 3, 3.1, copies=0), read("b", 9), read("a", 9)])
+    assert not wrongs([write("a", 1, 2), read(None, 5)], lost=[3])
+    assert not wrongs([read(None, 5)])
+
+
+def test_what_is_wrong() -> None:
+    assert "never written" in wrongs([read("x", 1)])[0]
+    assert "never written" in wrongs([read("a", 1, 1.5), write("a", 2, 3)])[0]
+    assert "a miss" in wrongs([write("a", 1, 2), read(None, 3)])[0]
+    assert "a was read" in wrongs([write("a", 1, 2), write("b", 3, 4), read("a", 5)])[0]
+    assert "a was read" in wrongs([write("a", 1, 2), write(None, 3, 4), read("a", 5)])[0]
+    assert "a miss" in wrongs([write(None, 0, 0.5), write("a", 1, 2), read(None, 3)])[0]
+    assert len(wrongs([write("a", 3, 4), read(None, 5)], lost=[2])) == 1
