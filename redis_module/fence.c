@@ -74,7 +74,6 @@ int fence_overflow(RedisModuleCtx *ctx, uint64_t number)
 
 bool fence_admits(RedisModuleCtx *ctx)
 {
-    /* 1: commands are executed first, and the tick sees afterwards that the server stood still */
     if (!RING_FAULT_IS(1) && node_stood_still(ctx)) {
         (void)fence_stopped(ctx, "the server stood still: say HELLO");
         return false;

@@ -18,7 +18,8 @@
 
 enum {
     SESSION_MS = 4000, /* ZooKeeper makes it 2 to 20 of its ticks */
-    LOOK_MS = 1000,    /* between two looks when nothing happens, and two tries of what failed */
+    PATIENCE_MS = 2 * SESSION_MS,
+    LOOK_MS = 1000, /* between two looks when nothing happens, and two tries of what failed */
     PATH_BYTES = 1024,
     LIVE_BYTES = 1024, /* of another server's JSON */
 };
@@ -37,11 +38,12 @@ static char hosts[PATH_BYTES], root[PATH_BYTES], live_path[PATH_BYTES], record_p
 static zhandle_t *handle;
 static struct membership_message *wanted; /* what the live node is to be */
 static bool registered_once;
+static uint64_t connected_at; /* when it last was, or tried to be */
 
-static uint64_t now(void)
+static uint64_t now(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
+    clock_gettime(clock, &time);
     return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
 }
 
@@ -120,7 +122,7 @@ void membership_leave(const char *json, size_t length, unsigned patience)
 static void note_connection(bool is_connected)
 {
     if (atomic_exchange(&connected, is_connected) != is_connected) {
-        atomic_store(&since, now());
+        atomic_store(&since, now(CLOCK_REALTIME));
     }
 }
 
@@ -236,11 +238,23 @@ static bool register_live(void)
     return result == ZOK;
 }
 
+/* A session that has expired, or whose servers do not take it back: that is never said by servers
+ * which have lost their data, nor by those that have moved to another address. */
+static bool is_lost(void)
+{
+    if (zoo_state(handle) == ZOO_CONNECTED_STATE) {
+        connected_at = now(CLOCK_MONOTONIC);
+    }
+    return atomic_exchange(&expired, false) ||
+           now(CLOCK_MONOTONIC) - connected_at > (uint64_t)PATIENCE_MS;
+}
+
 static void open_session(void)
 {
-    if (handle != NULL && !atomic_exchange(&expired, false)) {
+    if (handle != NULL && !is_lost()) {
         return;
     }
+    connected_at = now(CLOCK_MONOTONIC);
     if (handle != NULL) {
         (void)zookeeper_close(handle);
         note_connection(false);
@@ -322,7 +336,7 @@ bool membership_start(const char *zookeeper, const char *id, const char *process
     own_process = process;
     set_paths();
     zoo_set_debug_level((ZooLogLevel)0); /* it would write to the server's standard error */
-    atomic_store(&since, now());
+    atomic_store(&since, now(CLOCK_REALTIME));
     bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (bell < 0) {
         return false;

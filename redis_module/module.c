@@ -175,6 +175,14 @@ static bool subscribe(RedisModuleCtx *ctx)
 
 /* ---- loading ---- */
 
+/* Fault 1: the fence comes after the command. */
+static int set_before_fence(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
+{
+    int result = command_set(ctx, argv, argc);
+    (void)node_stood_still(ctx);
+    return result;
+}
+
 static bool create_commands(RedisModuleCtx *ctx)
 {
     static const struct {
@@ -201,8 +209,12 @@ static bool create_commands(RedisModuleCtx *ctx)
         {"ring.ring", command_ring, "admin deny-script", 0, 0, 0},
     };
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        if (RedisModule_CreateCommand(ctx, commands[i].name, commands[i].function,
-                                      commands[i].flags, commands[i].first, commands[i].last,
+        RedisModuleCmdFunc function = commands[i].function;
+        if (RING_FAULT_IS(1) && function == command_set) {
+            function = set_before_fence;
+        }
+        if (RedisModule_CreateCommand(ctx, commands[i].name, function, commands[i].flags,
+                                      commands[i].first, commands[i].last,
                                       commands[i].step) != REDISMODULE_OK) {
             return false;
         }

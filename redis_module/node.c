@@ -67,6 +67,7 @@ void node_begin_life(RedisModuleCtx *ctx, const char *why, bool flush)
                    node.counts.lives & 0xFFFFFFFF);
     node.state = node.self < 0 ? NODE_SPARE : NODE_JOINING;
     node.since = node_now();
+    node.served = node.state == NODE_JOINING || (node.served && !flush);
     node.authoritative &= node.state == NODE_SPARE; /* until it serves for the first time */
     node.dropped = false;
     owed_clear();
@@ -105,7 +106,7 @@ static void follow_record(RedisModuleCtx *ctx)
     owed_keep(&node.record);
     bool serves = node.state == NODE_JOINING || node.state == NODE_READY;
     if (node.self >= 0 && node.state == NODE_SPARE) {
-        node_begin_life(ctx, "the node came into the ring", !node.authoritative);
+        node_begin_life(ctx, "the node came into the ring", node.served);
     } else if (node.self < 0 && serves) {
         node_enter(NODE_SPARE);
         RedisModule_Log(ctx, "notice", "node %s is in the ring no more: it is a spare", node.id);

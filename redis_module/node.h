@@ -34,6 +34,7 @@ struct node {
     uint64_t seen;      /* the main thread's last sign of life: ms of node_uptime() */
     uint64_t fence;     /* ms that it may stand still */
     bool authoritative; /* what it holds at its start is kept */
+    bool served;        /* since it was emptied: something may be left of that */
     bool dropped;       /* in this life keys went that nobody deleted: no miss is final */
     bool evicts;        /* the server's maxmemory-policy is another than noeviction */
     bool propagates;    /* the server writes an append-only file */

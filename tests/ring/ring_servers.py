@@ -28,7 +28,7 @@ FENCE = 1000  # ms: what tests stop a server for is well above or below it
 JARS = Path("/usr/share/java")
 
 
-def eventually(what: str, look: Callable[[], _T], patience: float = PATIENCE) -> _T:
+def eventually(what: str, look: Callable[[], _T | None], patience: float = PATIENCE) -> _T:
     """The first true result.
 
     :raises AssertionError: there was none in time

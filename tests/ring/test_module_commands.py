@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ring import twin
 from ring.ring_servers import Connection, Refused, Server, make_ready, ring_record
 
 from mmapcache.ring._ring import TOMBSTONE, TOMBSTONE_MS, VALUE, Clock, decode, encode
+from ring import twin
 
 EPOCH = 7
 clock = Clock()

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from ring import twin
 from ring.conftest import StartServer
 from ring.ring_servers import Connection, Refused, Server, make_ready, ring_record
 
 from mmapcache.ring._ring import Clock
 from mmapcache.ring.record import Record, RecordError, parse_record
+from ring import twin
 
 ids = st.text("abcXYZ019._-", min_size=1, max_size=64)
 odd_ids = st.text(max_size=70)
@@ -23,7 +23,9 @@ odd_numbers = st.one_of(
 )
 anything = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
     max_leaves=9,
 )
 changes = st.one_of(
@@ -39,7 +41,9 @@ records = st.fixed_dictionaries(
         "version": st.one_of(st.just(1), st.just(1), odd_numbers),
         "epoch": st.one_of(epochs, epochs, odd_numbers),
         "nodes": st.one_of(
-            st.lists(ids, min_size=1, max_size=5, unique=True), st.lists(odd_ids, max_size=3), anything
+            st.lists(ids, min_size=1, max_size=5, unique=True),
+            st.lists(odd_ids, max_size=3),
+            anything,
         ),
         "change": changes,
         "other": anything,
