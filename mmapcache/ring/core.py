@@ -132,6 +132,10 @@ class Core:
                     self._discard(peer.pool)
             return self._view
 
+    def read_again(self) -> None:
+        """The next `view` is compiled anew."""
+        self._view = None
+
     # Reading.
 
     def read(self, name: bytes, key: bytes) -> Steps[tuple[Any, Peer]]:
@@ -478,7 +482,11 @@ class _Patience:
         while True:
             yield self._pause
             self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
-            if old is None or self._core.view() is not old or self.ended():
+            if old is None or self.ended():
+                return
+            self._core.read_again()  # whatever the generation is: the file may be another one
+            view = self._core.view()
+            if (view.generation, view.record) != (old.generation, old.record):
                 return
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ring.ring_servers import eventually
-from ring.rings import TestRing, forked
+from ring.rings import TestRing, command, forked
 
 from mmapcache.ring import (
     AsyncRing,
@@ -269,6 +269,37 @@ def test_an_old_dump_is_never_served(own: TestRing) -> None:
         while ring.nodes["a"][1] != "ready" or ring.get(keys[0], with_source=True)[1] != "a":
             assert ring.mget(keys) == [b"new"] * 50
         assert ring.mget(keys) == [b"new"] * 50
+
+
+def test_a_password(own: TestRing) -> None:
+    with Ring(own.path) as ring:
+        ring.set("k", "v")
+    for server in own.servers.values():
+        connection = server.connect()
+        assert connection("CONFIG", "SET", "requirepass", "secret") == "OK"
+        assert connection("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") > 0
+    with (
+        Ring(own.path, deadline=0.3) as ring,
+        pytest.raises(NoHolderReachable, match="Authentication required"),
+    ):
+        ring.get("k")
+    with Ring(own.path, password="wrong", deadline=0.3) as ring:
+        with pytest.raises(NoHolderReachable, match=r"(?i)invalid.*password") as caught:
+            ring.get("k")
+        assert "wrong" not in str(caught.value)
+    with Ring(own.path, password="secret", username="default") as ring:
+        assert ring.get("k") == b"v"
+
+    async def main() -> None:
+        async with AsyncRing(own.path, password="secret") as ring:
+            assert await ring.get("k") == b"v"
+
+    asyncio.run(main())
+    secret = own.folder / "secret"
+    secret.write_text("secret\n")
+    words = ["where", "k", str(own.path), "--copies", "--json"]
+    assert "Authentication" in command(*words).stdout
+    assert '"kind":"value"' in command(*words, "--password-file", str(secret)).stdout
 
 
 def test_nobody_there_is_an_error_within_the_deadline(own: TestRing) -> None:
