@@ -15,6 +15,7 @@ from ring.rings import TestRing, command, forked
 
 from mmapcache.ring import (
     AsyncRing,
+    HoldersFull,
     NoHolderReachable,
     Number,
     Ring,
@@ -269,6 +270,33 @@ def test_an_old_dump_is_never_served(own: TestRing) -> None:
         while ring.nodes["a"][1] != "ready" or ring.get(keys[0], with_source=True)[1] != "a":
             assert ring.mget(keys) == [b"new"] * 50
         assert ring.mget(keys) == [b"new"] * 50
+
+
+def test_full_servers(own: TestRing) -> None:
+    with Ring(own.path) as ring:
+        ring.set("k", "old")
+        ring.incr("n")
+        first, second = (own.servers[name].connect() for name in ring.where("k"))
+        assert first("CONFIG", "SET", "maxmemory", "1") == "OK"
+        written = ring.set("k", "new")
+        assert (written.copies, written.degraded) == (1, True)
+        assert ring.get("k", with_source=True) == (b"new", ring.where("k")[1])
+        assert ring.mget(["k", "none"]) == [b"new", None]
+        assert ring.delete("k")
+        assert ring.get("k") is None
+        assert second("CONFIG", "SET", "maxmemory", "1") == "OK"
+        with pytest.raises(HoldersFull, match="'k'"):
+            ring.set("k", "newer")
+        for connection in (first, second):
+            connection("CONFIG", "SET", "maxmemory", "0")
+        assert ring.set("k", "newest") == Written(2, False)
+        # With eviction on, a miss of one holder is not final.
+        first = own.servers[ring.where("k")[0]].connect()
+        first("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+        first("CONFIG", "SET", "maxmemory", "1")
+        eventually("it is evicted", lambda: first("DBSIZE") == 0 or ring.set("x", 1) is None)
+        first("CONFIG", "SET", "maxmemory", "0")
+        assert ring.get("k", with_source=True) == (b"newest", ring.where("k")[1])
 
 
 def test_a_password(own: TestRing) -> None:
