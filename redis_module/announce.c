@@ -59,8 +59,8 @@ void announce_find_address(RedisModuleCtx *ctx, const char *given)
     find_host(ctx, host);
     read_setting(ctx, "port", port, sizeof port);
     read_setting(ctx, "tls-port", tls_port, sizeof tls_port);
-    bool plain = atoi(port) > 0;
-    bool tls = atoi(tls_port) > 0;
+    bool plain = strtol(port, NULL, 10) > 0;
+    bool tls = strtol(tls_port, NULL, 10) > 0;
     if (given != NULL) { /* the same host for the other port */
         (void)snprintf(address, sizeof address, "%s", given);
         (void)snprintf(host, sizeof host, "%.*s", (int)(strrchr(given, ':') - given), given);

@@ -87,20 +87,20 @@ int command_dump(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 
 int command_drop(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
-    if (argc < 3 || argc % 2 != 1) {
+    if (argc < 4 || argc % 2 != 0) {
         return RedisModule_WrongArity(ctx);
     }
-    if (!fence_admits(ctx)) {
+    if (!fence_admits_at(ctx, argv[1])) {
         return REDISMODULE_OK;
     }
     struct ring_version version;
-    for (int i = 1; i < argc; i += 2) {
+    for (int i = 2; i < argc; i += 2) {
         if (!fence_version(ctx, argv[i + 1], true, &version)) {
             return REDISMODULE_OK;
         }
     }
     long long removed = 0;
-    for (int i = 1; i < argc; i += 2) {
+    for (int i = 2; i < argc; i += 2) {
         struct ring_holders holders = fence_holders(argv[i]);
         (void)fence_version(ctx, argv[i + 1], true, &version);
         if (ring_is_among(&holders, holders.count, (unsigned)node.self)) {

@@ -7,6 +7,10 @@
 #include "fence.h"
 #include "node.h"
 
+#ifndef RING_MODULE_VERSION /* the Makefile says it */
+#define RING_MODULE_VERSION "unknown"
+#endif
+
 enum { NODES_TEXT = RING_NODES_MAX * (RING_ID_MAX + 1) };
 
 static void pair(RedisModuleCtx *ctx, const char *name, const char *value)

@@ -1,5 +1,6 @@
 /* membership.c - the thread that keeps this node's place in ZooKeeper. */
 #define _GNU_SOURCE
+#define THREADED /* of the two libraries that the header is for */
 #include "membership.h"
 
 #include <poll.h>

