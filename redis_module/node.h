@@ -50,8 +50,10 @@ extern struct node node;
 
 const char *node_state_name(enum node_state state);
 
-/* Milliseconds: of a clock that nobody sets and that goes on while the machine sleeps; since 1970. */
+/* Milliseconds of a clock that nobody sets and that goes on while the machine sleeps. */
 uint64_t node_uptime(void);
+
+/* Milliseconds since 1970. */
 uint64_t node_now(void);
 
 /* Draws the first part of the run_id; false when no random number can be had. */

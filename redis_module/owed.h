@@ -36,7 +36,7 @@ uint64_t owed_count(const struct owed *owed);
 uint64_t owed_overflow(const struct owed *owed);
 bool owed_settle(struct owed *owed, uint64_t overflow);
 
-/* Calls `each` for up to `count` keys in their order, those after `after` (NULL: from the first). */
+/* Calls `each` for up to `count` keys in order, those after `after`; NULL: from the first. */
 void owed_walk(struct owed *owed, const char *after, size_t length, uint64_t count,
                void (*each)(void *context, const char *key, size_t length,
                             const struct ring_version *version),

@@ -56,7 +56,7 @@ static const char *read_nodes(struct record *record, const cJSON *nodes)
     return NULL;
 }
 
-/* The node that comes or goes, where both rings are written: its index and which of them is read. */
+/* The node that comes or goes where both rings are written: its index, and which ring is read. */
 static const char *read_change(struct record *record, const cJSON *change,
                                enum ring_change *reading, size_t *changing)
 {

@@ -106,7 +106,7 @@ enum ring_wrong ring_make(struct ring *ring, const struct ring_id *ids, size_t c
     return RING_FINE;
 }
 
-/* The positions of the three highest scores, the highest first; of fewer nodes only what is there. */
+/* The positions of the three highest scores, the highest first; of fewer nodes what is there. */
 static void top_three(const struct ring *ring, uint64_t hash, unsigned top[RING_HOLDERS_MAX])
 {
     uint64_t best[RING_HOLDERS_MAX];

@@ -32,8 +32,9 @@ def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_stubtest(tmp_path: Path) -> None:
-    result = run_module("mypy.stubtest", "mmapcache._mmapcache", cwd=tmp_path)
+@pytest.mark.parametrize("module", ["mmapcache._mmapcache", "mmapcache.ring._ring"])
+def test_stubtest(tmp_path: Path, module: str) -> None:
+    result = run_module("mypy.stubtest", module, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

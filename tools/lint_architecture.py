@@ -11,6 +11,7 @@
     mutants             each number of a deliberate fault is of one file
     docs/design.md      its table names each file of src/, module.h's map each one of the binding
     C files             open with a comment, < 600 lines, functions < 70 lines, 100 columns
+    ring/               its core knows no Python, its ZooKeeper thread no Redis
     mmapcache/          never imports the GPL server of the tests, nor pickle
     every file          holds no path of a developer's machine, no registry's host, no leftover note
 
@@ -436,8 +437,8 @@ def functions(text: str) -> Iterator[tuple[int, int]]:
 def c_files_are_small(root: Path) -> list[str]:
     """C files open with a comment and stay within lines, lines per function and columns."""
     found = []
-    for folder in ("src", "tests"):
-        for path in files(root / folder, ".c", ".h"):
+    for folder in ("src", "ring", "redis_module", "tests"):
+        for path in files(root / folder, ".c", ".h") if (root / folder).is_dir() else ():
             name = path.relative_to(root)
             text = path.read_text()
             if not text.startswith(f"/* {path.name} - "):
@@ -454,6 +455,25 @@ def c_files_are_small(root: Path) -> list[str]:
                 for number, line in enumerate(text.splitlines(), 1)
                 if len(line) > MAX_COLUMNS
             ]
+    return found
+
+
+def ring_keeps_apart(root: Path) -> list[str]:
+    """The ring's core knows neither Python nor a system, and its ZooKeeper thread no Redis."""
+    found = []
+    for name in ("ring.h", "ring.c", "entry.h", "entry.c"):
+        path = root / "ring" / name
+        for header in includes(path) if path.exists() else ():
+            if header in ("Python.h", "redis_api.h") or OS_HEADERS.fullmatch(header):
+                found.append(f"ring/{name} includes {header}: it is of the core")
+    for name in ("membership.h", "membership.c"):
+        path = root / "redis_module" / name
+        found += [
+            f"redis_module/{name} includes {header}: its threads call nothing of the server's"
+            for header in (includes(path) if path.exists() else ())
+            if (root / "redis_module" / header).exists()
+            and header not in ("membership.h", "record.h", "fault.h")
+        ]
     return found
 
 
@@ -510,6 +530,7 @@ RULES = [
     mutants_are_of_one_file,
     files_have_a_line,
     c_files_are_small,
+    ring_keeps_apart,
     package_imports_only_what_it_may,
     no_file_names_a_machine,
     help_names_every_target,
