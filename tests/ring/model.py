@@ -182,6 +182,7 @@ class World:
         self.clock = 1000.0
         self.asked: list[tuple[str, list[bytes]]] = []
         self.lost: Callable[[str, list[list[bytes]]], str] = lambda peer, commands: ""
+        self.waited: Callable[[], object] = lambda: None  # an operation waits
         self.tell()
 
     def tell(self) -> None:
@@ -207,6 +208,7 @@ class World:
                     step = steps.send([self._answer(*ask) for ask in step])
                 else:
                     self.clock += step
+                    self.waited()
                     step = next(steps)
         except StopIteration as end:
             return end.value

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ring.model import Node, Refused, World
 
-from mmapcache.ring import HoldersFull, NoHolderReachable, RingError, Unsupported
+from mmapcache.ring import HoldersFull, NoHolderReachable, RingError, Unsupported, _ring
 from mmapcache.ring.core import Core, together
 from mmapcache.ring.operations import Batch, Operations
 from mmapcache.ring.record import new_ring
+from ring import twin
 
 IDS = ("a", "b", "c")
 
@@ -276,6 +277,102 @@ def test_a_clock_far_ahead_is_the_callers(bench: Bench) -> None:
     bench.first._set = refuse  # type: ignore[method-assign, assignment]
     with pytest.raises(RingError, match=r"'key' was not written"):
         bench.do(bench.client.set("key", "v", 0))
+
+
+class Lagging:
+    """What one client sees of the ring: it learns of a step some time after the servers."""
+
+    path = "in memory"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.generation = 1
+        self.record = world.record
+
+    def learn(self) -> None:
+        if self.record != self._world.record:
+            self.generation += 1
+            self.record = self._world.record
+
+    def read(self) -> Any:
+        return self.generation, self.record, self._world.told
+
+
+def fill(world: World) -> None:
+    """What the agents do before they take the next step of a change."""
+    for source in world.nodes.values():
+        for key, entry in list(source.data.items()):
+            other = world.record.other or world.record.nodes
+            holders = twin.holders(world.record.nodes, other, key)
+            encoded = _ring.encode(entry[0], entry[1], entry[2], entry[3])
+            for node in holders:
+                world.nodes[node]._fill(key, encoded)
+            if source.id not in holders:
+                del source.data[key]
+
+
+deeds = st.sampled_from(["write", "write", "read", "read", "node", "node", "client", "step"])
+
+
+@pytest.mark.parametrize("kind", ["add", "drain"])
+@settings(max_examples=60, deadline=None)
+@given(
+    script=st.lists(st.tuples(deeds, st.integers(0, 9)), min_size=30, max_size=120),
+)
+def test_a_change_loses_nothing(kind: Any, script: list[tuple[str, int]]) -> None:
+    """Servers and clients learn of each step in any order; a step is taken when all servers are at
+    the one before. Every read gives the newest value that was written."""
+    world = World(new_ring(("a", "b", "c")))
+    world.nodes["d"] = Node("d", world.record, "starting")
+    sources = [Lagging(world), Lagging(world)]
+    clients = [
+        Operations(Core(s, deadline=1.0, timeout=0.1, discard=list, now=world.now), decode=False)
+        for s in sources
+    ]
+    newest: dict[str, bytes] = {}
+    changes = [(kind, "d" if kind == "add" else "b")]
+
+    def move(number: int) -> None:
+        node = sorted(world.nodes.values(), key=lambda each: each.id)[number % 4]
+        node.record = world.record
+        serves = node.id in world.record.everybody
+        if serves and node.state == "starting":
+            node.state = "joining"
+        elif not serves:
+            node.state = "starting"
+            node.data.clear()
+
+    def waited() -> None:
+        """Nobody waits for ever: servers and clients hear of the step."""
+        for number in range(4):
+            move(number)
+        for source in sources:
+            source.learn()
+
+    world.waited = waited
+    for deed, number in script:
+        key = f"k{number % 3}"
+        client = clients[number % 2]
+        world.clock += 2  # no breaker is open any more
+        if deed == "write":
+            newest[key] = b"%d" % len(world.asked)
+            written = world.drive(client.set(key, newest[key], 0))
+            assert written.copies >= 2  # a drained node may have gone already
+        elif deed == "read":
+            assert world.drive(client.get(key)) == newest.get(key)
+        elif deed == "node":
+            move(number)
+        elif deed == "client":
+            sources[number % 2].learn()
+        elif all(world.nodes[n].record == world.record for n in world.record.everybody):
+            if world.record.change is not None:
+                fill(world)
+                for node in world.nodes.values():
+                    node.state = "ready" if node.state == "joining" else node.state
+                world.record = world.record.advance()
+            elif changes:
+                change, node_id = changes.pop()
+                world.record = world.record.begin(change, node_id, 1)
 
 
 # Whatever is lost, a value that was acknowledged with two copies is read from each of them, and one
