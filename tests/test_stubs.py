@@ -34,7 +34,11 @@ def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["mmapcache._mmapcache", "mmapcache.ring._ring"])
 def test_stubtest(tmp_path: Path, module: str) -> None:
-    result = run_module("mypy.stubtest", module, cwd=tmp_path)
+    if "ring" in module:
+        pytest.importorskip("redis", reason="the ring extra is not installed")
+    settings = tmp_path / "mypy.ini"
+    settings.write_text("[mypy]\nignore_missing_imports = true\n")  # what the ring's clients use
+    result = run_module("mypy.stubtest", "--mypy-config-file", "mypy.ini", module, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
