@@ -12,10 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
 
-from mmapcache.ring import Ring, RingNotReady
+pytest.importorskip("redis", reason="redis-py is not installed: pip install 'mmapcache[ring]'")
 
+from mmapcache.ring import AsyncRing, Ring, RingNotReady
+
+__all__ = ["Agent", "AsyncRing", "KeptRing", "Ring", "TestRing", "command", "forked"]
 FENCE = 300
 COMMAND = (sys.executable, "-m", "mmapcache", "ring")
 

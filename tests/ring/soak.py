@@ -24,9 +24,9 @@ from pathlib import Path
 
 from ring.history import Event
 from ring.ring_servers import eventually
-from ring.rings import TestRing
+from ring.rings import Ring, TestRing
 
-from mmapcache.ring import Ring, RingError
+from mmapcache.ring import RingError
 from ring import history
 
 KEYS = 60

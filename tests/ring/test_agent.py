@@ -16,10 +16,10 @@ from ring.ring_servers import (
     server_binary,
     zookeeper_missing,
 )
-from ring.rings import KeptRing, command
+from ring.rings import KeptRing, Ring, command
 
 import mmapcache
-from mmapcache.ring import Ring, Written
+from mmapcache.ring import Written
 
 IDS = ("a", "b", "c")
 

@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 from ring.ring_servers import eventually
-from ring.rings import TestRing, command, forked
+from ring.rings import AsyncRing, Ring, TestRing, command, forked
 
 from mmapcache.ring import (
-    AsyncRing,
     HoldersFull,
     NoHolderReachable,
     Number,
-    Ring,
     RingError,
     Unsupported,
     Written,
