@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "clients.h"
+#include "fault.h"
 #include "fence.h"
 #include "node.h"
 
@@ -75,7 +76,8 @@ int command_ready(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     }
     size_t length;
     const char *run_id = RedisModule_StringPtrLen(argv[1], &length);
-    if (length != strlen(node.run_id) || memcmp(run_id, node.run_id, length) != 0) {
+    bool same = length == strlen(node.run_id) && memcmp(run_id, node.run_id, length) == 0;
+    if (!same && !RING_FAULT_IS(17)) { /* 17: what filled another life makes this one ready */
         return fence_stopped(ctx, "that was another life of the node: say HELLO");
     }
     if (!fence_is_at(ctx, argv[2])) {

@@ -143,8 +143,10 @@ bool fence_miss_is_final(const struct ring_holders *holders)
     if (RING_FAULT_IS(9)) { /* 9: a miss is final while the node is being filled */
         return true;
     }
+    /* 16: so is one at a node that is only written, as it is being filled with such keys */
+    unsigned count = RING_FAULT_IS(16) ? holders->count : holders->pair;
     return node.state == NODE_READY && !node.dropped &&
-           ring_is_among(holders, holders->pair, (unsigned)node.self);
+           ring_is_among(holders, count, (unsigned)node.self);
 }
 
 bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, bool any_age,

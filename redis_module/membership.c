@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <zookeeper/zookeeper.h>
 
+#include "fault.h"
 #include "record.h"
 
 enum {
@@ -211,7 +212,7 @@ static int update_live(void)
         }
         return zoo_set(handle, live_path, wanted->text, (int)wanted->length, -1);
     }
-    if (!may_replace(json)) {
+    if (!may_replace(json) && !RING_FAULT_IS(18)) { /* 18: two servers with one id take turns */
         atomic_store(&replaced, true);
         return ZOK;
     }
@@ -247,7 +248,8 @@ static bool is_lost(void)
         connected_at = now(CLOCK_MONOTONIC);
     }
     return atomic_exchange(&expired, false) ||
-           now(CLOCK_MONOTONIC) - connected_at > (uint64_t)PATIENCE_MS;
+           (now(CLOCK_MONOTONIC) - connected_at > (uint64_t)PATIENCE_MS &&
+            !RING_FAULT_IS(20)); /* 20: the session is tried for ever */
 }
 
 static void open_session(void)

@@ -106,7 +106,8 @@ static void follow_record(RedisModuleCtx *ctx)
     owed_keep(&node.record);
     bool serves = node.state == NODE_JOINING || node.state == NODE_READY;
     if (node.self >= 0 && node.state == NODE_SPARE) {
-        node_begin_life(ctx, "the node came into the ring", node.served);
+        bool flush = node.served && !RING_FAULT_IS(15); /* 15: it brings along what it once held */
+        node_begin_life(ctx, "the node came into the ring", flush);
     } else if (node.self < 0 && serves) {
         node_enter(NODE_SPARE);
         RedisModule_Log(ctx, "notice", "node %s is in the ring no more: it is a spare", node.id);

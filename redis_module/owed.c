@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "fault.h"
 #include "redis_api.h"
 
 struct owed {
@@ -66,7 +67,7 @@ void owed_note(const struct record *record, unsigned index, const char *key, siz
     if (RedisModule_DictSize(owed->keys) >= OWED_MAX) {
         forget_keys(owed);
         owed->keys = RedisModule_CreateDict(NULL);
-        owed->overflow = ++overflows;
+        owed->overflow = RING_FAULT_IS(22) ? 0 : ++overflows; /* 22: forgotten without a word */
     }
     noted = RedisModule_Alloc(sizeof *noted);
     *noted = *version;

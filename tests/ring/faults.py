@@ -20,6 +20,9 @@ MODULE = ROOT / "redis_module"
 COMMANDS = "test_module_commands.py::test_"
 FENCE = "test_module_fence.py::test_"
 MEMORY = "test_module_memory.py::test_"
+OWED = "test_module_owed.py::test_"
+RECORD = "test_module_record.py::test_"
+ZOOKEEPER = "test_module_zookeeper.py::test_"
 
 TRIES = 4  # a server may be stopped where a fault shows, or beside it
 
@@ -28,7 +31,7 @@ FAULTS = {
     1: ("the fence comes after the command", FENCE + "nothing_that_a_busy"),
     2: ("versions are not compared", COMMANDS + "higher_version_stays"),
     3: ("no flush at the start", FENCE + "old_data_is_never_served"),
-    4: ("a flush at a new session", "test_module_zookeeper.py::test_expired_session"),
+    4: ("a flush at a new session", ZOOKEEPER + "expired_session"),
     5: ("FILL overwrites", COMMANDS + "fill_takes_what_is_newer"),
     6: ("tombstones are too short", COMMANDS + "deleted_key_does_not_come_back"),
     7: ("the epoch is not looked at", COMMANDS + "epochs"),
@@ -39,6 +42,14 @@ FAULTS = {
     12: ("a write may come however late", COMMANDS + "late_and_far_ahead"),
     13: ("a full server keeps the older value", MEMORY + "full_server_says_so"),
     14: ("misses are final beside eviction", MEMORY + "eviction_makes_no_miss_final"),
+    15: ("a node that is added again brings leftovers", RECORD + "spare_serves_nothing"),
+    16: ("a miss is final at who is only written", COMMANDS + "holders_of_both_rings"),
+    17: ("filled is who was so in another life", COMMANDS + "ready_is_for_this_life"),
+    18: ("two servers with one id take turns", ZOOKEEPER + "second_server"),
+    19: ("what ended before its write is forgotten", COMMANDS + "what_has_ended"),
+    20: ("a lost session is tried for ever", ZOOKEEPER + "zookeeper_killed_and_back"),
+    21: ("a holder drops its own keys", COMMANDS + "drop_removes_what_is_held_no_more"),
+    22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 
 
