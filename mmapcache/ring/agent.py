@@ -229,9 +229,9 @@ class Agent:
         finally:
             self._inbox.service.ends()
             self._known = None
+            self._target.close()  # who stands by has it at once
             self._filler.stop()
             self._source.stop()
-            self._target.close()
 
     def _round(self) -> None:
         source = self._source

@@ -33,6 +33,10 @@ class Settings:
     password: str | None = None
     ssl: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout!r}")
+
     def arguments(self, kind: type, peer: Peer) -> dict[str, Any]:
         """For a connection of redis-py.
 

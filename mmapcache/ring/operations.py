@@ -22,6 +22,7 @@ Seconds = int | timedelta
 Moment = int | datetime
 
 MOST_KEY = 64 * 1024  # bytes
+_MOST_AT_ONCE = 2000  # keys of an mget: a server that is busy for long is taken for one that hangs
 _LEAST_VERSION = bytes(15) + b"\1"
 # A counter that begins: 0, older than every write.
 _BEGINNING = _ring.encode(_ring.VALUE, _LEAST_VERSION, 0, b"0")
@@ -129,7 +130,9 @@ class Operations:
         names = [encode_key(key) for key in keys]
         if not names:
             return []
-        found = yield from self.core.read_many(names)
+        found: list[bytes | None] = []
+        for begin in range(0, len(names), _MOST_AT_ONCE):
+            found += yield from self.core.read_many(names[begin : begin + _MOST_AT_ONCE])
         return [self._value(value) for value in found] if self._decode else found
 
     def set(self, key: Key, value: Value, end: int) -> Steps[Written]:

@@ -18,6 +18,7 @@ from mmapcache.ring.record import Record
 LONGEST = _ring.TOMBSTONE_MS / 1000 - 600
 _PACKET = 1 << 20  # bytes of entries that are sent at once
 _MOST = 500  # keys likewise
+_FEW = 20  # keys that are read at once while nobody knows how large values are
 _FULL = ("FULL", "OOM", "command")  # redis-py takes the first word off what the server says
 
 
@@ -80,6 +81,7 @@ class Sweep:
         self._pause = pause
         self._epoch = b"%d" % record.epoch
         self._began = time.monotonic()
+        self._at_once = _FEW  # keys that are read with one command
         self.looked_at = 0
         self.refused = 0  # packets for which a node had no memory
         self.moved = 0
@@ -122,13 +124,25 @@ class Sweep:
                     self.refused += 1  # the node says that its misses are not final
 
     def dump(self, source: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Entries by key, without those that the node has not."""
-        if not keys:
-            return {}
-        found = self._links[source].call("RING.DUMP", *keys)
-        return {
-            key: entry for key, entry in zip(keys, found, strict=True) if isinstance(entry, bytes)
-        }
+        """Entries by key, without those that the node has not.
+
+        A node must not be busy with one command for long: that is a hang, of which it is fenced.
+        So few keys are asked for at once when values are large.
+        """
+        entries: dict[bytes, bytes] = {}
+        begin = 0
+        while begin < len(keys):
+            some = keys[begin : begin + self._at_once]
+            begin += len(some)
+            found = self._links[source].call("RING.DUMP", *some)
+            size = 1
+            for key, entry in zip(some, found, strict=True):
+                if isinstance(entry, bytes):
+                    entries[key] = entry
+                    size += len(entry)
+            likely = _PACKET * len(some) // size
+            self._at_once = max(1, min(likely, 4 * self._at_once, _MOST))
+        return entries
 
     def fill(self, target: str, entries: Sequence[tuple[bytes, bytes]]) -> int:
         """How many the node had not, or older.

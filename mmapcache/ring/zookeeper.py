@@ -33,7 +33,7 @@ from mmapcache.ring.errors import RingError
 from mmapcache.ring.record import Member, Record, RecordError, parse_member, parse_record
 
 _T = TypeVar("_T")
-SESSION = 10.0  # seconds
+SESSION = 5.0  # seconds after which another agent may lead
 _ANSWER = 5.0  # seconds that one request may take
 _MOST_LIVE = 1024  # servers that register; a ring has 128 nodes, the rest are spares
 _WHERE = re.compile(r"(?P<hosts>[A-Za-z0-9._:\[\],-]+?)(?P<root>/[A-Za-z0-9._/-]*[A-Za-z0-9._-])")
@@ -116,9 +116,12 @@ class ZooKeeper:
         return True
 
     def stop(self) -> None:
-        """Ends the session, and its ephemeral nodes with it."""
-        self._client.stop()
-        self._client.close()
+        """Ends the session, and its ephemeral nodes with it, if ZooKeeper answers."""
+        try:
+            self._client.stop()
+            self._client.close()
+        except (KazooException, KazooTimeoutError) as error:
+            logging.getLogger("mmapcache.sync").debug("ZooKeeper at the end: %s", error)
 
     @property
     def connected(self) -> bool:
@@ -252,7 +255,13 @@ class ZooKeeper:
             seen.wrong["ring"] = f"there is no ring at {self.place.text}: `mmapcache ring init`"
             return
         try:
-            seen.record = parse_record(data)
+            record = parse_record(data)
+            if seen.record is not None and record.epoch < seen.record.epoch:
+                raise RecordError(
+                    f"the record has epoch {record.epoch}, but {seen.record.epoch} was there: "
+                    "the servers refuse it; is it another ZooKeeper, or an old one restored?"
+                )
+            seen.record = record
             seen.version = stat.version
             seen.wrong.pop("ring", None)
         except RecordError as error:

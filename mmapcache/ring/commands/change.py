@@ -126,7 +126,7 @@ def _wait(zookeeper: ZooKeeper, record: Record) -> None:
             for text in _agents(zookeeper):
                 if text.get("leads"):
                     step = now.step if now is not None else ""
-                    bar.at(step, int(text.get("done", 0)), int(text.get("total", 0)))
+                    bar.at(step, _count(text, "done"), _count(text, "total"))
             time.sleep(_LOOK)
     except KeyboardInterrupt:
         complain("ring", "not waited for any longer; the agents complete the change")
@@ -145,6 +145,11 @@ def _agents(zookeeper: ZooKeeper) -> list[dict[str, Any]]:
     except (ValueError, AwayError):
         return []
     return found
+
+
+def _count(text: dict[str, Any], name: str) -> int:
+    value = text.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _say(args: argparse.Namespace, said: dict[str, Any], sentence: str) -> None:
