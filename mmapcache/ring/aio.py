@@ -14,7 +14,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 
 from mmapcache.ring import connecting, refused
 from mmapcache.ring.connecting import Settings
-from mmapcache.ring.core import Ask, Core, Counts, Steps
+from mmapcache.ring.core import Core, Counts
 from mmapcache.ring.line import Line, connect
 from mmapcache.ring.operations import (
     Batch,
@@ -27,6 +27,7 @@ from mmapcache.ring.operations import (
     listed,
 )
 from mmapcache.ring.published import Published
+from mmapcache.ring.together import Ask, Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost
 from mmapcache.ring.written import Changed, Number, Written

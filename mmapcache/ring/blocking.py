@@ -15,7 +15,7 @@ from redis.connection import Connection, SSLConnection
 
 from mmapcache.ring import connecting, refused
 from mmapcache.ring.connecting import HELLO, Settings
-from mmapcache.ring.core import Ask, Core, Counts, Steps
+from mmapcache.ring.core import Core, Counts
 from mmapcache.ring.operations import (
     Batch,
     Key,
@@ -27,6 +27,7 @@ from mmapcache.ring.operations import (
     listed,
 )
 from mmapcache.ring.published import Published
+from mmapcache.ring.together import Ask, Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost
 from mmapcache.ring.written import Changed, Number, Written

@@ -16,23 +16,19 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mmapcache.ring._ring import Clock
 from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
 from mmapcache.ring.record import Member, Record
+from mmapcache.ring.together import Steps, together
 from mmapcache.ring.view import Peer, View, compile_view
 from mmapcache.ring.wire import Lost, pack
 
-_T = TypeVar("_T")
-Ask = tuple[Peer, bytes, int]  # whom, the bytes, and how many replies; more than one are a list
-Steps = Generator[tuple[Ask, ...] | float, Any, _T]
-
 _PAUSE = 0.002  # seconds until the first look for a newer ring, or the next try of all holders
 _LONGEST_PAUSE = 0.05
-_TOGETHER = 512  # operations of a pipeline that are under way at once
 
 
 class Verdict(enum.Enum):
@@ -488,85 +484,6 @@ class _Patience:
             view = self._core.view()
             if (view.generation, view.record) != (old.generation, old.record):
                 return
-
-
-def together(operations: Iterable[Steps[_T]]) -> Steps[list[_T]]:
-    """The results of independent operations whose commands travel together.
-
-    An operation that fails raises here once all have ended: the first such error.
-    """
-    results: list[Any] = []
-    failure: Exception | None = None
-    pending = list(operations)
-    for begin in range(0, len(pending), _TOGETHER):
-        some = pending[begin : begin + _TOGETHER]
-        ends = yield from _abreast(some)
-        for end in ends:
-            if isinstance(end, _Failed):
-                failure = failure or end.error
-            results.append(end)
-    if failure is not None:
-        raise failure
-    return results
-
-
-class _Failed:
-    __slots__ = ("error",)
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _abreast(operations: Sequence[Steps[Any]]) -> Steps[list[Any]]:
-    ends: list[Any] = [None] * len(operations)
-    answers: dict[int, list[Any] | None] = dict.fromkeys(range(len(operations)))
-    while answers:
-        asking: dict[int, tuple[Ask, ...]] = {}
-        waiting: dict[int, float] = {}
-        for index, answer in answers.items():
-            try:
-                step = operations[index].send(answer)
-            except StopIteration as end:
-                ends[index] = end.value
-            except RingError as error:
-                ends[index] = _Failed(error)
-            else:
-                if isinstance(step, tuple):
-                    asking[index] = step
-                else:
-                    waiting[index] = step
-        answers = dict.fromkeys(waiting)
-        if asking:
-            answers |= yield from _exchange(asking)
-        elif waiting:
-            yield min(waiting.values())
-    return ends
-
-
-def _exchange(asking: Mapping[int, tuple[Ask, ...]]) -> Steps[dict[int, list[Any] | None]]:
-    """Sends what all of them ask as one packet to each node, and gives each its replies."""
-    packets: dict[Peer, list[tuple[int, int, bytes, int]]] = {}
-    for index, asks in asking.items():
-        for place, (peer, data, count) in enumerate(asks):
-            packets.setdefault(peer, []).append((index, place, data, count))
-    joined = tuple(
-        (peer, b"".join([part[2] for part in parts]), sum(part[3] for part in parts))
-        for peer, parts in packets.items()
-    )
-    answers: dict[int, list[Any] | None] = {i: [None] * len(asks) for i, asks in asking.items()}
-    for (parts, (_, _, total)), reply in zip(
-        zip(packets.values(), joined, strict=True), (yield joined), strict=True
-    ):
-        position = 0
-        for index, place, _, count in parts:
-            mine = answers[index]
-            assert mine is not None
-            if isinstance(reply, Exception) or total == 1:
-                mine[place] = reply
-            else:
-                mine[place] = reply[position] if count == 1 else reply[position : position + count]
-            position += count
-    return answers
 
 
 def _shown(key: bytes) -> str:

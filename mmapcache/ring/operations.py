@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mmapcache.ring import _ring
-from mmapcache.ring.core import Core, Steps, together
+from mmapcache.ring.core import Core
 from mmapcache.ring.errors import RingError, Unsupported
+from mmapcache.ring.together import Steps, together
 from mmapcache.ring.wire import pack
 from mmapcache.ring.written import Changed, Number, Written
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmapcache.ring import _ring
-from mmapcache.ring.core import Steps
 from mmapcache.ring.record import Member, Record
+from mmapcache.ring.together import Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost
 from ring import twin

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from ring.model import Node, Refused, World
 
 from mmapcache.ring import HoldersFull, NoHolderReachable, RingError, Unsupported, _ring
-from mmapcache.ring.core import Core, together
+from mmapcache.ring.core import Core
 from mmapcache.ring.operations import Batch, Operations
 from mmapcache.ring.record import new_ring
+from mmapcache.ring.together import together
 from ring import twin
 
 IDS = ("a", "b", "c")
