@@ -51,6 +51,11 @@ static void find_host(RedisModuleCtx *ctx, char host[HOST_BYTES])
         (void)snprintf(host, HOST_BYTES, "localhost");
     }
     host[HOST_BYTES - 1] = '\0';
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:[]";
+    if (strspn(host, letters) != strlen(host)) { /* it goes into JSON as it is */
+        (void)snprintf(host, HOST_BYTES, "localhost");
+    }
 }
 
 void announce_find_address(RedisModuleCtx *ctx, const char *given)
@@ -59,6 +64,9 @@ void announce_find_address(RedisModuleCtx *ctx, const char *given)
     find_host(ctx, host);
     read_setting(ctx, "port", port, sizeof port);
     read_setting(ctx, "tls-port", tls_port, sizeof tls_port);
+    if (port[0] == '\0') { /* CONFIG was renamed */
+        (void)snprintf(port, sizeof port, "0");
+    }
     bool plain = strtol(port, NULL, 10) > 0;
     bool tls = strtol(tls_port, NULL, 10) > 0;
     if (given != NULL) { /* the same host for the other port */
@@ -69,6 +77,9 @@ void announce_find_address(RedisModuleCtx *ctx, const char *given)
     }
     if (tls) {
         (void)snprintf(tls_address, sizeof tls_address, "%s:%s", host, tls_port);
+    }
+    if (given == NULL && !plain && !tls) {
+        RedisModule_Log(ctx, "warning", "the port is not known: give the module address=HOST:PORT");
     }
     RedisModule_Log(ctx, "notice", "node %s is announced as %s", node.id, address);
 }

@@ -196,7 +196,7 @@ static void add(struct slot *slot, const struct ring_version *version, long long
                                .end = live ? slot->entry.end : 0,
                                .value = (const unsigned char *)text};
     entry.length = (size_t)snprintf(text, sizeof text, "%lld", number);
-    if (!slot_reply_refusal(slot, slot_put(slot, &entry))) {
+    if (!slot_reply_refusal(slot, slot_change(slot, &entry))) {
         reply_changed(slot, number);
     }
 }
@@ -238,7 +238,7 @@ static void change_end(struct slot *slot, const struct ring_version *version, ui
     struct ring_entry entry = slot->entry;
     entry.version = *version;
     entry.end = end;
-    if (!slot_reply_refusal(slot, slot_put(slot, &entry))) {
+    if (!slot_reply_refusal(slot, slot_change(slot, &entry))) {
         reply_changed(slot, 1);
     }
 }

@@ -26,11 +26,12 @@ int fence_newer(RedisModuleCtx *ctx, const struct ring_version *version)
     return RedisModule_ReplyWithError(ctx, text);
 }
 
-int fence_full(RedisModuleCtx *ctx)
+int fence_full(RedisModuleCtx *ctx, const char *what)
 {
     node.counts.full++;
-    return RedisModule_ReplyWithError(
-        ctx, "FULL no memory: this write is not here, nor is an older value of the key");
+    char text[256];
+    (void)snprintf(text, sizeof text, "FULL no memory: %s", what);
+    return RedisModule_ReplyWithError(ctx, text);
 }
 
 int fence_stopped(RedisModuleCtx *ctx, const char *why)

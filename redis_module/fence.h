@@ -38,7 +38,7 @@ int fence_maybe(RedisModuleCtx *ctx);
 int fence_newer(RedisModuleCtx *ctx, const struct ring_version *version);
 int fence_epoch(RedisModuleCtx *ctx);
 int fence_overflow(RedisModuleCtx *ctx, uint64_t number);
-int fence_full(RedisModuleCtx *ctx);
+int fence_full(RedisModuleCtx *ctx, const char *what);
 int fence_stopped(RedisModuleCtx *ctx, const char *why);
 int fence_type(RedisModuleCtx *ctx, const char *why);
 int fence_malformed(RedisModuleCtx *ctx, const char *why);

@@ -123,6 +123,16 @@ static bool write_entry(struct slot *slot, const struct ring_entry *entry)
     return true;
 }
 
+enum slot_put slot_change(struct slot *slot, const struct ring_entry *entry)
+{
+    enum slot_put put = SLOT_UNCHANGED;
+    bool older = !slot->there || ring_version_compare(&slot->entry.version, &entry->version) < 0;
+    if (!older || !is_full() || RING_FAULT_IS(23)) { /* 23: two full holders lose a counter */
+        put = slot_put(slot, entry);
+    }
+    return put;
+}
+
 enum slot_put slot_put(struct slot *slot, const struct ring_entry *entry)
 {
     if (slot->alien) {
@@ -151,7 +161,10 @@ bool slot_reply_refusal(const struct slot *slot, enum slot_put put)
         (void)fence_newer(slot->ctx, &slot->entry.version);
         return true;
     case SLOT_FULL:
-        (void)fence_full(slot->ctx);
+        (void)fence_full(slot->ctx, "this write is not here, nor is an older value of the key");
+        return true;
+    case SLOT_UNCHANGED:
+        (void)fence_full(slot->ctx, "nothing was changed");
         return true;
     case SLOT_ALIEN:
         (void)fence_type(slot->ctx, "the ring did not write what this key holds");

@@ -17,7 +17,15 @@ struct slot {
     size_t length; /* of the bytes */
 };
 
-enum slot_put { SLOT_TAKEN, SLOT_SAME, SLOT_NEWER, SLOT_FULL, SLOT_ALIEN, SLOT_TOO_LARGE };
+enum slot_put {
+    SLOT_TAKEN,
+    SLOT_SAME,
+    SLOT_NEWER,
+    SLOT_FULL,
+    SLOT_UNCHANGED,
+    SLOT_ALIEN,
+    SLOT_TOO_LARGE
+};
 
 void slot_open(struct slot *slot, RedisModuleCtx *ctx, RedisModuleString *name, int mode);
 void slot_close(struct slot *slot);
@@ -31,8 +39,13 @@ bool slot_has_passed(const struct ring_entry *entry);
 /* The whole bytes of what is there. */
 const char *slot_bytes(const struct slot *slot);
 
-/* Writes an entry unless a higher version is there. Then the slot's `entry` is what is there. */
+/* Writes an entry unless a higher version is there; afterwards the slot's `entry` is what is there.
+ * Without memory what was there is removed: the other holder may have the newer one.
+ */
 enum slot_put slot_put(struct slot *slot, const struct ring_entry *entry);
+
+/* The same for an entry that was made of what is there: without memory that stays. */
+enum slot_put slot_change(struct slot *slot, const struct ring_entry *entry);
 
 void slot_remove(struct slot *slot);
 

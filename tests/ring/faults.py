@@ -49,6 +49,7 @@ FAULTS = {
     19: ("what ended before its write is forgotten", COMMANDS + "what_has_ended"),
     20: ("a lost session is tried for ever", ZOOKEEPER + "zookeeper_killed_and_back"),
     21: ("a holder drops its own keys", COMMANDS + "drop_removes_what_is_held_no_more"),
+    23: ("two full holders lose a counter", MEMORY + "full_server_loses_no_counter"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 

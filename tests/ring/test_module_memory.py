@@ -86,6 +86,24 @@ def test_eviction_makes_no_miss_final(start_server: StartServer) -> None:
     assert server.connect().hello()["final"] == 1, "a new life has dropped nothing"
 
 
+def test_full_server_loses_no_counter(start_server: StartServer) -> None:
+    """What was not done anywhere makes nothing old: the other holder may be full as well."""
+    node = begin(start_server(fence=60_000), "noeviction")
+    end = 2**45
+    node("RING.SET", EPOCH, clock.next(), end, b"counter", b"5")
+    write_until_full(node)
+    node("CONFIG", "SET", "maxmemory", 1_000_000)
+    version = clock.next()
+    assert node.refused("RING.INCR", EPOCH, version, b"counter", 1) == "FULL"
+    assert node.refused("RING.EXPIRE", EPOCH, clock.next(), b"counter", 0) == "FULL"
+    assert node("RING.GET", EPOCH, b"counter") == b"5"
+    assert node("RING.META", EPOCH, b"counter")[2] == end
+    node("CONFIG", "SET", "maxmemory", 0)
+    assert node("RING.INCR", EPOCH, version, b"counter", 1)[0] == 6
+    node("CONFIG", "SET", "maxmemory", 1_000_000)
+    assert node("RING.INCR", EPOCH, version, b"counter", 1)[0] == 6, "it was done already"
+
+
 @pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl"])
 def test_eviction_that_finds_nothing_ends(start_server: StartServer, policy: str) -> None:
     """Without a value that may be evicted the server is full, a tenth above its limit."""
