@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar, overload
 from redis.asyncio.connection import Connection, SSLConnection
 
 from mmapcache.ring import connecting, refused
+from mmapcache.ring.collecting import Collected
 from mmapcache.ring.connecting import Settings
 from mmapcache.ring.core import Core, Counts
 from mmapcache.ring.line import Line, connect
 from mmapcache.ring.operations import (
-    Batch,
     Key,
     Moment,
     Operations,
@@ -267,82 +267,22 @@ class AsyncRing:
         _graveyard.append(self._core.after_fork())
 
 
-class AsyncPipeline:
+class AsyncPipeline(Collected):
     """See `mmapcache.ring.Pipeline`."""
 
     def __init__(self, ring: AsyncRing) -> None:
+        super().__init__(ring._operations)
         self._ring = ring
-        self._batch = Batch()
-
-    def get(self, key: Key) -> AsyncPipeline:
-        """See `Ring.get`."""
-        return self._add(key, self._ring._operations.get(key))
-
-    def set(
-        self,
-        key: Key,
-        value: Value,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        *,
-        exat: Moment | None = None,
-        pxat: Moment | None = None,
-        **options: object,
-    ) -> AsyncPipeline:
-        """See `Ring.set`."""
-        refused.refuse_options(options)
-        end = end_of(ex, px, exat, pxat)
-        return self._add(key, self._ring._operations.set(key, value, end))
-
-    def delete(self, key: Key) -> AsyncPipeline:
-        """See `Ring.delete`."""
-        return self._add(key, self._ring._operations.delete((key,)))
-
-    def exists(self, key: Key) -> AsyncPipeline:
-        """See `Ring.exists`."""
-        return self._add(key, self._ring._operations.exists((key,)))
-
-    def expire(self, key: Key, time: Seconds) -> AsyncPipeline:
-        """See `Ring.expire`."""
-        return self._add(key, self._ring._operations.expire(key, time))
-
-    def ttl(self, key: Key) -> AsyncPipeline:
-        """See `Ring.ttl`."""
-        return self._add(key, self._ring._operations.ttl(key))
-
-    def pttl(self, key: Key) -> AsyncPipeline:
-        """See `Ring.pttl`."""
-        return self._add(key, self._ring._operations.pttl(key))
-
-    def incr(self, key: Key, amount: int = 1) -> AsyncPipeline:
-        """See `Ring.incr`."""
-        return self._add(key, self._ring._operations.incrby(key, amount))
-
-    incrby = incr
-
-    def decr(self, key: Key, amount: int = 1) -> AsyncPipeline:
-        """See `Ring.decr`."""
-        return self.incr(key, -amount)
 
     async def execute(self) -> list[Any]:
         """See `Pipeline.execute`."""
-        return await self._ring._run(self._batch.take())
-
-    def _add(self, key: Key, steps: Steps[Any]) -> AsyncPipeline:
-        self._batch.add(key, steps)
-        return self
-
-    def __len__(self) -> int:
-        return len(self._batch.steps)
+        return await self._ring._run(self.take())
 
     async def __aenter__(self) -> AsyncPipeline:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._batch.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return refused.refusal(name)
+        self.clear()
 
 
 def _drop(peer: Peer, line: Line) -> None:

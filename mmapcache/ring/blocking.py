@@ -14,10 +14,10 @@ from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
 from mmapcache.ring import connecting, refused
+from mmapcache.ring.collecting import Collected
 from mmapcache.ring.connecting import HELLO, Settings
 from mmapcache.ring.core import Core, Counts
 from mmapcache.ring.operations import (
-    Batch,
     Key,
     Moment,
     Operations,
@@ -326,86 +326,26 @@ class Ring:
         _parents.append(self._core.after_fork())
 
 
-class Pipeline:
+class Pipeline(Collected):
     """Operations on keys of their own, which `execute` sends together; the results come in the
     order in which they were added. None happens before, and each succeeds or fails for itself."""
 
     def __init__(self, ring: Ring) -> None:
+        super().__init__(ring._operations)
         self._ring = ring
-        self._batch = Batch()
-
-    def get(self, key: Key) -> Pipeline:
-        """See `Ring.get`."""
-        return self._add(key, self._ring._operations.get(key))
-
-    def set(
-        self,
-        key: Key,
-        value: Value,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        *,
-        exat: Moment | None = None,
-        pxat: Moment | None = None,
-        **options: object,
-    ) -> Pipeline:
-        """See `Ring.set`."""
-        refused.refuse_options(options)
-        end = end_of(ex, px, exat, pxat)
-        return self._add(key, self._ring._operations.set(key, value, end))
-
-    def delete(self, key: Key) -> Pipeline:
-        """See `Ring.delete`."""
-        return self._add(key, self._ring._operations.delete((key,)))
-
-    def exists(self, key: Key) -> Pipeline:
-        """See `Ring.exists`."""
-        return self._add(key, self._ring._operations.exists((key,)))
-
-    def expire(self, key: Key, time: Seconds) -> Pipeline:
-        """See `Ring.expire`."""
-        return self._add(key, self._ring._operations.expire(key, time))
-
-    def ttl(self, key: Key) -> Pipeline:
-        """See `Ring.ttl`."""
-        return self._add(key, self._ring._operations.ttl(key))
-
-    def pttl(self, key: Key) -> Pipeline:
-        """See `Ring.pttl`."""
-        return self._add(key, self._ring._operations.pttl(key))
-
-    def incr(self, key: Key, amount: int = 1) -> Pipeline:
-        """See `Ring.incr`."""
-        return self._add(key, self._ring._operations.incrby(key, amount))
-
-    incrby = incr
-
-    def decr(self, key: Key, amount: int = 1) -> Pipeline:
-        """See `Ring.decr`."""
-        return self.incr(key, -amount)
 
     def execute(self) -> list[Any]:
         """Sends all of it.
 
         :raises RingError: an operation failed, the first of those that did; the others have ended
         """
-        return self._ring._run(self._batch.take())
-
-    def _add(self, key: Key, steps: Steps[Any]) -> Pipeline:
-        self._batch.add(key, steps)
-        return self
-
-    def __len__(self) -> int:
-        return len(self._batch.steps)
+        return self._ring._run(self.take())
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._batch.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return refused.refusal(name)
+        self.clear()
 
 
 def _receive(line: Any, count: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmapcache.ring import _ring
 from mmapcache.ring.core import Core
-from mmapcache.ring.errors import RingError, Unsupported
+from mmapcache.ring.errors import RingError
 from mmapcache.ring.together import Steps, together
 from mmapcache.ring.wire import pack
 from mmapcache.ring.written import Changed, Number, Written
@@ -236,35 +236,3 @@ class Operations:
 
     def where(self, key: Key) -> tuple[str, ...]:
         return tuple(peer.id for peer in self.core.view().pair(encode_key(key)))
-
-
-class Batch:
-    """The operations of a pipeline, each on a key of its own."""
-
-    def __init__(self) -> None:
-        self._keys: set[bytes] = set()
-        self.steps: list[Steps[Any]] = []
-
-    def add(self, key: Key, steps: Steps[Any]) -> None:
-        """
-        :raises Unsupported: the key is in it already
-        """
-        name = encode_key(key)
-        if name in self._keys:
-            raise Unsupported(
-                f"a pipeline's operations are independent, and {key!r} is in it already: they may "
-                "run in any order; execute() this one and begin another"
-            )
-        self._keys.add(name)
-        self.steps.append(steps)
-
-    def clear(self) -> None:
-        """Forgets all of it."""
-        self.steps.clear()
-        self._keys.clear()
-
-    def take(self) -> Steps[list[Any]]:
-        """The steps of all of it, which is empty then."""
-        steps, self.steps = self.steps, []
-        self._keys.clear()
-        return together(steps)

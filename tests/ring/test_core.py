@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ring.model import Node, Refused, World
 
 from mmapcache.ring import HoldersFull, NoHolderReachable, RingError, Unsupported, _ring
+from mmapcache.ring.collecting import Collected
 from mmapcache.ring.core import Core
-from mmapcache.ring.operations import Batch, Operations
+from mmapcache.ring.operations import Operations
 from mmapcache.ring.record import new_ring
 from mmapcache.ring.together import together
 from ring import twin
@@ -231,12 +232,12 @@ def test_a_counter_begins_though_nobody_is_sure(bench: Bench) -> None:
 
 
 def test_a_pipeline_travels_together(bench: Bench) -> None:
-    batch = Batch()
+    batch = Collected(bench.client)
     for index in range(100):
-        batch.add(f"k{index}", bench.client.set(f"k{index}", index, 0))
-    batch.add("n", bench.client.incrby("n", 7))
+        batch.set(f"k{index}", index)
+    batch.incr("n", 7)
     with pytest.raises(Unsupported, match="'n'"):
-        batch.add("n", bench.client.get("n"))
+        batch.get("n")
     *written, number = bench.do(batch.take())
     assert all(w.copies == 2 for w in written)
     assert number == 7
