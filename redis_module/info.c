@@ -59,6 +59,7 @@ void info_write(RedisModuleInfoCtx *ctx, int for_crash_report)
         struct membership_status status = membership_status();
         (void)RedisModule_InfoAddFieldCString(ctx, "zookeeper",
                                               status.connected ? "connected" : "away");
+        (void)RedisModule_InfoAddFieldCString(ctx, "zookeeper_registration", status.failure);
         (void)RedisModule_InfoAddFieldULongLong(ctx, "zookeeper_since", status.since);
         (void)RedisModule_InfoAddFieldULongLong(ctx, "zookeeper_sessions", status.sessions);
     }

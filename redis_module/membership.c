@@ -32,7 +32,8 @@ static _Atomic(struct membership_message *) record;
 static atomic_bool connected, replaced, leave, left, expired, look_at_record, look_at_live;
 static atomic_ullong since;
 static atomic_uint sessions;
-static int bell = -1; /* an eventfd: something is to be done */
+static atomic_int failure; /* of the last try, ZooKeeper's number; ZOK: it did not fail */
+static int bell = -1;      /* an eventfd: something is to be done */
 
 /* Of the thread alone. */
 static const char *hosts_and_root, *own_id, *own_process;
@@ -102,6 +103,7 @@ struct membership_status membership_status(void)
     return (struct membership_status){.connected = atomic_load(&connected),
                                       .since = atomic_load(&since),
                                       .sessions = atomic_load(&sessions),
+                                      .failure = zerror(atomic_load(&failure)),
                                       .replaced = atomic_load(&replaced)};
 }
 
@@ -220,7 +222,7 @@ static int update_live(void)
     return result == ZOK ? ZNONODE : result;
 }
 
-static bool register_live(void)
+static int register_live(void)
 {
     int result = update_live();
     if (result == ZNONODE) {
@@ -237,7 +239,7 @@ static bool register_live(void)
             result = zoo_wexists(handle, live_path, on_event, NULL, &stat);
         }
     }
-    return result == ZOK;
+    return result;
 }
 
 /* A session that has expired, or whose servers do not take it back: that is never said by servers
@@ -261,6 +263,7 @@ static void open_session(void)
     if (handle != NULL) {
         (void)zookeeper_close(handle);
         note_connection(false);
+        atomic_store(&expired, false); /* what it said at its end is not of the next one */
     }
     handle = zookeeper_init(hosts, on_event, SESSION_MS, NULL, NULL, 0);
     if (handle != NULL) {
@@ -281,7 +284,9 @@ static void look(void)
             free(wanted);
             wanted = newer;
         }
-        if (wanted != NULL && !register_live()) {
+        int result = wanted == NULL ? ZOK : register_live();
+        atomic_store(&failure, result);
+        if (result != ZOK) {
             atomic_store(&look_at_live, true);
         }
     }

@@ -19,9 +19,10 @@ struct membership_message {
 
 struct membership_status {
     bool connected;
-    uint64_t since;    /* when that changed last: ms since 1970 */
-    unsigned sessions; /* that were begun */
-    bool replaced;     /* another server has registered with this id: this one is to stop */
+    uint64_t since;      /* when that changed last: ms since 1970 */
+    unsigned sessions;   /* that were begun */
+    const char *failure; /* of the last registration, a word or two; "ok" */
+    bool replaced;       /* another server has registered with this id: this one is to stop */
 };
 
 /* Checks HOST:PORT[,...]/ROOT and begins; an error in a sentence, or NULL. `process` is how the

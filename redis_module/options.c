@@ -21,7 +21,7 @@ static const char *read_id(struct options *options, const char *value)
 {
     struct ring_id id = {value, strlen(value)};
     if (!ring_id_valid(id)) {
-        return "id= must be 1 to 64 characters of A-Z a-z 0-9 . _ -";
+        return "id= must be 1 to 64 characters of A-Z a-z 0-9 . _ -, and not . or ..";
     }
     memcpy(options->id, value, id.length + 1);
     return NULL;

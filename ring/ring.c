@@ -41,6 +41,9 @@ bool ring_id_valid(struct ring_id id)
     if (id.length < 1 || id.length > RING_ID_MAX) {
         return false;
     }
+    if (id.length <= 2 && memcmp(id.bytes, "..", id.length) == 0) { /* no name of a path */
+        return false;
+    }
     for (size_t i = 0; i < id.length; i++) {
         if (memchr(letters, id.bytes[i], sizeof letters - 1) == NULL) {
             return false;

@@ -45,7 +45,7 @@ enum ring_wrong {
     RING_FINE,
     RING_NO_NODE,  /* one of the two rings would have none */
     RING_TOO_MANY, /* more than RING_NODES_MAX */
-    RING_BAD_ID,   /* not 1 to RING_ID_MAX of [A-Za-z0-9._-] */
+    RING_BAD_ID,   /* not 1 to RING_ID_MAX of [A-Za-z0-9._-], or just one dot or two */
     RING_TWICE     /* the same id is there twice */
 };
 

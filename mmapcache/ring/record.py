@@ -18,7 +18,7 @@ from mmapcache.ring.errors import RingError
 
 MOST_NODES = 128
 MOST_BYTES = 64 * 1024  # of a record; 128 ids of 64 characters are 9 KiB
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>\d{1,5})")
 _TEXT = re.compile(r"[A-Za-z0-9._-]{0,128}")
 _MOST_EPOCH = 2**53

@@ -305,6 +305,7 @@ def test_dumps_while_values_are_written(start_server: StartServer) -> None:
         [],
         ["id="],
         ["id=a/b"],
+        ["id=.."],
         ["id=" + "x" * 65],
         ["id=a", "fence=99"],
         ["id=a", "fence=60001"],

@@ -90,6 +90,7 @@ def in_state(tree: Tree, state: str, node: str = "a") -> dict[str, Any]:
 def test_node_registers_and_follows_the_record(begin: Begin, tree: Tree) -> None:
     server = begin()
     live = in_state(tree, "spare")
+    assert server.info()["zookeeper_registration"] == "ok"
     assert live["address"] == ADDRESS
     assert live["since"] <= time.time_ns() // 1_000_000
     assert live["session"] != 0

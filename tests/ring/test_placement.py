@@ -16,7 +16,9 @@ from ring import twin
 DOCS = Path(__file__).parents[2] / "docs" / "ring.md"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
-ids = st.text(LETTERS, min_size=1, max_size=MAX_ID_CHARACTERS)
+ids = st.text(LETTERS, min_size=1, max_size=MAX_ID_CHARACTERS).filter(
+    lambda id_: id_ not in (".", "..")
+)
 rings = st.lists(ids, min_size=1, max_size=12, unique=True)
 keys = st.binary(max_size=70)
 
@@ -101,7 +103,7 @@ def test_order_of_the_ids_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "id_", ["", "x" * 65, "a b", "a/b", "ä", "a\0", "a\n", "a:1", "\ud800"], ids=ascii
+    "id_", ["", "x" * 65, "a b", "a/b", "ä", "a\0", "a\n", "a:1", "\ud800", ".", ".."], ids=ascii
 )
 def test_malformed_ids_are_refused(id_: str) -> None:
     with pytest.raises(ValueError):
