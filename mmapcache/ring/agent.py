@@ -8,6 +8,7 @@ and its age tells.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ from mmapcache.ring.connecting import Settings
 from mmapcache.ring.fill import Filler, Known
 from mmapcache.ring.fixed import Fixed
 from mmapcache.ring.record import Member, Record, RecordError, parse_members
+from mmapcache.ring.view import GONE
 from mmapcache.ring.zookeeper import ZooKeeper, parse_place
 from mmapcache.sync import logs
 from mmapcache.sync.errors import StopError, SyncError
@@ -201,6 +203,7 @@ class Agent:
         self._known: Known | None = None
         self._filler = Filler(lambda: self._known, source.advance, settings, rate=rate)
         self._told = ""
+        self._last: dict[str, Member] = {}
         self._published: tuple[Record, dict[str, Member]] | None = None
 
     def run(self) -> int:
@@ -209,7 +212,7 @@ class Agent:
         self._inbox.service.beat()
         self._source.start()
         try:
-            self._target.writer()
+            self._recall()
             self._report(state="starting", source=self._source.label)
             self._filler.start()
             end = time.monotonic() + _CONNECTING
@@ -236,8 +239,9 @@ class Agent:
     def _round(self) -> None:
         source = self._source
         trouble = source.look(self._filler.doing.plain)
-        record, members = source.record, source.members
+        record = source.record
         if record is not None:
+            members = self._remembered(record, source.members)
             self._known = Known(record, members, source.leads)
             self._publish(record, members)
         if trouble != self._told:
@@ -250,6 +254,26 @@ class Agent:
             self._report(state="degraded", error=public_text(trouble))
         else:
             self._report(state="streaming", error="", confirmed=True, following=True)
+
+    def _remembered(self, record: Record, members: dict[str, Member]) -> dict[str, Member]:
+        """With those of the ring that are not registered, where they were last: perhaps it is only
+        ZooKeeper that does not hear of them."""
+        for name in record.everybody:
+            last = self._last.get(name)
+            if name not in members and last is not None:
+                if last.state != GONE:
+                    now = time.time_ns() // 1_000_000
+                    last = Member(last.id, last.address, last.run_id, GONE, now)
+                members[name] = last
+        self._last = members
+        return members
+
+    def _recall(self) -> None:
+        """What the agent before has left in the file."""
+        with contextlib.suppress(mmapcache.MmapCacheError), self._target.writer().reader() as cache:
+            found = published.read(cache)
+            if found is not None:
+                self._last = found[1]
 
     def _publish(self, record: Record, members: dict[str, Member]) -> None:
         """Into the file, if it says something else."""

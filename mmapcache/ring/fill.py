@@ -16,13 +16,13 @@ from mmapcache.ring.errors import RingError
 from mmapcache.ring.link import Link, Links, RefusedError
 from mmapcache.ring.record import Member, Record
 from mmapcache.ring.sweep import Owed, Pace, Sweep, TooSlowError
-from mmapcache.ring.view import PROBE
+from mmapcache.ring.view import GONE, PROBE
 from mmapcache.ring.wire import Lost
 from mmapcache.sync.logs import log
 
 ROUND = 0.4  # seconds between two looks at all nodes
 _AGAIN = 3.0  # seconds until a node that was lost is tried again
-_WAIT = 15.0  # seconds that a registered node which cannot be reached holds up a fill
+_WAIT = 5.0  # seconds without an answer after which a node that is not registered is dead
 _CLIENTS = PROBE + 0.3  # seconds after which every client writes to a node that joins
 
 
@@ -194,22 +194,25 @@ class Filler:
         return found
 
     def _agree(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
-        """Whether all nodes that can be waited for are at the record's epoch.
+        """Whether all nodes are at the record's epoch, but for those that are dead.
 
-        A registered node that does not answer is waited for, for some time: it may have what a fill
-        needs. One that is not registered has nothing: it would begin anew.
+        A registered node that does not answer is waited for: it may have what a fill needs, and
+        until that is copied nobody's miss may be final. One that is not registered, and has not
+        answered for some time, stopped: it will begin anew.
         """
         if any(node.epoch != known.record.epoch for node in nodes.values()):
             return False
         now = time.monotonic()
         for name in known.record.everybody:
+            member = known.members.get(name)
+            if member is None or name in nodes:
+                continue
             trouble = self._troubles.get(name)
-            if name in known.members and name not in nodes:
-                if trouble is None or now - trouble.since < _WAIT:
-                    return False
-                if not trouble.told:
-                    trouble.told = True
-                    log.warning("%s does not answer: what it holds alone is not copied", name)
+            if member.state != GONE or trouble is None or now - trouble.since < _WAIT:
+                return False
+            if not trouble.told:
+                trouble.told = True
+                log.warning("%s is gone: what it held alone is lost", name)
         return bool(nodes)
 
     def _say(self, about: str, text: str) -> None:
