@@ -75,8 +75,11 @@ void node_begin_life(RedisModuleCtx *ctx, const char *why, bool flush)
         clients_drop(ctx);
     }
     if (flush) {
+        /* What is freed beside the commands counts as used until then: a node that is refilled
+         * meanwhile has to have the room. */
+        bool beside = RedisModule_GetUsedMemoryRatio() < 0.5F;
         node.flushing = true;
-        RedisModule_ResetDataset(1, 1);
+        RedisModule_ResetDataset(1, beside);
         node.flushing = false;
     }
     node.seen = node_uptime(); /* flushing is no standing still */

@@ -67,6 +67,16 @@ def node(shared_server: Server) -> Iterator[Connection]:
     connection.close()
 
 
+@pytest.fixture(scope="session")
+def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    if missing := zookeeper_missing():
+        pytest.skip(missing)
+    server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
 def zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
     """One of the test's own, running."""

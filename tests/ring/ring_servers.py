@@ -305,6 +305,7 @@ class ZooKeeper:
         self.folder = folder
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.root = "/ring"
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         settings = {

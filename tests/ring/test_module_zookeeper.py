@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -40,23 +41,38 @@ class Tree:
     """What stands in ZooKeeper."""
 
     def __init__(self, zookeeper: ZooKeeper) -> None:
+        self.root = zookeeper.root
         self.client = KazooClient(hosts=zookeeper.address, timeout=1.0)
         self.client.start(timeout=60)
 
     def live(self, node: str = "a") -> dict[str, Any] | None:
         try:
-            data, stat = self.client.retry(self.client.get, f"/ring/live/{node}")
+            data, stat = self.client.retry(self.client.get, f"{self.root}/live/{node}")
         except NoNodeError:
             return None
         return {**json.loads(data), "session": stat.ephemeralOwner}
 
     def put(self, record: str) -> None:
-        self.client.retry(self.client.ensure_path, "/ring/ring")
-        self.client.retry(self.client.set, "/ring/ring", record.encode())
+        self.client.retry(self.client.ensure_path, f"{self.root}/ring")
+        self.client.retry(self.client.set, f"{self.root}/ring", record.encode())
 
     def close(self) -> None:
         self.client.stop()
         self.client.close()
+
+
+@pytest.fixture
+def zookeeper(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZooKeeper]:
+    """Running, with a root of the test's own; with `own` all of it is the test's."""
+    if getattr(request, "param", "shared") != "own":
+        shared: ZooKeeper = request.getfixturevalue("shared_zookeeper")
+        shared.root = f"/ring-{uuid.uuid4().hex[:8]}"
+        yield shared
+        return
+    server = ZooKeeper(tmp_path / "zookeeper")
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -67,13 +83,14 @@ def tree(zookeeper: ZooKeeper) -> Iterator[Tree]:
 
 
 Begin = Callable[..., Server]
+own = pytest.mark.parametrize("zookeeper", ["own"], indirect=True)
 
 
 @pytest.fixture
 def begin(start_server: StartServer, zookeeper: ZooKeeper) -> Begin:
     def start(**options: Any) -> Server:
         options.setdefault("fence", 60_000)
-        arguments = [f"zookeeper={zookeeper.address}/ring", f"address={ADDRESS}"]
+        arguments = [f"zookeeper={zookeeper.address}{zookeeper.root}", f"address={ADDRESS}"]
         return start_server(arguments=arguments, **options)
 
     return start
@@ -103,7 +120,7 @@ def test_node_registers_and_follows_the_record(begin: Begin, tree: Tree) -> None
     in_state(tree, "ready")
     malformed = [b"", b"{}", ring_record(2, ["a", "b"]).encode(), b"\xff" * 100, b"x" * 70_000]
     for number, record in enumerate(malformed, 1):
-        tree.client.set("/ring/ring", record)
+        tree.client.set(f"{tree.root}/ring", record)
         refused = partial(lambda n: server.info()["records_refused"] == str(n), number)
         eventually("it is refused", refused)
     assert server.info()["record_refused_as"]
@@ -111,7 +128,7 @@ def test_node_registers_and_follows_the_record(begin: Begin, tree: Tree) -> None
     tree.put(ring_record(4, ["a", "b", "c"]))
     eventually("it is at 4", lambda: node.hello()["epoch"] == 4)
     assert node.refused("RING.RING", ring_record(9, ["a"])) == "ERR"
-    tree.client.delete("/ring/ring")
+    tree.client.delete(f"{tree.root}/ring")
     time.sleep(0.3)
     assert node.hello()["epoch"] == 4
     tree.put(ring_record(5, ["a", "b", "c"]))
@@ -163,7 +180,7 @@ def test_second_server_with_the_same_id_stops_the_first(
 def test_node_that_somebody_deleted_comes_back(begin: Begin, tree: Tree) -> None:
     begin()
     before = in_state(tree, "spare")
-    tree.client.delete("/ring/live/a")
+    tree.client.delete(f"{tree.root}/live/a")
     after = eventually("it registers again", tree.live)
     assert after["run_id"] == before["run_id"]
 
@@ -189,6 +206,7 @@ def test_expired_session_is_begun_again_without_a_flush(begin: Begin, tree: Tree
     eventually("it hears of the record", lambda: node.hello()["epoch"] == 4)
 
 
+@own
 def test_zookeeper_away_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None:
     zookeeper.kill()
     server = begin()
@@ -203,6 +221,7 @@ def test_zookeeper_away_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None
     tree.close()
 
 
+@own
 @pytest.mark.parametrize("forget", [False, True])
 def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: bool) -> None:
     """The last known ring serves; with `forget` ZooKeeper comes back without anything."""
@@ -228,6 +247,7 @@ def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: b
     tree.close()
 
 
+@own
 def test_zookeeper_that_hangs_delays_nobody(begin: Begin, zookeeper: ZooKeeper) -> None:
     tree = Tree(zookeeper)
     server = begin(fence=2_000)
@@ -290,7 +310,7 @@ def test_address_comes_from_the_settings(
     start_server: StartServer, tree: Tree, zookeeper: ZooKeeper
 ) -> None:
     port = free_port()
-    arguments = [f"zookeeper={zookeeper.address}/ring"]
+    arguments = [f"zookeeper={zookeeper.address}{zookeeper.root}"]
     start_server(arguments=arguments, config=[f"port {port}", "bind 127.0.0.1 -::1"])
     assert in_state(tree, "spare")["address"] == f"127.0.0.1:{port}"
     start_server(id_="b", arguments=arguments, config=["bind * -::*"])
