@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
-.PHONY: redis-module proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
+.PHONY: redis-module redis-module-proof proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader bench interpreters wheels sdist sbom clean
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
 	@echo "make redis-module  the ring's module for Redis and Valkey, redis_module/build/ring.so (ARGS=asan)"
+	@echo "make redis-module-proof  its tests under AddressSanitizer, and with each deliberate fault"
 	@echo "make clean   removes everything that these made"
 	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"
 
@@ -156,6 +157,13 @@ $(VENV)/%/.installed: $(VENV)/%/.created $(SOURCES)
 
 redis-module:
 	$(MAKE) -C redis_module $(ARGS)
+
+# Its tests under AddressSanitizer, and that each deliberate fault in it is seen by one.
+redis-module-proof: $(VENV)/test/.installed
+	$(MAKE) -C redis_module asan
+	RING_MODULE=$(CURDIR)/redis_module/build/asan/ring.so $(VENV)/test/bin/python -m pytest \
+		-p no:cacheprovider -k redis $(wildcard tests/ring/test_module_*.py) $(ARGS)
+	$(VENV)/test/bin/python tests/ring/faults.py
 
 clean:
 	-$(MAKE) -C redis_module clean
