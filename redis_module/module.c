@@ -76,7 +76,11 @@ static void tick(RedisModuleCtx *ctx, void *unused)
     int flags = RedisModule_GetContextFlags(ctx);
     node.evicts = (flags & REDISMODULE_CTX_FLAGS_EVICT) != 0;
     node.propagates = (flags & REDISMODULE_CTX_FLAGS_AOF) != 0;
-    if (node.state == NODE_STARTING) {
+    bool replica = (flags & REDISMODULE_CTX_FLAGS_SLAVE) != 0;
+    if (replica && node.state != NODE_LEAVING) { /* what it holds is another server's */
+        clients_drop(ctx);
+        node_enter(NODE_STARTING);
+    } else if (node.state == NODE_STARTING) {
         start(ctx);
     } else {
         (void)node_stood_still(ctx);

@@ -270,6 +270,22 @@ def test_authoritative_data_is_kept_once(start_server: StartServer, how: str) ->
     assert server.connect()("DBSIZE") == 0
 
 
+def test_replica_serves_nothing(start_server: StartServer) -> None:
+    server = start_server(fence=20_000)
+    node = begin(server)
+    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    life = node.hello()["run_id"]
+    by_hand = server.connect(hello=False)
+    by_hand("REPLICAOF", "127.0.0.1", 1)
+    eventually("it is a replica", lambda: server.state() == "starting")
+    assert server.connect().refused("RING.GET", EPOCH, b"k") == "STOPPED"
+    by_hand("REPLICAOF", "NO", "ONE")
+    eventually("it begins again", lambda: server.state() == "joining")
+    again = server.connect()
+    assert again.hello()["run_id"] != life
+    assert again("DBSIZE") == 0
+
+
 def test_server_that_is_killed_comes_back_joining(start_server: StartServer) -> None:
     server = start_server()
     node = begin(server)
