@@ -14,7 +14,7 @@ C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] te
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
 .PHONY: redis-module redis-module-proof proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
-	debug-leaks soak soak-loader bench interpreters wheels sdist sbom clean
+	debug-leaks soak soak-loader soak-ring bench interpreters wheels sdist sbom clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
@@ -37,6 +37,7 @@ help:
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make soak-loader a loader that follows a database, through faults of all kinds (ARGS='--seconds 600')"
+	@echo "make soak-ring a ring whose nodes are killed, stopped, added and drained (ARGS='--zookeeper --kind valkey')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
 	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
@@ -128,6 +129,9 @@ soak: $(VENV)/test/.installed
 
 soak-loader: $(VENV)/test/.installed
 	PYTHONPATH=tests $(VENV)/test/bin/python tests/proof/soak_loader.py $(ARGS)
+
+soak-ring: $(VENV)/test/.installed
+	PYTHONPATH=tests $(VENV)/test/bin/python -m ring.soak --seconds 600 $(ARGS)
 
 bench: $(VENV)/bench/.installed
 	$(VENV)/bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

@@ -18,6 +18,7 @@ from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
 pytest.importorskip("redis", reason="redis-py is not installed: pip install 'mmapcache[ring]'")
 
 from mmapcache.ring import AsyncRing, Ring, RingNotReady
+from mmapcache.ring.published import Published
 
 __all__ = ["Agent", "AsyncRing", "KeptRing", "Ring", "TestRing", "command", "forked"]
 FENCE = 300
@@ -103,30 +104,43 @@ class TestRing:
         return self
 
     def wait_ready(self) -> None:
-        """Until every node is ready, and the file says so."""
-        with Ring(self.path) as ring:
+        """Until every node of the ring is ready, the file says so, and no change is under way."""
+        file = Published(str(self.path))
 
-            def ready() -> bool:
-                try:
-                    said = {state for _, state in ring.nodes.values()}
-                    return said == {s.state() for s in self.servers.values()} == {"ready"}
-                except (RingNotReady, OSError):
-                    return False
-
+        def ready() -> bool:
             try:
-                eventually("all nodes are ready", ready)
-            except AssertionError:
-                raise AssertionError(self.agent.log.read_text()) from None
+                _, record, members = file.read()
+                states = {self.servers[name].state() for name in record.everybody}
+                said = {members[name].state for name in record.everybody if name in members}
+                return record.change is None and states == said == {"ready"}
+            except (RingNotReady, OSError):
+                return False
+
+        try:
+            eventually("all nodes are ready", ready)
+        except AssertionError:
+            raise AssertionError(self.agent.log.read_text()) from None
+        finally:
+            file.close()
 
     def stop(self) -> None:
         self.agent.end()
         for server in self.servers.values():
             server.kill()
 
+    def members(self) -> tuple[str, ...]:
+        """The ids of those that are in the ring."""
+        file = Published(str(self.path))
+        try:
+            return file.read()[1].nodes
+        finally:
+            file.close()
+
     def copies(self, key: str | bytes) -> dict[str, bytes]:
-        """What each node has of a key."""
+        """What each node of the ring has of a key."""
         found = {}
-        for name, server in self.servers.items():
+        for name in self.members():
+            server = self.servers[name]
             with contextlib.closing(server.connect()) as connection:
                 (entry,) = connection("RING.DUMP", key)
                 if entry is not None:
@@ -183,7 +197,7 @@ class KeptRing(TestRing):
         super().start()
         return self
 
-    def add_server(self, name: str) -> Server:
+    def add_server(self, name: str, fence: int = FENCE) -> Server:
         """A spare one, running."""
         self.ports[name] = free_port()
         server = server_at(
@@ -191,7 +205,7 @@ class KeptRing(TestRing):
             self.folder / name,
             name,
             self.ports[name],
-            fence=FENCE,
+            fence=fence,
             arguments=[f"zookeeper={self.place}"],
         )
         self.servers[name] = server.start()

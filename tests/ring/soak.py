@@ -1,7 +1,7 @@
 """Workers that read and write a ring while its nodes are killed, stopped and restarted; then the
 history is judged.
 
-    PYTHONPATH=tests python -m ring.soak --seconds 60 --kind redis --seed 1
+    PYTHONPATH=tests python -m ring.soak --seconds 60 --kind redis --seed 1 --zookeeper
 
 Faults come one at a time, and the next when all nodes are ready again. Prints what was done; the
 exit status is 1 when something was wrong.
@@ -23,12 +23,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ring.history import Event
-from ring.ring_servers import eventually
-from ring.rings import Ring, TestRing
+from ring.ring_servers import ZooKeeper, eventually
+from ring.rings import KeptRing, Ring, TestRing
 
 from mmapcache.ring import RingError
 from ring import history
 
+IDS = ("a", "b", "c", "d", "e")
 KEYS = 60
 WORKERS = 4
 PAUSE = 0.001  # seconds between two operations of one of them
@@ -128,19 +129,68 @@ class Faults:
             connection("FLUSHALL")
 
 
+class KeptFaults(Faults):
+    """With those of ZooKeeper, and changes of the members."""
+
+    def __init__(self, ring: KeptRing, zookeeper: ZooKeeper, dice: random.Random) -> None:
+        super().__init__(ring, dice)
+        self._kept = ring
+        self._zookeeper = zookeeper
+        self.choices = (
+            *self.choices,
+            self.zookeeper_stops,
+            self.zookeeper_is_killed,
+            self.change,
+            self.change,
+            self.change_and_kill,
+        )
+
+    def zookeeper_stops(self, name: str) -> None:
+        with self._zookeeper.stopped():  # longer than the servers' sessions last
+            time.sleep(2 + self._dice.random())
+
+    def zookeeper_is_killed(self, name: str) -> None:
+        self._zookeeper.kill()
+        time.sleep(self._dice.random() * 3)
+        self._zookeeper.start()
+
+    def change(self, name: str) -> None:
+        """A node that is in is drained, and one that is out is added."""
+        kind = "drain" if name in self._kept.members() else "add"
+        self._kept.command(kind, name, "--detach")
+
+    def change_and_kill(self, name: str) -> None:
+        self.change(name)
+        time.sleep(self._dice.random() * 2)
+        victim = self._dice.choice(sorted(self._ring.servers))
+        self.kill(victim)
+        if self._dice.random() < 0.5:
+            self.agent(victim)
+
+
 def lives(ring: TestRing) -> dict[str, str]:
-    """The run_id of each node."""
+    """The run_id of each node that is in the ring."""
     found = {}
-    for name, server in ring.servers.items():
+    for name in ring.members():
+        server = ring.servers[name]
         with contextlib.closing(server.connect(hello=False)) as connection:
             found[name] = connection.hello()["run_id"]
     return found
 
 
-def soak(kind: str, folder: Path, seconds: float, seed: int) -> int:
-    """How many things were wrong."""
+def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool) -> int:
+    """How many things were wrong.
+
+    :param keep: with ZooKeeper, and changes of the members
+    """
     dice = random.Random(seed)
-    ring = TestRing(kind, folder, ("a", "b", "c", "d", "e"), fence=round(FENCE * 1000))
+    fence = round(FENCE * 1000)
+    zookeeper = ZooKeeper(folder / "zookeeper") if keep else None
+    if zookeeper is None:
+        ring = TestRing(kind, folder, IDS, fence=fence)
+    else:
+        zookeeper.start()
+        ring = KeptRing(kind, folder, IDS, zookeeper.address, fence=fence)
     logs = []
     workers = []
     try:
@@ -157,6 +207,9 @@ def soak(kind: str, folder: Path, seconds: float, seed: int) -> int:
                     os._exit(status)
             workers.append(child)
         faults = Faults(ring, dice)
+        if zookeeper is not None and isinstance(ring, KeptRing):
+            ring.add_server("spare", fence=fence)
+            faults = KeptFaults(ring, zookeeper, dice)
         lost = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -165,7 +218,7 @@ def soak(kind: str, folder: Path, seconds: float, seed: int) -> int:
             faults.one()
             ring.wait_ready()
             after = lives(ring)
-            if sum(before[name] != after[name] for name in before) > 1:
+            if sum(before[name] != after.get(name, before[name]) for name in before) > 1:
                 lost += [began, time.monotonic()]  # a busy machine stopped another one
             time.sleep(dice.random() * 2)
         for child in workers:
@@ -180,6 +233,8 @@ def soak(kind: str, folder: Path, seconds: float, seed: int) -> int:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
         ring.stop()
+        if zookeeper is not None:
+            zookeeper.kill()
     events = list(history.load(logs))
     wrong = history.wrongs(events, lost)
     counts = Counter(event.what for event in events)
@@ -204,10 +259,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--kind", choices=("redis", "valkey"), default="redis")
+    parser.add_argument("--zookeeper", action="store_true", help="and changes of the members")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
-        return int(soak(args.kind, Path(folder), args.seconds, args.seed) > 0)
+        wrong = soak(args.kind, Path(folder), args.seconds, args.seed, keep=args.zookeeper)
+        return int(wrong > 0)
 
 
 if __name__ == "__main__":
