@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-
 from ring.ring_servers import zookeeper_missing
 from ring.soak import soak
 
