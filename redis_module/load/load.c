@@ -1,5 +1,6 @@
-/* load.c - what the module's commands cost the server, beside SET and GET: make -C redis_module load
+/* load.c - what the module's commands cost the server, beside SET and GET.
  *
+ *     make -C redis_module load
  *     build/load SOCKET [REQUESTS [PIPELINE]]
  *
  * SOCKET is of a server whose node is ready, and which nobody else uses. 50 connections have

@@ -222,6 +222,21 @@ def test_zookeeper_away_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None
 
 
 @own
+def test_zookeeper_that_hangs_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None:
+    with zookeeper.stopped():
+        server = begin()
+        node = server.connect(hello=False)
+        for _ in range(20):
+            assert node("PING") == "PONG"
+            assert server.state() == "spare"
+            time.sleep(0.01)
+        assert server.info()["zookeeper"] == "away"
+    tree = Tree(zookeeper)
+    in_state(tree, "spare")
+    tree.close()
+
+
+@own
 @pytest.mark.parametrize("forget", [False, True])
 def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: bool) -> None:
     """The last known ring serves; with `forget` ZooKeeper comes back without anything."""
