@@ -142,7 +142,7 @@ const char *record_parse(struct record *record, const char *json, size_t length)
     cJSON *object = strstr(text, "\\u0000") != NULL
                         ? NULL
                         : cJSON_ParseWithLengthOpts(text, length + 1, NULL, true);
-    if (cJSON_IsObject(object)) {
+    if (object != NULL && cJSON_IsObject(object)) {
         wrong = read_object(record, object);
     }
     cJSON_Delete(object);
