@@ -2,7 +2,6 @@
 #include "extension.h"
 
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,12 +21,20 @@ static uint64_t now(void)
 /* A writer of its own for this process: two that give out the same version would be lost. */
 static int draw_writer(struct clock *self, pid_t process)
 {
-    if (getentropy(self->clock.writer, sizeof self->clock.writer) != 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+    PyObject *os = PyImport_ImportModule("os"); /* which knows how, with each C library */
+    PyObject *random =
+        os == NULL ? NULL : PyObject_CallMethod(os, "urandom", "i", RING_WRITER_BYTES);
+    int result = -1;
+    if (random != NULL && PyBytes_Check(random) && PyBytes_GET_SIZE(random) == RING_WRITER_BYTES) {
+        memcpy(self->clock.writer, PyBytes_AS_STRING(random), RING_WRITER_BYTES);
+        self->process = process;
+        result = 0;
+    } else if (random != NULL) {
+        PyErr_SetString(PyExc_OSError, "os.urandom() gave something else than 8 bytes");
     }
-    self->process = process;
-    return 0;
+    Py_XDECREF(random);
+    Py_XDECREF(os);
+    return result;
 }
 
 static PyObject *clock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
