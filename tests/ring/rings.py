@@ -53,12 +53,13 @@ class Agent:
         self.path = path
         self.log = path.with_suffix(".log")
         self._arguments = arguments
+        self.command: Sequence[str] = (*COMMAND, "agent")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "agent", str(self.path), *self._arguments],
+                [*self.command, str(self.path), *self._arguments],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,

@@ -27,7 +27,7 @@ from ring.ring_servers import ZooKeeper, eventually
 from ring.rings import KeptRing, Ring, TestRing
 
 from mmapcache.ring import RingError
-from ring import history
+from ring import client_faults, history
 
 IDS = ("a", "b", "c", "d", "e")
 KEYS = 60
@@ -178,10 +178,12 @@ def lives(ring: TestRing) -> dict[str, str]:
     return found
 
 
-def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool) -> int:
+def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool, fault: str = "") -> int:
     """How many things were wrong.
 
     :param keep: with ZooKeeper, and changes of the members
+    :param fault: a deliberate one, see client_faults.py
+    :raises AssertionError: something was wrong for long
     """
     dice = random.Random(seed)
     fence = round(FENCE * 1000)
@@ -191,6 +193,8 @@ def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool) -> i
     else:
         zookeeper.start()
         ring = KeptRing(kind, folder, IDS, zookeeper.address, fence=fence)
+    if fault:
+        ring.agent.command = (sys.executable, "-m", "ring.faulty_agent", fault)
     logs = []
     workers = []
     try:
@@ -201,6 +205,7 @@ def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool) -> i
             if child == 0:
                 status = 1
                 try:
+                    client_faults.of(fault, "client")
                     work(ring.path, logs[-1], number, seed * 1000 + number)
                     status = 0
                 finally:

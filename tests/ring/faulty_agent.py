@@ -1,0 +1,12 @@
+"""`mmapcache ring agent …` with the deliberate fault that the first argument names."""
+
+from __future__ import annotations
+
+import sys
+
+from mmapcache.cli import main
+from ring import client_faults
+
+if __name__ == "__main__":
+    client_faults.of(sys.argv[1], "agent")
+    sys.exit(main(["ring", "agent", *sys.argv[2:]]))
