@@ -29,7 +29,11 @@ def server_at(
     kind: str, folder: Path, name: str, port: int, arguments: Sequence[str] = (), **options: Any
 ) -> Server:
     """A server with the module, at a port of the loopback."""
-    config = [f"port {port}", "bind 127.0.0.1", *options.pop("config", ())]
+    config = ["bind 127.0.0.1"]
+    if tls := options.pop("tls", ()):
+        config += [f"tls-port {port}", *tls]
+    else:
+        config += [f"port {port}"]
     return Server(kind, folder, id_=name, config=config, arguments=arguments, **options)
 
 
@@ -79,11 +83,20 @@ class TestRing:
     """A fixed ring of some nodes on one host, with its agent.
 
     :param kind: of the servers: redis or valkey
+    :param agent: more of its arguments
     """
 
     __test__ = False
 
-    def __init__(self, kind: str, folder: Path, ids: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        ids: Sequence[str],
+        *,
+        agent: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self.folder = folder
         self.kind = kind
         self.ports = {name: free_port() for name in ids}
@@ -93,7 +106,7 @@ class TestRing:
         }
         members = ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.ports.items())
         self.path = folder / "ring.mmc"
-        self.agent = Agent(self.path, "--members", members)
+        self.agent = Agent(self.path, "--members", members, *agent)
 
     def start(self) -> TestRing:
         for server in self.servers.values():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -326,6 +328,51 @@ def test_a_password(own: TestRing) -> None:
     words = ["where", "k", str(own.path), "--copies", "--json"]
     assert "Authentication" in command(*words).stdout
     assert '"kind":"value"' in command(*words, "--password-file", str(secret)).stdout
+
+
+def test_tls(kind: str, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, which makes the certificate")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    tls = [f"tls-cert-file {cert}", f"tls-key-file {key}", f"tls-ca-cert-file {cert}"]
+    words = ["--tls", "--tls-ca", str(cert)]
+    ring = TestRing(kind, tmp_path, IDS, agent=words, tls=[*tls, "tls-auth-clients no"])
+    try:
+        try:
+            ring.start()
+        except AssertionError as error:
+            if "TLS support" in str(error):
+                pytest.skip(f"this {kind} was built without TLS")
+            raise
+        with Ring(ring.path, ssl={"ssl_ca_certs": str(cert)}, timeout=2.0, deadline=30.0) as client:
+            assert client.set("k", b"x" * 100_000) == Written(2, False)
+            assert client.get("k") == b"x" * 100_000
+
+        async def main() -> None:
+            ssl = {"ssl_ca_certs": str(cert)}
+            async with AsyncRing(ring.path, ssl=ssl, timeout=2.0, deadline=30.0) as client:
+                assert await client.get("k") == b"x" * 100_000
+                written = await asyncio.gather(*[client.set(f"k{i}", i) for i in range(50)])
+                assert set(written) == {Written(2, False)}
+
+        asyncio.run(main())
+        with (
+            Ring(ring.path, ssl=True, deadline=0.3) as client,
+            pytest.raises(NoHolderReachable, match="certificate"),
+        ):
+            client.get("k")
+    finally:
+        ring.stop()
 
 
 def test_nobody_there_is_an_error_within_the_deadline(own: TestRing) -> None:
