@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -18,6 +22,7 @@ from mmapcache.ring._ring import (
     VALUE,
     VERSION_BYTES,
     Clock,
+    Placement,
     decode,
     encode,
 )
@@ -167,3 +172,31 @@ def test_threads_get_different_versions() -> None:
         thread.join()
     every = [version for part in made for version in part]
     assert len(set(every)) == len(every)
+
+
+def test_nothing_is_left_behind() -> None:
+    """Neither by what succeeds nor by what fails."""
+    clock, placement = Clock(), Placement(["a", "b", "c"], change_to=["a", "b"])
+    version = clock.next()
+    entry = encode(VALUE, version, 0, b"x" * 50)
+    calls: list[Callable[[], object]] = [
+        *(clock.next, Clock, lambda: clock.learn(version), lambda: clock.learn(5)),
+        *(lambda: placement.pair("k"), lambda: placement.holders(b"k"), lambda: placement.ids),
+        *(lambda: decode(entry), lambda: encode(VALUE, version, 0, "text")),
+        lambda: Placement(["a", "b"], change_to=["a", "b", "c"]),
+        *(lambda: placement.pair("\ud800"), lambda: placement.pair(5)),  # type: ignore[arg-type]
+        *(lambda: decode(b"x"), lambda: encode(3, version, 0, b""), lambda: clock.learn(b"x")),
+        *(lambda: Placement(["a", "a"]), lambda: Placement(["a"], ["b"]), lambda: Clock(b"1")),
+    ]
+
+    def work() -> int:
+        for _ in range(500):
+            for call in calls:
+                with contextlib.suppress(ValueError, TypeError):
+                    call()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    work()
+    before = work()
+    assert work() - before < 100
