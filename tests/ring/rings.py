@@ -22,6 +22,7 @@ from mmapcache.ring.published import Published
 
 __all__ = ["Agent", "AsyncRing", "KeptRing", "Ring", "TestRing", "command", "forked"]
 FENCE = 300
+DEFAULTS = {"maxmemory": "0", "maxmemory-policy": "noeviction"}
 COMMAND = (sys.executable, "-m", "mmapcache", "ring")
 
 
@@ -136,6 +137,16 @@ class TestRing:
             raise AssertionError(self.agent.log.read_text()) from None
         finally:
             file.close()
+
+    def recover(self) -> None:
+        """Whatever a test has done to the nodes; what they hold stays."""
+        for server in self.servers.values():
+            if server.process is None:
+                server.start()
+            with contextlib.closing(server.connect(hello=False)) as connection:
+                for name, value in DEFAULTS.items():
+                    connection("CONFIG", "SET", name, value)
+        self.wait_ready()
 
     def stop(self) -> None:
         self.agent.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import subprocess
@@ -44,13 +45,11 @@ def ring(shared: TestRing) -> Iterator[Ring]:
 
 
 @pytest.fixture
-def own(kind: str, tmp_path: Path) -> Iterator[TestRing]:
-    """A ring that the test may do anything to."""
-    made = TestRing(kind, tmp_path, IDS)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+def own(shared: TestRing) -> Iterator[TestRing]:
+    """The same one, for a test that may do anything to it."""
+    shared.recover()
+    yield shared
+    shared.recover()
 
 
 def test_all_operations(ring: Ring, shared: TestRing) -> None:
@@ -328,6 +327,10 @@ def test_a_password(own: TestRing) -> None:
     words = ["where", "k", str(own.path), "--copies", "--json"]
     assert "Authentication" in command(*words).stdout
     assert '"kind":"value"' in command(*words, "--password-file", str(secret)).stdout
+    for server in own.servers.values():
+        with contextlib.closing(server.connect(hello=False)) as connection:
+            connection("AUTH", "secret")
+            connection("CONFIG", "SET", "requirepass", "")
 
 
 def test_tls(kind: str, tmp_path: Path) -> None:
