@@ -53,6 +53,7 @@ def clang_tidy(source: str, analyze: bool) -> list[str]:
         "-DMC_DEBUG",
         "-Isrc",
         "-Iring",
+        "-Iredis_module",
         python,
         *build,
     ]
