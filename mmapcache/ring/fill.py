@@ -85,8 +85,12 @@ class _Node:
 
 @dataclass(slots=True)
 class _Trouble:
-    """A node that did not answer: since when, and when it is asked again; by time.monotonic."""
+    """A node that did not answer: since when, and when it is asked again; by time.monotonic.
 
+    :param member: as it was known; when it says something new of itself, it is asked at once
+    """
+
+    member: Member
     since: float
     again: float
     told: bool = field(default=False)
@@ -170,20 +174,22 @@ class Filler:
         for name in known.record.everybody:
             member = known.members.get(name)
             trouble = self._troubles.get(name)
-            if member is None or (trouble is not None and now < trouble.again):
+            if member is None:
+                continue
+            if trouble is not None and now < trouble.again and member == trouble.member:
                 continue
             link = self._links.to(name, member.address)
             try:
                 said = link.hello()
             except (Lost, RefusedError) as error:
                 since = now if trouble is None else trouble.since
-                self._troubles[name] = _Trouble(since, time.monotonic() + _AGAIN)
+                self._troubles[name] = _Trouble(member, since, time.monotonic() + _AGAIN)
                 self._say(name, str(error))
                 continue
             epoch, state = said.get("epoch"), str(said.get("state"))
             if said.get("id") != name or not isinstance(epoch, int) or state not in SERVING:
                 since = now if trouble is None else trouble.since
-                self._troubles[name] = _Trouble(since, now)
+                self._troubles[name] = _Trouble(member, since, now)
                 self._say(name, f"{name} at {member.address}: {said.get('id')}, {state}")
                 continue
             self._troubles.pop(name, None)
