@@ -74,6 +74,9 @@ static void tick(RedisModuleCtx *ctx, void *unused)
     (void)unused;
     (void)RedisModule_CreateTimer(ctx, TICK_MS, tick, NULL);
     int flags = RedisModule_GetContextFlags(ctx);
+    if ((flags & REDISMODULE_CTX_FLAGS_LOADING) != 0) {
+        return; /* what is being loaded is flushed when it is all there */
+    }
     node.evicts = (flags & REDISMODULE_CTX_FLAGS_EVICT) != 0;
     node.propagates = (flags & REDISMODULE_CTX_FLAGS_AOF) != 0;
     bool replica = (flags & REDISMODULE_CTX_FLAGS_SLAVE) != 0;
