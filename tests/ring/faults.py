@@ -50,6 +50,7 @@ FAULTS = {
     20: ("a lost session is tried for ever", ZOOKEEPER + "zookeeper_killed_and_back"),
     21: ("a holder drops its own keys", COMMANDS + "drop_removes_what_is_held_no_more"),
     23: ("two full holders lose a counter", MEMORY + "full_server_loses_no_counter"),
+    25: ("a child outlives a killed server", FENCE + "killed_while_it_writes"),
     24: ("messages are handed over without a fence", "test_module_threads.py::test_no_race"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }

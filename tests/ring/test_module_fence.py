@@ -315,6 +315,22 @@ def test_dumps_while_values_are_written(start_server: StartServer) -> None:
     assert node.hello()["state"] == "ready"
 
 
+def test_killed_while_it_writes_a_dump(start_server: StartServer) -> None:
+    """The child, which has the clients' sockets, does not outlive its server."""
+    server = start_server(fence=60_000, config=["rdb-key-save-delay 40000000"])
+    node = begin(server)
+    for number in range(3):  # 40 seconds each
+        node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"v")
+    node("BGSAVE")
+    eventually("the child writes", lambda: b"bgsave_in_progress:1" in node("INFO", "persistence"))
+    assert server.process is not None
+    server.process.kill()
+    begun = time.monotonic()
+    with pytest.raises(ConnectionResetError):
+        node.receive()
+    assert time.monotonic() - begun < 30, "it took as long as the child was busy"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
