@@ -185,15 +185,17 @@ static bool subscribe(RedisModuleCtx *ctx)
 
 /* ---- loading ---- */
 
-static pid_t server;
+static pid_t process; /* this one */
 
 /* In a child that is forked to write a dump. It has the clients' sockets, too: while it outlived a
  * server that is killed, they would hang instead of ending at once.
  */
 static void die_with_parent(void)
 {
+    pid_t parent = process;
+    process = getpid();
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != server) { /* it is dead already */
+    if (getppid() != parent) { /* it is dead already */
         _exit(1);
     }
 }
@@ -275,7 +277,7 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ct
         return REDISMODULE_ERR;
     }
     if (!RING_FAULT_IS(25)) { /* 25: the sockets of a killed server hang while a child writes */
-        server = getpid();
+        process = getpid();
         (void)pthread_atfork(NULL, NULL, die_with_parent);
     }
     (void)RedisModule_CreateTimer(ctx, 1, tick, NULL);
