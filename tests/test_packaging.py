@@ -99,8 +99,8 @@ def tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = copy_of_the_tree(tmp_path_factory.mktemp("tree") / ROOT.name)
     built = copy / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     with zipfile.ZipFile(wheel) as archive:
-        (extension,) = [name for name in archive.namelist() if name.endswith(".so")]
-        Path(archive.extract(extension, built)).touch()  # newer than its sources
+        for extension in [name for name in archive.namelist() if name.endswith(".so")]:
+            Path(archive.extract(extension, built)).touch()  # newer than its sources
     return copy
 
 
@@ -141,6 +141,8 @@ def test_wheel_is_whole(wheel: Path) -> None:
     assert {"mmapcache/__init__.py", "mmapcache/py.typed", "mmapcache/_mmapcache.pyi"} <= set(names)
     assert "mmapcache/serve/page.html" in names
     assert [name for name in names if name.startswith("mmapcache/_mmapcache.")][:1] != []
+    assert {"mmapcache/ring/__init__.py", "mmapcache/ring/_ring.pyi"} <= set(names)
+    assert len([name for name in names if name.startswith("mmapcache/ring/_ring.cpython")]) == 1
     assert any(name.endswith("LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"mmapcache"}
