@@ -95,14 +95,14 @@ int command_drop(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     }
     struct ring_version version;
     for (int i = 2; i < argc; i += 2) {
-        if (!fence_version(ctx, argv[i + 1], true, &version)) {
+        if (!fence_version(ctx, argv[i + 1], &version)) {
             return REDISMODULE_OK;
         }
     }
     long long removed = 0;
     for (int i = 2; i < argc; i += 2) {
         struct ring_holders holders = fence_holders(argv[i]);
-        (void)fence_version(ctx, argv[i + 1], true, &version);
+        (void)fence_version(ctx, argv[i + 1], &version);
         if (ring_is_among(&holders, holders.count, (unsigned)node.self) && !RING_FAULT_IS(21)) {
             continue; /* 21: a holder drops its own keys */
         }
@@ -141,7 +141,7 @@ int command_owe(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     struct ring_version version;
     unsigned index;
     if (!fence_admits_at(ctx, argv[1]) || !read_node(ctx, argv[2], &index) ||
-        !fence_version(ctx, argv[4], true, &version)) {
+        !fence_version(ctx, argv[4], &version)) {
         return REDISMODULE_OK;
     }
     struct ring_holders holders = fence_holders(argv[3]);
@@ -212,7 +212,7 @@ int command_paid(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
         return REDISMODULE_OK;
     }
     for (int i = 2; argc > 3 && i < argc; i += 2) {
-        if (!fence_version(ctx, argv[i + 1], true, &version)) {
+        if (!fence_version(ctx, argv[i + 1], &version)) {
             return REDISMODULE_OK;
         }
     }
@@ -228,7 +228,7 @@ int command_paid(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     for (int i = 2; owed != NULL && i < argc; i += 2) {
         size_t length;
         const char *key = RedisModule_StringPtrLen(argv[i], &length);
-        (void)fence_version(ctx, argv[i + 1], true, &version);
+        (void)fence_version(ctx, argv[i + 1], &version);
         struck += owed_strike(owed, key, length, &version);
     }
     return RedisModule_ReplyWithLongLong(ctx, struck);

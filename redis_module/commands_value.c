@@ -97,7 +97,8 @@ int command_meta(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 static bool admits_write(RedisModuleCtx *ctx, RedisModuleString **argv, RedisModuleString *key,
                          struct ring_version *version, struct ring_holders *holders)
 {
-    if (!fence_admits_at(ctx, argv[1]) || !fence_version(ctx, argv[2], false, version)) {
+    if (!fence_admits_at(ctx, argv[1]) || !fence_version(ctx, argv[2], version) ||
+        !fence_is_timely(ctx, version)) {
         return false;
     }
     *holders = fence_holders(key);
@@ -106,18 +107,24 @@ static bool admits_write(RedisModuleCtx *ctx, RedisModuleString **argv, RedisMod
 
 int command_set(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
-    if (argc != 6) {
+    if (argc != 4) {
         return RedisModule_WrongArity(ctx);
     }
-    struct ring_entry entry = {.kind = RING_VALUE};
-    struct ring_holders holders;
-    if (!admits_write(ctx, argv, argv[4], &entry.version, &holders) ||
-        !fence_time(ctx, argv[3], &entry.end)) {
+    if (!fence_admits_at(ctx, argv[1])) {
         return REDISMODULE_OK;
     }
-    entry.value = (const unsigned char *)RedisModule_StringPtrLen(argv[5], &entry.length);
+    struct ring_entry entry;
+    size_t length;
+    const char *bytes = RedisModule_StringPtrLen(argv[3], &length);
+    if (!ring_entry_decode(&entry, bytes, length) || entry.kind != RING_VALUE) {
+        return fence_malformed(ctx, "the entry is not the bytes of a stored value");
+    }
+    struct ring_holders holders = fence_holders(argv[2]);
+    if (!fence_is_timely(ctx, &entry.version) || !fence_holds(ctx, &holders)) {
+        return REDISMODULE_OK;
+    }
     struct slot slot;
-    slot_open(&slot, ctx, argv[4], REDISMODULE_READ | REDISMODULE_WRITE);
+    slot_open(&slot, ctx, argv[2], REDISMODULE_READ | REDISMODULE_WRITE);
     if (!slot_reply_refusal(&slot, slot_put(&slot, &entry))) {
         (void)RedisModule_ReplyWithSimpleString(ctx, "OK");
     }

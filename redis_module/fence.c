@@ -150,8 +150,7 @@ bool fence_miss_is_final(const struct ring_holders *holders)
            ring_is_among(holders, count, (unsigned)node.self);
 }
 
-bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, bool any_age,
-                   struct ring_version *version)
+bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, struct ring_version *version)
 {
     size_t length;
     const char *bytes = RedisModule_StringPtrLen(text, &length);
@@ -160,14 +159,16 @@ bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, bool any_
         return false;
     }
     memcpy(version->bytes, bytes, sizeof version->bytes);
-    uint64_t time = ring_version_time(version);
-    if (time > RING_TIME_MAX) {
+    if (ring_version_time(version) > RING_TIME_MAX) {
         (void)fence_malformed(ctx, "the version's time is above 2^47 - 1 ms");
         return false;
     }
-    if (any_age) {
-        return true;
-    }
+    return true;
+}
+
+bool fence_is_timely(RedisModuleCtx *ctx, const struct ring_version *version)
+{
+    uint64_t time = ring_version_time(version);
     uint64_t now = node_now();
     if (time + LATE_MS < now && !RING_FAULT_IS(12)) { /* 12: however late a write comes */
         node.counts.late++;

@@ -27,9 +27,11 @@ bool fence_holds(RedisModuleCtx *ctx, const struct ring_holders *holders);
 /* Whether nobody else needs to be asked when a key with these holders is not here. */
 bool fence_miss_is_final(const struct ring_holders *holders);
 
-/* Reads a version; without `any_age` it is neither late nor far ahead. */
-bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, bool any_age,
+bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text,
                    struct ring_version *version);
+
+/* The version of a write is neither late nor far ahead. */
+bool fence_is_timely(RedisModuleCtx *ctx, const struct ring_version *version);
 
 /* Reads a time. */
 bool fence_time(RedisModuleCtx *ctx, const RedisModuleString *text, uint64_t *time);

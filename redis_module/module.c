@@ -219,7 +219,7 @@ static bool create_commands(RedisModuleCtx *ctx)
         {"ring.get", command_get, "readonly fast deny-script", 2, 2, 1},
         {"ring.mget", command_mget, "readonly fast deny-script", 2, -1, 1},
         {"ring.meta", command_meta, "readonly fast deny-script", 2, 2, 1},
-        {"ring.set", command_set, "write fast deny-script", 4, 4, 1},
+        {"ring.set", command_set, "write fast deny-script", 2, 2, 1},
         {"ring.del", command_del, "write fast deny-script", 3, 3, 1},
         {"ring.incr", command_incr, "write fast deny-script", 3, 3, 1},
         {"ring.expire", command_expire, "write fast deny-script", 3, 3, 1},

@@ -137,10 +137,11 @@ class Operations:
         return [self._value(value) for value in found] if self._decode else found
 
     def set(self, key: Key, value: Value, end: int) -> Steps[Written]:
-        name, data, text = encode_key(key), encode(value), b"%d" % end
+        name, data = encode_key(key), encode(value)
 
         def command(epoch: bytes, version: bytes) -> bytes:
-            return pack((b"RING.SET", epoch, version, text, name, data))
+            entry = _ring.encode(_ring.VALUE, version, end, data)
+            return pack((b"RING.SET", epoch, name, entry))
 
         copies, degraded, _ = yield from self.core.write(name, command)
         return Written(copies, degraded)

@@ -1,14 +1,16 @@
 /* load.c - what the module's commands cost the server, beside SET and GET.
  *
  *     make -C redis_module load
- *     build/load SOCKET [REQUESTS [PIPELINE]]
+ *     build/load SOCKET|PORT [REQUESTS [PIPELINE]]
  *
- * SOCKET is of a server whose node is ready, and which nobody else uses. 50 connections have
+ * SOCKET or PORT is of a server whose node is ready, and which nobody else uses. 50 connections have
  * PIPELINE requests (1) each under way, with values of 100 bytes. The rounds of the commands take
  * turns; of each the best counts, and the server's own time for a command.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,7 @@ enum { CONNECTIONS = 50, ROUNDS = 5, KEYS = 100000, VALUE = 100, BUFFER = 1 << 1
 static const char *const names[KINDS] = {"SET", "RING.SET", "GET", "RING.GET"};
 static const size_t reply_bytes[KINDS] = {5, 5, VALUE + 8, VALUE + 8};
 static struct ring_clock ring_clock;
-static char value[VALUE];
+static char entry[RING_HEADER_BYTES + VALUE];
 static char epoch[32];
 
 static void fail(const char *what)
@@ -34,8 +36,21 @@ static void fail(const char *what)
     exit(1);
 }
 
+/* Of a port of this host, or of a socket's path. */
 static int connect_to(const char *path)
 {
+    if (strspn(path, "0123456789") == strlen(path)) {
+        struct sockaddr_in host = {.sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)strtoul(path, NULL, 10)),
+                                   .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        int one = 1;
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) != 0) {
+            fail(path);
+        }
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        return fd;
+    }
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -102,7 +117,7 @@ static size_t text(char *at, const char *word)
 /* One request: of plain commands and of the ring's the keys are different, and as long. */
 static size_t request(char *at, int kind, unsigned number)
 {
-    static const int counts[KINDS] = {3, 6, 2, 3};
+    static const int counts[KINDS] = {3, 4, 2, 3};
     char key[32];
     (void)sprintf(key, "%s:%012u", kind % 2 == 0 ? "plain" : "rings", number * 7919U % KEYS);
     char *begin = at;
@@ -111,14 +126,14 @@ static size_t request(char *at, int kind, unsigned number)
     if (kind % 2 == 1) {
         at += text(at, epoch);
     }
+    at += text(at, key);
     if (kind == 1) {
         struct ring_version version = ring_clock_next(&ring_clock, milliseconds());
-        at += argument(at, version.bytes, sizeof version.bytes);
-        at += text(at, "0");
+        ring_entry_header((unsigned char *)entry, RING_VALUE, &version, 0);
     }
-    at += text(at, key);
-    if (kind < 2) {
-        at += argument(at, value, sizeof value);
+    if (kind < 2) { /* the value alone, or with the header before it */
+        size_t header = kind == 1 ? RING_HEADER_BYTES : 0;
+        at += argument(at, entry + RING_HEADER_BYTES - header, header + VALUE);
     }
     return (size_t)(at - begin);
 }
@@ -182,7 +197,7 @@ int main(int argc, char **argv)
     unsigned pipeline = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 1;
     if (argc < 2 || pipeline < 1 || pipeline > 100 || requests % (CONNECTIONS * pipeline) != 0) {
         (void)fprintf(stderr,
-                      "load SOCKET [REQUESTS [PIPELINE]]; 50 * PIPELINE divides REQUESTS\n");
+                      "load SOCKET|PORT [REQUESTS [PIPELINE]]; 50 * PIPELINE divides REQUESTS\n");
         return 2;
     }
     int control = connect_to(argv[1]);
@@ -193,7 +208,7 @@ int main(int argc, char **argv)
         const char *at = strstr(hello, "epoch");
         (void)snprintf(epoch, sizeof epoch, "%ld", at == NULL ? 0 : strtol(at + 8, NULL, 10));
     }
-    memset(value, 'x', sizeof value);
+    memset(entry, 'x', sizeof entry);
     double best[KINDS] = {0};
     double cpu[KINDS] = {1, 1, 1, 1};
     for (int round = 0; round < ROUNDS; round++) {

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmapcache.ring._ring import VALUE, encode
+
 _T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +160,13 @@ class Connection:
             return None if rest == b"-1" else self._buffer.read(int(rest) + 2)[:-2]
         assert kind == b"*", line
         return None if rest == b"-1" else [self._parse() for _ in range(int(rest))]
+
+
+def put(
+    epoch: int, version: bytes, end: int, key: bytes | str, value: bytes
+) -> tuple[bytes | str | int, ...]:
+    """The words of RING.SET."""
+    return ("RING.SET", epoch, key, encode(VALUE, version, end, value))
 
 
 # ---- servers ----

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ring.ring_servers import Connection, Refused, Server, make_ready, ring_record
+from ring.ring_servers import Connection, Refused, Server, make_ready, put, ring_record
 
 from mmapcache.ring._ring import TOMBSTONE, TOMBSTONE_MS, VALUE, Clock, decode, encode
 from ring import twin
@@ -29,11 +29,15 @@ def version_at(ms: int) -> bytes:
     return ms.to_bytes(6, "big") + bytes(10)
 
 
+def tombstone_end(version: bytes) -> int:
+    return int.from_bytes(version[:6], "big") + TOMBSTONE_MS
+
+
 def test_set_and_get(node: Connection, key: bytes) -> None:
     assert node("RING.GET", EPOCH, key) is None
     for value in (b"value", b"", bytes(range(256)), b"x" * 1_000_000, b"short"):
         version = clock.next()
-        assert node("RING.SET", EPOCH, version, 0, key, value) == "OK"
+        assert node(*put(EPOCH, version, 0, key, value)) == "OK"
         assert node("RING.GET", EPOCH, key) == value
         assert node("GET", key) == encode(VALUE, version, 0, value)
         assert node("RING.META", EPOCH, key) == [VALUE, version, 0, len(value)]
@@ -42,12 +46,12 @@ def test_set_and_get(node: Connection, key: bytes) -> None:
 
 def test_keys_of_any_bytes(node: Connection) -> None:
     for key in (b"", b"\0", bytes(range(256)), b"\xff" * 5000, "käse"):
-        assert node("RING.SET", EPOCH, clock.next(), 0, key, b"v") == "OK"
+        assert node(*put(EPOCH, clock.next(), 0, key, b"v")) == "OK"
         assert node("RING.GET", EPOCH, key) == b"v"
 
 
 def test_mget(node: Connection, key: bytes) -> None:
-    node("RING.SET", EPOCH, clock.next(), 0, key + b"1", b"one")
+    node(*put(EPOCH, clock.next(), 0, key + b"1", b"one"))
     node("SET", key + b"3", b"not of the ring")
     found = node("RING.MGET", EPOCH, key + b"1", key + b"2", key + b"3")
     assert found[:2] == [b"one", None]
@@ -57,36 +61,36 @@ def test_mget(node: Connection, key: bytes) -> None:
 
 def test_higher_version_stays(node: Connection, key: bytes) -> None:
     low, middle, high = clock.next(), clock.next(), clock.next()
-    assert node("RING.SET", EPOCH, middle, 0, key, b"middle") == "OK"
+    assert node(*put(EPOCH, middle, 0, key, b"middle")) == "OK"
     for command in (
-        ("RING.SET", EPOCH, low, 0, key, b"low"),
+        put(EPOCH, low, 0, key, b"low"),
         ("RING.DEL", EPOCH, low, key),
         ("RING.EXPIRE", EPOCH, low, key, 0),
     ):
         with pytest.raises(Refused) as refused:
             node(*command)
         assert str(refused.value) == f"NEWER {middle.hex()}"
-    assert node("RING.SET", EPOCH, middle, 0, key, b"the same once more") == "OK"
+    assert node(*put(EPOCH, middle, 0, key, b"the same once more")) == "OK"
     assert node("RING.GET", EPOCH, key) == b"middle"
-    assert node("RING.SET", EPOCH, high, 0, key, b"high") == "OK"
+    assert node(*put(EPOCH, high, 0, key, b"high")) == "OK"
     assert node("RING.GET", EPOCH, key) == b"high"
 
 
 def test_deleted_key_does_not_come_back(node: Connection, key: bytes) -> None:
     before, deletion, after = clock.next(), clock.next(), clock.next()
-    node("RING.SET", EPOCH, before, 0, key, b"value")
+    node(*put(EPOCH, before, 0, key, b"value"))
     assert node("RING.DEL", EPOCH, deletion, key) == 1
     assert node("RING.GET", EPOCH, key) is None
-    end = int.from_bytes(deletion[:6], "big") + TOMBSTONE_MS
+    end = tombstone_end(deletion)
     assert node("RING.META", EPOCH, key) == [TOMBSTONE, deletion, end, 0]
     assert node("RING.DUMP", key) == [twin.encode(2, deletion, end, b"")]
     assert abs(node("PEXPIRETIME", key) - end) < 2
     time.sleep(0.5)  # as long as a write may be late that is older than the deletion
-    assert node.refused("RING.SET", EPOCH, before, 0, key, b"value") == "NEWER"
+    assert node.refused(*put(EPOCH, before, 0, key, b"value")) == "NEWER"
     assert node("RING.FILL", EPOCH, key, encode(VALUE, before, 0, b"value")) == 0
     assert node("RING.GET", EPOCH, key) is None
     assert node("RING.DEL", EPOCH, deletion, key) == 0
-    assert node("RING.SET", EPOCH, after, 0, key, b"again") == "OK"
+    assert node(*put(EPOCH, after, 0, key, b"again")) == "OK"
     assert node("RING.GET", EPOCH, key) == b"again"
     assert node("PTTL", key) == -1
 
@@ -94,7 +98,7 @@ def test_deleted_key_does_not_come_back(node: Connection, key: bytes) -> None:
 def test_delete_of_what_is_not_there(node: Connection, key: bytes) -> None:
     before, deletion = clock.next(), clock.next()
     assert node("RING.DEL", EPOCH, deletion, key) == 0
-    assert node.refused("RING.SET", EPOCH, before, 0, key, b"late") == "NEWER"
+    assert node.refused(*put(EPOCH, before, 0, key, b"late")) == "NEWER"
 
 
 def test_incr(node: Connection, key: bytes) -> None:
@@ -124,14 +128,14 @@ def test_incr_begins_anew_after_a_deletion(node: Connection, key: bytes) -> None
     "text", [b"", b" 1", b"1 ", b"+1", b"01", b"-0", b"1.0", b"x", b"9" * 19, b"9" * 30, b"1\0"]
 )
 def test_what_is_no_number(node: Connection, key: bytes, text: bytes) -> None:
-    node("RING.SET", EPOCH, clock.next(), 0, key, text)
+    node(*put(EPOCH, clock.next(), 0, key, text))
     assert node.refused("RING.INCR", EPOCH, clock.next(), key, 1) == "TYPE"
     assert node("RING.GET", EPOCH, key) == text
 
 
 def test_expire(node: Connection, key: bytes) -> None:
     assert node("RING.EXPIRE", EPOCH, clock.next(), key, now() + 1000) == [0, None]
-    node("RING.SET", EPOCH, clock.next(), 0, key, b"value")
+    node(*put(EPOCH, clock.next(), 0, key, b"value"))
     version, end = clock.next(), now() + 100_000
     entry = encode(VALUE, version, end, b"value")
     assert node("RING.EXPIRE", EPOCH, version, key, end) == [1, entry]
@@ -143,11 +147,11 @@ def test_expire(node: Connection, key: bytes) -> None:
 
 def test_what_has_ended_is_a_miss_and_stays_for_a_while(node: Connection, key: bytes) -> None:
     before, version = clock.next(), clock.next()
-    assert node("RING.SET", EPOCH, version, 1, key, b"ended long ago") == "OK"
+    assert node(*put(EPOCH, version, 1, key, b"ended long ago")) == "OK"
     assert node("RING.GET", EPOCH, key) is None
     assert node("RING.META", EPOCH, key) == [VALUE, version, 1, 14]
     assert node("PEXPIRETIME", key) == int.from_bytes(version[:6], "big") + 10_000
-    assert node.refused("RING.SET", EPOCH, before, 0, key, b"late") == "NEWER"
+    assert node.refused(*put(EPOCH, before, 0, key, b"late")) == "NEWER"
     assert node("RING.EXPIRE", EPOCH, clock.next(), key, 0) == [0, None]
     assert node("RING.INCR", EPOCH, clock.next(), key, 3)[0] == 3
     assert node("RING.DEL", EPOCH, clock.next(), key) == 1
@@ -155,7 +159,7 @@ def test_what_has_ended_is_a_miss_and_stays_for_a_while(node: Connection, key: b
 
 def test_late_and_far_ahead(node: Connection, key: bytes) -> None:
     for command in (
-        lambda version: ("RING.SET", EPOCH, version, 0, key, b"v"),
+        lambda version: put(EPOCH, version, 0, key, b"v"),
         lambda version: ("RING.DEL", EPOCH, version, key),
         lambda version: ("RING.INCR", EPOCH, version, key, 1),
         lambda version: ("RING.EXPIRE", EPOCH, version, key, 0),
@@ -169,7 +173,7 @@ def test_late_and_far_ahead(node: Connection, key: bytes) -> None:
                 node(*command(version))
             assert refused.value.word == word
             assert abs(int(refused.value.rest.split()[0]) - now()) < 60_000
-    assert node("RING.SET", EPOCH, version_at(now() + 30_000), 0, key, b"v") == "OK"
+    assert node(*put(EPOCH, version_at(now() + 30_000), 0, key, b"v")) == "OK"
 
 
 def test_epochs(node: Connection, key: bytes) -> None:
@@ -178,7 +182,7 @@ def test_epochs(node: Connection, key: bytes) -> None:
         ("RING.GET", key),
         ("RING.MGET", key),
         ("RING.META", key),
-        ("RING.SET", version, 0, key, b"v"),
+        ("RING.SET", key, encode(VALUE, version, 0, b"v")),
         ("RING.DEL", version, key),
         ("RING.INCR", version, key, 1),
         ("RING.EXPIRE", version, key, 0),
@@ -229,7 +233,7 @@ def test_keys_that_the_ring_did_not_write(node: Connection, key: bytes) -> None:
         for command in (
             ("RING.GET", EPOCH, name),
             ("RING.META", EPOCH, name),
-            ("RING.SET", EPOCH, clock.next(), 0, name, b"v"),
+            put(EPOCH, clock.next(), 0, name, b"v"),
             ("RING.DEL", EPOCH, clock.next(), name),
             ("RING.INCR", EPOCH, clock.next(), name, 1),
             ("RING.EXPIRE", EPOCH, clock.next(), name, 0),
@@ -243,11 +247,14 @@ def test_keys_that_the_ring_did_not_write(node: Connection, key: bytes) -> None:
 def test_malformed_arguments(node: Connection, key: bytes) -> None:
     good = clock.next()
     for command in (
-        ("RING.SET", EPOCH, b"short", 0, key, b"v"),
-        ("RING.SET", EPOCH, b"\xff" * 16, 0, key, b"v"),
-        ("RING.SET", EPOCH, good, -1, key, b"v"),
-        ("RING.SET", EPOCH, good, 2**47, key, b"v"),
-        ("RING.SET", EPOCH, good, b"soon", key, b"v"),
+        ("RING.SET", EPOCH, key, b"x" * 27),
+        ("RING.SET", EPOCH, key, b"x" * 100),
+        ("RING.SET", EPOCH, key, twin.encode(1, b"\xff" * 16, 0, b"v")),
+        ("RING.SET", EPOCH, key, twin.encode(1, good, 2**47, b"v")),
+        ("RING.SET", EPOCH, key, twin.encode(2, good, tombstone_end(good), b"")),
+        ("RING.EXPIRE", EPOCH, good, key, -1),
+        ("RING.DEL", EPOCH, b"\xff" * 16, key),
+        ("RING.DEL", EPOCH, b"short", key),
         ("RING.EXPIRE", EPOCH, good, key, b"x"),
         ("RING.OWE", EPOCH, "b", key, b"short"),
         ("RING.OWE", EPOCH, "nobody", key, good),
@@ -268,7 +275,7 @@ def test_numbers_of_arguments(node: Connection) -> None:
     right = {
         "GET": {2},
         "META": {2},
-        "SET": {5},
+        "SET": {3},
         "DEL": {3},
         "INCR": {4},
         "EXPIRE": {4},
@@ -287,7 +294,7 @@ def test_numbers_of_arguments(node: Connection) -> None:
 def test_other_databases_are_refused(shared_server: Server, key: bytes) -> None:
     other = shared_server.connect()
     other("SELECT", 1)
-    assert other.refused("RING.SET", EPOCH, clock.next(), 0, key, b"v") == "ERR"
+    assert other.refused(*put(EPOCH, clock.next(), 0, key, b"v")) == "ERR"
     assert other("DBSIZE") == 0
 
 
@@ -362,7 +369,7 @@ def test_only_holders_take_a_key(three: Connection) -> None:
     for command in (
         ("RING.GET", EPOCH, other),
         ("RING.META", EPOCH, other),
-        ("RING.SET", EPOCH, version, 0, other, b"v"),
+        put(EPOCH, version, 0, other, b"v"),
         ("RING.DEL", EPOCH, version, other),
         ("RING.INCR", EPOCH, version, other, 1),
         ("RING.EXPIRE", EPOCH, version, other, 0),
@@ -383,7 +390,7 @@ def test_drop_removes_what_is_held_no_more(three: Connection) -> None:
     low, middle, high = clock.next(), clock.next(), clock.next()
     three("RING.RING", ring_record(EPOCH + 1, ["a", "b"]))
     for key in (mine, other):
-        three("RING.SET", EPOCH + 1, middle, 0, key, b"v")
+        three(*put(EPOCH + 1, middle, 0, key, b"v"))
     assert three("RING.DROP", EPOCH + 1, mine, high, other, high) == 0
     three("RING.RING", ring_record(EPOCH + 2, ["a", "b", "c"]))
     assert three.refused("RING.DROP", EPOCH + 1, other, high) == "EPOCH"
@@ -402,7 +409,7 @@ def test_holders_of_both_rings_take_it_but_only_readers_know_a_miss(three: Conne
     assert three("RING.GET", EPOCH + 1, old) is None
     assert three.refused("RING.GET", EPOCH + 1, new) == "MAYBE"
     assert three.refused("RING.INCR", EPOCH + 1, clock.next(), new, 1) == "MAYBE"
-    assert three("RING.SET", EPOCH + 1, clock.next(), 0, new, b"v") == "OK"
+    assert three(*put(EPOCH + 1, clock.next(), 0, new, b"v")) == "OK"
     three("RING.RING", ring_record(EPOCH + 2, ["a", "b"], change))
     assert three("RING.GET", EPOCH + 2, new) == b"v"
     three("RING.RING", ring_record(EPOCH + 3, ["a", "b"], {**change, "clean": True}))

@@ -19,6 +19,7 @@ from ring.ring_servers import (
     eventually,
     make_ready,
     packed,
+    put,
     ring_record,
 )
 
@@ -57,8 +58,8 @@ def test_nothing_that_waited_in_a_stopped_server_is_executed(start_server: Start
     life = node.hello()["run_id"]
     with server.stopped():
         node.send("RING.GET", EPOCH, b"k")
-        node.send("RING.SET", EPOCH, clock.next(), 0, b"k", b"late")
-        other.send("RING.SET", EPOCH, clock.next(), 0, b"k2", b"late")
+        node.send(*put(EPOCH, clock.next(), 0, b"k", b"late"))
+        other.send(*put(EPOCH, clock.next(), 0, b"k2", b"late"))
         other.send("RING.GET", EPOCH, b"k")
         time.sleep(LONG)
     assert {*replies_until_the_end(node), *replies_until_the_end(other)} <= {"STOPPED"}
@@ -73,7 +74,7 @@ def test_nothing_that_waited_in_a_stopped_server_is_executed(start_server: Start
 
 def work_off(connection: Connection, times: list[int]) -> None:
     """Sends what is answered with the server's time, until the server closes the connection."""
-    command = packed(("RING.SET", EPOCH, bytes(16), 0, b"k", b"v"))
+    command = packed(put(EPOCH, bytes(16), 0, b"k", b"v"))
     with contextlib.suppress(OSError):
         while True:
             connection._socket.sendall(command * 500)
@@ -121,7 +122,7 @@ def test_fence_is_300_ms_if_nothing_else_is_said(start_server: StartServer) -> N
 def test_short_stop_changes_nothing(start_server: StartServer) -> None:
     server = start_server(fence=20_000)
     node = begin(server)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     life = node.hello()["run_id"]
     with server.stopped():
         node.send("RING.GET", EPOCH, b"k")
@@ -134,7 +135,7 @@ def test_short_stop_changes_nothing(start_server: StartServer) -> None:
 def test_slow_command_is_a_standing_still(start_server: StartServer) -> None:
     server = start_server(config=["enable-debug-command yes"])
     node = begin(server)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     assert server.connect(hello=False)("DEBUG", "SLEEP", str(LONG)) == "OK"
     eventually("it is joining", lambda: server.state() == "joining")
     assert server.connect()("DBSIZE") == 0
@@ -148,7 +149,7 @@ def test_long_queue_of_commands_is_no_standing_still(start_server: StartServer) 
     life = node.hello()["run_id"]
     for _ in range(3):
         for _ in range(200):
-            node.send("RING.SET", EPOCH, clock.next(), 0, b"k", value)
+            node.send(*put(EPOCH, clock.next(), 0, b"k", value))
         for _ in range(200):
             assert node.receive() == "OK"
     assert node.hello()["run_id"] == life
@@ -180,7 +181,7 @@ def test_emptied_by_hand(start_server: StartServer, name: str) -> None:
     """The node is joining before the next answer, and its connections are dropped."""
     server = start_server(fence=20_000, config=["enable-debug-command yes"])
     node, by_hand = begin(server), server.connect(hello=False)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     life = node.hello()["run_id"]
     FLUSHES[name](by_hand)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -197,7 +198,7 @@ def test_emptied_by_hand(start_server: StartServer, name: str) -> None:
 def test_other_databases_may_be_emptied(start_server: StartServer) -> None:
     server = start_server(fence=20_000)
     node, by_hand = begin(server), server.connect(hello=False)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     by_hand("SELECT", 3)
     by_hand("SET", "x", "y")
     by_hand("FLUSHDB")
@@ -225,7 +226,7 @@ def test_old_data_is_never_served(start_server: StartServer, how: str) -> None:
     server = start_server(fence=20_000, config=config)
     node = begin(server)
     for number in range(50):
-        node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"old")
+        node(*put(EPOCH, clock.next(), 0, b"k%d" % number, b"old"))
     await_file(node)
     server.terminate()
     server.start()
@@ -251,9 +252,9 @@ def test_authoritative_data_is_kept_once(start_server: StartServer, how: str) ->
     node = begin(server)
     time.sleep(0.2)  # the tick has seen the settings
     end = time.time_ns() // 1_000_000 + 1_000_000
-    node("RING.SET", EPOCH, clock.next(), 0, b"value", b"kept")
-    node("RING.SET", EPOCH, clock.next(), end, b"ends", b"kept")
-    node("RING.SET", EPOCH, clock.next(), 0, b"deleted", b"kept")
+    node(*put(EPOCH, clock.next(), 0, b"value", b"kept"))
+    node(*put(EPOCH, clock.next(), end, b"ends", b"kept"))
+    node(*put(EPOCH, clock.next(), 0, b"deleted", b"kept"))
     node("RING.DEL", EPOCH, clock.next(), b"deleted")
     node("RING.INCR", EPOCH, clock.next(), b"number", 5)
     keys = [b"value", b"ends", b"deleted", b"number"]
@@ -273,7 +274,7 @@ def test_authoritative_data_is_kept_once(start_server: StartServer, how: str) ->
 def test_replica_serves_nothing(start_server: StartServer) -> None:
     server = start_server(fence=20_000)
     node = begin(server)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     life = node.hello()["run_id"]
     by_hand = server.connect(hello=False)
     by_hand("REPLICAOF", "127.0.0.1", 1)
@@ -289,7 +290,7 @@ def test_replica_serves_nothing(start_server: StartServer) -> None:
 def test_server_that_is_killed_comes_back_joining(start_server: StartServer) -> None:
     server = start_server()
     node = begin(server)
-    node("RING.SET", EPOCH, clock.next(), 0, b"k", b"v")
+    node(*put(EPOCH, clock.next(), 0, b"k", b"v"))
     life = node.hello()["run_id"]
     server.kill()
     server.start()
@@ -299,7 +300,7 @@ def test_server_that_is_killed_comes_back_joining(start_server: StartServer) -> 
     node = server.connect()
     assert node.refused("RING.GET", EPOCH, b"k") == "MAYBE"
     assert node.refused("RING.INCR", EPOCH, clock.next(), b"k", 1) == "MAYBE"
-    assert node("RING.SET", EPOCH, clock.next(), 0, b"k", b"new") == "OK"
+    assert node(*put(EPOCH, clock.next(), 0, b"k", b"new")) == "OK"
     assert node("RING.GET", EPOCH, b"k") == b"new"
 
 
@@ -308,7 +309,7 @@ def test_dumps_while_values_are_written(start_server: StartServer) -> None:
     server = start_server(fence=20_000)
     node = begin(server)
     for number in range(300):
-        node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"x" * 1000)
+        node(*put(EPOCH, clock.next(), 0, b"k%d" % number, b"x" * 1000))
         if number % 30 == 0:
             node.send("BGSAVE")
             node._parse()
@@ -320,7 +321,7 @@ def test_killed_while_it_writes_a_dump(start_server: StartServer) -> None:
     server = start_server(fence=60_000, config=["rdb-key-save-delay 40000000"])
     node = begin(server)
     for number in range(3):  # 40 seconds each
-        node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"v")
+        node(*put(EPOCH, clock.next(), 0, b"k%d" % number, b"v"))
     node("BGSAVE")
     eventually("the child writes", lambda: b"bgsave_in_progress:1" in node("INFO", "persistence"))
     assert server.process is not None

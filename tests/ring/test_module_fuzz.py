@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ring.conftest import EPOCH
-from ring.ring_servers import Connection, Refused
+from ring.ring_servers import Connection, Refused, put
 
 from mmapcache.ring._ring import VALUE, Clock, decode, encode
 
@@ -62,7 +62,7 @@ arguments = st.lists(
     max_size=7,
 )
 right = st.one_of(
-    st.tuples(st.just("SET"), st.just(EPOCH), versions, numbers, keys, values),
+    st.tuples(st.just("SET"), st.just(EPOCH), keys, entries),
     st.tuples(st.just("DEL"), st.just(EPOCH), versions, keys),
     st.tuples(st.just("INCR"), st.just(EPOCH), versions, keys, numbers),
     st.tuples(st.just("EXPIRE"), st.just(EPOCH), versions, keys, numbers),
@@ -100,11 +100,11 @@ def test_sizes_up_to_a_mebibyte(node: Connection) -> None:
     sizes = sorted({size for n in range(21) for size in (2**n - 1, 2**n, 2**n + 1)})
     for size in [*sizes, *reversed(sizes)]:
         value = b"x" * size
-        assert node("RING.SET", EPOCH, clock.next(), 0, b"the same", value) == "OK"
+        assert node(*put(EPOCH, clock.next(), 0, b"the same", value)) == "OK"
         assert node("RING.GET", EPOCH, b"the same") == value
     for size in sizes:
         key = b"size:" + b"k" * size
-        assert node("RING.SET", EPOCH, clock.next(), 0, key, b"v") == "OK"
+        assert node(*put(EPOCH, clock.next(), 0, key, b"v")) == "OK"
         assert node("RING.MGET", EPOCH, key, key + b"k") == [b"v", None]
         assert node("RING.OWE", EPOCH, "b", key, clock.next()) == "OK"
         assert node("RING.OWED", "b", 1, key[:-1])[0] == key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ring.conftest import EPOCH, StartServer
-from ring.ring_servers import Connection, Refused, Server, make_ready, ring_record
+from ring.ring_servers import Connection, Refused, Server, make_ready, put, ring_record
 
 from mmapcache.ring._ring import TOMBSTONE, VALUE, Clock, encode
 
@@ -27,7 +27,7 @@ def write_until_full(node: Connection) -> int:
     """How many values were taken."""
     for number in range(1000):
         try:
-            node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"x" * VALUE_BYTES)
+            node(*put(EPOCH, clock.next(), 0, b"k%d" % number, b"x" * VALUE_BYTES))
         except Refused as refused:
             assert refused.word == "FULL"
             return number
@@ -44,10 +44,10 @@ def test_full_server_says_so_and_keeps_no_older_value(start_server: StartServer)
     assert node("RING.GET", EPOCH, b"k0") == b"x" * VALUE_BYTES
     assert node.refused("RING.GET", EPOCH, b"never there") == "MAYBE"
 
-    assert node.refused("RING.SET", EPOCH, clock.next(), 0, b"k0", b"y" * VALUE_BYTES) == "FULL"
+    assert node.refused(*put(EPOCH, clock.next(), 0, b"k0", b"y" * VALUE_BYTES)) == "FULL"
     assert node.refused("RING.GET", EPOCH, b"k0") == "MAYBE", "the older value is served"
     node("CONFIG", "SET", "maxmemory", "100mb")
-    assert node("RING.SET", EPOCH, clock.next(), 0, b"k0", b"z") == "OK"
+    assert node(*put(EPOCH, clock.next(), 0, b"k0", b"z")) == "OK"
     assert int(server.info()["full"]) == 2
 
 
@@ -59,7 +59,7 @@ def test_full_server_still_deletes(start_server: StartServer) -> None:
     node("CONFIG", "SET", "maxmemory", 1_000_000)
     assert node("RING.DEL", EPOCH, clock.next(), b"k1") == 1
     assert node("RING.META", EPOCH, b"k1")[0] == TOMBSTONE
-    assert node.refused("RING.SET", EPOCH, older, 0, b"k1", b"v") == "NEWER"
+    assert node.refused(*put(EPOCH, older, 0, b"k1", b"v")) == "NEWER"
     assert node.refused("RING.DEL", EPOCH, clock.next(), b"never there") == "FULL"
     assert node.refused("RING.INCR", EPOCH, clock.next(), b"counter", 1) == "MAYBE"
     entry = encode(VALUE, clock.next(), 0, b"v")
@@ -73,7 +73,7 @@ def test_eviction_makes_no_miss_final(start_server: StartServer) -> None:
     node = begin(server, "allkeys-lru")
     assert node("RING.GET", EPOCH, b"never there") is None
     for number in range(400):
-        node("RING.SET", EPOCH, clock.next(), 0, b"k%d" % number, b"x" * VALUE_BYTES)
+        node(*put(EPOCH, clock.next(), 0, b"k%d" % number, b"x" * VALUE_BYTES))
     assert int(node("INFO", "stats").split(b"evicted_keys:")[1].split()[0]) > 100
     said = node.hello()
     assert (said["state"], said["final"]) == ("ready", 0)
@@ -90,7 +90,7 @@ def test_full_server_loses_no_counter(start_server: StartServer) -> None:
     """What was not done anywhere makes nothing old: the other holder may be full as well."""
     node = begin(start_server(fence=60_000), "noeviction")
     end = 2**45
-    node("RING.SET", EPOCH, clock.next(), end, b"counter", b"5")
+    node(*put(EPOCH, clock.next(), end, b"counter", b"5"))
     write_until_full(node)
     node("CONFIG", "SET", "maxmemory", 1_000_000)
     version = clock.next()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ring.conftest import StartServer
-from ring.ring_servers import Connection, Refused, Server, make_ready, ring_record
+from ring.ring_servers import Connection, Refused, Server, make_ready, put, ring_record
 
 from mmapcache.ring._ring import Clock
 from mmapcache.ring.record import Record, RecordError, parse_record
@@ -148,7 +148,7 @@ def test_spare_serves_nothing_and_brings_nothing_along(start_server: StartServer
     assert node.refused("RING.GET", 0, b"k") == "STOPPED"
     give(node, ring_record(1, ["a", "b"]).encode())
     make_ready(node)
-    assert node("RING.SET", 1, Clock().next(), 0, b"k", b"old") == "OK"
+    assert node(*put(1, Clock().next(), 0, b"k", b"old")) == "OK"
     life = node.hello()["run_id"]
     assert give(node, ring_record(2, ["b"]).encode()) == "OK"
     assert (server.state(), node.refused("RING.GET", 2, b"k")) == ("spare", "STOPPED")

@@ -21,6 +21,7 @@ from ring.ring_servers import (
     eventually,
     free_port,
     make_ready,
+    put,
     ring_record,
     zookeeper_missing,
 )
@@ -124,7 +125,7 @@ def test_node_registers_and_follows_the_record(begin: Begin, tree: Tree) -> None
         refused = partial(lambda n: server.info()["records_refused"] == str(n), number)
         eventually("it is refused", refused)
     assert server.info()["record_refused_as"]
-    assert node("RING.SET", 3, clock.next(), 0, b"k", b"v") == "OK"
+    assert node(*put(3, clock.next(), 0, b"k", b"v")) == "OK"
     tree.put(ring_record(4, ["a", "b", "c"]))
     eventually("it is at 4", lambda: node.hello()["epoch"] == 4)
     assert node.refused("RING.RING", ring_record(9, ["a"])) == "ERR"
@@ -192,7 +193,7 @@ def test_expired_session_is_begun_again_without_a_flush(begin: Begin, tree: Tree
     in_state(tree, "joining")
     node = server.connect()
     make_ready(node)
-    node("RING.SET", 3, clock.next(), 0, b"k", b"v")
+    node(*put(3, clock.next(), 0, b"k", b"v"))
     before = in_state(tree, "ready")
     with server.stopped():
         eventually("the session has expired", lambda: tree.live() is None)
@@ -246,7 +247,7 @@ def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: b
     in_state(tree, "joining")
     node = server.connect()
     make_ready(node)
-    node("RING.SET", 3, clock.next(), 0, b"k", b"v")
+    node(*put(3, clock.next(), 0, b"k", b"v"))
     life = node.hello()["run_id"]
     tree.close()
     zookeeper.kill(forget=forget)
@@ -274,7 +275,7 @@ def test_zookeeper_that_hangs_delays_nobody(begin: Begin, zookeeper: ZooKeeper) 
         eventually("it is away", lambda: server.info()["zookeeper"] == "away")
         begun = time.monotonic()
         for number in range(200):
-            node("RING.SET", 3, clock.next(), 0, b"k%d" % number, b"v")
+            node(*put(3, clock.next(), 0, b"k%d" % number, b"v"))
             time.sleep(0.005)
         assert node.hello()["state"] == "joining"
         assert server.terminate() == 0, f"it could not end, {time.monotonic() - begun} s"
