@@ -3,24 +3,22 @@
 
 #include <string.h>
 
-enum { MAGIC = 0xA7, TIME_BYTES = 6, COUNTER_AT = 6, WRITER_AT = 8 };
-enum { KIND_AT = 1, ZERO_AT = 2, VERSION_AT = 4, END_AT = 20, END_BYTES = 8 };
+enum { MAGIC = 0xA7, KIND_AT = 1, ZERO_AT = 2, VERSION_AT = 4, END_AT = 20 };
+/* The first eight bytes of a version are one number: time and counter. */
+enum { COUNTER_BITS = 16, WRITER_AT = 8 };
 
-static void store(unsigned char *at, uint64_t number, int bytes)
+/* Big-endian numbers; this project is built for little-endian machines alone. */
+static inline void store(unsigned char *at, uint64_t number)
 {
-    for (int i = bytes - 1; i >= 0; i--) {
-        at[i] = (unsigned char)number;
-        number >>= 8;
-    }
+    number = __builtin_bswap64(number);
+    memcpy(at, &number, sizeof number);
 }
 
-static uint64_t load(const unsigned char *at, int bytes)
+static inline uint64_t load(const unsigned char *at)
 {
-    uint64_t number = 0;
-    for (int i = 0; i < bytes; i++) {
-        number = number << 8 | at[i];
-    }
-    return number;
+    uint64_t number;
+    memcpy(&number, at, sizeof number);
+    return __builtin_bswap64(number);
 }
 
 int ring_version_compare(const struct ring_version *a, const struct ring_version *b)
@@ -30,7 +28,7 @@ int ring_version_compare(const struct ring_version *a, const struct ring_version
 
 uint64_t ring_version_time(const struct ring_version *version)
 {
-    return load(version->bytes, TIME_BYTES);
+    return load(version->bytes) >> COUNTER_BITS;
 }
 
 /* Moves the clock to a time and counter, unless it is beyond them. */
@@ -51,8 +49,7 @@ struct ring_version ring_clock_next(struct ring_clock *clock, uint64_t now)
         clock->time++;
     }
     struct ring_version version;
-    store(version.bytes, clock->time, TIME_BYTES);
-    store(version.bytes + COUNTER_AT, clock->counter, WRITER_AT - COUNTER_AT);
+    store(version.bytes, clock->time << COUNTER_BITS | clock->counter);
     memcpy(version.bytes + WRITER_AT, clock->writer, sizeof clock->writer);
     return version;
 }
@@ -63,7 +60,7 @@ bool ring_clock_learn(struct ring_clock *clock, const struct ring_version *versi
     if (time > RING_TIME_MAX) {
         return false;
     }
-    move(clock, time, (uint16_t)load(version->bytes + COUNTER_AT, WRITER_AT - COUNTER_AT));
+    move(clock, time, (uint16_t)load(version->bytes));
     return true;
 }
 
@@ -89,7 +86,7 @@ void ring_entry_header(unsigned char header[RING_HEADER_BYTES], enum ring_kind k
     header[ZERO_AT] = 0;
     header[ZERO_AT + 1] = 0;
     memcpy(header + VERSION_AT, version->bytes, sizeof version->bytes);
-    store(header + END_AT, end, END_BYTES);
+    store(header + END_AT, end);
 }
 
 bool ring_entry_decode(struct ring_entry *entry, const void *bytes, size_t length)
@@ -101,7 +98,7 @@ bool ring_entry_decode(struct ring_entry *entry, const void *bytes, size_t lengt
     }
     entry->kind = at[KIND_AT] == RING_VALUE ? RING_VALUE : RING_TOMBSTONE;
     memcpy(entry->version.bytes, at + VERSION_AT, sizeof entry->version.bytes);
-    entry->end = load(at + END_AT, END_BYTES);
+    entry->end = load(at + END_AT);
     entry->value = at + RING_HEADER_BYTES;
     entry->length = length - RING_HEADER_BYTES;
     if (ring_version_time(&entry->version) > RING_TIME_MAX || entry->end > RING_TIME_MAX) {
