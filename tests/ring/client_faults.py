@@ -20,7 +20,7 @@ from mmapcache.ring.together import Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import pack
 
-SECONDS = 40.0
+SECONDS = 15.0
 
 
 def _maybe_is_a_miss() -> None:
@@ -69,13 +69,13 @@ def _a_change_waits_for_nobody() -> None:
     Sweep.fill = lambda *arguments: 0  # type: ignore[method-assign]
 
 
-# Name -> what is done, of whom, and whether only a ring in ZooKeeper shows it.
-FAULTS: dict[str, tuple[Callable[[], None], str, bool]] = {
-    "maybe-is-a-miss": (_maybe_is_a_miss, "client", False),
-    "nothing-is-noted": (_nothing_is_noted, "client", False),
-    "one-copy": (_one_copy, "client", False),
-    "ready-without-a-fill": (_ready_without_a_fill, "agent", False),
-    "a-change-waits-for-nobody": (_a_change_waits_for_nobody, "agent", True),
+# Name -> what is done, of whom, what is done to nodes meanwhile, and whether there is ZooKeeper.
+FAULTS: dict[str, tuple[Callable[[], None], str, str, bool]] = {
+    "maybe-is-a-miss": (_maybe_is_a_miss, "client", "kill", False),
+    "nothing-is-noted": (_nothing_is_noted, "client", "short_stop", False),
+    "one-copy": (_one_copy, "client", "kill", False),
+    "ready-without-a-fill": (_ready_without_a_fill, "agent", "kill", False),
+    "a-change-waits-for-nobody": (_a_change_waits_for_nobody, "agent", "change", True),
 }
 
 
@@ -91,9 +91,9 @@ def main() -> int:
     unseen = []
     for name in sys.argv[1:] or FAULTS:
         with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
-            keep = FAULTS[name][2]
+            _, _, only, keep = FAULTS[name]
             try:
-                wrong = soak("redis", Path(folder), SECONDS, 1, keep=keep, fault=name)
+                wrong = soak("redis", Path(folder), SECONDS, 1, keep=keep, fault=name, only=only)
                 text = f"{wrong} wrong"
             except AssertionError as error:
                 wrong, text = 1, str(error).splitlines()[-1]

@@ -30,7 +30,8 @@ from mmapcache.ring import RingError
 from ring import client_faults, history
 
 IDS = ("a", "b", "c", "d", "e")
-KEYS = 60
+HOT = [f"hot{number}" for number in range(30)]  # written all the time
+COLD = [f"cold{number}" for number in range(3000)]  # written now and then: a loss stays one
 WORKERS = 4
 PAUSE = 0.001  # seconds between two operations of one of them
 FENCE = 1.0  # seconds
@@ -50,7 +51,7 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
     with Ring(path) as ring, log.open("a") as file:
         for count in itertools.takewhile(lambda _: not ended, itertools.count()):
             time.sleep(PAUSE)
-            key = f"k{dice.randrange(KEYS)}"
+            key = dice.choice(HOT if dice.random() < 0.4 else COLD)
             who = f"{number}:{count}"
             chance = dice.random()
             began = clock()
@@ -178,11 +179,21 @@ def lives(ring: TestRing) -> dict[str, str]:
     return found
 
 
-def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool, fault: str = "") -> int:
+def soak(
+    kind: str,
+    folder: Path,
+    seconds: float,
+    seed: int,
+    *,
+    keep: bool,
+    fault: str = "",
+    only: str = "",
+) -> int:
     """How many things were wrong.
 
     :param keep: with ZooKeeper, and changes of the members
     :param fault: a deliberate one, see client_faults.py
+    :param only: the one thing that is done to nodes; empty: all of them
     :raises AssertionError: something was wrong for long
     """
     dice = random.Random(seed)
@@ -215,6 +226,8 @@ def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool, faul
         if zookeeper is not None and isinstance(ring, KeptRing):
             ring.add_server("spare", fence=fence)
             faults = KeptFaults(ring, zookeeper, dice)
+        if only:
+            faults.choices = [getattr(faults, only)]
         lost = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -253,11 +266,14 @@ def soak(kind: str, folder: Path, seconds: float, seed: int, *, keep: bool, faul
 
 def alike(ring: TestRing) -> bool:
     """Whether both copies of every key are the same."""
-    for number in range(KEYS):
-        copies = ring.copies(f"k{number}")
-        if copies and (len(copies) != 2 or len(set(copies.values())) != 1):
-            return False
-    return True
+    keys = HOT + COLD
+    found: dict[str, list[bytes]] = {}
+    for name in ring.members():
+        with contextlib.closing(ring.servers[name].connect()) as connection:
+            for key, entry in zip(keys, connection("RING.DUMP", *keys), strict=True):
+                if entry is not None:
+                    found.setdefault(key, []).append(entry)
+    return all(len(copies) == 2 and len(set(copies)) == 1 for copies in found.values())
 
 
 def main() -> int:
