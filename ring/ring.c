@@ -164,22 +164,21 @@ struct ring_holders ring_holders(const struct ring *ring, uint64_t hash)
     if (ring->count == 1) {
         return (struct ring_holders){.pair = 1, .count = 1, .node = {ring->place[0]}};
     }
-    /* Two numbers and two selections without a branch: which node wins cannot be foretold. */
+    /* By masks, as which node wins cannot be foretold: a branch would often be taken wrongly. */
     uint64_t first = mix(hash ^ ring->seed[0]);
-    uint64_t second = mix(hash ^ ring->seed[1]);
-    unsigned at_first = second > first;
-    unsigned at_second = !at_first;
-    uint64_t lower = at_first ? first : second;
-    first = at_first ? second : first;
-    second = lower;
-    for (unsigned i = 2; i < ring->count; i++) {
+    uint64_t second = 0; /* as low as it can be: if the next one is as low, it is that */
+    unsigned at_first = 0;
+    unsigned at_second = 1;
+    for (unsigned i = 1; i < ring->count; i++) {
         uint64_t score = mix(hash ^ ring->seed[i]);
-        bool wins = score > first;
-        bool beats = score > second;
-        second = wins ? first : beats ? score : second;
-        at_second = wins ? at_first : beats ? i : at_second;
-        first = wins ? score : first;
-        at_first = wins ? i : at_first;
+        uint64_t wins = -(uint64_t)(score > first);
+        uint64_t beats = -(uint64_t)(score > second);
+        uint64_t loser = score ^ ((score ^ first) & wins);
+        unsigned at_loser = i ^ ((i ^ at_first) & (unsigned)wins);
+        second ^= (second ^ loser) & beats;
+        at_second ^= (at_second ^ at_loser) & (unsigned)beats;
+        first ^= (first ^ score) & wins;
+        at_first ^= (at_first ^ i) & (unsigned)wins;
     }
     return (struct ring_holders){
         .pair = 2, .count = 2, .node = {ring->place[at_first], ring->place[at_second]}};
