@@ -264,7 +264,10 @@ class AsyncRing:
         self._published.after_fork()
         self._loop = None
         self._connecting = {}
-        _graveyard.append(self._core.after_fork())
+        idle = self._core.after_fork()
+        for line in idle:
+            line.let_go()
+        _graveyard.append(idle)
 
 
 class AsyncPipeline(Collected):

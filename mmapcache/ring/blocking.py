@@ -323,7 +323,7 @@ class Ring:
 
     def _after_fork(self) -> None:
         self._published.after_fork()
-        _parents.append(self._core.after_fork())
+        _disconnect(self._core.after_fork())  # this process's copies; the parent's stay open
 
 
 class Pipeline(Collected):
@@ -380,8 +380,6 @@ def _after_fork() -> None:
 
 
 _clients: weakref.WeakSet[Ring] = weakref.WeakSet()
-# Connections of the parent, which are not this process's to close.
-_parents: list[Any] = []
 os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = ["Pipeline", "Ring"]

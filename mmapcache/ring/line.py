@@ -7,6 +7,7 @@ at once, and all that wait for something on it are told so.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import Any
 
@@ -68,6 +69,15 @@ class Line:
             future = self._waiting.popleft()[2]
             if not future.done():
                 future.set_result(lost)
+
+    def let_go(self) -> None:
+        """In a forked child: closes this process's copy of the socket, behind the back of the
+        parent's event loop, whose selector both processes share. While a copy is open, the parent
+        could not close the connection at once."""
+        self.alive = False
+        inner = getattr(self._writer.get_extra_info("socket"), "_sock", None)
+        if inner is not None and inner.fileno() >= 0:
+            os.close(inner.detach())
 
     async def _listen(self) -> None:
         waiting = self._waiting

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
+import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -136,10 +139,14 @@ def test_text(shared: TestRing) -> None:
         assert ring.mget(["ü", "none at all"]) == ["ä", None]
 
 
-def test_a_fork_has_connections_of_its_own(ring: Ring) -> None:
+def test_a_fork_has_connections_of_its_own(ring: Ring, shared: TestRing) -> None:
     ring.set("fork", 0)
 
+    ports = set(shared.ports.values())
+    assert connections(ports)
+
     def child() -> Any:
+        assert not connections(ports)
         for _ in range(200):
             ring.incr("fork child")
         return [ring.get("fork").decode(), ring.set("fork child set", 1).copies]
@@ -192,6 +199,46 @@ def test_asyncio(shared: TestRing) -> None:
 
     asyncio.run(main())
     asyncio.run(main_again(shared))
+
+
+def test_a_fork_beside_asyncio(shared: TestRing) -> None:
+    ports = set(shared.ports.values())
+
+    async def main() -> None:
+        async with AsyncRing(shared.path, timeout=2.0, deadline=30.0) as ring:
+            await ring.mset({f"f{i}": i for i in range(50)})
+            assert connections(ports)
+
+            def child() -> Any:
+                asyncio.events._set_running_loop(None)
+                inherited = len(connections(ports))
+
+                async def use() -> Any:
+                    return (await ring.get("f7")).decode(), (await ring.set("f8", "child")).copies
+
+                return [inherited, *asyncio.run(use())]
+
+            with forked(child) as result:
+                for _ in range(100):
+                    assert await ring.get("f7") == b"7"
+                assert await asyncio.to_thread(result) == [0, "7", 2]
+            assert await ring.get("f8") == b"child"
+
+    asyncio.run(main())
+
+
+def connections(ports: set[int]) -> list[int]:
+    """Descriptors of this process that are connected to one of the ports."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        number = int(path.name)
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as copy:
+                if copy.family == socket.AF_INET and copy.getpeername()[1] in ports:
+                    found.append(number)
+    return found
 
 
 async def main_again(shared: TestRing) -> None:
