@@ -107,7 +107,7 @@ def listed(keys: Any, more: tuple[Key, ...]) -> list[Key]:
 
 
 class Operations:
-    """Makes the steps of each operation.
+    """Makes the steps of each operation. What is written is checked before the first step.
 
     :param decode: whether values are str
     """
@@ -137,8 +137,9 @@ class Operations:
         return [self._value(value) for value in found] if self._decode else found
 
     def set(self, key: Key, value: Value, end: int) -> Steps[Written]:
-        name, data = encode_key(key), encode(value)
+        return self._set(encode_key(key), encode(value), end)
 
+    def _set(self, name: bytes, data: bytes, end: int) -> Steps[Written]:
         def command(epoch: bytes, version: bytes) -> bytes:
             entry = _ring.encode(_ring.VALUE, version, end, data)
             return pack((b"RING.SET", epoch, name, entry))
@@ -202,8 +203,9 @@ class Operations:
         return (left + 500) // 1000 if left > 0 else left
 
     def expire(self, key: Key, seconds: Seconds) -> Steps[Changed]:
-        name = encode_key(key)
-        lasts = _milliseconds(seconds, 1000, "the time")
+        return self._expire(encode_key(key), _milliseconds(seconds, 1000, "the time"))
+
+    def _expire(self, name: bytes, lasts: int) -> Steps[Changed]:
         if lasts <= 0:
             return (yield from self._delete(name))
         text = b"%d" % (_now() + lasts)
@@ -217,8 +219,9 @@ class Operations:
     def incrby(self, key: Key, amount: int) -> Steps[Number]:
         if type(amount) is bool or not isinstance(amount, int):
             raise TypeError(f"the amount must be an int, not {type(amount).__name__}")
-        name, delta = encode_key(key), b"%d" % amount
+        return self._incrby(encode_key(key), b"%d" % amount)
 
+    def _incrby(self, name: bytes, delta: bytes) -> Steps[Number]:
         def command(epoch: bytes, version: bytes) -> bytes:
             return pack((b"RING.INCR", epoch, version, name, delta))
 

@@ -123,8 +123,9 @@ class Node:
             raise Refused("FULL no memory")
         self.data[key] = (kind, version, end, value)
 
-    def _set(self, version: bytes, end: bytes, key: bytes, value: bytes) -> bytes:
-        self._put(key, _ring.VALUE, version, int(end), value)
+    def _set(self, key: bytes, entry: bytes) -> bytes:
+        kind, version, end, value = _ring.decode(entry)
+        self._put(key, kind, version, end, value)
         return b"OK"
 
     def _del(self, version: bytes, key: bytes) -> int:

@@ -238,6 +238,8 @@ def test_a_pipeline_travels_together(bench: Bench) -> None:
     batch.incr("n", 7)
     with pytest.raises(Unsupported, match="'n'"):
         batch.get("n")
+    with pytest.raises(TypeError, match="bool"):
+        batch.set("never", True)
     *written, number = bench.do(batch.take())
     assert all(w.copies == 2 for w in written)
     assert number == 7
