@@ -418,12 +418,15 @@ class Core:
                 return Verdict.FULL
             peer.failed(self.now(), slow=False)
             return Verdict.AWAY
-        if verdict is Verdict.AGAIN:
-            self._learn(word, rest)
-        elif verdict is Verdict.AWAY:  # the fence: connections begin anew
+        if verdict is Verdict.AWAY:  # the fence: connections begin anew
             pool, peer.pool = peer.pool, []
             self._discard(pool)
             peer.failed(self.now(), slow=False)
+            return verdict
+        if peer.failures:
+            peer.answered()
+        if verdict is Verdict.AGAIN:
+            self._learn(word, rest)
         return verdict
 
     def _learn(self, word: str, rest: str) -> None:

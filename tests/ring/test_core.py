@@ -168,6 +168,22 @@ def test_a_node_that_is_behind_is_as_good_as_away(bench: Bench) -> None:
     assert bench.do(bench.client.get(bench.key)) == b"v"
 
 
+def test_an_error_closes_the_breaker_too(bench: Bench) -> None:
+    """Whoever says that it is behind is there: it is asked again when it has caught up."""
+    bench.lose(bench.first)
+    assert bench.do(bench.client.set(bench.key, "v", 0)).degraded
+    bench.world.lost = lambda peer, commands: ""
+    bench.world.clock += 2
+    changed = bench.world.record.begin("drain", "c", 1)
+    old, bench.world.record = bench.world.record, changed
+    bench.world.tell()
+    for node in bench.world.nodes.values():
+        node.record = changed
+    bench.first.record = old
+    bench.world.waited = lambda: setattr(bench.first, "record", changed)
+    assert not bench.do(bench.client.set(bench.key, "v", 0)).degraded
+
+
 def test_a_full_server_leaves_the_other_copy(bench: Bench) -> None:
     bench.do(bench.client.set(bench.key, "old", 0))
     bench.first.full = True
