@@ -38,7 +38,7 @@ class Verdict(enum.Enum):
     MAYBE = enum.auto()  # the other holder may have it
     AGAIN = enum.auto()  # the clock is above it now
     STALE = enum.auto()  # there is a newer ring
-    BEHIND = enum.auto()  # the node has an older ring
+    BEHIND = enum.auto()  # the node has another ring, and one of both changes in a moment
     FULL = enum.auto()
 
 
@@ -421,6 +421,8 @@ class Core:
         if verdict is Verdict.AWAY:  # the fence: connections begin anew
             pool, peer.pool = peer.pool, []
             self._discard(pool)
+            if "spare" in rest:  # it has left the ring: the next one is published in a moment
+                return Verdict.BEHIND
             peer.failed(self.now(), slow=False)
             return verdict
         if peer.failures:

@@ -64,7 +64,7 @@ class Node:
         name = command[0].decode().removeprefix("RING.").lower()
         if name not in ("hello", "dump"):
             if self.state not in ("ready", "joining"):
-                raise Refused("STOPPED it does not serve")
+                raise Refused(f"STOPPED the node is {self.state}")
             epoch = int(command[1])
             if epoch != self.record.epoch:
                 raise Refused(
