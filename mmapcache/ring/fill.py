@@ -23,6 +23,7 @@ from mmapcache.sync.logs import log
 ROUND = 0.4  # seconds between two looks at all nodes
 _AGAIN = 3.0  # seconds until a node that was lost is tried again
 _WAIT = 5.0  # seconds without an answer after which a node that is not registered is dead
+_TELL = 10.0  # seconds between two lines that say how far a sweep is
 _CLIENTS = PROBE + 0.3  # seconds after which every client writes to a node that joins
 
 
@@ -282,9 +283,16 @@ class Filler:
         for node in nodes.values():
             self.doing.total += int(node.link.call("DBSIZE"))
         pause = self._pause(known, lives)
+        told = time.monotonic()
 
         def count(seconds: float) -> None:
-            self.doing.done = sweep.looked_at
+            nonlocal told
+            doing = self.doing
+            doing.done = sweep.looked_at
+            if time.monotonic() - told >= _TELL:
+                told = time.monotonic()
+                about = f"{doing.task} of {doing.node}"
+                log.info("%s: %s of about %s keys", about, f"{doing.done:,}", f"{doing.total:,}")
             pause(seconds)
 
         sweep = Sweep(known.record, links, Pace(self._rate), count)
@@ -315,6 +323,8 @@ class Filler:
                 time.monotonic() - began,
             )
         self.doing.filled += sweep.moved
+        if sweep.refused:
+            log.warning("%s: no memory for all of it", ", ".join(joining))
 
     # A change of the members.
 
