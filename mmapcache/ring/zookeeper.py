@@ -35,6 +35,7 @@ from mmapcache.ring.record import Member, Record, RecordError, parse_member, par
 _T = TypeVar("_T")
 SESSION = 5.0  # seconds after which another agent may lead
 _ANSWER = 5.0  # seconds that one request may take
+_ANEW = 2 * SESSION  # seconds without a connection after which a new client is made
 _MOST_LIVE = 1024  # servers that register; a ring has 128 nodes, the rest are spares
 _WHERE = re.compile(r"(?P<hosts>[A-Za-z0-9._:\[\],-]+?)(?P<root>/[A-Za-z0-9._/-]*[A-Za-z0-9._-])")
 
@@ -93,14 +94,18 @@ class ZooKeeper:
         self._wake = wake
         self._dirty = {"ring", "live"}
         self._lock = threading.Lock()
-        self._client: Any = KazooClient(
-            hosts=place.hosts,
+        self._client = self._new_client()
+        self._heard = time.monotonic()  # when it was last seen connected
+        self._made: dict[str, tuple[int, bytes]] = {}  # own ephemeral nodes: session, bytes
+
+    def _new_client(self) -> Any:
+        client = KazooClient(
+            hosts=self.place.hosts,
             timeout=SESSION,
             connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
         )
-        self._client.add_listener(self._changed)
-        self._own: dict[str, bytes] = {}  # ephemeral nodes that are to be there, and what they say
-        self._made: dict[str, tuple[int, bytes]] = {}  # those that are: session, bytes
+        client.add_listener(self._changed)
+        return client
 
     def start(self) -> None:
         """Begins to connect, and goes on trying."""
@@ -117,11 +122,7 @@ class ZooKeeper:
 
     def stop(self) -> None:
         """Ends the session, and its ephemeral nodes with it, if ZooKeeper answers."""
-        try:
-            self._client.stop()
-            self._client.close()
-        except (KazooException, KazooTimeoutError) as error:
-            logging.getLogger("mmapcache.sync").debug("ZooKeeper at the end: %s", error)
+        _end(self._client)
 
     @property
     def connected(self) -> bool:
@@ -134,7 +135,9 @@ class ZooKeeper:
         What cannot be used is in `seen.wrong`, and what was read before it stays.
         """
         if not self.connected:
+            self._begin_anew()
             return False
+        self._heard = time.monotonic()
         with self._lock:
             dirty, self._dirty = self._dirty, set()
         left = set(dirty)
@@ -153,6 +156,16 @@ class ZooKeeper:
             with self._lock:
                 self._dirty |= left | (dirty & {"live"})
             return False
+
+    def _begin_anew(self) -> None:
+        """With another client, when this one has not come through for long. Its session is gone by
+        then; and a ZooKeeper that has lost its data refuses whoever has seen what came later."""
+        now = time.monotonic()
+        if now - self._heard > _ANEW:
+            self._heard = now
+            old, self._client = self._client, self._new_client()
+            threading.Thread(target=_end, args=(old,), daemon=True).start()  # that may take long
+            self.start()
 
     def replace(self, record: Record, version: int) -> bool:
         """Compare-and-set; False: somebody else was faster.
@@ -324,3 +337,11 @@ class ZooKeeper:
 
     def _path(self, name: str) -> str:
         return f"{self.place.root}/{name}"
+
+
+def _end(client: Any) -> None:
+    try:
+        client.stop()
+        client.close()
+    except (KazooException, KazooTimeoutError) as error:
+        logging.getLogger("mmapcache.sync").debug("ZooKeeper at the end: %s", error)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ring.ring_servers import (
@@ -20,6 +21,8 @@ from ring.rings import KeptRing, Ring, command
 
 import mmapcache
 from mmapcache.ring import Written
+from mmapcache.ring.published import Published
+from mmapcache.ring.record import Record
 
 IDS = ("a", "b", "c")
 
@@ -224,3 +227,48 @@ def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
     assert kept.command("verify")["alike"] >= len(values)
     with Ring(kept.path) as ring:
         assert ring.mget(keys) == [values[key] for key in keys]
+
+
+def test_zookeeper_forgets_everything(
+    kept: KeptRing, keeper: ZooKeeper, values: dict[str, bytes]
+) -> None:
+    """The last known ring serves, servers register anew and keep their data."""
+
+    def said() -> tuple[str, str]:
+        with mmapcache.open(kept.path) as cache:
+            status = cache.status()
+            return status["state"], status["error"] or ""
+
+    file = Published(str(kept.path))
+    record = file.read()[1]
+    file.close()
+    keeper.kill(forget=True)
+    keeper.start()
+    eventually("the agent says so", lambda: "there is no ring" in said()[1])
+    with Ring(kept.path) as ring:
+        assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
+        assert ring.set("while it is empty", "v") == Written(2, False)
+    zookeeper = client_of(kept.place)
+    try:
+        older = Record(1, record.nodes)
+        assert zookeeper.create(older)
+        eventually("an older record is not taken", lambda: "epoch 1" in said()[1])
+        assert zookeeper.replace(record, 0)
+    finally:
+        zookeeper.stop()
+    eventually("all is well", lambda: said()[0] == "streaming")
+    kept.wait_ready()
+    with Ring(kept.path) as ring:
+        assert ring.epoch == record.epoch
+        assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
+
+
+def client_of(place: str) -> Any:
+    """A session of the test's own."""
+    from mmapcache.ring.zookeeper import ZooKeeper as Client
+    from mmapcache.ring.zookeeper import parse_place
+
+    client = Client(parse_place(place))
+    client.start()
+    assert client.wait(60)
+    return client
