@@ -62,7 +62,7 @@ class Reader(threading.Thread):
         self._end = threading.Event()
 
     def run(self) -> None:
-        with Ring(self.path, deadline=10.0) as ring:
+        with Ring(self.path, timeout=1.0, deadline=30.0) as ring:
             keys = sorted(self.values)
             while not self._end.is_set():
                 for index, key in enumerate(keys):
@@ -87,13 +87,13 @@ class Reader(threading.Thread):
 @pytest.fixture(scope="module")
 def values(kept: KeptRing) -> dict[str, bytes]:
     values = {f"key:{i}": b"%d" % i for i in range(3000)}
-    with Ring(kept.path, timeout=2.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.mset(values) == Written(2, False)
     return values
 
 
 def test_the_ring_is_published(kept: KeptRing, values: dict[str, bytes]) -> None:
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.epoch == 1
         assert set(ring.nodes) == set(IDS)
         assert ring.age is not None
@@ -121,7 +121,7 @@ def test_add_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> None
     kept.command("add", "d")
     reader.stop()
     values.update(reader.values)
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.epoch == 4
         assert set(ring.nodes) == {*IDS, "d"}
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
@@ -144,7 +144,7 @@ def test_drain_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> No
     kept.command("drain", "b")
     reader.stop()
     values.update(reader.values)
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         eventually("it is published", lambda: ring.epoch == 7)
         assert set(ring.nodes) == {"a", "c", "d"}
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
@@ -166,7 +166,7 @@ def test_zookeeper_goes_and_comes(
     eventually("it is back", lambda: said() == "streaming")
     keeper.kill()
     eventually("the agent notices", lambda: said() == "degraded")
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.set("while it is away", "v") == Written(2, False)
     keeper.start()
     eventually("it is back", lambda: said() == "streaming")
@@ -180,12 +180,12 @@ def test_a_second_agent_takes_over(kept: KeptRing, values: dict[str, bytes]) -> 
     second = kept.another_agent("second").start()
     standby = kept.another_agent("ring", "--standby").start()
     try:
-        with Ring(second.path) as ring:
+        with Ring(second.path, timeout=1.0, deadline=30.0) as ring:
             eventually("it publishes, too", lambda: _epoch(ring) == 7)
         eventually("both are known", lambda: len(kept.command("status")["agents"]) >= 2)
         kept.agent.end()
         kept.servers["c"].kill()
-        with Ring(second.path) as ring:
+        with Ring(second.path, timeout=1.0, deadline=30.0) as ring:
             assert ring.set("key:1", values["key:1"])
             kept.servers["c"].start()
             eventually("another one fills it", lambda: ring.nodes["c"][1] == "ready")
@@ -215,7 +215,7 @@ def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
     """What somebody did behind the ring's back."""
     eventually("an agent leads", lambda: kept.command("status")["agents"])
     keys = sorted(values)[:200]
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         for key in keys:
             first = kept.servers[ring.where(key)[0]].connect()
             assert first("DEL", key) == 1
@@ -225,7 +225,7 @@ def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
     assert kept.command("repair", "--dry-run", check=False)["brought"] == 0
     assert kept.command("repair")["brought"] == 200
     assert kept.command("verify")["alike"] >= len(values)
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.mget(keys) == [values[key] for key in keys]
 
 
@@ -245,7 +245,7 @@ def test_zookeeper_forgets_everything(
     keeper.kill(forget=True)
     keeper.start()
     eventually("the agent says so", lambda: "there is no ring" in said()[1])
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
         assert ring.set("while it is empty", "v") == Written(2, False)
     zookeeper = client_of(kept.place)
@@ -258,7 +258,7 @@ def test_zookeeper_forgets_everything(
         zookeeper.stop()
     eventually("all is well", lambda: said()[0] == "streaming")
     kept.wait_ready()
-    with Ring(kept.path) as ring:
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
         assert ring.epoch == record.epoch
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
 
