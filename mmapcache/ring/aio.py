@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from redis.asyncio.connection import Connection, SSLConnection
 
-from mmapcache.ring import connecting, refused
+from mmapcache.ring import refused
+from mmapcache.ring.client import Client
 from mmapcache.ring.collecting import Collected
-from mmapcache.ring.connecting import Settings
-from mmapcache.ring.core import Core, Counts
 from mmapcache.ring.line import Line, connect
 from mmapcache.ring.operations import (
     Key,
     Moment,
-    Operations,
     Seconds,
     Value,
     end_of,
     listed,
 )
-from mmapcache.ring.published import Published
 from mmapcache.ring.together import Ask, Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost
@@ -35,32 +29,16 @@ from mmapcache.ring.written import Changed, Number, Written
 _T = TypeVar("_T")
 
 
-class AsyncRing:
+class AsyncRing(Client):
     """A client of the ring for one event loop at a time. Made before or after a fork.
 
     The parameters are those of `mmapcache.ring.Ring`.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        timeout: float = 0.1,
-        deadline: float = 1.0,
-        password: str | None = None,
-        username: str | None = None,
-        ssl: bool | Mapping[str, Any] = False,
-        decode_responses: bool = False,
-        owner: int | str | None = None,
-    ) -> None:
-        self._published = Published(str(Path(path)), owner=owner)
-        self._settings = Settings(timeout, username, password, connecting.tls(ssl))
-        self._core = Core(self._published, deadline=deadline, timeout=timeout, discard=_close)
-        self._operations = Operations(self._core, decode=decode_responses)
-        self._kind: Any = Connection if self._settings.ssl is None else SSLConnection
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._connecting: dict[Peer, asyncio.Task[Line | Lost]] = {}
-        _clients.add(self)
+    _kinds = (Connection, SSLConnection)
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _connecting: dict[Peer, asyncio.Task[Line | Lost]]  # of that loop
 
     # Reading.
 
@@ -143,35 +121,9 @@ class AsyncRing:
         """See `Ring.pipeline`; `execute` is to be awaited."""
         return AsyncPipeline(self)
 
-    # The ring itself.
-
-    @property
-    def epoch(self) -> int:
-        """See `Ring.epoch`."""
-        return self._operations.epoch
-
-    @property
-    def nodes(self) -> dict[str, tuple[str, str]]:
-        """See `Ring.nodes`."""
-        return self._operations.nodes
-
-    @property
-    def age(self) -> float | None:
-        """See `Ring.age`."""
-        return self._published.age()
-
-    @property
-    def counts(self) -> Counts:
-        """See `Ring.counts`."""
-        return self._core.counts
-
-    def where(self, key: Key) -> tuple[str, ...]:
-        """See `Ring.where`."""
-        return self._operations.where(key)
-
     async def close(self) -> None:
         """Closes this process's connections and lets go of the file."""
-        _close(self._core.drop_pools())
+        self._discard(self._core.drop_pools())
         self._published.close()
         await asyncio.sleep(0)  # transports close in the loop's next round
 
@@ -187,9 +139,6 @@ class AsyncRing:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return refused.refusal(name)
 
     # How it is done.
 
@@ -260,14 +209,16 @@ class AsyncRing:
         self._connecting = {}
         self._loop = loop
 
-    def _after_fork(self) -> None:
-        self._published.after_fork()
+    @staticmethod
+    def _discard(lines: Iterable[Any]) -> None:
+        for line in lines:
+            line.close()
+
+    def _leave(self, lines: list[Any]) -> None:
         self._loop = None
-        self._connecting = {}
-        idle = self._core.after_fork()
-        for line in idle:
+        for line in lines:
             line.let_go()
-        _graveyard.append(idle)
+        _graveyard.append(lines)
 
 
 class AsyncPipeline(Collected):
@@ -294,20 +245,8 @@ def _drop(peer: Peer, line: Line) -> None:
         peer.pool.remove(line)
 
 
-def _close(lines: Iterable[Any]) -> None:
-    for line in lines:
-        line.close()
-
-
-def _after_fork() -> None:
-    for ring in list(_clients):
-        ring._after_fork()
-
-
-_clients: weakref.WeakSet[AsyncRing] = weakref.WeakSet()
 # Connections of a loop that is not this one's, as the parent's, whose selector a child shares: to
 # collect them would take from that what it still waits for.
 _graveyard: list[Any] = []
-os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = ["AsyncPipeline", "AsyncRing"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -14,19 +11,17 @@ from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
 from mmapcache.ring import connecting, refused
+from mmapcache.ring.client import Client
 from mmapcache.ring.collecting import Collected
-from mmapcache.ring.connecting import HELLO, Settings
-from mmapcache.ring.core import Core, Counts
+from mmapcache.ring.connecting import HELLO
 from mmapcache.ring.operations import (
     Key,
     Moment,
-    Operations,
     Seconds,
     Value,
     end_of,
     listed,
 )
-from mmapcache.ring.published import Published
 from mmapcache.ring.together import Ask, Steps
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost
@@ -36,7 +31,7 @@ _T = TypeVar("_T")
 _MOST_IDLE = 64  # connections to one node that are kept
 
 
-class Ring:
+class Ring(Client):
     """A client of the ring that the file at `path` says.
 
     Made before or after a fork; any number of threads. Each process has connections of its own.
@@ -50,24 +45,7 @@ class Ring:
     :param owner: the agent's user, where it is neither root nor oneself
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        timeout: float = 0.1,
-        deadline: float = 1.0,
-        password: str | None = None,
-        username: str | None = None,
-        ssl: bool | Mapping[str, Any] = False,
-        decode_responses: bool = False,
-        owner: int | str | None = None,
-    ) -> None:
-        self._published = Published(str(Path(path)), owner=owner)
-        self._settings = Settings(timeout, username, password, connecting.tls(ssl))
-        self._core = Core(self._published, deadline=deadline, timeout=timeout, discard=_disconnect)
-        self._operations = Operations(self._core, decode=decode_responses)
-        self._kind: Any = Connection if self._settings.ssl is None else SSLConnection
-        _clients.add(self)
+    _kinds = (Connection, SSLConnection)
 
     # Reading.
 
@@ -158,35 +136,9 @@ class Ring:
         """Collects operations on keys of their own, to be sent together."""
         return Pipeline(self)
 
-    # The ring itself.
-
-    @property
-    def epoch(self) -> int:
-        """Of the ring's members: it changes with each step of a membership change."""
-        return self._operations.epoch
-
-    @property
-    def nodes(self) -> dict[str, tuple[str, str]]:
-        """Address and state of each node, by id."""
-        return self._operations.nodes
-
-    @property
-    def age(self) -> float | None:
-        """Seconds since the agent last knew the ring to be current; None: it never said."""
-        return self._published.age()
-
-    @property
-    def counts(self) -> Counts:
-        """What went otherwise than planned in this process."""
-        return self._core.counts
-
-    def where(self, key: Key) -> tuple[str, ...]:
-        """The ids of the key's two holders, the first one first."""
-        return self._operations.where(key)
-
     def close(self) -> None:
         """Closes this process's connections and lets go of the file."""
-        _disconnect(self._core.drop_pools())
+        self._discard(self._core.drop_pools())
         self._published.close()
 
     def __enter__(self) -> Ring:
@@ -199,9 +151,6 @@ class Ring:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return refused.refusal(name)
 
     # How it is done.
 
@@ -241,7 +190,7 @@ class Ring:
                 finished = index + 1
                 replies.append(self._finish(peer, line, data, count))
         except BaseException:
-            _disconnect(
+            self._discard(
                 each for each in sent[finished:] if not isinstance(each, (Lost, type(None)))
             )
             raise
@@ -260,7 +209,7 @@ class Ring:
             except exceptions.TimeoutError as error:
                 return Lost(str(error), slow=True)
             except exceptions.RedisError:
-                _disconnect(_taken(peer))  # the server was started anew: the others are as dead
+                self._discard(_taken(peer))  # the server was started anew: the others are as dead
         return self._send_anew(peer, data)
 
     def _send_anew(self, peer: Peer, data: bytes) -> Any:
@@ -287,7 +236,7 @@ class Ring:
             if not used or lost.slow:
                 return lost
             # Idle until now, and closed by the server: perhaps it was only started anew.
-            _disconnect(_taken(peer))
+            self._discard(_taken(peer))
             again = self._send_anew(peer, data)
             return self._finish(peer, again, data, count)
         except BaseException:
@@ -321,9 +270,13 @@ class Ring:
             raise
         return line
 
-    def _after_fork(self) -> None:
-        self._published.after_fork()
-        _disconnect(self._core.after_fork())  # this process's copies; the parent's stay open
+    @staticmethod
+    def _discard(lines: Iterable[Any]) -> None:
+        for line in lines:
+            line.disconnect()
+
+    def _leave(self, lines: list[Any]) -> None:
+        self._discard(lines)  # the parent's stay open
 
 
 class Pipeline(Collected):
@@ -368,18 +321,5 @@ def _taken(peer: Peer) -> list[Any]:
     pool, peer.pool = peer.pool, []
     return pool
 
-
-def _disconnect(lines: Iterable[Any]) -> None:
-    for line in lines:
-        line.disconnect()
-
-
-def _after_fork() -> None:
-    for ring in list(_clients):
-        ring._after_fork()
-
-
-_clients: weakref.WeakSet[Ring] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = ["Pipeline", "Ring"]
