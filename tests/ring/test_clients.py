@@ -280,6 +280,23 @@ def test_kill_and_an_empty_return(own: TestRing) -> None:
         assert ring.counts.unrecorded == 0
 
 
+def test_what_a_node_missed_is_brought_to_it(own: TestRing) -> None:
+    """As when one client cannot reach a node that all others reach."""
+    with Ring(own.path, **PATIENT) as ring:
+        keys = keys_of(ring, "a", 1500)
+        ring.mset(dict.fromkeys(keys, "old"))
+        peer = ring._core.view().first(keys[0].encode())
+        peer.failed(time.monotonic() + 3600, slow=True)
+        assert ring.mset(dict.fromkeys(keys[1:], "new")) == Written(1, True)
+        assert ring.delete(keys[0]).degraded
+        assert ring.counts.unrecorded == 0
+    with Ring(own.path, **PATIENT) as ring:
+        expected = [None, *[b"new"] * (len(keys) - 1)]
+        eventually("the agent brings it", lambda: ring.mget(keys) == expected)
+        assert ring.get(keys[1], with_source=True) == (b"new", "a")
+        assert len(set(own.copies(keys[0]).values())) == 1
+
+
 def test_a_hang_longer_than_the_fence(own: TestRing) -> None:
     """What was queued in its sockets is not executed, and it is filled anew."""
     with Ring(own.path, **PATIENT) as ring:
