@@ -23,6 +23,7 @@ from mmapcache.sync.logs import log
 ROUND = 0.4  # seconds between two looks at all nodes
 _AGAIN = 3.0  # seconds until a node that was lost is tried again
 _WAIT = 5.0  # seconds without an answer after which a node that is not registered is dead
+_ROUNDS_AT_ONCE = 100  # how often more than can be brought at once is brought at once
 _TELL = 10.0  # seconds between two lines that say how far a sweep is
 _CLIENTS = PROBE + 0.3  # seconds after which every client writes to a node that joins
 
@@ -233,13 +234,16 @@ class Filler:
         links = {
             name: node.link for name, node in nodes.items() if node.epoch == known.record.epoch
         }
-        owed = Owed(known.record, links)
-        for name in links:
-            try:
-                self.doing.paid += owed.apply(name)
-            except (Lost, RefusedError) as error:
-                owed.left += 1
-                self._say("owed", str(error))
+        for _ in range(_ROUNDS_AT_ONCE):
+            owed = Owed(known.record, links)
+            for name in links:
+                try:
+                    self.doing.paid += owed.apply(name)
+                except (Lost, RefusedError) as error:
+                    owed.left += 1
+                    self._say("owed", str(error))
+            if not owed.more or self._stop.is_set():
+                break
         now = time.monotonic()
         if not owed.left:
             self._paid_at = now

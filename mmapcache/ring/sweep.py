@@ -194,6 +194,7 @@ class Owed:
         self._links = links
         self._sweep = Sweep(record, links, Pace(0), lambda seconds: None)
         self.left = 0  # keys that are known to be owed still
+        self.more = False  # there may be more, which could be brought now
 
     def apply(self, source: str) -> int:
         """What is noted at `source`; how many keys were struck off. `left` counts what could not
@@ -232,6 +233,7 @@ class Owed:
         for key, version in zip(keys, owed[1::2], strict=True):
             entry = entries.get(key)
             words += (key, version if entry is None else max(version, version_of(entry)))
+        self.more = self.more or len(keys) >= self.AT_ONCE
         return int(self._links[source].call("RING.PAID", node, *words))
 
     def _settle(self, source: str, node: str, text: str) -> int:
