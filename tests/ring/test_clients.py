@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,21 @@ def test_asyncio(shared: TestRing) -> None:
 
     asyncio.run(main())
     asyncio.run(main_again(shared))
+
+
+def test_threads_share_a_client(ring: Ring) -> None:
+    def work(number: int) -> int:
+        for i in range(100):
+            key, value = f"t{number}.{i % 7}", b"%d.%d" % (number, i)
+            assert ring.set(key, value) == Written(2, False)
+            assert ring.get(key) == value
+            assert ring.mget([key, f"t{number} none"]) == [value, None]
+            ring.incr("threads")
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == list(range(8))
+    assert ring.get("threads") == b"800"
 
 
 def test_a_fork_beside_asyncio(shared: TestRing) -> None:
