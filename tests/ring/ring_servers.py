@@ -198,6 +198,7 @@ class Server:
         lines = ["port 0", f"unixsocket {self.socket}", f"dir {folder}", 'save ""', *config]
         lines.append(f"loadmodule {module_path()[0]} {' '.join(given)}")
         (folder / "conf").write_text("".join(f"{line}\n" for line in lines))
+        self.wrap: Sequence[str] = ()  # what it is started by
         self.process: subprocess.Popen[bytes] | None = None
         self._open: list[Connection] = []
 
@@ -211,7 +212,7 @@ class Server:
             environment["ASAN_OPTIONS"] = "detect_leaks=0:abort_on_error=1"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [server_binary(self.kind)[0], str(self.folder / "conf")],
+                [*self.wrap, server_binary(self.kind)[0], str(self.folder / "conf")],
                 stdout=log,
                 stderr=log,
                 env=environment,

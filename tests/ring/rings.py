@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
+from ring.wires import Wire
 
 pytest.importorskip("redis", reason="redis-py is not installed: pip install 'mmapcache[ring]'")
 
@@ -27,10 +28,16 @@ COMMAND = (sys.executable, "-m", "mmapcache", "ring")
 
 
 def server_at(
-    kind: str, folder: Path, name: str, port: int, arguments: Sequence[str] = (), **options: Any
+    kind: str,
+    folder: Path,
+    name: str,
+    port: int,
+    arguments: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    **options: Any,
 ) -> Server:
     """A server with the module, at a port of the loopback."""
-    config = ["bind 127.0.0.1"]
+    config = [f"bind {host}", "protected-mode no"]
     if tls := options.pop("tls", ()):
         config += [f"tls-port {port}", *tls]
     else:
@@ -85,6 +92,7 @@ class TestRing:
 
     :param kind: of the servers: redis or valkey
     :param agent: more of its arguments
+    :param wires: to the nodes that are in a network namespace
     """
 
     __test__ = False
@@ -96,16 +104,23 @@ class TestRing:
         ids: Sequence[str],
         *,
         agent: Sequence[str] = (),
+        wires: Mapping[str, Wire] | None = None,
         **options: Any,
     ) -> None:
         self.folder = folder
+        self.wires = wires or {}
         self.kind = kind
         self.ports = {name: free_port() for name in ids}
-        self.servers = {
-            name: server_at(kind, folder / name, name, port, **{"fence": FENCE, **options})
-            for name, port in self.ports.items()
-        }
-        members = ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.ports.items())
+        hosts = {name: wire.address for name, wire in self.wires.items()}
+        self.servers = {}
+        for name, port in self.ports.items():
+            more = {"fence": FENCE, "host": hosts.get(name, "127.0.0.1"), **options}
+            self.servers[name] = server_at(kind, folder / name, name, port, **more)
+            if name in self.wires:
+                self.servers[name].wrap = self.wires[name].prefix
+        members = ",".join(
+            f"{name}={hosts.get(name, '127.0.0.1')}:{port}" for name, port in self.ports.items()
+        )
         self.path = folder / "ring.mmc"
         self.agent = Agent(self.path, "--members", members, *agent)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from ring.history import Event
 from ring.ring_servers import ZooKeeper, eventually
 from ring.rings import KeptRing, Ring, TestRing
+from ring.wires import Wire
 
 from mmapcache.ring import RingError
 from ring import client_faults, history
@@ -130,6 +131,18 @@ class Faults:
             connection("FLUSHALL")
 
 
+class CutFaults(Faults):
+    """With wires that are cut: for everybody but the node, it is as if it hung, but it goes on."""
+
+    def __init__(self, ring: TestRing, dice: random.Random) -> None:
+        super().__init__(ring, dice)
+        self.choices = (*self.choices, self.cut, self.cut, self.cut)
+
+    def cut(self, name: str) -> None:
+        with self._ring.wires[name].cut():
+            time.sleep(self._dice.random() * 3)
+
+
 class KeptFaults(Faults):
     """With those of ZooKeeper, and changes of the members."""
 
@@ -186,12 +199,14 @@ def soak(
     seed: int,
     *,
     keep: bool,
+    cuts: bool = False,
     fault: str = "",
     only: str = "",
 ) -> int:
     """How many things were wrong.
 
     :param keep: with ZooKeeper, and changes of the members
+    :param cuts: with nodes in network namespaces, whose wires are cut
     :param fault: a deliberate one, see client_faults.py
     :param only: the one thing that is done to nodes; empty: all of them
     :raises AssertionError: something was wrong for long
@@ -199,8 +214,9 @@ def soak(
     dice = random.Random(seed)
     fence = round(FENCE * 1000)
     zookeeper = ZooKeeper(folder / "zookeeper") if keep else None
+    wires = {name: Wire(number) for number, name in enumerate(IDS, 1)} if cuts else {}
     if zookeeper is None:
-        ring = TestRing(kind, folder, IDS, fence=fence)
+        ring = TestRing(kind, folder, IDS, fence=fence, wires=wires)
     else:
         zookeeper.start()
         ring = KeptRing(kind, folder, IDS, zookeeper.address, fence=fence)
@@ -222,7 +238,7 @@ def soak(
                 finally:
                     os._exit(status)
             workers.append(child)
-        faults = Faults(ring, dice)
+        faults = CutFaults(ring, dice) if cuts else Faults(ring, dice)
         if zookeeper is not None and isinstance(ring, KeptRing):
             ring.add_server("spare", fence=fence)
             faults = KeptFaults(ring, zookeeper, dice)
@@ -251,6 +267,8 @@ def soak(
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
         ring.stop()
+        for wire in wires.values():
+            wire.remove()
         if zookeeper is not None:
             zookeeper.kill()
     events = list(history.load(logs))
@@ -281,10 +299,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--kind", choices=("redis", "valkey"), default="redis")
     parser.add_argument("--zookeeper", action="store_true", help="and changes of the members")
+    parser.add_argument("--cuts", action="store_true", help="and wires that are cut: needs root")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
-        wrong = soak(args.kind, Path(folder), args.seconds, args.seed, keep=args.zookeeper)
+        wrong = soak(
+            args.kind,
+            Path(folder),
+            args.seconds,
+            args.seed,
+            keep=args.zookeeper,
+            cuts=args.cuts,
+        )
         return int(wrong > 0)
 
 

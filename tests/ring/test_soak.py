@@ -9,14 +9,19 @@ import pytest
 from ring.ring_servers import zookeeper_missing
 from ring.soak import soak
 
+from ring import wires
+
 SECONDS = 60.0
 
 
 @pytest.mark.every
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("keep", [False, True], ids=["fixed", "zookeeper"])
-def test_soak(kind: str, keep: bool, tmp_path: Path) -> None:
-    if keep and (missing := zookeeper_missing()):
-        pytest.skip(missing)
+@pytest.mark.parametrize("beside", ["nothing", "zookeeper", "cuts"])
+def test_soak(kind: str, beside: str, tmp_path: Path) -> None:
+    missing = {"nothing": lambda: "", "zookeeper": zookeeper_missing, "cuts": wires.missing}
+    if why := missing[beside]():
+        pytest.skip(why)
     seed = random.randrange(1 << 30)
-    assert soak(kind, tmp_path, SECONDS, seed, keep=keep) == 0, f"seed {seed}"
+    keep, cuts = beside == "zookeeper", beside == "cuts"
+    wrong = soak(kind, tmp_path, SECONDS, seed, keep=keep, cuts=cuts)
+    assert wrong == 0, f"seed {seed}"
