@@ -50,6 +50,8 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
     signal.signal(signal.SIGTERM, end)
     clock = time.monotonic
     with Ring(path) as ring, log.open("a") as file:
+        if number == 0:  # its host's clock is far ahead
+            ring._core.clock.learn(time.time_ns() // 1_000_000 + 30_000)
         for count in itertools.takewhile(lambda _: not ended, itertools.count()):
             time.sleep(PAUSE)
             key = dice.choice(HOT if dice.random() < 0.4 else COLD)
