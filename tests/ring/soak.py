@@ -10,6 +10,7 @@ exit status is 1 when something was wrong.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import itertools
 import os
@@ -21,10 +22,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ring.history import Event
 from ring.ring_servers import ZooKeeper, eventually
-from ring.rings import KeptRing, Ring, TestRing
+from ring.rings import AsyncRing, KeptRing, Ring, TestRing
 from ring.wires import Wire
 
 from mmapcache.ring import RingError
@@ -49,7 +51,13 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
 
     signal.signal(signal.SIGTERM, end)
     clock = time.monotonic
-    with Ring(path) as ring, log.open("a") as file:
+    loop = asyncio.new_event_loop()
+
+    def done(result: Any) -> Any:
+        return loop.run_until_complete(result) if asyncio.iscoroutine(result) else result
+
+    ring: Any = AsyncRing(path) if number % 2 else Ring(path)
+    with log.open("a") as file:
         if number == 0:  # its host's clock is far ahead
             ring._core.clock.learn(time.time_ns() // 1_000_000 + 30_000)
         for count in itertools.takewhile(lambda _: not ended, itertools.count()):
@@ -61,15 +69,15 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
             what, value, copies, degraded = "get", None, 0, False
             try:
                 if chance < 0.6:
-                    data = ring.get(key)
+                    data = done(ring.get(key))
                     value = None if data is None else data.decode()
                 elif chance < 0.93:
                     what, value = "set", f"{seed}.{who}"
-                    done = ring.set(key, value)
-                    copies, degraded = done.copies, done.degraded
+                    written = done(ring.set(key, value))
+                    copies, degraded = written.copies, written.degraded
                 else:
                     what = "delete"
-                    deleted = ring.delete(key)
+                    deleted = done(ring.delete(key))
                     copies, degraded = deleted.copies, deleted.degraded
             except RingError as error:
                 print(f"worker {number}: {error}", file=sys.stderr)
