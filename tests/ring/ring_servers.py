@@ -218,7 +218,11 @@ class Server:
                 env=environment,
             )
         if wait:
-            eventually(f"the server runs: {self.log}", self._runs)
+            try:
+                eventually(f"the server runs: {self.log}", self._runs)
+            except BaseException:
+                self.kill()
+                raise
         return self
 
     def _runs(self) -> bool:
