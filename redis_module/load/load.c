@@ -3,9 +3,9 @@
  *     make -C redis_module load
  *     build/load SOCKET|PORT [REQUESTS [PIPELINE]]
  *
- * SOCKET or PORT is of a server whose node is ready, and which nobody else uses. 50 connections have
- * PIPELINE requests (1) each under way, with values of 100 bytes. The rounds of the commands take
- * turns; of each the best counts, and the server's own time for a command.
+ * SOCKET or PORT is of a server whose node is ready, and which nobody else uses. 50 connections
+ * have PIPELINE requests (1) each under way, with values of 100 bytes. The rounds of the commands
+ * take turns; of each the best counts, and the server's own time for a command.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
