@@ -85,6 +85,7 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
                     continue
             event = Event(what, key, value, began, clock(), copies, degraded, who)
             file.write(history.line(event))
+    print(f"worker {number}: {ring.counts}", file=sys.stderr)
 
 
 class Faults:
@@ -94,6 +95,7 @@ class Faults:
         self._ring = ring
         self._dice = dice
         self.done: Counter[str] = Counter()
+        self.story: list[str] = []
         self.choices: Sequence[Callable[[str], None]] = (
             self.kill,
             self.old_dump,
@@ -108,7 +110,9 @@ class Faults:
         fault = self._dice.choice(self.choices)
         name = self._dice.choice(sorted(self._ring.servers))
         self.done[fault.__name__] += 1
+        began = time.monotonic()
         fault(name)
+        self.story.append(f"{began:.3f} to {time.monotonic():.3f}: {fault.__name__} {name}")
 
     def kill(self, name: str) -> None:
         self._ring.servers[name].kill()
@@ -256,15 +260,15 @@ def soak(
             faults.choices = [getattr(faults, only)]
         lost = []
         end = time.monotonic() + seconds
+        began, before = time.monotonic(), lives(ring)
         while time.monotonic() < end:
-            before = lives(ring)
-            began = time.monotonic()
             faults.one()
             ring.wait_ready()
+            time.sleep(dice.random() * 2)
             after = lives(ring)
             if sum(before[name] != after.get(name, before[name]) for name in before) > 1:
                 lost += [began, time.monotonic()]  # a busy machine stopped another one
-            time.sleep(dice.random() * 2)
+            began, before = time.monotonic(), after
         for child in workers:
             os.kill(child, signal.SIGTERM)
         for child in workers:
@@ -289,6 +293,18 @@ def soak(
     print(f"{len(lost) // 2} moments at which more than one node began anew; {len(wrong)} wrong")
     for text in wrong[:20]:
         print(text)
+    if wrong:
+        print(*faults.story, sep="\n")
+        print(ring.agent.log.read_text())
+        for name, server in ring.servers.items():
+            print(
+                *[
+                    f"{name}: {each}"
+                    for each in server.log.read_text().splitlines()
+                    if "<ring>" in each
+                ],
+                sep="\n",
+            )
     return len(wrong)
 
 
