@@ -29,7 +29,7 @@ _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.05
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Connection(asyncio.Protocol):
         head, mark, body = self.buffer.partition(b"\r\n\r\n")
         if not mark or self.answer is None or self.answer.done():
             return
-        length = int(_header(head, b"Content-Length") or b"0")
+        length = int(header(head, b"Content-Length") or b"0")
         if len(body) >= length:
             self.buffer = b""
             self.answer.set_result((head, body))
@@ -72,7 +72,15 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
 
 
-def _header(head: bytes, name: bytes) -> bytes:
+async def connect(port: int) -> Connection:
+    """A new one to the loopback."""
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
+    return connection
+
+
+def header(head: bytes, name: bytes) -> bytes:
+    """One header of an answer; empty: it is not there."""
     _, found, rest = head.partition(b"\r\n" + name + b": ")
     return rest.partition(b"\r\n")[0] if found else b""
 
@@ -92,7 +100,7 @@ class Load:
         self.seconds: list[float] = []
         self.resets = 0
         self.failed = 0
-        self.under_way: dict[_Connection, float] = {}
+        self.under_way: dict[Connection, float] = {}
 
     async def run(self, seconds: float) -> dict[str, object]:
         """Asks for `seconds`; returns what was counted."""
@@ -111,13 +119,13 @@ class Load:
             "resets": self.resets,
             "errors": dict(self.errors.most_common(5)),
             "workers": dict(sorted(self.workers.items(), key=lambda item: int(item[0]))),
-            "median_ms": _quantile(ordered, 0.5) * 1e3,
-            "p99_ms": _quantile(ordered, 0.99) * 1e3,
-            "worst_ms": _quantile(ordered, 1.0) * 1e3,
+            "median_ms": quantile(ordered, 0.5) * 1e3,
+            "p99_ms": quantile(ordered, 0.99) * 1e3,
+            "worst_ms": quantile(ordered, 1.0) * 1e3,
         }
 
     async def _client(self, number: int, end: float) -> None:
-        connection: _Connection | None = None
+        connection: Connection | None = None
         at = number * len(self.keys) // self.clients
         while time.perf_counter() < end:
             at = (at + 1) % len(self.keys)
@@ -128,13 +136,13 @@ class Load:
         if connection is not None:
             connection.close()
 
-    async def _request(self, at: int, connection: _Connection | None) -> _Connection | None:
+    async def _request(self, at: int, connection: Connection | None) -> Connection | None:
         """One request with its retries; returns the connection to go on with."""
         start = time.perf_counter()
         for attempt in range(_ATTEMPTS):
             try:
                 if connection is None:
-                    connection = await self._connect()
+                    connection = await connect(self.port)
                 self.under_way[connection] = time.perf_counter()
                 head, body = await connection.ask(self.requests[at])
             except OSError as error:
@@ -154,15 +162,9 @@ class Load:
                 self._fail(status.decode("ascii", "replace"))
             else:
                 self.seconds.append(time.perf_counter() - start)
-                self.workers[_header(head, b"X-Worker").decode()] += 1
+                self.workers[header(head, b"X-Worker").decode()] += 1
             return connection
         return None
-
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(_Connection, "127.0.0.1", self.port)
-        _, connection = await connecting
-        return connection
 
     async def _watchdog(self) -> None:
         """Breaks connections whose answer is overdue, so that the client sees an error."""
@@ -172,7 +174,7 @@ class Load:
             for connection in [c for c, since in self.under_way.items() if since < overdue]:
                 connection.close()
 
-    def _gone(self, connection: _Connection | None) -> None:
+    def _gone(self, connection: Connection | None) -> None:
         if connection is not None:
             self.under_way.pop(connection, None)
             connection.close()
@@ -182,7 +184,8 @@ class Load:
         self.errors[why] += 1
 
 
-def _quantile(ordered: Sequence[float], part: float) -> float:
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """Of values in their order; NaN when there are none."""
     return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 
 

@@ -15,6 +15,7 @@ _WIDTH: Final = 96
 class Page:
     """Lines, and the promises that were or were not kept."""
 
+    headline: str
     lines: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     number: int = 0
@@ -44,7 +45,7 @@ class Page:
     def text(self, seconds: float) -> str:
         """The whole page."""
         rule = "=" * _WIDTH
-        head = [rule, "mmapcache, from MongoDB to every forked worker: measured live", rule]
+        head = [rule, self.headline, rule]
         end = ["", "-" * _WIDTH]
         if self.broken:
             end += [f"BROKEN: {text}" for text in self.broken]

@@ -12,7 +12,6 @@ weigh          memory of eight workers against one and against eight private dic
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -24,14 +23,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import mmapcache
 from demo import tied
 from demo.documents import DATABASE, SITES, TOTAL, insert, site_key
-from demo.page import Page, count, mebibytes, rate, replace_page
-from demo.world import WORKERS, DemoError, Probes, World, directory, load, wait_until
+from demo.page import count, mebibytes, rate
+from demo.processes import WORKERS, DemoError, Probes, directory, wait_until
+from demo.story import Story, arguments, tell
+from demo.world import World, load
 
 _VISIBLE_SECONDS: Final = 20.0
 _LIVE_SECONDS: Final = 0.5  # a poll would take longer, and so does no busy machine
@@ -58,21 +58,15 @@ _FULL: Final = Pace(load=6.0, writes=50, dead=3.0, gap=0.25, after=5.0)
 _QUICK: Final = Pace(load=1.5, writes=5, dead=1.0, gap=0.05, after=2.0)
 
 
-class Demo:
+class Demo(Story):
     """One run: its world, its page and the port of the service that reads the cache."""
 
     def __init__(self, world: World, pace: Pace) -> None:
+        super().__init__("mmapcache, from MongoDB to every forked worker: measured live")
         self.world = world
         self.pace = pace
-        self.page = Page()
-        self.began = time.monotonic()
         self.port = 0
         self.revision = 0
-
-    def say(self, text: str) -> None:
-        """One line of progress."""
-        sys.stdout.write(f"[{time.monotonic() - self.began:5.1f} s] {text}\n")
-        sys.stdout.flush()
 
     # ---- acts ----
 
@@ -415,46 +409,28 @@ def _keep_up(demo: Demo) -> None:
         signal.pause()
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _tell(pace: Pace, readme: Path | None) -> int:
+    """The acts in order; the exit status."""
+    with _world() as world:
+        demo = Demo(world, pace)
+        demo.start()
+        demo.compare()
+        demo.propagate()
+        demo.kill_loader()
+        demo.take_over()
+        demo.kill_workers()
+        demo.weigh()
+        status = demo.close(readme)
+        if os.environ.get("KEEP", "") not in ("", "0"):
+            _keep_up(demo)
+        return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo: 0 when every promise was kept, 1 when one was broken or nothing could run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m demo", epilog="KEEP=1 in the environment leaves everything up."
-    )
-    parser.add_argument("--quick", action="store_true", help="shorter acts, for tests")
-    parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="put the page between this file's demo markers"
-    )
+    parser = arguments("python -m demo", "KEEP=1 in the environment leaves everything up.")
     args = parser.parse_args(argv)
-    pace = _QUICK if args.quick else _FULL
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        with _world() as world:
-            demo = Demo(world, pace)
-            demo.start()
-            demo.compare()
-            demo.propagate()
-            demo.kill_loader()
-            demo.take_over()
-            demo.kill_workers()
-            demo.weigh()
-            text = demo.page.text(time.monotonic() - demo.began)
-            sys.stdout.write("\n" + text)
-            sys.stdout.flush()
-            if args.readme is not None:
-                replace_page(args.readme, text)
-            if os.environ.get("KEEP", "") not in ("", "0"):
-                _keep_up(demo)
-            return 1 if demo.page.broken else 0
-    except DemoError as error:
-        sys.stderr.write(f"the demo could not go on: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+    return tell(lambda: _tell(_QUICK if args.quick else _FULL, args.readme))
 
 
 if __name__ == "__main__":

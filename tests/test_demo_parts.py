@@ -101,7 +101,7 @@ def test_pss_of_this_process_and_a_mapped_file(tmp_path: Path) -> None:
 
 
 def test_a_broken_promise_is_on_the_page() -> None:
-    page = Page()
+    page = Page("a demo: measured live")
     page.title("First")
     page.promise("water flows downhill", True)
     assert "Every promise was kept" in page.text(1.0)
