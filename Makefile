@@ -13,11 +13,12 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
-.PHONY: redis-module redis-module-proof proof fuzz help demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
+.PHONY: redis-module redis-module-proof proof fuzz help demo ring-demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader soak-ring bench interpreters wheels sdist sbom clean
 
 help:
 	@echo "make demo    the whole story in a minute: a server, the loader, eight workers (KEEP=1: stay up)"
+	@echo "make ring-demo  a ring of Redis servers, killed and stopped under load (ARGS='--fixed --kind valkey')"
 	@echo "make test    lint, the core's C tests, pytest (ARGS='-k name' goes to pytest)"
 	@echo "make core-test the core's C tests alone; make -C tests/core has more (its Makefile says what)"
 	@echo "make threads what threads share without a GIL, under ThreadSanitizer, without an interpreter"
@@ -48,6 +49,10 @@ help:
 
 demo: $(VENV)/demo/.installed
 	KEEP=$(KEEP) $(VENV)/demo/bin/python -m demo $(ARGS)
+
+# ARGS="--readme docs/ring.md" puts its page there.
+ring-demo: $(VENV)/ring-demo/.installed
+	$(VENV)/ring-demo/bin/python -m demo.ring $(ARGS)
 
 # The first two beside each other, each printed when it is over; pytest by itself, whatever -j says,
 # so that its closing line is the last one.
@@ -138,6 +143,7 @@ bench: $(VENV)/bench/.installed
 
 # The extras of pyproject.toml that each environment gets.
 $(VENV)/demo/.installed: EXTRAS = demo
+$(VENV)/ring-demo/.installed: EXTRAS = ring-demo
 $(VENV)/test/.installed: EXTRAS = test,lint
 $(VENV)/bench/.installed: EXTRAS = bench
 $(VENV)/docs/.installed: EXTRAS = docs
