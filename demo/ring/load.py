@@ -22,7 +22,7 @@ from typing import Any, Final
 from demo.load import Connection, connect, header, quantile
 from demo.ring.judge import COPIES, Judge, Verdict
 
-KEYS: Final = 100  # of each client
+KEYS: Final = 60  # of each client
 _REQUESTS_PER_CONNECTION: Final = 25
 _PATIENCE: Final = 10.0  # seconds for one answer
 _ATTEMPTS: Final = 20  # at the first values: a busy machine may be slow

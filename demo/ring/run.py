@@ -65,7 +65,7 @@ class Pace(NamedTuple):
     clients: int
 
 
-_FULL: Final = Pace(before=1.0, fault=2.5, after=1.5, clients=8)
+_FULL: Final = Pace(before=1.0, fault=2.0, after=1.0, clients=6)
 _QUICK: Final = Pace(before=0.3, fault=1.5, after=0.3, clients=3)
 
 

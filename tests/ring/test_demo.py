@@ -22,6 +22,7 @@ pytest.importorskip("tornado")
 from demo.ring.circle import Circle
 from demo.ring.judge import Judge, Verdict
 
+pytestmark = pytest.mark.once
 COMMAND = [sys.executable, "-m", "demo.ring", "--quick"]
 
 
@@ -109,6 +110,7 @@ def children(pid: int) -> list[int]:
     return [each for child in map(int, found) for each in (child, *children(child))]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind(demo: subprocess.Popen[str], number: int) -> None:
     assert demo.stdout is not None
@@ -138,9 +140,9 @@ def test_nothing_is_left_behind(demo: subprocess.Popen[str], number: int) -> Non
 
 
 @pytest.mark.every
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_story_is_told(servers: None) -> None:
-    done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=580)
     page = done.stdout.partition("=====")[2]
     assert done.returncode in (0, 1), done.stderr
     assert "Node a killed with SIGKILL" in page, done.stdout + done.stderr
