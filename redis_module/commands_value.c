@@ -29,7 +29,7 @@ static void reply_value(RedisModuleCtx *ctx, RedisModuleString *key)
     } else if (slot.there || fence_miss_is_final(&holders)) {
         (void)RedisModule_ReplyWithNull(ctx);
     } else {
-        (void)fence_maybe(ctx);
+        (void)fence_maybe(ctx, &holders);
     }
     slot_close(&slot);
 }
@@ -85,7 +85,7 @@ int command_meta(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     } else if (fence_miss_is_final(&holders)) {
         (void)RedisModule_ReplyWithNull(ctx);
     } else {
-        (void)fence_maybe(ctx);
+        (void)fence_maybe(ctx, &holders);
     }
     slot_close(&slot);
     return REDISMODULE_OK;
@@ -227,7 +227,7 @@ int command_incr(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     if (slot.alien) {
         (void)slot_reply_refusal(&slot, SLOT_ALIEN);
     } else if (!slot.there && !fence_miss_is_final(&holders)) {
-        (void)fence_maybe(ctx);
+        (void)fence_maybe(ctx, &holders);
     } else {
         add(&slot, &version, delta);
     }
@@ -272,7 +272,7 @@ int command_expire(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
         (void)RedisModule_ReplyWithLongLong(ctx, 0);
         (void)RedisModule_ReplyWithNull(ctx);
     } else {
-        (void)fence_maybe(ctx);
+        (void)fence_maybe(ctx, &holders);
     }
     slot_close(&slot);
     return REDISMODULE_OK;

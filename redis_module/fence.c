@@ -10,10 +10,22 @@
 /* A packet may have waited this long in a network that was cut; a clock may be this far ahead. */
 enum { LATE_MS = 5000, AHEAD_MS = 60000 };
 
-int fence_maybe(RedisModuleCtx *ctx)
+/* This node is one of the pair that reads ask. */
+static bool is_read(const struct ring_holders *holders)
+{
+    /* 16: so is one that is only written, as it is being filled with such keys */
+    unsigned count = RING_FAULT_IS(16) ? holders->count : holders->pair;
+    return ring_is_among(holders, count, (unsigned)node.self);
+}
+
+int fence_maybe(RedisModuleCtx *ctx, const struct ring_holders *holders)
 {
     node.counts.maybe++;
-    return RedisModule_ReplyWithError(ctx, "MAYBE not here, but the other holder may have it");
+    bool filled = node.state == NODE_READY && is_read(holders);
+    return RedisModule_ReplyWithError(ctx, filled ? "MAYBE dropped: this node has lost keys that "
+                                                    "the other holder may have"
+                                                  : "MAYBE joining: this node is being filled "
+                                                    "with what the other holder has");
 }
 
 int fence_newer(RedisModuleCtx *ctx, const struct ring_version *version)
@@ -144,10 +156,7 @@ bool fence_miss_is_final(const struct ring_holders *holders)
     if (RING_FAULT_IS(9)) { /* 9: a miss is final while the node is being filled */
         return true;
     }
-    /* 16: so is one at a node that is only written, as it is being filled with such keys */
-    unsigned count = RING_FAULT_IS(16) ? holders->count : holders->pair;
-    return node.state == NODE_READY && !node.dropped &&
-           ring_is_among(holders, count, (unsigned)node.self);
+    return node.state == NODE_READY && !node.dropped && is_read(holders);
 }
 
 bool fence_version(RedisModuleCtx *ctx, const RedisModuleString *text, struct ring_version *version)

@@ -36,7 +36,7 @@ bool fence_is_timely(RedisModuleCtx *ctx, const struct ring_version *version);
 /* Reads a time. */
 bool fence_time(RedisModuleCtx *ctx, const RedisModuleString *text, uint64_t *time);
 
-int fence_maybe(RedisModuleCtx *ctx);
+int fence_maybe(RedisModuleCtx *ctx, const struct ring_holders *holders);
 int fence_newer(RedisModuleCtx *ctx, const struct ring_version *version);
 int fence_epoch(RedisModuleCtx *ctx);
 int fence_overflow(RedisModuleCtx *ctx, uint64_t number);

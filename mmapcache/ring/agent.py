@@ -242,7 +242,7 @@ class Agent:
         record = source.record
         if record is not None:
             members = self._remembered(record, source.members)
-            self._known = Known(record, members, source.leads)
+            self._known = Known(record, members, source.leads, source.answers)
             self._publish(record, members)
         if trouble != self._told:
             self._told = trouble

@@ -5,18 +5,20 @@ in that order; or it yields a number, the seconds to wait. A reply is what the s
 exception that stands for an error reply, or `Lost`. Who drives it, blocking.py or aio.py or a test,
 needs to know nothing about rings.
 
-Reads ask the pair of the key one after the other, until one says something final. Writes go to all
-holders at once, with one version; whoever could not be reached is written down beside a copy that
+Reads ask the holders of the key one after the other, until one says something final. Nobody's "not
+here" is a miss while a holder that may have the value has said nothing. Writes go to all holders at
+once, with one version; whoever could not be reached is written down beside a copy that
 was taken (RING.OWE), and an agent brings it up to date.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -24,18 +26,23 @@ from mmapcache.ring._ring import Clock
 from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
 from mmapcache.ring.record import Member, Record
 from mmapcache.ring.together import Steps, together
-from mmapcache.ring.view import Peer, View, compile_view
+from mmapcache.ring.view import PROBE, Peer, View, compile_view
 from mmapcache.ring.wire import Lost, pack
 
 _PAUSE = 0.002  # seconds until the first look for a newer ring, or the next try of all holders
 _LONGEST_PAUSE = 0.05
+# Seconds within which all holders take a write, or say that they have nothing: a node that has lost
+# what it held is not filled so soon.
+_TOGETHER = PROBE
+_CONFIRMATIONS = 3  # how often it is sent again for that
 
 
 class Verdict(enum.Enum):
     """What an error is for the operation."""
 
     AWAY = enum.auto()  # this node does not serve now
-    MAYBE = enum.auto()  # the other holder may have it
+    MAYBE = enum.auto()  # it is not filled yet: another holder may have it
+    DROPPED = enum.auto()  # it is filled, but has dropped keys: another holder may have it
     AGAIN = enum.auto()  # the clock is above it now
     STALE = enum.auto()  # there is a newer ring
     BEHIND = enum.auto()  # the node has another ring, and one of both changes in a moment
@@ -156,12 +163,15 @@ class Core:
         """
         patience = _Patience(self)
         troubles: dict[Peer, Exception] = {}
+        since = math.inf
         while True:
+            began = math.inf if heard else self.now()
             view = self.view()
             pair = view.pair(key)
             missed: Peer | None = None
             stale = False
-            for peer in self._order(pair):
+            verdicts: set[Verdict] = set()
+            for peer in (*self._order(pair), *view.others(key)):
                 reply = heard.pop(peer, None)
                 if reply is None:
                     (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
@@ -170,19 +180,33 @@ class Core:
                     self.counts.failovers += peer is not pair[0]
                     return reply, peer
                 verdict = self.judge(peer, reply, key)
-                if verdict is Verdict.MAYBE:
+                verdicts.add(verdict)
+                troubles[peer] = reply
+                if verdict in _MISSES:
                     missed = peer
-                else:
-                    troubles[peer] = reply
-                    stale = stale or verdict is Verdict.STALE
-                    if stale:
-                        break
-            if missed is not None and not stale:
+                elif verdict is Verdict.STALE:
+                    stale = True
+                    break
+            nobody = missed is not None and not stale and not _is_open(verdicts)
+            if nobody and self._is_sure(verdicts, since):
                 self.counts.doubtful += 1
                 return None, missed
+            if nobody and (since == math.inf or not patience.ended()):
+                since = began
+                continue
+            since = math.inf
             if patience.ended():
                 raise NoHolderReachable(self._unreachable(key, troubles))
             yield from patience.wait(view if stale else None)
+
+    def _is_sure(self, verdicts: Iterable[Verdict], since: float) -> bool:
+        """Whether nobody has it, as everybody has said. While one was asked after the other, the
+        first may have been filled, and then the second lost what it held. So all are asked twice,
+        in less time than a node takes to be filled.
+
+        :param since: when they were asked for the first time
+        """
+        return Verdict.MAYBE not in verdicts or 0 <= self.now() - since < _TOGETHER
 
     def read_many(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
         """Values by RING.MGET, in groups by holder; what that leaves open one by one."""
@@ -237,16 +261,19 @@ class Core:
         :raises NoHolderReachable: none has answered within the deadline
         :raises HoldersFull: none had memory for it
         """
-        return (yield from self._spread(key, command, self.clock.next(), {}))
+        return (yield from self._spread(key, command, self.clock.next(), {}, self.now()))
 
-    def copy(self, key: bytes, entry: bytes, source: Peer) -> Steps[tuple[int, bool]]:
+    def copy(self, key: bytes, entry: bytes, source: Peer, since: float) -> Steps[tuple[int, bool]]:
         """An entry that `source` has made, to the other holders: copies, its own among them, and
-        whether a holder is without."""
+        whether a holder is without.
+
+        :param since: when it was asked for that
+        """
 
         def command(epoch: bytes, version: bytes) -> bytes:
             return pack((b"RING.FILL", epoch, key, entry))
 
-        copies, degraded, _ = yield from self._spread(key, command, entry[4:20], {source: 1})
+        copies, degraded, _ = yield from self._spread(key, command, entry[4:20], {source: 1}, since)
         return copies, degraded
 
     def _spread(
@@ -255,12 +282,20 @@ class Core:
         command: Callable[[bytes, bytes], bytes],
         version: bytes,
         taken: dict[Peer, Any],
+        since: float,
     ) -> Steps[tuple[int, bool, list[Any]]]:
         """
+        Between two holders' answers this process may have stood still; the first one may have begun
+        another life meanwhile, and have been filled from the second before that had the write. So
+        when they lie far apart all are asked once more: a node is filled later than that.
+
         :param taken: by whom it is taken already, and with which reply
+        :param since: when the first of these was asked
         """
         patience = _Patience(self)
         given = bool(taken)  # then the version stays as it is
+        said = list(taken.values())
+        confirmations = 0
         while True:
             view = self.view()
             holders = view.holders(key)
@@ -279,17 +314,28 @@ class Core:
                     verdicts[peer] = self.judge(peer, reply, key)
                 else:
                     taken[peer] = reply
+                    said.append(reply)
                     if peer.failures:
                         peer.answered()
             seen = verdicts.values()
             missing = [peer for peer in left if peer not in taken]
             copies = len(holders) - len(missing)
             if not missing and copies > 1:
-                return copies, False, list(taken.values())
+                if self.now() - since < _TOGETHER:
+                    return copies, False, said
+                if confirmations == _CONFIRMATIONS:
+                    self.counts.degraded += 1
+                    self.counts.unrecorded += 1
+                    return copies, True, said
+                confirmations += 1
+                since = self.now()
+                taken.clear()
+                continue
             late = patience.ended()
             if Verdict.AGAIN in seen and not given and not late:
                 self.counts.clock_behind += 1
                 version = self.clock.next()
+                since = self.now()
                 taken.clear()
                 continue
             if Verdict.STALE in seen and not late:
@@ -304,7 +350,7 @@ class Core:
                     self.counts.degraded += 1
                 if owed:
                     yield from self._owe(key, version, list(taken), owed)
-                return copies, True, list(taken.values())
+                return copies, True, said
             if late or all(verdict is Verdict.FULL for verdict in seen):
                 if Verdict.FULL in seen:
                     raise HoldersFull(
@@ -343,16 +389,19 @@ class Core:
         """
         patience = _Patience(self)
         created = False
+        since = math.inf
         while True:
+            began = self.now()
             view = self.view()
             stale = False
             doubtful: Peer | None = None
             troubles: dict[Peer, Exception] = {}
             verdicts: list[Verdict] = []
-            for peer in self._order(view.pair(key)):
+            for peer in (*self._order(view.pair(key)), *view.others(key)):
                 verdict = Verdict.AGAIN
                 while verdict is Verdict.AGAIN:
                     version = self.clock.next()
+                    asked = self.now()
                     (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
                     if isinstance(reply, list) and len(reply) == 2:
                         item, entry = reply
@@ -360,7 +409,7 @@ class Core:
                         if entry is None:
                             return item, False, 0
                         self.clock.learn(entry[4:20])
-                        copies, degraded = yield from self.copy(key, entry, peer)
+                        copies, degraded = yield from self.copy(key, entry, peer, asked)
                         return item, degraded, copies
                     reply = reply if isinstance(reply, Exception) else _MISSHAPEN
                     verdict = self.judge(peer, reply, key)
@@ -371,15 +420,20 @@ class Core:
                         verdict = Verdict.AWAY
                 troubles[peer] = reply
                 verdicts.append(verdict)
-                if verdict is Verdict.MAYBE and doubtful is None:
+                if verdict in _MISSES and doubtful is None:
                     doubtful = peer
                 if verdict is Verdict.STALE:
                     stale = True
                     break
-            if doubtful is not None and not stale:
-                if create is None:
+            if doubtful is not None and not stale and not _is_open(verdicts):
+                if create is None and self._is_sure(verdicts, since):
                     return 0, False, 0
-                if not created:  # whoever comes first makes it; then both count from there
+                if create is None and (since == math.inf or not patience.ended()):
+                    since = began
+                    continue
+                if (
+                    create is not None and not created
+                ):  # whoever comes first makes it; then both count from there
                     created = True
                     fill = pack((b"RING.FILL", view.epoch_text, key, create))
                     (reply,) = yield ((doubtful, fill, 1),)
@@ -406,6 +460,8 @@ class Core:
         text = str(error)
         word, _, rest = text.partition(" ")
         verdict = _VERDICTS.get(word)
+        if verdict is Verdict.MAYBE and rest.startswith("dropped"):
+            verdict = Verdict.DROPPED
         if verdict is None:
             if word == "CLOCK":
                 raise RingError(
@@ -454,6 +510,15 @@ class Core:
 
     def _why(self, troubles: Mapping[Peer, Exception]) -> str:
         return "; ".join(f"{peer}: {error}" for peer, error in troubles.items()) or "none was asked"
+
+
+_MISSES = frozenset({Verdict.MAYBE, Verdict.DROPPED})
+
+
+def _is_open(verdicts: Iterable[Verdict]) -> bool:
+    """Whether a holder that said nothing may have what another one has not been filled with yet.
+    Beside one that has dropped keys it may, too, but that those stay is not promised."""
+    return Verdict.MAYBE in verdicts and not _MISSES.issuperset(verdicts)
 
 
 _VALUES = frozenset({bytes, type(None)})

@@ -25,7 +25,10 @@ _AGAIN = 3.0  # seconds until a node that was lost is tried again
 _WAIT = 5.0  # seconds without an answer after which a node that is not registered is dead
 _ROUNDS_AT_ONCE = 100  # how often more than can be brought at once is brought at once
 _TELL = 10.0  # seconds between two lines that say how far a sweep is
-_CLIENTS = PROBE + 0.3  # seconds after which every client writes to a node that joins
+# Seconds after which every client writes to a node that joins, and no write is under way that its
+# last life has taken: only then it is filled.
+_CLIENTS = PROBE + 0.3
+_UNKNOWN = 15.0  # seconds that a node of which nothing was ever heard is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,13 @@ class Known:
     """The ring as the agent's main thread sees it.
 
     :param leads: this agent is the one that fills
+    :param current: ZooKeeper was heard a moment ago, so that who is not registered has gone
     """
 
     record: Record
     members: Mapping[str, Member]
     leads: bool
+    current: bool
 
 
 @dataclass(slots=True)
@@ -121,8 +126,10 @@ class Filler:
         self._stop = threading.Event()
         self._troubles: dict[str, _Trouble] = {}
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
+        self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
+        self._rest = ROUND  # seconds until the next one
         self._paid_at = time.monotonic()
         self._said: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="mmapcache-ring-fill", daemon=True)
@@ -137,7 +144,8 @@ class Filler:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while not self._stop.wait(ROUND):
+        while not self._stop.wait(self._rest):
+            self._rest = ROUND
             try:
                 self.round()
             except StaleError:
@@ -161,16 +169,32 @@ class Filler:
         self._bring(known, nodes)
         if not self._agree(known, nodes):
             return
-        joining = {n: node for n, node in nodes.items() if node.state == "joining"}
-        if joining:
-            self._fill(known, nodes, joining)
-        elif known.record.change is not None:
+        joining, due = self._joining(nodes)
+        if not due and (joining or known.record.change is None):
+            return
+        nodes = self._look(known, everybody=True)
+        if not self._agree(known, nodes):
+            return
+        joining, due = self._joining(nodes)
+        if due:
+            self._fill(known, nodes, due)
+        elif not joining and known.record.change is not None:
             self._change(known, nodes)
+
+    def _joining(self, nodes: Mapping[str, _Node]) -> tuple[bool, dict[str, _Node]]:
+        """Whether nodes join, and those of them that may be filled by now."""
+        lives = {n: self._joined[n, at.run_id] for n, at in nodes.items() if at.state == "joining"}
+        left = {name: since + _CLIENTS - time.monotonic() for name, since in lives.items()}
+        self._rest = max(0.0, min([self._rest, *left.values()]))
+        return bool(lives), {name: nodes[name] for name in lives if left[name] <= 0}
 
     # Looking.
 
-    def _look(self, known: Known) -> dict[str, _Node]:
-        """The nodes that answer and serve."""
+    def _look(self, known: Known, *, everybody: bool = False) -> dict[str, _Node]:
+        """The nodes that answer and serve.
+
+        :param everybody: those that did not answer a moment ago are asked, too
+        """
         found = {}
         now = time.monotonic()
         for name in known.record.everybody:
@@ -178,7 +202,8 @@ class Filler:
             trouble = self._troubles.get(name)
             if member is None:
                 continue
-            if trouble is not None and now < trouble.again and member == trouble.member:
+            waits = trouble is not None and now < trouble.again and member == trouble.member
+            if waits and not everybody:
                 continue
             link = self._links.to(name, member.address)
             try:
@@ -213,7 +238,15 @@ class Filler:
         now = time.monotonic()
         for name in known.record.everybody:
             member = known.members.get(name)
-            if member is None or name in nodes:
+            if name in nodes:
+                self._unknown.pop(name, None)
+                continue
+            if not known.current:
+                return False
+            if member is None:
+                if now - self._unknown.setdefault(name, now) < _UNKNOWN:
+                    self._say(name, f"{name} is not registered: it is waited for")
+                    return False
                 continue
             trouble = self._troubles.get(name)
             if member.state != GONE or trouble is None or now - trouble.since < _WAIT:
@@ -309,13 +342,7 @@ class Filler:
         holders = sweep.whose.holders
         for source in nodes:
             sweep.spread(source, lambda key: [name for name in holders(key) if name in joining])
-        for name, node in joining.items():
-            since = self._joined.get((name, node.run_id), time.monotonic())
-            left = since + _CLIENTS - time.monotonic()
-            while left > 0:  # until then a client may still pass it over
-                sweep_pause = min(left, ROUND)
-                self._pause(known, {name: node.run_id})(sweep_pause)
-                left = since + _CLIENTS - time.monotonic()
+        self._nobody_came(known, nodes)
         self._bring(known, nodes)
         for name, node in joining.items():
             node.link.call("RING.READY", node.run_id, known.record.epoch)
@@ -329,6 +356,16 @@ class Filler:
         self.doing.filled += sweep.moved
         if sweep.refused:
             log.warning("%s: no memory for all of it", ", ".join(joining))
+
+    def _nobody_came(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        """
+        :raises StaleError: a node has come back that was not looked at
+        """
+        now_known = self._known()
+        if now_known is None or now_known.record != known.record:
+            raise StaleError
+        if self._look(now_known, everybody=True).keys() - nodes.keys():
+            raise StaleError
 
     # A change of the members.
 
@@ -359,6 +396,7 @@ class Filler:
             whose = sweep.whose
             for source in nodes:
                 sweep.spread(source, lambda key: whose.holders(key)[len(whose.pair(key)) :])
+            self._nobody_came(known, nodes)
             self._leveled = (known.record.epoch, lives)
             self.doing.filled += sweep.moved
         return True

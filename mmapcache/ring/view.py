@@ -118,6 +118,13 @@ class View:
         peers = self.peers
         return tuple([peers[index] for index in self._pair(key)])
 
+    def others(self, key: bytes) -> tuple[Peer, ...]:
+        """Holders that are not of the pair: while a node comes or goes there may be one."""
+        if self.record.other is None:
+            return ()
+        peers = self.peers
+        return tuple([peers[index] for index in self._holders(key)[len(self._pair(key)) :]])
+
     def first(self, key: bytes) -> Peer:
         """The primary."""
         return self.peers[self._pair(key)[0]]

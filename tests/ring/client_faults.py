@@ -48,12 +48,14 @@ def _one_copy() -> None:
     """The second copy is written when the first could not be."""
     spread = Core._spread
 
-    def one(self: Core, key: bytes, command: Any, version: bytes, taken: Any) -> Steps[Any]:
+    def one(
+        self: Core, key: bytes, command: Any, version: bytes, taken: Any, since: float
+    ) -> Steps[Any]:
         view = self.view()
         peer = view.first(key)
         (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
         if isinstance(reply, Exception):
-            return (yield from spread(self, key, command, version, taken))
+            return (yield from spread(self, key, command, version, taken, since))
         return 2, False, [reply]
 
     Core._spread = one  # type: ignore[method-assign]

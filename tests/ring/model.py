@@ -88,8 +88,9 @@ class Node:
     def _found(self, key: bytes) -> tuple[int, bytes, int, bytes] | None:
         self._mine(key)
         entry = self._there(key)
-        if entry is None and (self.state != "ready" or not self.final):
-            raise Refused("MAYBE not here")
+        read = self.id in twin.pair(self.record.nodes, key)
+        if entry is None and not (self.state == "ready" and self.final and read):
+            raise Refused(f"MAYBE {'dropped' if self.state == 'ready' and read else 'joining'}")
         return entry if entry is not None and entry[0] == _ring.VALUE else None
 
     def _get(self, key: bytes) -> bytes | None:

@@ -79,6 +79,119 @@ def test_a_miss_that_is_not_final_asks_the_other(bench: Bench, why: str) -> None
     assert bench.client.core.counts.doubtful == 1
 
 
+def test_no_miss_while_the_other_holder_says_nothing(bench: Bench) -> None:
+    """One holder is being filled, and the other one stands still for a moment."""
+    bench.do(bench.client.set(bench.key, "7", 0))
+    bench.first.data.clear()
+    bench.first.state = "joining"
+
+    def stands_still() -> None:
+        end = bench.world.clock + 0.4
+        still = bench.second.id
+        bench.world.lost = lambda peer, commands: (
+            "before" if peer == still and bench.world.clock < end else ""
+        )
+
+    stands_still()
+    assert bench.do(bench.client.get_with_source(bench.key)) == (b"7", bench.second.id)
+    stands_still()
+    assert bench.do(bench.client.mget([bench.key])) == [b"7"]
+    stands_still()
+    assert bench.do(bench.client.expire(bench.key, 100)).existed
+    bench.first.data.clear()
+    stands_still()
+    assert bench.do(bench.client.incrby(bench.key, 1)) == 8
+    bench.first.data.clear()
+    bench.lose(bench.second)
+    for steps in (bench.client.get(bench.key), bench.client.incrby(bench.key, 1)):
+        began = bench.world.clock
+        with pytest.raises(NoHolderReachable, match=r"'key'.*refused"):
+            bench.do(steps)
+        assert 1.0 <= bench.world.clock - began < 1.5
+    assert not bench.first.data
+    assert bench.client.core.counts.doubtful == 0
+
+
+def test_no_miss_while_the_other_holder_is_behind(bench: Bench) -> None:
+    bench.do(bench.client.set(bench.key, "v", 0))
+    bench.first.data.clear()
+    bench.first.state = "joining"
+    changed = bench.world.record.begin("drain", "c", 1)
+    old, bench.world.record = bench.world.record, changed
+    bench.world.tell()
+    for node in bench.world.nodes.values():
+        node.record = changed
+    bench.second.record = old
+    bench.world.waited = lambda: setattr(bench.second, "record", changed)
+    assert bench.do(bench.client.get(bench.key)) == b"v"
+
+
+@pytest.mark.parametrize("how_long", [0, 30])
+def test_no_miss_when_one_is_filled_and_then_the_other_one_lost(
+    bench: Bench, how_long: float
+) -> None:
+    """Between two questions of one read."""
+    bench.do(bench.client.set(bench.key, "v", 0))
+    has = dict(bench.first.data)
+    bench.first.data.clear()
+    bench.first.state = "joining"
+    happens = iter([True])
+
+    def lost(peer: str, commands: list[list[bytes]]) -> str:
+        if peer == bench.second.id and next(happens, False):
+            bench.world.clock += how_long
+            bench.first.data, bench.first.state = dict(has), "ready"
+            bench.second.data.clear()
+            bench.second.state = "joining"
+        return ""
+
+    bench.world.lost = lost
+    assert bench.do(bench.client.get(bench.key)) == b"v"
+    bench.first.data.clear()
+    bench.first.state = "joining"
+    bench.second.data, bench.second.state = dict(has), "ready"
+    happens = iter([True])
+    assert bench.do(bench.client.expire(bench.key, 100)).existed
+
+
+def test_keys_that_a_full_server_dropped_are_not_waited_for(bench: Bench) -> None:
+    """The first one evicts; the other one is dead."""
+    bench.first.final = False
+    bench.lose(bench.second)
+    began = bench.world.clock
+    assert bench.do(bench.client.get(bench.key)) is None
+    assert bench.do(bench.client.incrby(bench.key, 2)) == 2
+    assert bench.world.clock - began < 0.5
+    assert bench.client.core.counts.doubtful == 1
+
+
+@pytest.mark.parametrize("step", ["filling", "switched"])
+def test_a_holder_of_the_other_ring_is_asked_before_a_miss_is_said(step: str) -> None:
+    """All of the pair were started anew in the middle of a change; a third one has the value."""
+    bench = Bench(("a", "b"))
+    world = bench.world
+    kind, node = ("drain", "b") if step == "switched" else ("add", "d")
+    record = world.record.begin(kind, node, 1)  # type: ignore[arg-type]
+    world.nodes["d"] = Node("d", record, "joining")
+    world.record = record.advance() if step == "switched" else record
+    world.tell()
+    for each in world.nodes.values():
+        each.record = world.record
+    for number in range(20):
+        key = f"k{number}"
+        assert bench.do(bench.client.set(key, number, 0)).copies >= 2
+        pair = bench.client.where(key)
+        third = [n for n in world.nodes.values() if n.id not in pair and key.encode() in n.data]
+        for name in pair:
+            world.nodes[name].data.clear()
+            world.nodes[name].state = "joining"
+        expected = (b"%d" % number, third[0].id) if third else (None, pair[-1])
+        assert bool(third) or step == "filling"
+        assert bench.do(bench.client.get_with_source(key)) == expected
+        if third:
+            assert bench.do(bench.client.incrby(key, 1)) == number + 1
+
+
 def test_a_lost_holder_costs_one_timeout_then_it_is_skipped(bench: Bench) -> None:
     bench.do(bench.client.set(bench.key, "v", 0))
     bench.lose(bench.first)
@@ -100,6 +213,44 @@ def test_a_degraded_write_is_recorded_beside_the_copy(bench: Bench, how: str) ->
         assert bench.second.owed[bench.first.id, bench.key] == bench.second.data[bench.key][1]
     assert bench.client.core.counts.unrecorded == 0
     assert bench.do(bench.client.get(bench.key)) == b"2"
+
+
+@pytest.mark.parametrize("deed", ["set", "delete", "incr"])
+def test_a_write_that_was_held_up_is_taken_by_the_lives_of_now(bench: Bench, deed: str) -> None:
+    """The client stands still between two holders. Meanwhile the first one is started anew, and is
+    filled from the second, which has not got the write yet."""
+    bench.do(bench.client.set(bench.key, 1, 0))
+    stands_still = iter([True])
+
+    def lost(peer: str, commands: list[list[bytes]]) -> str:
+        if peer == bench.second.id and next(stands_still, False):
+            bench.world.clock += 3
+            bench.first.data = dict(bench.second.data)
+        return ""
+
+    bench.world.lost = lost
+    if deed == "set":
+        written: Any = bench.do(bench.client.set(bench.key, 2, 0))
+    elif deed == "delete":
+        written = bench.do(bench.client.delete([bench.key]))
+        assert written.existed
+    else:
+        written = bench.do(bench.client.incrby(bench.key, 1))
+    assert (written.copies, written.degraded) == (2, False)
+    assert bench.first.data == bench.second.data
+    expected = None if deed == "delete" else b"2"
+    assert bench.do(bench.client.get(bench.key)) == expected
+
+
+def test_a_write_that_is_held_up_each_time_says_so(bench: Bench) -> None:
+    def lost(peer: str, commands: list[list[bytes]]) -> str:
+        bench.world.clock += 0.6
+        return ""
+
+    bench.world.lost = lost
+    written = bench.do(bench.client.set(bench.key, 2, 0))
+    assert (written.copies, written.degraded) == (2, True)
+    assert bench.client.core.counts.unrecorded == 1
 
 
 def test_a_clock_that_lags_costs_a_round_trip(bench: Bench) -> None:

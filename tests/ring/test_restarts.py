@@ -1,0 +1,338 @@
+"""The clients' core and the agent's filler against nodes in memory that are started anew, empty, at
+any moment: between two commands of a client or of the agent, between any two steps of a change.
+
+One node is lost at a time: the next one when all are ready again. Beside that one, nodes stand
+still for a moment. Nothing that was acknowledged with all its copies may be missed or read older.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ring.model import Node, Refused, World
+
+from mmapcache.ring import NoHolderReachable, _ring, fill
+from mmapcache.ring.connecting import Settings
+from mmapcache.ring.core import Core
+from mmapcache.ring.fill import Filler, Known, StaleError
+from mmapcache.ring.link import RefusedError
+from mmapcache.ring.operations import Operations
+from mmapcache.ring.record import Member, Record, new_ring
+from mmapcache.ring.wire import Lost
+from ring import twin
+
+KEYS = tuple(f"k{number}" for number in range(8))
+
+
+class NodeLink:
+    """The agent's connection to a node: it ends when the node does."""
+
+    def __init__(self, story: Story, name: str) -> None:
+        self._story = story
+        self._node = story.world.nodes[name]
+        self._life = -1
+
+    def _reach(self) -> Node:
+        self._story.happens()
+        node = self._node
+        life = self._story.lives[node.id]
+        if self._story.is_silent(node.id) or self._life not in (-1, life):
+            self._life = -1
+            raise Lost("closed")
+        self._life = life
+        return node
+
+    def hello(self) -> dict[str, object]:
+        node = self._reach()
+        life = str(self._story.lives[node.id])
+        return {"id": node.id, "run_id": life, "state": node.state, "epoch": node.record.epoch}
+
+    def scan(self) -> Iterator[list[bytes]]:
+        keys = sorted(self._reach().data)
+        yield keys[::2]
+        self._reach()
+        yield keys[1::2]
+
+    def calls(self, commands: list[Any]) -> list[Any]:
+        replies: list[Any] = []
+        for name, *words in commands:
+            try:
+                replies.append(self.call(name, *words))
+            except RefusedError as error:
+                replies.append(error)
+        return replies
+
+    def call(self, name: str, *words: Any) -> Any:
+        node = self._reach()
+        if name == "DBSIZE":
+            return len(node.data)
+        if node.state not in ("ready", "joining"):
+            raise RefusedError(node.id, f"STOPPED {node.state}")
+        if name == "RING.DUMP":
+            return [_ring.encode(*node.data[key]) if key in node.data else None for key in words]
+        if name == "RING.OWED":
+            owed = [(key, v) for (owner, key), v in node.owed.items() if owner == words[0]]
+            return [word for pair in owed for word in pair]
+        if name == "RING.PAID":
+            for key, version in zip(words[1::2], words[2::2], strict=True):
+                if node.owed.get((words[0], key), b"\xff") <= version:
+                    del node.owed[words[0], key]
+            return 1
+        if name in ("RING.READY", "RING.DROP"):
+            epoch = int(words[1] if name == "RING.READY" else words[0])
+            if epoch != node.record.epoch:
+                raise RefusedError(node.id, f"EPOCH {node.record.epoch}")
+            return self._ready(node, words[0]) if name == "RING.READY" else _drop(node, words[1:])
+        try:
+            return node.run([name.encode(), *words])
+        except Refused as error:
+            raise RefusedError(node.id, str(error)) from None
+
+    def _ready(self, node: Node, life: str) -> bytes:
+        if life != str(self._story.lives[node.id]):
+            raise RefusedError(node.id, "STOPPED")
+        node.state = "ready"
+        return b"OK"
+
+
+def _drop(node: Node, words: tuple[Any, ...]) -> int:
+    removed = 0
+    for key, version in zip(words[::2], words[1::2], strict=True):
+        holders = twin.holders(node.record.nodes, node.record.other or node.record.nodes, key)
+        if node.id not in holders and node.data.get(key, (0, b"\xff"))[1] <= version:
+            del node.data[key]
+            removed += 1
+    return removed
+
+
+class Lagging:
+    """What one client sees of the ring: it learns of a step some time after the servers."""
+
+    path = "in memory"
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self.generation = 0
+        self.learn()
+
+    def learn(self) -> None:
+        self.generation += 1
+        self.record, self.told = self._story.world.record, self._story.members()
+
+    def read(self) -> Any:
+        return self.generation, self.record, self.told
+
+
+class Story:
+    """
+    :param script: what happens at each moment at which something can
+    """
+
+    def __init__(self, script: Iterator[tuple[str, int]], changes: list[tuple[Any, str]]) -> None:
+        self.world = World(new_ring(("a", "b", "c")))
+        self.world.nodes["d"] = Node("d", self.world.record, "spare")
+        self.lives = dict.fromkeys(self.world.nodes, 0)
+        self.script = script
+        self.changes = changes
+        self.still: dict[str, float] = {}  # nodes that stand still: until when
+        self.busy: set[str] = set()  # a client, the agent: in the middle of something
+        self.agent = Filler(
+            lambda: Known(self.world.record, self.members(), True, True),
+            self._advance,
+            Settings(1.0),
+            rate=0,
+        )
+        links = {name: NodeLink(self, name) for name in self.world.nodes}
+        to: Any = SimpleNamespace(to=lambda name, address: links[name])
+        self.agent._links = to
+        self.sources = [Lagging(self), Lagging(self)]
+        self.clients = [
+            Operations(
+                Core(s, deadline=1.0, timeout=0.1, discard=list, now=self.world.now), decode=False
+            )
+            for s in self.sources
+        ]
+        self.world.lost = self._arrives
+        self.world.waited = self._all_hear
+        self.allowed: dict[str, list[bytes | None]] = {key: [None] for key in KEYS}
+        self.written = 0
+
+    def members(self) -> dict[str, Member]:
+        nodes = self.world.nodes.values()
+        return {n.id: Member(n.id, f"{n.id}:1", str(self.lives[n.id]), n.state, 1) for n in nodes}
+
+    def _advance(self, old: Record, new: Record) -> bool:
+        self.happens()
+        if self.world.record != old:
+            return False
+        self.world.record = new
+        return True
+
+    def _arrives(self, peer: str, commands: list[list[bytes]]) -> str:
+        self.happens()
+        return "before" if self.is_silent(peer) else ""
+
+    def is_silent(self, name: str) -> bool:
+        starting = self.world.nodes[name].state == "starting"
+        return starting or self.world.clock < self.still.get(name, 0)
+
+    # What can happen.
+
+    def happens(self) -> None:
+        """The next thing of the script."""
+        deed, number = next(self.script, ("", 0))
+        if deed == "restart":
+            self.restart("abcd"[number % 4])
+        elif deed == "replace":
+            self.restart("abcd"[number % 4])
+            for _ in range(number // 4):
+                self._all_hear()
+                self.do("agent", 0)
+        elif deed == "hear":
+            self.hear("abcd"[number % 4])
+        elif deed == "still":
+            self.still["abcd"[number % 4]] = self.world.clock + 0.3
+        elif deed == "learn":
+            self.sources[number % 2].learn()
+        elif deed == "pause":
+            self.world.clock += number / 4
+        elif deed:
+            self.do(deed, number)
+
+    def do(self, deed: str, number: int) -> None:
+        who = "agent" if deed == "agent" else "client"
+        if who in self.busy:
+            return
+        self.busy.add(who)
+        key = KEYS[number % len(KEYS)]
+        client = self.clients[number % 2]
+        try:
+            if deed == "write":
+                self.write(client, key)
+            elif deed == "read":
+                self.read(client, key)
+            else:
+                with contextlib.suppress(StaleError, Lost, RefusedError):
+                    self.agent.round()
+                self.world.clock += fill.ROUND
+        finally:
+            self.busy.remove(who)
+
+    def restart(self, name: str) -> None:
+        nodes = self.world.nodes
+        everybody = self.world.record.everybody
+        if len(everybody) == 1:  # with one node there is one copy
+            self.allowed = {key: [*values, None] for key, values in self.allowed.items()}
+        if all(nodes[each].state == "ready" for each in everybody):
+            nodes[name].data.clear()
+            nodes[name].owed.clear()
+            nodes[name].state = "starting"
+            self.lives[name] += 1
+
+    def hear(self, name: str) -> None:
+        node = self.world.nodes[name]
+        node.record = self.world.record
+        serves = name in node.record.everybody
+        if serves and node.state not in ("ready", "joining"):
+            self.lives[name] += node.state == "spare"
+            node.data.clear()
+            node.state = "joining"
+        elif not serves:
+            node.state = "spare"
+
+    def _all_hear(self) -> None:
+        for name in self.world.nodes:
+            self.hear(name)
+        for source in self.sources:
+            source.learn()
+
+    def write(self, client: Operations, key: str) -> None:
+        self.written += 1
+        value = b"%d" % self.written
+        before = self.allowed[key]
+        self.allowed[key] = [*before, value]
+        with contextlib.suppress(NoHolderReachable):
+            if not self.world.drive(client.set(key, value, 0)).degraded:
+                self.allowed[key] = [value]
+
+    def read(self, client: Operations, key: str) -> None:
+        with contextlib.suppress(NoHolderReachable):
+            value = self.world.drive(client.get(key))
+            assert value in self.allowed[key], (key, value, self.allowed[key])
+
+    def change(self) -> None:
+        if self.changes and self.world.record.change is None:
+            kind, node = self.changes.pop(0)
+            self.world.record = self.world.record.begin(kind, node, 1)
+
+    def settle(self) -> None:
+        """Until all is done and nothing happens any more; then each key is where it belongs."""
+        self.script = iter(())
+        for _ in range(60):
+            self._all_hear()
+            self.do("agent", 0)
+        assert self.world.record.change is None
+        everybody = self.world.record.everybody
+        assert {self.world.nodes[name].state for name in everybody} == {"ready"}
+        self.world.clock += 5
+        for key in KEYS:
+            for client in self.clients:
+                value = self.world.drive(client.get(key))
+                assert value in self.allowed[key], (key, value, self.allowed[key])
+                pair = twin.pair(self.world.record.nodes, key.encode())
+                copies = [self.world.nodes[name].data.get(key.encode()) for name in pair]
+                assert len(set(copies)) == 1 or self.unrecorded(), (key, copies)
+
+    def unrecorded(self) -> int:
+        """Writes of which nobody could be told that a holder is without them."""
+        return sum(client.core.counts.unrecorded for client in self.clients)
+
+
+CHANGES: list[list[tuple[Any, str]]] = [
+    [("add", "d"), ("drain", "b")],
+    [("drain", "b"), ("add", "d")],
+    [("drain", "b"), ("drain", "c")],
+]
+DEEDS = ["write", "write", "read", "read", "agent", "agent", "agent", "change", "hear"]
+MEANWHILE = ["restart", "replace", "still", "hear", "hear", "learn", "pause", "write", "read"]
+MEANWHILE += ["agent", "agent"]
+
+
+def tell(seed: int) -> Story:
+    """A story of some restarts, to its end.
+
+    :raises AssertionError: a read was wrong
+    """
+    dice = random.Random(seed)
+    meanwhile = (
+        (dice.choice(MEANWHILE) if dice.random() < 0.4 else "", dice.randrange(40))
+        for _ in range(3000)
+    )
+    story = Story(meanwhile, [*dice.choice(CHANGES)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fill, "time", SimpleNamespace(monotonic=story.world.now))
+        for _ in range(120):
+            deed, number = dice.choice(DEEDS), dice.randrange(40)
+            if deed == "change":
+                story.change()
+            elif deed == "hear":
+                story.hear("abcd"[number % 4])
+            else:
+                story.do(deed, number)
+        story.settle()
+    return story
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_restarts_lose_nothing(part: int) -> None:
+    first = random.randrange(1 << 30)
+    for seed in range(first, first + 20):
+        try:
+            tell(seed)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from None
