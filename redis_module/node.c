@@ -103,14 +103,19 @@ bool node_stood_still(RedisModuleCtx *ctx)
     return true;
 }
 
-/* What another record means for the state. A node that comes into the ring brings nothing along. */
-static void follow_record(RedisModuleCtx *ctx)
+/* What another record means for the state. A node that comes into the ring brings nothing along.
+ * Nor does one that was cut off while a step of a change was taken: the others went on as if it
+ * were dead, and did not bring what it holds by now; it may even have left the ring and be back. */
+static void follow_record(RedisModuleCtx *ctx, bool missed_a_step)
 {
     owed_keep(&node.record);
     bool serves = node.state == NODE_JOINING || node.state == NODE_READY;
     if (node.self >= 0 && node.state == NODE_SPARE) {
         bool flush = node.served && !RING_FAULT_IS(15); /* 15: it brings along what it once held */
         node_begin_life(ctx, "the node came into the ring", flush);
+    } else if (node.self >= 0 && serves && missed_a_step && !RING_FAULT_IS(26)) {
+        /* 26: it goes on as if it had been there */
+        node_begin_life(ctx, "a step of a change was taken without the node", true);
     } else if (node.self < 0 && serves) {
         node_enter(NODE_SPARE);
         RedisModule_Log(ctx, "notice", "node %s is in the ring no more: it is a spare", node.id);
@@ -139,10 +144,12 @@ enum node_take node_take_record(RedisModuleCtx *ctx, const char *json, size_t le
         RedisModule_Log(ctx, "notice", "the ring is at epoch %llu, with %u nodes",
                         (unsigned long long)record.epoch, record.count);
     }
+    /* In ZooKeeper each step moves the epoch by one. */
+    bool missed = node.with_zookeeper && record.epoch > node.record.epoch + 1;
     node.record = record;
     node.self = record_index(&record, node.id, strlen(node.id));
     if (node.state != NODE_STARTING) {
-        follow_record(ctx);
+        follow_record(ctx, missed);
     }
     return NODE_TAKEN;
 }

@@ -52,6 +52,7 @@ FAULTS = {
     23: ("two full holders lose a counter", MEMORY + "full_server_loses_no_counter"),
     25: ("a child outlives a killed server", FENCE + "killed_while_it_writes"),
     24: ("messages are handed over without a fence", "test_module_threads.py::test_no_race"),
+    26: ("a node that missed a step goes on", ZOOKEEPER + "node_that_missed_a_step"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 

@@ -138,6 +138,28 @@ def test_node_registers_and_follows_the_record(begin: Begin, tree: Tree) -> None
     assert in_state(tree, "joining")["run_id"] != joining["run_id"]
 
 
+def test_node_that_missed_a_step_begins_anew(begin: Begin, tree: Tree) -> None:
+    """What was cut off for some steps may hold by now what nobody has brought to it."""
+    server = begin()
+    tree.put(ring_record(3, ["a", "b"]))
+    in_state(tree, "joining")
+    node = server.connect()
+    make_ready(node)
+    in_state(tree, "ready")
+    assert node(*put(3, clock.next(), 0, b"k", b"v")) == "OK"
+    drain = {"drain": "b", "since": 1}
+    tree.put(ring_record(4, ["a", "b"], drain))
+    eventually("it is at 4", lambda: node.hello()["epoch"] == 4)
+    tree.put(ring_record(5, ["a"], drain))
+    eventually("it is at 5", lambda: node.hello()["epoch"] == 5)
+    assert node("RING.GET", 5, b"k") == b"v"
+    tree.put(ring_record(7, ["a", "c"]))
+    in_state(tree, "joining")
+    again = server.connect()
+    assert (again.hello()["epoch"], again("DBSIZE")) == (7, 0)
+    assert again.refused("RING.GET", 7, b"k") == "MAYBE"
+
+
 def test_sigterm_removes_the_node(begin: Begin, tree: Tree) -> None:
     server = begin()
     tree.put(ring_record(3, ["a", "b"]))
