@@ -83,6 +83,10 @@ int command_ready(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     if (!fence_is_at(ctx, argv[2])) {
         return REDISMODULE_OK;
     }
+    if (node.state != NODE_READY) {
+        RedisModule_Log(ctx, "notice", "life %llu of node %s is filled: it is ready",
+                        node.counts.lives, node.id);
+    }
     node_enter(NODE_READY);
     return RedisModule_ReplyWithSimpleString(ctx, "OK");
 }

@@ -3,8 +3,9 @@ history is judged.
 
     PYTHONPATH=tests python -m ring.soak --seconds 60 --kind redis --seed 1 --zookeeper
 
-Faults come one at a time, and the next when all nodes are ready again. Prints what was done; the
-exit status is 1 when something was wrong.
+The next fault comes when all nodes are ready again. Some are of two parts: a second node is killed
+as soon as the first one says that it is ready, or stands still for a moment while it is filled.
+Prints what was done; the exit status is 1 when something was wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from ring.rings import AsyncRing, KeptRing, Ring, TestRing
 from ring.wires import Wire
 
 from mmapcache.ring import RingError
-from ring import client_faults, history
+from mmapcache.ring.published import Published
+from ring import client_faults, history, losses
 
 IDS = ("a", "b", "c", "d", "e")
 HOT = [f"hot{number}" for number in range(30)]  # written all the time
@@ -92,11 +94,13 @@ def work(path: Path, log: Path, number: int, seed: int) -> None:
 class Faults:
     """What is done to the nodes."""
 
-    def __init__(self, ring: TestRing, dice: random.Random) -> None:
+    def __init__(self, ring: TestRing, dice: random.Random, workers: Sequence[int]) -> None:
         self._ring = ring
         self._dice = dice
+        self._workers = workers
         self.done: Counter[str] = Counter()
         self.story: list[str] = []
+        self.kills: dict[str, list[float]] = {}  # seconds since 1970
         self.choices: Sequence[Callable[[str], None]] = (
             self.kill,
             self.old_dump,
@@ -104,6 +108,9 @@ class Faults:
             self.long_stop,
             self.agent,
             self.flush,
+            self.kill_two_in_a_row,
+            self.kill_and_stop_another,
+            self.kill_beside_a_stopped_client,
         )
 
     def one(self) -> None:
@@ -115,17 +122,53 @@ class Faults:
         fault(name)
         self.story.append(f"{began:.3f} to {time.monotonic():.3f}: {fault.__name__} {name}")
 
-    def kill(self, name: str) -> None:
+    def _kill(self, name: str) -> None:
+        self.kills.setdefault(name, []).append(time.time())
         self._ring.servers[name].kill()
+
+    def _another(self, name: str) -> str:
+        return self._dice.choice([each for each in self._ring.members() if each != name])
+
+    def kill(self, name: str) -> None:
+        self._kill(name)
         time.sleep(self._dice.random())
         self._ring.servers[name].start()
+
+    def kill_two_in_a_row(self, name: str) -> None:
+        """The second as soon as the first one says that it is ready."""
+        server = self._ring.servers[name]
+        second = self._another(name)
+        self._kill(name)
+        server.start()
+        if name in self._ring.members():
+            eventually(f"{name} is ready", lambda: server.state() == "ready")
+        self.kill(second)
+
+    def kill_and_stop_another(self, name: str) -> None:
+        """Which has what the first one is filled with."""
+        self._kill(name)
+        server = self._ring.servers[name].start()
+        other = self._another(name)
+        while name in self._ring.members() and server.state() != "ready":
+            self.short_stop(other)
+            time.sleep(self._dice.random() * 0.5)
+
+    def kill_beside_a_stopped_client(self, name: str) -> None:
+        """It goes on with what it was doing when the node is ready again."""
+        worker = self._dice.choice(self._workers)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            self.kill(name)
+            self._ring.wait_ready()
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
     def old_dump(self, name: str) -> None:
         server = self._ring.servers[name]
         with contextlib.closing(server.connect(hello=False)) as connection:
             connection("SAVE")
         time.sleep(self._dice.random())
-        server.kill()
+        self._kill(name)
         server.start()
         (server.folder / "dump.rdb").unlink()
 
@@ -149,8 +192,8 @@ class Faults:
 class CutFaults(Faults):
     """With wires that are cut: for everybody but the node, it is as if it hung, but it goes on."""
 
-    def __init__(self, ring: TestRing, dice: random.Random) -> None:
-        super().__init__(ring, dice)
+    def __init__(self, ring: TestRing, dice: random.Random, workers: Sequence[int]) -> None:
+        super().__init__(ring, dice, workers)
         self.choices = (*self.choices, self.cut, self.cut, self.cut)
 
     def cut(self, name: str) -> None:
@@ -161,8 +204,10 @@ class CutFaults(Faults):
 class KeptFaults(Faults):
     """With those of ZooKeeper, and changes of the members."""
 
-    def __init__(self, ring: KeptRing, zookeeper: ZooKeeper, dice: random.Random) -> None:
-        super().__init__(ring, dice)
+    def __init__(
+        self, ring: KeptRing, zookeeper: ZooKeeper, dice: random.Random, workers: Sequence[int]
+    ) -> None:
+        super().__init__(ring, dice, workers)
         self._kept = ring
         self._zookeeper = zookeeper
         self.choices = (
@@ -172,6 +217,7 @@ class KeptFaults(Faults):
             self.change,
             self.change,
             self.change_and_kill,
+            self.change_and_kill_at_a_step,
         )
 
     def zookeeper_stops(self, name: str) -> None:
@@ -200,15 +246,22 @@ class KeptFaults(Faults):
         if self._dice.random() < 0.5:
             self.agent(victim)
 
-
-def lives(ring: TestRing) -> dict[str, str]:
-    """The run_id of each node that is in the ring."""
-    found = {}
-    for name in ring.members():
-        server = ring.servers[name]
-        with contextlib.closing(server.connect(hello=False)) as connection:
-            found[name] = connection.hello()["run_id"]
-    return found
+    def change_and_kill_at_a_step(self, name: str) -> None:
+        """As soon as a step is taken, perhaps before the nodes have heard of it."""
+        step = self._dice.choice(("filling", "switched", "cleaning", "complete"))
+        file = Published(str(self._ring.path))
+        try:
+            before = file.read()[1].epoch
+            self.change(name)
+            eventually(
+                f"the change is {step}",
+                lambda: (now := file.read()[1]).step == step and now.epoch > before,
+            )
+        finally:
+            file.close()
+        victim = self._dice.choice(sorted(self._ring.servers))
+        self._kill(victim)
+        self._ring.servers[victim].start()
 
 
 def soak(
@@ -231,6 +284,7 @@ def soak(
     :raises AssertionError: something was wrong for long
     """
     dice = random.Random(seed)
+    since_1970 = time.time() - time.monotonic()
     fence = round(FENCE * 1000)
     zookeeper = ZooKeeper(folder / "zookeeper") if keep else None
     wires = {name: Wire(number) for number, name in enumerate(IDS, 1)} if cuts else {}
@@ -257,24 +311,20 @@ def soak(
                 finally:
                     os._exit(status)
             workers.append(child)
-        faults = CutFaults(ring, dice) if cuts else Faults(ring, dice)
+        faults = (CutFaults if cuts else Faults)(ring, dice, workers)
         if zookeeper is not None and isinstance(ring, KeptRing):
             ring.add_server("spare", fence=fence)
-            faults = KeptFaults(ring, zookeeper, dice)
+            faults = KeptFaults(ring, zookeeper, dice, workers)
         if only:
             faults.choices = [getattr(faults, only)]
-        lost = []
+        whole = []  # when all nodes were ready
         end = time.monotonic() + seconds
-        began, before = time.monotonic(), lives(ring)
         while time.monotonic() < end:
             faults.one()
             ring.wait_ready()
+            whole.append(time.time())
             time.sleep(dice.random() * 2)
             ring.wait_ready()  # a busy machine may have stopped one by itself
-            after = lives(ring)
-            if sum(before[name] != after.get(name, before[name]) for name in before) > 1:
-                lost += [began, time.monotonic()]
-            began, before = time.monotonic(), after
         for child in workers:
             os.kill(child, signal.SIGTERM)
         for child in workers:
@@ -284,23 +334,24 @@ def soak(
     finally:
         for child in workers:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(child, signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)  # whether it is stopped or not
                 os.waitpid(child, 0)
         ring.stop()
         for wire in wires.values():
             wire.remove()
         if zookeeper is not None:
             zookeeper.kill()
+    lost = [moment - since_1970 for moment in losses.both(without(ring, faults, whole))]
     events = list(history.load(logs))
     wrong = history.wrongs(events, lost)
     counts = Counter(event.what for event in events)
     degraded = sum(event.degraded for event in events)
     print(f"seed {seed}, {kind}: {dict(counts)}, {degraded} degraded; faults {dict(faults.done)}")
-    print(f"{len(lost) // 2} moments at which more than one node began anew; {len(wrong)} wrong")
+    print(f"{len(lost)} moments at which two nodes had lost what they held; {len(wrong)} wrong")
     for text in wrong[:20]:
         print(text)
     if wrong:
-        print(*faults.story, sep="\n")
+        print(*faults.story, f"lost: {lost}", sep="\n")
         print(ring.agent.log.read_text())
         for name, server in ring.servers.items():
             print(
@@ -312,6 +363,16 @@ def soak(
                 sep="\n",
             )
     return len(wrong)
+
+
+def without(
+    ring: TestRing, faults: Faults, whole: Sequence[float]
+) -> dict[str, list[tuple[float, float]]]:
+    """From when to when each node was without what it held."""
+    return {
+        name: losses.spans(server.log.read_text(), faults.kills.get(name, ()), whole)
+        for name, server in ring.servers.items()
+    }
 
 
 def alike(ring: TestRing) -> bool:

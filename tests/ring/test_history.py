@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from ring.history import Event, wrongs
+
+from ring import losses
 
 
 def write(value: str | None, began: float, ended: float, copies: int = 2) -> Event:
@@ -33,3 +37,22 @@ def test_what_is_wrong() -> None:
     assert "a was read" in wrongs([write("a", 1, 2), write(None, 3, 4), read("a", 5)])[0]
     assert "a miss" in wrongs([write(None, 0, 0.5), write("a", 1, 2), read(None, 3)])[0]
     assert len(wrongs([write("a", 3, 4), read(None, 5)], lost=[2])) == 1
+
+
+def logged(moment: float, text: str) -> str:
+    stamp = time.strftime("%d %b %Y %H:%M:%S", time.localtime(moment))
+    return f"77:M {stamp}.{round(moment * 1000) % 1000:03} * <ring> {text}\n"
+
+
+def test_when_two_nodes_were_without_what_they_held() -> None:
+    filled = "life 2 of node a is filled: it is ready"
+    killed = logged(1003, "the server has started: life 1 of node a begins without data, it is x")
+    a = losses.spans(killed + "other text\n" + logged(1005.25, filled), [1002.5], [1001, 1020])
+    assert a == [(1002.5, 1005.25)]
+    stood = logged(1006, "the server stood still for 1500 ms; the fence is 1000 ms")
+    began = logged(1006, "others may have gone on without it: life 3 of node b begins without data")
+    assert losses.spans(stood + began, [], [1001]) == [(1004.5, float("inf"))]
+    b = losses.spans(stood + began, [], [1001, 1020])
+    assert losses.both({"a": a, "b": b}) == [1004.5]
+    assert not losses.both({"a": a, "b": losses.spans("", [1005.25], [1020])})
+    assert not losses.both({"a": [*a, (1003, 1005.25)]})
