@@ -187,13 +187,13 @@ class Core:
                 elif verdict is Verdict.STALE:
                     stale = True
                     break
-            nobody = missed is not None and not stale and not _is_open(verdicts)
-            if nobody and self._is_sure(verdicts, since):
-                self.counts.doubtful += 1
-                return None, missed
-            if nobody and (since == math.inf or not patience.ended()):
-                since = began
-                continue
+            if missed is not None and not stale and not _is_open(verdicts):
+                if self._is_sure(verdicts, since):
+                    self.counts.doubtful += 1
+                    return None, missed
+                if since == math.inf or not patience.ended():
+                    since = began
+                    continue
             since = math.inf
             if patience.ended():
                 raise NoHolderReachable(self._unreachable(key, troubles))

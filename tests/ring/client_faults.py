@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmapcache.ring import fill
+from mmapcache.ring import core, fill
 from mmapcache.ring.core import Core
 from mmapcache.ring.sweep import Sweep
 from mmapcache.ring.together import Steps
@@ -35,6 +35,10 @@ def _maybe_is_a_miss() -> None:
         return reply, peer
 
     Core.read = read  # type: ignore[method-assign]
+
+
+def _silence_is_a_miss() -> None:
+    core._is_open = lambda verdicts: False
 
 
 def _nothing_is_noted() -> None:
@@ -74,6 +78,7 @@ def _a_change_waits_for_nobody() -> None:
 # Name -> what is done, of whom, what is done to nodes meanwhile, and whether there is ZooKeeper.
 FAULTS: dict[str, tuple[Callable[[], None], str, str, bool]] = {
     "maybe-is-a-miss": (_maybe_is_a_miss, "client", "kill", False),
+    "silence-is-a-miss": (_silence_is_a_miss, "client", "kill_and_stop_another", False),
     "nothing-is-noted": (_nothing_is_noted, "client", "short_stop", False),
     "one-copy": (_one_copy, "client", "kill", False),
     "ready-without-a-fill": (_ready_without_a_fill, "agent", "kill", False),
