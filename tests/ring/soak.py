@@ -5,7 +5,8 @@ history is judged.
 
 The next fault comes when all nodes are ready again. Some are of two parts: a second node is killed
 as soon as the first one says that it is ready, or stands still for a moment while it is filled.
-Prints what was done; the exit status is 1 when something was wrong.
+Prints what was done; the exit status is 1 when something was wrong. What was read until then is
+judged, too, when it cannot go on: a machine may be too busy to start a server.
 """
 
 from __future__ import annotations
@@ -295,8 +296,11 @@ def soak(
         ring = KeptRing(kind, folder, IDS, zookeeper.address, fence=fence)
     if fault:
         ring.agent.command = (sys.executable, "-m", "ring.faulty_agent", fault)
-    logs = []
-    workers = []
+    logs: list[Path] = []
+    workers: list[int] = []
+    whole = []  # when all nodes were ready
+    faults = (CutFaults if cuts else Faults)(ring, dice, workers)
+    ended: AssertionError | None = None
     try:
         ring.start()
         for number in range(WORKERS):
@@ -311,13 +315,11 @@ def soak(
                 finally:
                     os._exit(status)
             workers.append(child)
-        faults = (CutFaults if cuts else Faults)(ring, dice, workers)
         if zookeeper is not None and isinstance(ring, KeptRing):
             ring.add_server("spare", fence=fence)
             faults = KeptFaults(ring, zookeeper, dice, workers)
         if only:
             faults.choices = [getattr(faults, only)]
-        whole = []  # when all nodes were ready
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             faults.one()
@@ -325,24 +327,22 @@ def soak(
             whole.append(time.time())
             time.sleep(dice.random() * 2)
             ring.wait_ready()  # a busy machine may have stopped one by itself
-        for child in workers:
-            os.kill(child, signal.SIGTERM)
-        for child in workers:
-            assert os.waitpid(child, 0)[1] == 0, "a worker ended by itself"
-        workers.clear()
+        end_all(workers)
         eventually("copies are alike", lambda: alike(ring), patience=20)
+    except AssertionError as error:
+        ended = error
     finally:
-        for child in workers:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(child, signal.SIGKILL)  # whether it is stopped or not
-                os.waitpid(child, 0)
+        with contextlib.suppress(AssertionError):
+            end_all(workers)
         ring.stop()
         for wire in wires.values():
             wire.remove()
         if zookeeper is not None:
             zookeeper.kill()
+    if ended is not None and not logs:  # it has not even begun
+        raise ended
     lost = [moment - since_1970 for moment in losses.both(without(ring, faults, whole))]
-    events = list(history.load(logs))
+    events = list(history.load(log for log in logs if log.exists()))
     wrong = history.wrongs(events, lost)
     counts = Counter(event.what for event in events)
     degraded = sum(event.degraded for event in events)
@@ -362,7 +362,19 @@ def soak(
                 ],
                 sep="\n",
             )
+    if ended is not None:
+        raise ended
     return len(wrong)
+
+
+def end_all(workers: list[int]) -> None:
+    """Lets each write down what it has seen."""
+    for child in workers:
+        os.kill(child, signal.SIGCONT)
+        os.kill(child, signal.SIGTERM)
+    statuses = [os.waitpid(child, 0)[1] for child in workers]
+    workers.clear()
+    assert not any(statuses), "a worker ended by itself"
 
 
 def without(
