@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mmapcache.ring.connecting import SERVING, Settings
 from mmapcache.ring.errors import RingError
@@ -103,6 +104,16 @@ class _Trouble:
     told: bool = field(default=False)
 
 
+_T = TypeVar("_T")
+
+
+def _needed(record: Record, nodes: Mapping[str, _T]) -> dict[str, _T]:
+    """Without the node of an `add` that is given up: nothing is read from it."""
+    change = record.change
+    gone = change is not None and change.abort and change.kind == "add" and change.node
+    return {name: node for name, node in nodes.items() if name != gone}
+
+
 class Filler:
     """
     :param known: the ring as it is now; None: none is known
@@ -167,12 +178,13 @@ class Filler:
             return
         nodes = self._look(known)
         self._bring(known, nodes)
+        nodes = _needed(known.record, nodes)
         if not self._agree(known, nodes):
             return
         joining, due = self._joining(nodes)
         if not due and (joining or known.record.change is None):
             return
-        nodes = self._look(known, everybody=True)
+        nodes = _needed(known.record, self._look(known, everybody=True))
         if not self._agree(known, nodes):
             return
         joining, due = self._joining(nodes)
@@ -236,7 +248,7 @@ class Filler:
         if any(node.epoch != known.record.epoch for node in nodes.values()):
             return False
         now = time.monotonic()
-        for name in known.record.everybody:
+        for name in _needed(known.record, dict.fromkeys(known.record.everybody)):
             member = known.members.get(name)
             if name in nodes:
                 self._unknown.pop(name, None)
@@ -364,7 +376,8 @@ class Filler:
         now_known = self._known()
         if now_known is None or now_known.record != known.record:
             raise StaleError
-        if self._look(now_known, everybody=True).keys() - nodes.keys():
+        found = self._look(now_known, everybody=True)
+        if _needed(now_known.record, found).keys() - nodes.keys():
             raise StaleError
 
     # A change of the members.
@@ -376,8 +389,8 @@ class Filler:
         step = record.step
         if step == "filling" and not self._is_level(known, nodes):
             return
-        if step == "cleaning":
-            self._clean(known, nodes)
+        if step == "cleaning" and not self._clean(known, nodes):
+            return
         following = record.advance()
         if self._advance(record, following):
             log.info(
@@ -388,6 +401,8 @@ class Filler:
         """Whether those that will be read have all that they will be read for."""
         change = known.record.change
         assert change is not None
+        if change.abort:  # the old pair is read on
+            return True
         if change.kind == "add":  # it is ready: it was filled, at this epoch
             return change.node in nodes
         lives = frozenset((name, node.run_id) for name, node in nodes.items())
@@ -401,8 +416,9 @@ class Filler:
             self.doing.filled += sweep.moved
         return True
 
-    def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> None:
-        """Removes from nodes what they hold no more, after its holders have it."""
+    def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
+        """Removes from nodes what they hold no more, after its holders have it. False: a holder had
+        no memory for all of it; it may have, when other nodes' leftovers are gone from it."""
         change = known.record.change
         assert change is not None
         sweep = self._begin(known, nodes, f"clean up after {change.kind} {change.node}", nodes)
@@ -411,7 +427,17 @@ class Filler:
         for source in nodes:
             for keys in sweep.keys(source):
                 entries = sweep.dump(source, [key for key in keys if source not in holders(key)])
+                refused: set[bytes] = set()
                 for name in nodes:
-                    sweep.fill(name, [(k, e) for k, e in entries.items() if name in holders(k)])
-                dropped += sweep.drop(source, entries)
-        log.info("%s %s: %s copies were removed", change.kind, change.node, f"{dropped:,}")
+                    some = [(k, e) for k, e in entries.items() if name in holders(k)]
+                    if not sweep.fill_what_fits(name, some):
+                        refused.update(key for key, _ in some)
+                there = {key: entry for key, entry in entries.items() if key not in refused}
+                dropped += sweep.drop(source, there)
+        self._nobody_came(known, nodes)
+        what = f"{change.kind} {change.node}"
+        if sweep.refused:
+            self._say("clean", f"{what}: a node has no memory for what others are to drop")
+            return False
+        log.info("%s: %s copies were removed", what, f"{dropped:,}")
+        return True
