@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from mmapcache.ring import _ring
 from mmapcache.ring._ring import Clock
 from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
 from mmapcache.ring.record import Member, Record
@@ -29,6 +30,9 @@ from mmapcache.ring.together import Steps, together
 from mmapcache.ring.view import PROBE, Peer, View, compile_view
 from mmapcache.ring.wire import Lost, pack
 
+_VALUES: frozenset[object] = frozenset({bytes, type(None)})
+METAS: frozenset[object] = frozenset({list, type(None)})
+_MISSHAPEN = Lost("a reply of another shape")
 _PAUSE = 0.002  # seconds until the first look for a newer ring, or the next try of all holders
 _LONGEST_PAUSE = 0.05
 # Seconds within which all holders take a write, or say that they have nothing: a node that has lost
@@ -141,22 +145,29 @@ class Core:
 
     # Reading.
 
-    def read(self, name: bytes, key: bytes) -> Steps[tuple[Any, Peer]]:
+    def read(
+        self, name: bytes, key: bytes, shape: frozenset[object] = _VALUES
+    ) -> Steps[tuple[Any, Peer]]:
         """The reply of the first holder that has a final one; None: a miss.
 
+        :param shape: types that it may have
         :raises NoHolderReachable: none has answered within the deadline
         """
         view = self.view()
         peer = view.first(key)
         if not peer.good:
-            return (yield from self._read(name, key, {}))
+            return (yield from self._read(name, key, {}, shape))
         (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
-        if isinstance(reply, Exception):
-            return (yield from self._read(name, key, {peer: reply}))
+        if type(reply) not in shape:
+            return (yield from self._read(name, key, {peer: reply}, shape))
         return reply, peer
 
     def _read(
-        self, name: bytes, key: bytes, heard: dict[Peer, Exception]
+        self,
+        name: bytes,
+        key: bytes,
+        heard: dict[Peer, Any],
+        shape: frozenset[object] = _VALUES,
     ) -> Steps[tuple[Any, Peer]]:
         """
         :param heard: replies that are here already
@@ -175,10 +186,12 @@ class Core:
                 reply = heard.pop(peer, None)
                 if reply is None:
                     (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
-                if not isinstance(reply, Exception):
+                if type(reply) in shape:
                     peer.answered()
                     self.counts.failovers += peer is not pair[0]
                     return reply, peer
+                if not isinstance(reply, Exception):
+                    reply = _MISSHAPEN
                 verdict = self.judge(peer, reply, key)
                 verdicts.add(verdict)
                 troubles[peer] = reply
@@ -217,15 +230,13 @@ class Core:
             for peer, members in groups.items()
         )
         found: list[Any] = [None] * len(keys)
-        left: list[tuple[int, Peer, Exception]] = []
+        left: list[tuple[int, Peer, Any]] = []
         for (peer, members), reply in zip(groups.items(), (yield asks), strict=True):
             if isinstance(reply, list) and len(reply) == len(members):
                 for index, value in zip(members, reply, strict=True):
                     found[index] = value
                 if not _VALUES.issuperset(map(type, reply)):
-                    left += [
-                        (i, peer, found[i]) for i in members if isinstance(found[i], Exception)
-                    ]
+                    left += [(i, peer, found[i]) for i in members if type(found[i]) not in _VALUES]
             else:
                 error = reply if isinstance(reply, Exception) else _MISSHAPEN
                 left += [(index, peer, error) for index in members]
@@ -403,7 +414,7 @@ class Core:
                     version = self.clock.next()
                     asked = self.now()
                     (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
-                    if isinstance(reply, list) and len(reply) == 2:
+                    if _is_changed(reply):
                         item, entry = reply
                         peer.answered()
                         if entry is None:
@@ -521,8 +532,12 @@ def _is_open(verdicts: Iterable[Verdict]) -> bool:
     return Verdict.MAYBE in verdicts and not _MISSES.issuperset(verdicts)
 
 
-_VALUES = frozenset({bytes, type(None)})
-_MISSHAPEN = Lost("a reply of another shape")
+def _is_changed(reply: object) -> bool:
+    """Whether it is `[item, entry or nil]`."""
+    if not isinstance(reply, list) or len(reply) != 2 or type(reply[0]) is not int:
+        return False
+    entry = reply[1]
+    return entry is None or (type(entry) is bytes and len(entry) >= _ring.HEADER_BYTES)
 
 
 class _Patience:

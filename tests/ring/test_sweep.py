@@ -1,7 +1,8 @@
-"""What an agent brings: what is owed by then is gone, what was read too long ago, what does not fit."""
+"""What an agent brings to nodes, and what it had better not."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -21,12 +22,7 @@ def links_of(story: Story) -> Any:
 
 def ago(ms: int) -> bytes:
     """A version that was given out then."""
-    now = story_now()
-    return (now - ms).to_bytes(6, "big") + bytes(2) + b"a writer"
-
-
-def story_now() -> int:
-    return sweep.time.time_ns() // 1_000_000
+    return (time.time_ns() // 1_000_000 - ms).to_bytes(6, "big") + bytes(2) + b"a writer"
 
 
 def key_of(record: Record, *pair: str) -> bytes:
