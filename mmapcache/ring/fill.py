@@ -235,6 +235,7 @@ class Filler:
             self._said.pop(name, None)
             found[name] = _Node(link, str(said.get("run_id")), state, epoch)
         lives = {(name, node.run_id) for name, node in found.items() if node.state == "joining"}
+        now = time.monotonic()  # while another node hung, one may have begun the life it is in
         self._joined = {life: self._joined.get(life, now) for life in lives}
         return found
 

@@ -49,6 +49,7 @@ class NodeLink:
         return [[] for _ in commands]  # nothing is owed
 
     def hello(self) -> dict[str, object]:
+        self._ring.asked(self._node.id)
         node = self._reach()
         return {"id": node.id, "run_id": "life", "state": node.state, "epoch": node.record.epoch}
 
@@ -67,6 +68,7 @@ class Agents:
         self.away: set[str] = set()
         self.current = True
         self.scanned: Callable[[str], object] = lambda name: None
+        self.asked: Callable[[str], object] = lambda name: None
         self.clock = 1000.0
         monkeypatch.setattr(fill, "time", SimpleNamespace(monotonic=lambda: self.clock))
         self.filler = Filler(self._known, self._advance, Settings(1.0), rate=0)
@@ -125,6 +127,24 @@ def test_a_node_is_filled_when_no_write_of_before_can_be_under_way(agents: Agent
     agents.rounds(1.2)
     assert agents.nodes["a"].state == "ready"
     assert agents.nodes["a"].data == agents.nodes["b"].data
+
+
+def test_a_life_that_begins_while_another_node_hangs_is_as_young_as_it_is(agents: Agents) -> None:
+    """b is started anew while the agent waits for a, which it asks before."""
+    begun: list[float] = []
+    filled: list[float] = []
+
+    def hang(name: str) -> None:
+        if name == "a" and not begun:
+            agents.clock += 2
+            agents.join("b")
+            begun.append(agents.clock)
+
+    agents.asked = hang
+    agents.scanned = lambda name: filled.append(agents.clock)
+    agents.rounds(6)
+    assert agents.nodes["b"].state == "ready"
+    assert filled[0] - begun[0] >= 1.3
 
 
 def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
