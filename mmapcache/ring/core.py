@@ -14,6 +14,7 @@ was taken (RING.OWE), and an agent brings it up to date.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import os
 import threading
@@ -39,6 +40,12 @@ _LONGEST_PAUSE = 0.05
 # what it held is not filled so soon.
 _TOGETHER = PROBE
 _CONFIRMATIONS = 3  # how often it is sent again for that
+# Seconds after which a copy is not sent any more: a deletion that came after it may be forgotten.
+_TOO_LATE = 60.0
+
+
+# Seconds of a clock that goes on while this machine sleeps, as the servers do meanwhile.
+uptime = functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Verdict(enum.Enum):
@@ -94,7 +101,7 @@ class Core:
         deadline: float,
         timeout: float,
         discard: Callable[[list[Any]], object],
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = uptime,
     ) -> None:
         self.counts = Counts()
         self.clock = Clock(os.urandom(8))
@@ -304,7 +311,7 @@ class Core:
         :param since: when the first of these was asked
         """
         patience = _Patience(self)
-        given = bool(taken)  # then the version stays as it is
+        given = since if taken else math.inf  # then the version stays as it is
         said = list(taken.values())
         confirmations = 0
         while True:
@@ -313,7 +320,9 @@ class Core:
             now = self.now()
             left = [peer for peer in holders if peer not in taken]
             asked = [peer for peer in left if peer.good or peer.admits(now)]
-            if not asked and not taken:
+            if now - given > _TOO_LATE:  # an agent brings what is there by now
+                asked = []
+            elif not asked and not taken:
                 asked = left
             data = command(view.epoch_text, version) if asked else b""
             replies = (yield tuple([(peer, data, 1) for peer in asked])) if asked else []
@@ -334,7 +343,7 @@ class Core:
             if not missing and copies > 1:
                 if self.now() - since < _TOGETHER:
                     return copies, False, said
-                if confirmations == _CONFIRMATIONS:
+                if confirmations == _CONFIRMATIONS or self.now() - given > _TOO_LATE:
                     self.counts.degraded += 1
                     self.counts.unrecorded += 1
                     return copies, True, said
@@ -343,7 +352,7 @@ class Core:
                 taken.clear()
                 continue
             late = patience.ended()
-            if Verdict.AGAIN in seen and not given and not late:
+            if Verdict.AGAIN in seen and given == math.inf and not late:
                 self.counts.clock_behind += 1
                 version = self.clock.next()
                 since = self.now()
