@@ -138,6 +138,7 @@ class Filler:
         self._troubles: dict[str, _Trouble] = {}
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
         self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
+        self._dead: dict[str, int] = {}  # nodes without which it went on: since which epoch
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
@@ -253,6 +254,7 @@ class Filler:
             member = known.members.get(name)
             if name in nodes:
                 self._unknown.pop(name, None)
+                self._dead.pop(name, None)
                 continue
             if not known.current:
                 return False
@@ -260,10 +262,12 @@ class Filler:
                 if now - self._unknown.setdefault(name, now) < _UNKNOWN:
                     self._say(name, f"{name} is not registered: it is waited for")
                     return False
+                self._dead.setdefault(name, known.record.epoch)
                 continue
             trouble = self._troubles.get(name)
             if member.state != GONE or trouble is None or now - trouble.since < _WAIT:
                 return False
+            self._dead.setdefault(name, known.record.epoch)
             if not trouble.told:
                 trouble.told = True
                 log.warning("%s is gone: what it held alone is lost", name)
@@ -390,9 +394,15 @@ class Filler:
         step = record.step
         if step == "filling" and not self._is_level(known, nodes):
             return
-        if step == "cleaning" and not self._clean(known, nodes):
+        # A node that has only been cut off would keep what is to be removed. It begins anew when it
+        # sees that the epoch has moved by two.
+        away = [self._dead.get(name, 0) for name in record.everybody if name not in nodes]
+        if step == "cleaning" and away and record.epoch < max(away) + 2:
+            following = Record(record.epoch + 1, record.nodes, change)
+        elif step == "cleaning" and not self._clean(known, nodes):
             return
-        following = record.advance()
+        else:
+            following = record.advance()
         if self._advance(record, following):
             log.info(
                 "%s %s: %s, epoch %d", change.kind, change.node, following.step, following.epoch

@@ -13,7 +13,7 @@ from ring.model import Node
 from mmapcache.ring import _ring, fill
 from mmapcache.ring.connecting import Settings
 from mmapcache.ring.fill import Filler, Known, StaleError
-from mmapcache.ring.record import Member, Record, new_ring
+from mmapcache.ring.record import Change, Member, Record, new_ring
 from mmapcache.ring.view import GONE
 from mmapcache.ring.wire import Lost
 from ring import twin
@@ -211,3 +211,16 @@ def test_a_node_that_never_was_there_is_not_waited_for_for_ever(agents: Agents) 
     agents.join("a")
     agents.rounds(20)
     assert agents.nodes["a"].state == "ready"
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_is_away_while_others_clean_up_begins_anew(agents: Agents, away: bool) -> None:
+    """It has what it holds no more, and would bring that along into a later change."""
+    agents.record = Record(4, IDS, Change("add", "c", 1, clean=True))
+    if away:
+        agents.lose("c")
+    for _ in range(60):
+        for node in agents.nodes.values():
+            node.record = agents.record
+        agents.rounds(0.4)
+    assert agents.record == Record(6 if away else 4, IDS)
