@@ -139,6 +139,7 @@ class Filler:
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
         self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
         self._dead: dict[str, int] = {}  # nodes without which it went on: since which epoch
+        self._back: set[str] = set()  # those that had only been cut off
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
@@ -183,6 +184,7 @@ class Filler:
         if not self._agree(known, nodes):
             return
         joining, due = self._joining(nodes)
+        self._welcome(known, nodes)
         if not due and (joining or known.record.change is None):
             return
         nodes = _needed(known.record, self._look(known, everybody=True))
@@ -254,7 +256,8 @@ class Filler:
             member = known.members.get(name)
             if name in nodes:
                 self._unknown.pop(name, None)
-                self._dead.pop(name, None)
+                if self._dead.pop(name, None) is not None:
+                    self._back.add(name)
                 continue
             if not known.current:
                 return False
@@ -373,6 +376,19 @@ class Filler:
         self.doing.filled += sweep.moved
         if sweep.refused:
             log.warning("%s: no memory for all of it", ", ".join(joining))
+
+    def _welcome(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        """Brings what nodes have that are back in the life they were in: others may have begun
+        anew meanwhile, and were filled without it."""
+        back = {n: at for n, at in nodes.items() if n in self._back and at.state == "ready"}
+        if back:
+            sweep = self._begin(known, nodes, "look through", back)
+            for source in back:
+                sweep.spread(source, sweep.whose.holders)
+            self.doing.filled += sweep.moved
+            names = ", ".join(back)
+            log.info("%s: only cut off; %s copies were brought from it", names, f"{sweep.moved:,}")
+        self._back -= nodes.keys()
 
     def _nobody_came(self, known: Known, nodes: Mapping[str, _Node]) -> None:
         """

@@ -213,6 +213,22 @@ def test_a_node_that_never_was_there_is_not_waited_for_for_ever(agents: Agents) 
     assert agents.nodes["a"].state == "ready"
 
 
+def test_what_a_node_has_that_was_only_cut_off_is_brought(agents: Agents) -> None:
+    """a began anew without b, as that was dead to all appearance; b comes back as it was."""
+    held = agents.keys("a", "b")
+    for key in held:
+        agents.put(key, "b")
+    agents.lose("b")
+    agents.rounds(7)
+    agents.join("a")
+    agents.rounds(5)
+    assert (agents.nodes["a"].state, agents.nodes["a"].data) == ("ready", {})
+    agents.away.clear()
+    agents.members["b"] = Member("b", "b:1", "life", "ready", 1)
+    agents.rounds(1)
+    assert set(held) == agents.nodes["a"].data.keys()
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_who_is_away_while_others_clean_up_begins_anew(agents: Agents, away: bool) -> None:
     """It has what it holds no more, and would bring that along into a later change."""
