@@ -127,6 +127,8 @@ class Filler:
         self._troubles: dict[str, _Trouble] = {}
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
         self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
+        self._served: set[str] = set()  # nodes that were seen ready
+        self._lost: set[tuple[str, str]] = set()  # lives of which was said that data is lost
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
@@ -141,7 +143,8 @@ class Filler:
     def stop(self) -> None:
         """Ends soon; what is half done is begun again by whoever leads next."""
         self._stop.set()
-        self._thread.join(timeout=5.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
         while not self._stop.wait(self._rest):
@@ -224,6 +227,7 @@ class Filler:
             found[name] = _Node(link, str(said.get("run_id")), state, epoch)
         lives = {(name, node.run_id) for name, node in found.items() if node.state == "joining"}
         self._joined = {life: self._joined.get(life, now) for life in lives}
+        self._served.update(name for name, node in found.items() if node.state == "ready")
         return found
 
     def _agree(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
@@ -338,6 +342,7 @@ class Filler:
     def _fill(self, known: Known, nodes: Mapping[str, _Node], joining: Mapping[str, _Node]) -> None:
         """Brings nodes that join what they hold, and makes them ready."""
         began = time.monotonic()
+        self._tell_lost(nodes)
         sweep = self._begin(known, nodes, "fill", joining)
         holders = sweep.whose.holders
         for source in nodes:
@@ -356,6 +361,15 @@ class Filler:
         self.doing.filled += sweep.moved
         if sweep.refused:
             log.warning("%s: no memory for all of it", ", ".join(joining))
+
+    def _tell_lost(self, nodes: Mapping[str, _Node]) -> None:
+        """Of nodes that began anew together, so that no holder of some keys is left."""
+        anew = {(n, at.run_id) for n, at in nodes.items() if at.state == "joining"}
+        anew = {(name, life) for name, life in anew if name in self._served}
+        if len(anew) > 1 and anew - self._lost:
+            names = ", ".join(sorted(name for name, _ in anew))
+            log.warning("%s began anew at the same time: what they alone held is lost", names)
+        self._lost = anew
 
     def _nobody_came(self, known: Known, nodes: Mapping[str, _Node]) -> None:
         """
