@@ -71,7 +71,8 @@ CLASSES = [
 
 
 DIRECTIVE = re.compile(
-    r"^\.\. (mmapcache|autoclass|autofunction|autoexception|py:\w+|currentmodule):: ([\w.]+)", re.MULTILINE
+    r"^\.\. (mmapcache|autoclass|autofunction|autoexception|py:\w+|currentmodule):: ([\w.]+)",
+    re.MULTILINE,
 )
 
 

@@ -16,6 +16,7 @@ from mmapcache.ring.fill import Filler, Known, StaleError
 from mmapcache.ring.record import Member, Record, new_ring
 from mmapcache.ring.view import GONE
 from mmapcache.ring.wire import Lost
+from mmapcache.sync.logs import log
 from ring import twin
 
 IDS = ("a", "b", "c")
@@ -197,7 +198,7 @@ def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
     agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(fill.log, "warning", lambda text, *words: said.append(text % words))
+    monkeypatch.setattr(log, "warning", lambda text, *words: said.append(text % words))
     for node in agents.nodes.values():
         node.state = "joining"  # a new ring: nothing was there
     agents.rounds(3)

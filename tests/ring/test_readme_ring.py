@@ -40,6 +40,7 @@ def test_the_readme_starts_a_ring_and_uses_it(tmp_path: Path) -> None:
         pytest.skip(missing if not server else no_module)
     (first, daemons), (second, python) = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
     assert (first, second) == ("daemons", "python")
+    assert daemons in (ROOT / "docs/ring.md").read_text("utf-8")
     for port in ("6401", "6402", "6403"):
         daemons = daemons.replace(port, str(free_port()))
     daemons = daemons.replace("redis-server", server).replace("redis_module/build/ring.so", module)

@@ -45,6 +45,8 @@ def test_everything_of_redis_py_is_there_or_refused_by_name(kind: Any, tmp_path:
 def test_a_pipeline_refuses_likewise(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="hset is not for a ring"):
         Ring(str(tmp_path / "none.mmc")).pipeline().hset("key", "field", "1")
+    with pytest.raises(Unsupported, match="mget is not for a ring: each operation of a pipeline"):
+        Ring(str(tmp_path / "none.mmc")).pipeline().mget(["a", "b"])
 
 
 @pytest.fixture
@@ -54,7 +56,17 @@ def plain(tmp_path: Path) -> Iterator[int]:
     if not found:
         pytest.skip(missing)
     port = free_port()
-    words = [found, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path]
+    words: list[str] = [
+        found,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+    ]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         try:
             eventually("the server answers", lambda: answers(port))
