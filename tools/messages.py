@@ -52,6 +52,7 @@ ANSWERS = frozenset({
     "mmapcache/cli/watch.py", "mmapcache/cli/extjson.py", "mmapcache/prometheus.py",
     "mmapcache/printing.py", "mmapcache/ring/commands/__init__.py",
     "mmapcache/ring/commands/change.py", "mmapcache/ring/commands/status.py",
+    "mmapcache/ring/metrics.py",
     "mmapcache/ring/refused.py", "mmapcache/sync/parsing.py", "mmapcache/sync/plan.py",
     "mmapcache/sync/progress.py",
 })  # fmt: skip

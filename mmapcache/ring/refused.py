@@ -94,7 +94,9 @@ _WHY: Final[dict[str, str]] = {
     **_all("setex psetex", "use set() with ex or px, which says the same and more clearly"),
     "msetex": "use mset() with ex or px",
     # Of a pipeline: a client has these.
-    **_all("mget mset", "each operation of a pipeline is of one key: add a get() or set() for each"),
+    **_all(
+        "mget mset", "a pipeline's operations are of one key each: add a get() or set() for each"
+    ),
     "increx": "use incr(), and expire() when the number is 1",
     "decrby": "use decr() with an amount, or incrby() with one below 0",
     "persist": "set() it again without a time",

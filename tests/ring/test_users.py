@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ring.ring_servers import eventually, free_port, server_binary
+from ring.ring_servers import PATIENCE, eventually, free_port, server_binary
 from ring.rings import Agent, AsyncRing, Ring, command
 
 import mmapcache.ring
@@ -45,7 +46,7 @@ def test_everything_of_redis_py_is_there_or_refused_by_name(kind: Any, tmp_path:
 def test_a_pipeline_refuses_likewise(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="hset is not for a ring"):
         Ring(str(tmp_path / "none.mmc")).pipeline().hset("key", "field", "1")
-    with pytest.raises(Unsupported, match="mget is not for a ring: each operation of a pipeline"):
+    with pytest.raises(Unsupported, match="mget is not for a ring: a pipeline's operations"):
         Ring(str(tmp_path / "none.mmc")).pipeline().mget(["a", "b"])
 
 
@@ -97,6 +98,33 @@ def test_a_server_without_the_module_is_said_to_be_one(plain: int, tmp_path: Pat
     finally:
         agent.end()
     assert "the ring's module is not loaded there" in agent.log.read_text()
+
+
+def test_metrics_of_the_agent_say_how_the_ring_is(plain: int, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="pip install 'mmapcache[serve]'")
+    page = f"127.0.0.1:{free_port()}"
+    members = f"a=127.0.0.1:{plain},b=127.0.0.1:{free_port()}"
+    agent = Agent(tmp_path / "r.mmc", "--members", members, "--http", page, "--epoch", "7").start()
+
+    def values() -> dict[str, float] | None:
+        try:
+            with urllib.request.urlopen(f"http://{page}/metrics", timeout=PATIENCE) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return None
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("mmapcache_ring_"))
+        return {name: float(value) for name, value in pairs} or None
+
+    try:
+        found = eventually("the metrics are there", values)
+    finally:
+        agent.end()
+    assert found["mmapcache_ring_epoch"] == 7
+    assert sum(v for name, v in found.items() if name.startswith("mmapcache_ring_nodes{")) == 2
+    assert found['mmapcache_ring_nodes{state="ready"}'] == 0
+    assert (found["mmapcache_ring_changing"], found["mmapcache_ring_leading"]) == (0, 1)
+    assert {"mmapcache_ring_owed", "mmapcache_ring_owed_lag_seconds"} <= found.keys()
+    assert {"mmapcache_ring_filled_keys_total", "mmapcache_ring_paid_keys_total"} <= found.keys()
 
 
 def readable(ring: Ring) -> bool | None:
