@@ -127,13 +127,13 @@ class Filler:
         self._troubles: dict[str, _Trouble] = {}
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
         self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
-        self._served: set[str] = set()  # nodes that were seen ready
-        self._lost: set[tuple[str, str]] = set()  # lives of which was said that data is lost
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
         self._paid_at = time.monotonic()
         self._said: dict[str, str] = {}
+        self._served: set[str] = set()  # nodes that were seen ready
+        self._lost: set[tuple[str, str]] = set()  # lives of which was said that data is lost
         self._thread = threading.Thread(target=self._run, name="mmapcache-ring-fill", daemon=True)
 
     def start(self) -> None:

@@ -128,6 +128,29 @@ def test_a_node_is_filled_when_no_write_of_before_can_be_under_way(agents: Agent
     assert agents.nodes["a"].data == agents.nodes["b"].data
 
 
+def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda text, *words: said.append(text % words))
+    for node in agents.nodes.values():
+        node.state = "joining"  # a new ring: nothing was there
+    agents.rounds(3)
+    agents.join("a")
+    agents.rounds(3)
+    assert said == []  # the others have it
+    agents.join("a")
+    agents.join("c")
+    agents.rounds(3)
+    assert said == ["a, c began anew at the same time: what they alone held is lost"]
+    assert {node.state for node in agents.nodes.values()} == {"ready"}
+
+
+def test_an_agent_that_never_began_ends(agents: Agents) -> None:
+    """Another one holds its file, for example."""
+    agents.filler.stop()
+
+
 def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
     """b was cut off for long. It is back, though ZooKeeper has not heard of it, when a joins."""
     for key in agents.keys("a", "b"):
@@ -192,26 +215,3 @@ def test_a_node_that_never_was_there_is_not_waited_for_for_ever(agents: Agents) 
     agents.join("a")
     agents.rounds(20)
     assert agents.nodes["a"].state == "ready"
-
-
-def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
-    agents: Agents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(log, "warning", lambda text, *words: said.append(text % words))
-    for node in agents.nodes.values():
-        node.state = "joining"  # a new ring: nothing was there
-    agents.rounds(3)
-    agents.join("a")
-    agents.rounds(3)
-    assert said == []  # the others have it
-    agents.join("a")
-    agents.join("c")
-    agents.rounds(3)
-    assert said == ["a, c began anew at the same time: what they alone held is lost"]
-    assert {node.state for node in agents.nodes.values()} == {"ready"}
-
-
-def test_an_agent_that_never_began_ends(agents: Agents) -> None:
-    """Another one holds its file, for example."""
-    agents.filler.stop()
