@@ -128,6 +128,20 @@ def test_a_node_is_filled_when_no_write_of_before_can_be_under_way(agents: Agent
     assert agents.nodes["a"].data == agents.nodes["b"].data
 
 
+def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
+    """b was cut off for long. It is back, though ZooKeeper has not heard of it, when a joins."""
+    for key in agents.keys("a", "b"):
+        agents.put(key, "b")
+    agents.lose("b")
+    agents.rounds(7)
+    agents.away.clear()
+    agents.join("a")
+    agents.rounds(3)
+    assert agents.nodes["a"].state == "ready"
+    assert agents.nodes["a"].data == agents.nodes["b"].data
+
+
+@pytest.mark.parametrize("deed", ["a joins", "c is drained"])
 def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
     agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,20 +165,6 @@ def test_an_agent_that_never_began_ends(agents: Agents) -> None:
     agents.filler.stop()
 
 
-def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
-    """b was cut off for long. It is back, though ZooKeeper has not heard of it, when a joins."""
-    for key in agents.keys("a", "b"):
-        agents.put(key, "b")
-    agents.lose("b")
-    agents.rounds(7)
-    agents.away.clear()
-    agents.join("a")
-    agents.rounds(3)
-    assert agents.nodes["a"].state == "ready"
-    assert agents.nodes["a"].data == agents.nodes["b"].data
-
-
-@pytest.mark.parametrize("deed", ["a joins", "c is drained"])
 def test_a_node_that_is_back_before_the_end_counts(agents: Agents, deed: str) -> None:
     held = agents.keys("a", "b") if deed == "a joins" else agents.keys("b", "c")
     for key in held:
