@@ -30,6 +30,7 @@ autodoc_mock_imports = [
     "flask",
     "openfeature",
     "prometheus_client",
+    "redis",
     "starlette",
     "tornado",
 ]

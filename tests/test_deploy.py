@@ -30,6 +30,7 @@ from mmapcache.sync.service import Service
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "mmapcache.service"
+AGENT = DEPLOY / "systemd" / "mmapcache-ring-agent.service"
 SECRET = "hunter2secret"
 UNREACHABLE = f"mongodb://ann:{SECRET}@127.0.0.1:1/?serverSelectionTimeoutMS=100"
 MIB = 1 << 20
@@ -292,18 +293,33 @@ def test_the_unit_is_what_the_loader_does() -> None:
     assert line == ["d", "/run/mmapcache", mode, user, group, "-"]
 
 
+def test_the_unit_of_the_rings_agent_runs_what_there_is() -> None:
+    """And what confines the loader confines it."""
+    loader, agent = (path.read_text("utf-8") for path in (UNIT, AGENT))
+    (started,) = re.findall(r"^ExecStart=(.*)$", agent, re.MULTILINE)
+    parsed(started.split())
+    confining = re.findall(
+        r"^(?:Protect|Private|Restrict\w+(?<!PreventExitStatus)|System|NoNew|Capab).*$",
+        loader,
+        re.MULTILINE,
+    )
+    assert len(confining) > 15
+    assert [line for line in confining if line not in agent] == []
+
+
+@pytest.mark.parametrize("path", [UNIT, AGENT], ids=lambda path: str(path.stem))
 @pytest.mark.parametrize("task", ["verify --man=no", "security --offline=true --threshold=20"])
-def test_systemd_takes_the_unit(tmp_path: Path, task: str) -> None:
+def test_systemd_takes_the_unit(tmp_path: Path, task: str, path: Path) -> None:
     command = tool("systemd-analyze", "apt-get install systemd")
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text("utf-8").replace("/opt/app/bin/mmapcache", "/bin/true"))
+    unit = tmp_path / path.name
+    unit.write_text(path.read_text("utf-8").replace("/opt/app/bin/mmapcache", "/bin/true"))
     done = subprocess.run(
         [command, *task.split(), str(unit)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if "unrecognized option" in done.stderr:
         pytest.skip("the systemd-analyze here is of before 250, which cannot do this")
-    said = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    said = [line for line in done.stderr.splitlines() if unit.name in line]
     assert (done.returncode, said) == (0, []), done.stdout + done.stderr
 
 

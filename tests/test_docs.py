@@ -19,6 +19,7 @@ import pictures
 import pytest
 
 import mmapcache
+import mmapcache.ring
 
 pytestmark = pytest.mark.once
 
@@ -70,7 +71,8 @@ CLASSES = [
 
 
 DIRECTIVE = re.compile(
-    r"^\.\. (mmapcache|autoclass|autofunction|py:\w+|currentmodule):: ([\w.]+)", re.MULTILINE
+    r"^\.\. (mmapcache|autoclass|autofunction|autoexception|py:\w+|currentmodule):: ([\w.]+)",
+    re.MULTILINE,
 )
 
 
@@ -97,6 +99,7 @@ def test_every_public_name_is_on_a_page() -> None:
     for module, public in modules().items():
         if module != "__init__":
             wanted |= {f"{module}.{name}" for name in public}
+    wanted |= {f"ring.{name}" for name in mmapcache.ring.__all__}
     assert len(wanted) > 50
     assert sorted(described()) == sorted({*wanted, "testing.mmapcache_test"})
 

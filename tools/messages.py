@@ -50,7 +50,10 @@ SAYING = frozenset({"warning", "error", "critical", "level", "complain", "_compl
 ANSWERS = frozenset({
     "mmapcache/cli/__init__.py", "mmapcache/cli/check.py", "mmapcache/cli/stat.py",
     "mmapcache/cli/watch.py", "mmapcache/cli/extjson.py", "mmapcache/prometheus.py",
-    "mmapcache/printing.py", "mmapcache/sync/parsing.py", "mmapcache/sync/plan.py",
+    "mmapcache/printing.py", "mmapcache/ring/commands/__init__.py",
+    "mmapcache/ring/commands/change.py", "mmapcache/ring/commands/status.py",
+    "mmapcache/ring/metrics.py",
+    "mmapcache/ring/refused.py", "mmapcache/sync/parsing.py", "mmapcache/sync/plan.py",
     "mmapcache/sync/progress.py",
 })  # fmt: skip
 UNREAD = frozenset({"help", "description", "epilog", "metavar"})  # arguments
@@ -75,6 +78,11 @@ NO_MESSAGES = {
     "no longer asked for": "a part of news",
     f"field {GAP}: {GAP}": "the field that the message is about",
     f"mmapcache field names {GAP}": "a key of an interpreter's own dict",
+    f"module {GAP} has no attribute {GAP}": "what Python says",
+    "the record of the ring": "what the message is about",
+    f"what node {GAP} says of itself": "the same",
+    f"{GAP} (no address known)": "a node in a message",
+    f"<mmapcache.ring.{GAP} {GAP}>": "what repr() gives",
     f"{GAP}/mmapcache-{GAP}": "a path",
 }
 # Exceptions whose text completes another sentence, and with what it begins.

@@ -22,7 +22,7 @@ else:
 from sdist import ROOT, source_date
 
 # The other extras are for whoever works on mmapcache.
-EXTRAS = ("mongodb", "openfeature", "prometheus", "serve")
+EXTRAS = ("mongodb", "openfeature", "prometheus", "ring", "serve")
 
 
 def requirements() -> list[str]:

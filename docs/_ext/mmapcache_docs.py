@@ -232,15 +232,19 @@ class Commands(SphinxDirective):  # type: ignore[misc]
         lines: list[str] = []
         for name, command in commands.choices.items():
             lines += _command(name, command)
+            for action in command._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    for below, its in action.choices.items():
+                        lines += _command(f"{name} {below}", its, "###")
         container = nodes.section()
         container.document = self.state.document
         self.state.nested_parse(StringList(lines, "the parsers"), 0, container, match_titles=True)
         return list(container.children)
 
 
-def _command(name: str, command: argparse.ArgumentParser) -> list[str]:
+def _command(name: str, command: argparse.ArgumentParser, level: str = "##") -> list[str]:
     usage = re.sub(r"^(usage: | {7})", "", command.format_usage().rstrip(), flags=re.MULTILINE)
-    lines = [f"## mmapcache {name}", "", _escape(command.description or ""), ""]
+    lines = [f"{level} mmapcache {name}", "", _escape(command.description or ""), ""]
     lines += ["```text", *usage.splitlines(), "```", ""]
     for group in command._action_groups:
         actions = [a for a in group._group_actions if a.help is not argparse.SUPPRESS]
@@ -279,6 +283,8 @@ def wanted() -> set[str]:
     names |= {f"mmapcache.{name}" for name in stub.public()}
     for module in PACKAGE.glob("[!_]*.py"):
         names |= {f"mmapcache.{module.stem}.{name}" for name in _public_of(module)}
+    ring = PACKAGE / "ring" / "__init__.py"
+    names |= {f"mmapcache.ring.{name}" for name in _public_of(ring)}
     return names
 
 

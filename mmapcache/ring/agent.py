@@ -20,7 +20,7 @@ from mmapcache.cli.output import DONE, FAILED, UsageError
 from mmapcache.ring import published
 from mmapcache.ring.commands.nodes import settings_of
 from mmapcache.ring.connecting import Settings
-from mmapcache.ring.fill import Filler, Known
+from mmapcache.ring.fill import Doing, Filler, Known
 from mmapcache.ring.fixed import Fixed
 from mmapcache.ring.record import Member, Record, RecordError, parse_members
 from mmapcache.ring.view import GONE
@@ -69,7 +69,12 @@ def run(args: argparse.Namespace) -> int:
                 if place is not None
                 else _Given(Fixed(members or (), args.epoch, settings, lambda: inbox.post(None)))
             )
-            return Agent(options, source, inbox, settings, rate=args.fill_rate).run()
+            agent = Agent(options, source, inbox, settings, rate=args.fill_rate)
+            if pages is not None:
+                from mmapcache.ring.metrics import RingMetrics
+
+                pages.add_metrics(RingMetrics(lambda: (agent.known, agent.doing)))
+            return agent.run()
         except Exception:
             log.critical("the agent ended unexpectedly", exc_info=True)
             return FAILED
@@ -205,6 +210,16 @@ class Agent:
         self._told = ""
         self._last: dict[str, Member] = {}
         self._published: tuple[Record, dict[str, Member]] | None = None
+
+    @property
+    def known(self) -> Known | None:
+        """The ring as it is published; any thread."""
+        return self._known
+
+    @property
+    def doing(self) -> Doing:
+        """What is being done for it; any thread."""
+        return self._filler.doing
 
     def run(self) -> int:
         """Until stopped; the exit status."""

@@ -74,6 +74,9 @@ class Client:
         """The ids of the key's two holders, the first one first."""
         return self._operations.where(key)
 
+    def __repr__(self) -> str:
+        return f"<mmapcache.ring.{type(self).__name__} {self._published.path!r}>"
+
     def __getattr__(self, name: str) -> Any:
         return refused.refusal(name)
 

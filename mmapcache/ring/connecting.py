@@ -18,6 +18,7 @@ from mmapcache.ring.wire import Lost, pack, pairs
 
 HELLO = pack((b"RING.HELLO",))
 SERVING = ("ready", "joining")
+NO_MODULE = "it knows no RING.HELLO: the ring's module is not loaded there"
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
@@ -89,12 +90,17 @@ def close_at_once(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
+def is_unknown(reply: Exception) -> bool:
+    """Whether the server has not the command."""
+    return str(reply).startswith("unknown command")
+
+
 def check_greeting(peer: Peer, reply: object) -> None:
     """
     :raises Lost: it is another server, or it does not serve
     """
     if isinstance(reply, Exception):
-        raise Lost(f"{reply} (is the ring's module loaded?)")
+        raise Lost(NO_MODULE if is_unknown(reply) else str(reply))
     said = pairs(reply)
     if said.get("id") != peer.id:
         raise Lost(f"another node is there: {str(said.get('id'))[:64]!r}")

@@ -145,6 +145,8 @@ class Filler:
         self._rest = ROUND  # seconds until the next one
         self._paid_at = time.monotonic()
         self._said: dict[str, str] = {}
+        self._served: set[str] = set()  # nodes that were seen ready
+        self._lost: set[tuple[str, str]] = set()  # lives of which was said that data is lost
         self._thread = threading.Thread(target=self._run, name="mmapcache-ring-fill", daemon=True)
 
     def start(self) -> None:
@@ -154,7 +156,8 @@ class Filler:
     def stop(self) -> None:
         """Ends soon; what is half done is begun again by whoever leads next."""
         self._stop.set()
-        self._thread.join(timeout=5.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
         while not self._stop.wait(self._rest):
@@ -240,6 +243,7 @@ class Filler:
         lives = {(name, node.run_id) for name, node in found.items() if node.state == "joining"}
         now = time.monotonic()  # while another node hung, one may have begun the life it is in
         self._joined = {life: self._joined.get(life, now) for life in lives}
+        self._served.update(name for name, node in found.items() if node.state == "ready")
         return found
 
     def _agree(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
@@ -358,6 +362,7 @@ class Filler:
     def _fill(self, known: Known, nodes: Mapping[str, _Node], joining: Mapping[str, _Node]) -> None:
         """Brings nodes that join what they hold, and makes them ready."""
         began = time.monotonic()
+        self._tell_lost(nodes)
         sweep = self._begin(known, nodes, "fill", joining)
         holders = sweep.whose.holders
         for source in nodes:
@@ -389,6 +394,15 @@ class Filler:
             names = ", ".join(back)
             log.info("%s: only cut off; %s copies were brought from it", names, f"{sweep.moved:,}")
         self._back -= nodes.keys()
+
+    def _tell_lost(self, nodes: Mapping[str, _Node]) -> None:
+        """Of nodes that began anew together, so that no holder of some keys is left."""
+        anew = {(n, at.run_id) for n, at in nodes.items() if at.state == "joining"}
+        anew = {(name, life) for name, life in anew if name in self._served}
+        if len(anew) > 1 and anew - self._lost:
+            names = ", ".join(sorted(name for name, _ in anew))
+            log.warning("%s began anew at the same time: what they alone held is lost", names)
+        self._lost = anew
 
     def _nobody_came(self, known: Known, nodes: Mapping[str, _Node]) -> None:
         """

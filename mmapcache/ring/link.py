@@ -77,7 +77,12 @@ class Link:
         :raises Lost: nothing came
         :raises RefusedError: it has not the module
         """
-        return pairs(self.call("RING.HELLO"))
+        try:
+            return pairs(self.call("RING.HELLO"))
+        except RefusedError as error:
+            if connecting.is_unknown(Exception(error.text)):
+                raise RefusedError(self.node, connecting.NO_MODULE) from None
+            raise
 
     def scan(self) -> Iterator[list[bytes]]:
         """All keys that are there from the beginning to the end, in lists; some twice.

@@ -87,7 +87,7 @@ class Published:
             if found is None:
                 break
             return generation, *found
-        raise RingNotReady(_NONE.format(path=self.path))
+        raise RingNotReady(_none(self.path))
 
     def age(self) -> float | None:
         """Seconds since the agent last knew it to be current; None: it never said.
@@ -111,7 +111,7 @@ class Published:
                 try:
                     self._cache = mmapcache.open(self.path, owner=self._owner)
                 except (mmapcache.NotReadyError, FileNotFoundError):
-                    raise RingNotReady(_NONE.format(path=self.path)) from None
+                    raise RingNotReady(_none(self.path)) from None
             return self._cache
 
     def after_fork(self) -> None:
@@ -119,6 +119,8 @@ class Published:
         self._lock = threading.Lock()
 
 
-_NONE = "{path}: no ring is published there; is `mmapcache ring agent {path} …` running?"
+def _none(path: str) -> str:
+    return f"{path}: no ring is published there; is `mmapcache ring agent {path} …` running?"
+
 
 __all__ = ["Published", "RecordError", "publish", "read"]

@@ -40,7 +40,7 @@ def _all(names: str, why: str) -> dict[str, str]:
 
 
 _WHY: Final[dict[str, str]] = {
-    **_all("setnx msetnx lock renamenx hsetnx", _CONDITION),
+    **_all("setnx msetnx lock renamenx hsetnx delex", _CONDITION),
     **_all("getset getdel getex", _OLD),
     **_all(
         "append setrange getrange substr setbit getbit bitcount bitfield bitpos bitop strlen "
@@ -55,19 +55,30 @@ _WHY: Final[dict[str, str]] = {
         "zscore zmscore zrank zrevrank zcard zcount zincrby zpopmin zpopmax bzpopmin bzpopmax "
         "zremrangebyrank zremrangebyscore zremrangebylex zunion zunionstore zinter zinterstore "
         "zdiff zdiffstore zscan zscan_iter zrandmember "
-        "geoadd geodist geohash geopos geosearch georadius pfadd pfcount pfmerge",
+        "geoadd geodist geohash geopos geosearch georadius pfadd pfcount pfmerge "
+        "arcount ardel ardelrange arget argetrange argrep arinfo arinsert arlastitems arlen armget "
+        "armset arnext arop arring arscan arseek arset bitfield_ro blmovem bzmpop digest "
+        "digest_local georadiusbymember geosearchstore hexpireat hexpiretime hgetdel hgetex "
+        "himport_set hpersist hpexpire hpexpireat hpexpiretime hpttl hsetex httl lcs lmovem "
+        "sdiffcard sunioncard zintercard zlexcount zmpop zrevrangebylex "
+        "json ft bf cf cms topk tdigest ts vset",
         _PARTS,
     ),
     **_all(
         "eval evalsha eval_ro fcall fcall_ro script_load register_script function_load "
-        "transaction watch unwatch multi",
+        "transaction watch unwatch multi evalsha_ro script_debug script_exists script_flush "
+        "script_kill function_delete function_dump function_flush function_kill function_list "
+        "function_restore function_stats",
         _SCRIPT,
     ),
-    **_all("rename copy sort unlink move migrate dump restore", _SEVERAL),
+    **_all("rename copy sort sort_ro unlink move migrate dump restore", _SEVERAL),
     **_all(
         "publish subscribe psubscribe pubsub spublish monitor xadd xread xreadgroup xrange "
         "xrevrange xlen xack xdel xtrim xgroup_create xpending xclaim xautoclaim xinfo_stream "
-        "wait",
+        "wait waitaof pubsub_channels pubsub_numpat pubsub_numsub pubsub_shardchannels "
+        "pubsub_shardnumsub keyspace_notifications xackdel xcfgset xdelex xgroup_createconsumer "
+        "xgroup_delconsumer xgroup_destroy xgroup_setid xinfo_consumers xinfo_groups xnack "
+        "xpending_range",
         _STREAM,
     ),
     **_all("keys scan scan_iter randomkey dbsize", _SCAN),
@@ -81,6 +92,12 @@ _WHY: Final[dict[str, str]] = {
         "times are given to set() as ex, px, exat or pxat, and changed with expire()",
     ),
     **_all("setex psetex", "use set() with ex or px, which says the same and more clearly"),
+    "msetex": "use mset() with ex or px",
+    # Of a pipeline: a client has these.
+    **_all(
+        "mget mset", "a pipeline's operations are of one key each: add a get() or set() for each"
+    ),
+    "increx": "use incr(), and expire() when the number is 1",
     "decrby": "use decr() with an amount, or incrby() with one below 0",
     "persist": "set() it again without a time",
 }
@@ -98,7 +115,7 @@ def refusal(name: str) -> Callable[..., NoReturn]:
 
     :raises AttributeError: it is nothing that is known
     """
-    why = _WHY.get(name.lower())
+    why = _WHY.get(name.lower()) or _of_redis(name)
     if why is None:
         raise AttributeError(f"a ring has no {name!r}")
 
@@ -106,6 +123,16 @@ def refusal(name: str) -> Callable[..., NoReturn]:
         raise Unsupported(f"{name} is not for a ring: {why}")
 
     return refuse
+
+
+def _of_redis(name: str) -> str | None:
+    """Why not, of what else redis-py's client has: it is all about a server."""
+    if name.startswith("_"):
+        return None
+    import redis.asyncio
+
+    known = hasattr(redis.Redis, name) or hasattr(redis.asyncio.Redis, name)
+    return _SERVER if known else None
 
 
 def refuse_options(options: dict[str, object]) -> None:

@@ -46,7 +46,7 @@ class Application:
         self._address = address
         self._token = token
         self._max_age = max_age
-        self._exposition = Exposition(observer)
+        self.exposition = Exposition(observer)
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._policy = policy_of(self._page.decode())
         self._pages: dict[str, Callable[[Request], Response]] = {
@@ -95,7 +95,7 @@ class Application:
         return Response(kind=_JSON, body=json_text(facts).encode() + b"\n")
 
     def _metrics(self, request: Request) -> Response:
-        kind, body = self._exposition.render(request.headers.get("accept", ""))
+        kind, body = self.exposition.render(request.headers.get("accept", ""))
         return Response(kind=kind, body=body)
 
     def _health(self, request: Request) -> Response:

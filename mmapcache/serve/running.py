@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from prometheus_client.registry import Collector as AbstractCollector
+
 from mmapcache.serve.address import Address, listen, url
 from mmapcache.serve.application import Application
 from mmapcache.serve.observer import Observer
@@ -45,6 +47,10 @@ class Pages:
         self._stopped = threading.Event()
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._run, name="mmapcache-http", daemon=True)
+
+    def add_metrics(self, collector: AbstractCollector) -> None:
+        """More metrics, beside those of the file."""
+        self._application.exposition.add(collector)
 
     def open(self) -> str:
         """Listens; where to look.

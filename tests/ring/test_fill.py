@@ -16,6 +16,7 @@ from mmapcache.ring.fill import Filler, Known, StaleError
 from mmapcache.ring.record import Change, Member, Record, new_ring
 from mmapcache.ring.view import GONE
 from mmapcache.ring.wire import Lost
+from mmapcache.sync.logs import log
 from ring import twin
 
 IDS = ("a", "b", "c")
@@ -161,6 +162,29 @@ def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
 
 
 @pytest.mark.parametrize("deed", ["a joins", "c is drained"])
+def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda text, *words: said.append(text % words))
+    for node in agents.nodes.values():
+        node.state = "joining"  # a new ring: nothing was there
+    agents.rounds(3)
+    agents.join("a")
+    agents.rounds(3)
+    assert said == []  # the others have it
+    agents.join("a")
+    agents.join("c")
+    agents.rounds(3)
+    assert said == ["a, c began anew at the same time: what they alone held is lost"]
+    assert {node.state for node in agents.nodes.values()} == {"ready"}
+
+
+def test_an_agent_that_never_began_ends(agents: Agents) -> None:
+    """Another one holds its file, for example."""
+    agents.filler.stop()
+
+
 def test_a_node_that_is_back_before_the_end_counts(agents: Agents, deed: str) -> None:
     held = agents.keys("a", "b") if deed == "a joins" else agents.keys("b", "c")
     for key in held:

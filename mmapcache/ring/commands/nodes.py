@@ -23,7 +23,7 @@ _CONNECT = 10.0  # seconds that ZooKeeper is waited for
 def settings_of(args: argparse.Namespace, timeout: float = PATIENCE) -> Settings:
     """
     :raises UsageError: the options do not go together
-    :raises OSError: the password cannot be read
+    :raises OSError: a file cannot be read
     """
     given = {
         "ssl_ca_certs": args.tls_ca,
@@ -33,6 +33,8 @@ def settings_of(args: argparse.Namespace, timeout: float = PATIENCE) -> Settings
     ssl = {name: value for name, value in given.items() if value is not None}
     if ssl and not args.tls:
         raise UsageError("--tls-ca, --tls-cert and --tls-key are for --tls, which was not given")
+    for name in ssl.values():
+        Path(name).open("rb").close()  # redis-py would not say which file it is
     password = None
     if args.password_file is not None:
         with Path(args.password_file).open(encoding="utf-8") as file:
@@ -92,6 +94,12 @@ def ring_of(args: argparse.Namespace) -> tuple[Record, dict[str, Member], float 
         return record, dict(members), published.age()
     finally:
         published.close()
+
+
+def named(node: str, trouble: str) -> str:
+    """What is wrong with a node, with its name once."""
+    known = trouble.startswith((f"{node}: ", f"{node} at "))
+    return trouble if known else f"{node}: {trouble}"
 
 
 def greetings(

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmapcache.cli.output import DONE, emit, emit_json, moment_text, seconds_text, table
-from mmapcache.ring.commands.nodes import greetings, read_ring, ring_of, settings_of, zookeeper_of
+from mmapcache.ring.commands.nodes import (
+    greetings,
+    named,
+    read_ring,
+    ring_of,
+    settings_of,
+    zookeeper_of,
+)
 from mmapcache.ring.link import Links, RefusedError
 from mmapcache.ring.record import Member, Record
 from mmapcache.ring.sweep import Whose
@@ -22,6 +29,7 @@ _COUNTED = 1000  # owed keys of one node for another that are counted exactly
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
+    settings = settings_of(args)
     agents: list[dict[str, Any]] = []
     if args.zookeeper is not None and args.path is None:
         with zookeeper_of(args) as zookeeper:
@@ -30,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
             agents = _agents(zookeeper.agents())
     else:
         record, members, age = ring_of(args)
-    links = Links(settings_of(args))
+    links = Links(settings)
     try:
         said = describe(record, members, links)
     finally:
@@ -39,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(said)
     else:
-        _show(record, said)
+        _show(record, said, args.path)
     return DONE
 
 
@@ -105,10 +113,12 @@ def _agents(found: Mapping[str, bytes]) -> list[dict[str, Any]]:
     return agents
 
 
-def _show(record: Record, said: dict[str, Any]) -> None:
-    emit(
-        f"epoch {record.epoch}, {len(record.nodes)} nodes, known since {seconds_text(said['age'])}"
-    )
+def _show(record: Record, said: dict[str, Any], path: str | None) -> None:
+    known = "as ZooKeeper has it"
+    if path is not None:
+        known = f"as the agent knew it {seconds_text(said['age'])} ago"
+    nodes = "1 node" if len(record.nodes) == 1 else f"{len(record.nodes)} nodes"
+    emit(f"epoch {record.epoch}, {nodes}, {known}")
     if record.change is not None:
         since = moment_text(record.change.since / 1000)
         doing = "is being given up; it began" if record.change.abort else "is under way since"
@@ -133,8 +143,10 @@ def _show(record: Record, said: dict[str, Any]) -> None:
         emit(line)
     for row in said["members"]:
         if "trouble" in row:
-            emit(f"{row['id']}: {row['trouble']}")
+            emit(named(row["id"], row["trouble"]))
     for agent in said["agents"]:
         task = agent.get("task") or "idle"
         leads = "leads" if agent.get("leads") else "stands by"
         emit(f"agent {agent['name']}: {leads}, {task}, lag {agent.get('lag', 0)} s")
+    if path is None and not said["agents"]:
+        emit("no agent is there: nodes that join stay so, and no change goes on")

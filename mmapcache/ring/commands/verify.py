@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmapcache.cli.output import DONE, FAILED, CommandError, emit, emit_json
-from mmapcache.ring.commands.nodes import greetings, read_ring, settings_of, zookeeper_of
+from mmapcache.ring.commands.nodes import greetings, named, read_ring, settings_of, zookeeper_of
 from mmapcache.ring.commands.showing import Bar
 from mmapcache.ring.connecting import SERVING
 from mmapcache.ring.link import Link, Links
@@ -53,9 +53,10 @@ class Found:
 def run(args: argparse.Namespace) -> int:
     """The exit status: 1 when copies differ, and were not repaired."""
     repair = args.ring_command == "repair" and not args.dry_run
+    settings = settings_of(args)
     with zookeeper_of(args) as zookeeper:
         record, members = read_ring(zookeeper)
-    links = Links(settings_of(args))
+    links = Links(settings)
     try:
         nodes = _nodes(record, members, links)
         found = look(record, nodes, rate=args.rate, repair=repair, shown=sys.stderr.isatty())
@@ -82,7 +83,7 @@ def _nodes(record: Record, members: dict[str, Member], links: Links) -> dict[str
         if name not in record.everybody:
             continue
         if isinstance(said, str):
-            raise CommandError(f"{name}: {said}; all nodes must be there")
+            raise CommandError(f"{named(name, said)}; all nodes must be there")
         if said.get("state") not in SERVING or said.get("epoch") != record.epoch:
             raise CommandError(
                 f"{name} is {said.get('state')} at epoch {said.get('epoch')}; all nodes must serve "

@@ -15,11 +15,12 @@ from mmapcache.ring.wire import Lost
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
+    settings = settings_of(args)
     record, members, _ = ring_of(args)
     key = args.key.encode("utf-8", "surrogateescape")
     whose = Whose(record)
     pair = whose.pair(key)
-    links = Links(settings_of(args))
+    links = Links(settings)
     rows: list[dict[str, Any]] = []
     for name in whose.holders(key):
         member = members.get(name)
