@@ -32,8 +32,9 @@ static const char *read_address(struct options *options, const char *value)
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:_-[]";
     const char *colon = strrchr(value, ':');
-    long port = colon == NULL ? 0 : strtol(colon + 1, NULL, 10);
-    if (colon == NULL || colon == value || port < 1 || port > 65535 ||
+    char *end = NULL;
+    long port = colon == NULL ? 0 : strtol(colon + 1, &end, 10);
+    if (colon == NULL || colon == value || *end != '\0' || port < 1 || port > 65535 ||
         strlen(value) > ADDRESS_MAX || strspn(value, letters) != strlen(value)) {
         return "address= must be HOST:PORT";
     }

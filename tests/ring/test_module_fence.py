@@ -347,6 +347,7 @@ def test_killed_while_it_writes_a_dump(start_server: StartServer) -> None:
         ["id=a", "authoritative=maybe"],
         ["id=a", "address=nowhere"],
         ["id=a", "address=host:0"],
+        ["id=a", "address=host:1x"],
         ["id=a", "zookeeper=host:2181"],
         ["id=a", "zookeeper=/root"],
         ["id=a", "zookeeper=host:2181/"],
