@@ -32,6 +32,30 @@ static bool admits_fill(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     return true;
 }
 
+/* Takes one entry; SLOT_NEWER, too, where nothing is to be said of it. */
+static enum slot_put fill_one(RedisModuleCtx *ctx, RedisModuleString *key,
+                              const RedisModuleString *text)
+{
+    struct ring_entry entry;
+    struct slot slot;
+    enum slot_put put = SLOT_NEWER;
+    (void)read_entry(text, &entry);
+    slot_open(&slot, ctx, key, REDISMODULE_READ | REDISMODULE_WRITE);
+    if (RING_FAULT_IS(5)) { /* 5: what comes from the other holder replaces what is here */
+        slot_remove(&slot);
+    }
+    if (!slot_has_passed(&entry)) {
+        put = slot_put(&slot, &entry);
+    } else if (slot.there && ring_version_compare(&slot.entry.version, &entry.version) < 0 &&
+               !RING_FAULT_IS(27)) { /* 27: what is older than something that has passed stays */
+        slot_remove(&slot);
+        put = SLOT_TAKEN;
+    }
+    slot_close(&slot);
+    return put;
+}
+
+/* One that is refused holds up none of the others: an older value of theirs would stay. */
 int command_fill(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
     if (argc < 4 || argc % 2 != 0) {
@@ -41,24 +65,25 @@ int command_fill(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
         return REDISMODULE_OK;
     }
     long long taken = 0;
+    bool full = false, alien = false, large = false;
     for (int i = 2; i < argc; i += 2) {
-        struct ring_entry entry;
-        struct slot slot;
-        (void)read_entry(argv[i + 1], &entry);
-        if (slot_has_passed(&entry)) {
-            continue;
-        }
-        slot_open(&slot, ctx, argv[i], REDISMODULE_READ | REDISMODULE_WRITE);
-        if (RING_FAULT_IS(5)) { /* 5: what comes from the other holder replaces what is here */
-            slot_remove(&slot);
-        }
-        enum slot_put put = slot_put(&slot, &entry);
+        enum slot_put put = fill_one(ctx, argv[i], argv[i + 1]);
         taken += put == SLOT_TAKEN;
-        bool refused = put != SLOT_NEWER && slot_reply_refusal(&slot, put);
-        slot_close(&slot);
-        if (refused) {
-            return REDISMODULE_OK;
+        full |= put == SLOT_FULL;
+        alien |= put == SLOT_ALIEN;
+        large |= put == SLOT_TOO_LARGE;
+        if (RING_FAULT_IS(28) && full) { /* 28: what comes after a refused one is not looked at */
+            break;
         }
+    }
+    if (full) {
+        return fence_full(ctx, "not all of this is here, nor are older values of those keys");
+    }
+    if (large) {
+        return fence_malformed(ctx, "a value is larger than the server's strings can be");
+    }
+    if (alien) {
+        return fence_type(ctx, "the ring did not write what one of these keys holds");
     }
     return RedisModule_ReplyWithLongLong(ctx, taken);
 }

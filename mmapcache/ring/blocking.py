@@ -230,7 +230,7 @@ class Ring(Client):
         used = getattr(line, "ring_used", False)
         try:
             reply = _receive(line, count)
-        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        except exceptions.RedisError as error:  # one of them: what came is no reply at all
             line.disconnect()
             lost = _lost(error)
             if not used or lost.slow:

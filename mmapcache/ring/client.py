@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from mmapcache.ring import connecting, refused
 from mmapcache.ring.connecting import Settings
@@ -79,6 +79,9 @@ class Client:
 
     def __getattr__(self, name: str) -> Any:
         return refused.refusal(name)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ring is not to be pickled or copied: each process makes its own")
 
     @staticmethod
     def _discard(lines: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ was taken (RING.OWE), and an agent brings it up to date.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import os
 import threading
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from mmapcache.ring import _ring
 from mmapcache.ring._ring import Clock
 from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
 from mmapcache.ring.record import Member, Record
@@ -29,12 +31,21 @@ from mmapcache.ring.together import Steps, together
 from mmapcache.ring.view import PROBE, Peer, View, compile_view
 from mmapcache.ring.wire import Lost, pack
 
+_VALUES: frozenset[object] = frozenset({bytes, type(None)})
+METAS: frozenset[object] = frozenset({list, type(None)})
+_MISSHAPEN = Lost("a reply of another shape")
 _PAUSE = 0.002  # seconds until the first look for a newer ring, or the next try of all holders
 _LONGEST_PAUSE = 0.05
 # Seconds within which all holders take a write, or say that they have nothing: a node that has lost
 # what it held is not filled so soon.
 _TOGETHER = PROBE
 _CONFIRMATIONS = 3  # how often it is sent again for that
+# Seconds after which a copy is not sent any more: a deletion that came after it may be forgotten.
+_TOO_LATE = 60.0
+
+
+# Seconds of a clock that goes on while this machine sleeps, as the servers do meanwhile.
+uptime = functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Verdict(enum.Enum):
@@ -90,7 +101,7 @@ class Core:
         deadline: float,
         timeout: float,
         discard: Callable[[list[Any]], object],
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = uptime,
     ) -> None:
         self.counts = Counts()
         self.clock = Clock(os.urandom(8))
@@ -141,22 +152,29 @@ class Core:
 
     # Reading.
 
-    def read(self, name: bytes, key: bytes) -> Steps[tuple[Any, Peer]]:
+    def read(
+        self, name: bytes, key: bytes, shape: frozenset[object] = _VALUES
+    ) -> Steps[tuple[Any, Peer]]:
         """The reply of the first holder that has a final one; None: a miss.
 
+        :param shape: types that it may have
         :raises NoHolderReachable: none has answered within the deadline
         """
         view = self.view()
         peer = view.first(key)
         if not peer.good:
-            return (yield from self._read(name, key, {}))
+            return (yield from self._read(name, key, {}, shape))
         (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
-        if isinstance(reply, Exception):
-            return (yield from self._read(name, key, {peer: reply}))
+        if type(reply) not in shape:
+            return (yield from self._read(name, key, {peer: reply}, shape))
         return reply, peer
 
     def _read(
-        self, name: bytes, key: bytes, heard: dict[Peer, Exception]
+        self,
+        name: bytes,
+        key: bytes,
+        heard: dict[Peer, Any],
+        shape: frozenset[object] = _VALUES,
     ) -> Steps[tuple[Any, Peer]]:
         """
         :param heard: replies that are here already
@@ -175,10 +193,12 @@ class Core:
                 reply = heard.pop(peer, None)
                 if reply is None:
                     (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
-                if not isinstance(reply, Exception):
+                if type(reply) in shape:
                     peer.answered()
                     self.counts.failovers += peer is not pair[0]
                     return reply, peer
+                if not isinstance(reply, Exception):
+                    reply = _MISSHAPEN
                 verdict = self.judge(peer, reply, key)
                 verdicts.add(verdict)
                 troubles[peer] = reply
@@ -217,15 +237,13 @@ class Core:
             for peer, members in groups.items()
         )
         found: list[Any] = [None] * len(keys)
-        left: list[tuple[int, Peer, Exception]] = []
+        left: list[tuple[int, Peer, Any]] = []
         for (peer, members), reply in zip(groups.items(), (yield asks), strict=True):
             if isinstance(reply, list) and len(reply) == len(members):
                 for index, value in zip(members, reply, strict=True):
                     found[index] = value
                 if not _VALUES.issuperset(map(type, reply)):
-                    left += [
-                        (i, peer, found[i]) for i in members if isinstance(found[i], Exception)
-                    ]
+                    left += [(i, peer, found[i]) for i in members if type(found[i]) not in _VALUES]
             else:
                 error = reply if isinstance(reply, Exception) else _MISSHAPEN
                 left += [(index, peer, error) for index in members]
@@ -293,7 +311,7 @@ class Core:
         :param since: when the first of these was asked
         """
         patience = _Patience(self)
-        given = bool(taken)  # then the version stays as it is
+        given = since if taken else math.inf  # then the version stays as it is
         said = list(taken.values())
         confirmations = 0
         while True:
@@ -302,7 +320,9 @@ class Core:
             now = self.now()
             left = [peer for peer in holders if peer not in taken]
             asked = [peer for peer in left if peer.good or peer.admits(now)]
-            if not asked and not taken:
+            if now - given > _TOO_LATE:  # an agent brings what is there by now
+                asked = []
+            elif not asked and not taken:
                 asked = left
             data = command(view.epoch_text, version) if asked else b""
             replies = (yield tuple([(peer, data, 1) for peer in asked])) if asked else []
@@ -323,7 +343,7 @@ class Core:
             if not missing and copies > 1:
                 if self.now() - since < _TOGETHER:
                     return copies, False, said
-                if confirmations == _CONFIRMATIONS:
+                if confirmations == _CONFIRMATIONS or self.now() - given > _TOO_LATE:
                     self.counts.degraded += 1
                     self.counts.unrecorded += 1
                     return copies, True, said
@@ -332,7 +352,7 @@ class Core:
                 taken.clear()
                 continue
             late = patience.ended()
-            if Verdict.AGAIN in seen and not given and not late:
+            if Verdict.AGAIN in seen and given == math.inf and not late:
                 self.counts.clock_behind += 1
                 version = self.clock.next()
                 since = self.now()
@@ -403,7 +423,7 @@ class Core:
                     version = self.clock.next()
                     asked = self.now()
                     (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
-                    if isinstance(reply, list) and len(reply) == 2:
+                    if _is_changed(reply):
                         item, entry = reply
                         peer.answered()
                         if entry is None:
@@ -521,8 +541,12 @@ def _is_open(verdicts: Iterable[Verdict]) -> bool:
     return Verdict.MAYBE in verdicts and not _MISSES.issuperset(verdicts)
 
 
-_VALUES = frozenset({bytes, type(None)})
-_MISSHAPEN = Lost("a reply of another shape")
+def _is_changed(reply: object) -> bool:
+    """Whether it is `[item, entry or nil]`."""
+    if not isinstance(reply, list) or len(reply) != 2 or type(reply[0]) is not int:
+        return False
+    entry = reply[1]
+    return entry is None or (type(entry) is bytes and len(entry) >= _ring.HEADER_BYTES)
 
 
 class _Patience:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mmapcache.ring.connecting import SERVING, Settings
 from mmapcache.ring.errors import RingError
@@ -103,6 +104,16 @@ class _Trouble:
     told: bool = field(default=False)
 
 
+_T = TypeVar("_T")
+
+
+def _needed(record: Record, nodes: Mapping[str, _T]) -> dict[str, _T]:
+    """Without the node of an `add` that is given up: nothing is read from it."""
+    change = record.change
+    gone = change is not None and change.abort and change.kind == "add" and change.node
+    return {name: node for name, node in nodes.items() if name != gone}
+
+
 class Filler:
     """
     :param known: the ring as it is now; None: none is known
@@ -127,6 +138,8 @@ class Filler:
         self._troubles: dict[str, _Trouble] = {}
         self._joined: dict[tuple[str, str], float] = {}  # lives that join: since when
         self._unknown: dict[str, float] = {}  # nodes that were never registered: since when
+        self._dead: dict[str, int] = {}  # nodes without which it went on: since which epoch
+        self._back: set[str] = set()  # those that had only been cut off
         self._leveled: tuple[int, frozenset[tuple[str, str]]] | None = None
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
@@ -170,12 +183,14 @@ class Filler:
             return
         nodes = self._look(known)
         self._bring(known, nodes)
+        nodes = _needed(known.record, nodes)
         if not self._agree(known, nodes):
             return
         joining, due = self._joining(nodes)
+        self._welcome(known, nodes)
         if not due and (joining or known.record.change is None):
             return
-        nodes = self._look(known, everybody=True)
+        nodes = _needed(known.record, self._look(known, everybody=True))
         if not self._agree(known, nodes):
             return
         joining, due = self._joining(nodes)
@@ -226,6 +241,7 @@ class Filler:
             self._said.pop(name, None)
             found[name] = _Node(link, str(said.get("run_id")), state, epoch)
         lives = {(name, node.run_id) for name, node in found.items() if node.state == "joining"}
+        now = time.monotonic()  # while another node hung, one may have begun the life it is in
         self._joined = {life: self._joined.get(life, now) for life in lives}
         self._served.update(name for name, node in found.items() if node.state == "ready")
         return found
@@ -240,10 +256,12 @@ class Filler:
         if any(node.epoch != known.record.epoch for node in nodes.values()):
             return False
         now = time.monotonic()
-        for name in known.record.everybody:
+        for name in _needed(known.record, dict.fromkeys(known.record.everybody)):
             member = known.members.get(name)
             if name in nodes:
                 self._unknown.pop(name, None)
+                if self._dead.pop(name, None) is not None:
+                    self._back.add(name)
                 continue
             if not known.current:
                 return False
@@ -251,10 +269,12 @@ class Filler:
                 if now - self._unknown.setdefault(name, now) < _UNKNOWN:
                     self._say(name, f"{name} is not registered: it is waited for")
                     return False
+                self._dead.setdefault(name, known.record.epoch)
                 continue
             trouble = self._troubles.get(name)
             if member.state != GONE or trouble is None or now - trouble.since < _WAIT:
                 return False
+            self._dead.setdefault(name, known.record.epoch)
             if not trouble.told:
                 trouble.told = True
                 log.warning("%s is gone: what it held alone is lost", name)
@@ -362,6 +382,19 @@ class Filler:
         if sweep.refused:
             log.warning("%s: no memory for all of it", ", ".join(joining))
 
+    def _welcome(self, known: Known, nodes: Mapping[str, _Node]) -> None:
+        """Brings what nodes have that are back in the life they were in: others may have begun
+        anew meanwhile, and were filled without it."""
+        back = {n: at for n, at in nodes.items() if n in self._back and at.state == "ready"}
+        if back:
+            sweep = self._begin(known, nodes, "look through", back)
+            for source in back:
+                sweep.spread(source, sweep.whose.holders)
+            self.doing.filled += sweep.moved
+            names = ", ".join(back)
+            log.info("%s: only cut off; %s copies were brought from it", names, f"{sweep.moved:,}")
+        self._back -= nodes.keys()
+
     def _tell_lost(self, nodes: Mapping[str, _Node]) -> None:
         """Of nodes that began anew together, so that no holder of some keys is left."""
         anew = {(n, at.run_id) for n, at in nodes.items() if at.state == "joining"}
@@ -378,7 +411,8 @@ class Filler:
         now_known = self._known()
         if now_known is None or now_known.record != known.record:
             raise StaleError
-        if self._look(now_known, everybody=True).keys() - nodes.keys():
+        found = self._look(now_known, everybody=True)
+        if _needed(now_known.record, found).keys() - nodes.keys():
             raise StaleError
 
     # A change of the members.
@@ -390,9 +424,15 @@ class Filler:
         step = record.step
         if step == "filling" and not self._is_level(known, nodes):
             return
-        if step == "cleaning":
-            self._clean(known, nodes)
-        following = record.advance()
+        # A node that has only been cut off would keep what is to be removed. It begins anew when it
+        # sees that the epoch has moved by two.
+        away = [self._dead.get(name, 0) for name in record.everybody if name not in nodes]
+        if step == "cleaning" and away and record.epoch < max(away) + 2:
+            following = Record(record.epoch + 1, record.nodes, change)
+        elif step == "cleaning" and not self._clean(known, nodes):
+            return
+        else:
+            following = record.advance()
         if self._advance(record, following):
             log.info(
                 "%s %s: %s, epoch %d", change.kind, change.node, following.step, following.epoch
@@ -402,6 +442,8 @@ class Filler:
         """Whether those that will be read have all that they will be read for."""
         change = known.record.change
         assert change is not None
+        if change.abort:  # the old pair is read on
+            return True
         if change.kind == "add":  # it is ready: it was filled, at this epoch
             return change.node in nodes
         lives = frozenset((name, node.run_id) for name, node in nodes.items())
@@ -415,8 +457,9 @@ class Filler:
             self.doing.filled += sweep.moved
         return True
 
-    def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> None:
-        """Removes from nodes what they hold no more, after its holders have it."""
+    def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
+        """Removes from nodes what they hold no more, after its holders have it. False: a holder had
+        no memory for all of it; it may have, when other nodes' leftovers are gone from it."""
         change = known.record.change
         assert change is not None
         sweep = self._begin(known, nodes, f"clean up after {change.kind} {change.node}", nodes)
@@ -425,7 +468,17 @@ class Filler:
         for source in nodes:
             for keys in sweep.keys(source):
                 entries = sweep.dump(source, [key for key in keys if source not in holders(key)])
+                refused: set[bytes] = set()
                 for name in nodes:
-                    sweep.fill(name, [(k, e) for k, e in entries.items() if name in holders(k)])
-                dropped += sweep.drop(source, entries)
-        log.info("%s %s: %s copies were removed", change.kind, change.node, f"{dropped:,}")
+                    some = [(k, e) for k, e in entries.items() if name in holders(k)]
+                    if not sweep.fill_what_fits(name, some):
+                        refused.update(key for key, _ in some)
+                there = {key: entry for key, entry in entries.items() if key not in refused}
+                dropped += sweep.drop(source, there)
+        self._nobody_came(known, nodes)
+        what = f"{change.kind} {change.node}"
+        if sweep.refused:
+            self._say("clean", f"{what}: a node has no memory for what others are to drop")
+            return False
+        log.info("%s: %s copies were removed", what, f"{dropped:,}")
+        return True

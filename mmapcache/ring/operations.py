@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mmapcache.ring import _ring
-from mmapcache.ring.core import Core
+from mmapcache.ring.core import METAS, Core
 from mmapcache.ring.errors import RingError
 from mmapcache.ring.together import Steps, together
 from mmapcache.ring.wire import pack
@@ -177,16 +177,18 @@ class Operations:
 
     def _meta(self, key: Key) -> Steps[tuple[int, int] | None]:
         """When it ends (0: never) and its bytes; None: there is no value."""
-        reply, _ = yield from self.core.read(b"RING.META", encode_key(key))
+        reply, _ = yield from self.core.read(b"RING.META", encode_key(key), METAS)
         if reply is None:
             return None
-        if not isinstance(reply, list) or len(reply) < 4:
-            raise RingError(f"a server answered RING.META with {reply!r}")
-        kind, version, end, length = reply[:4]
-        self.core.clock.learn(version)
-        if kind != _ring.VALUE or 0 < int(end) <= _now():
+        try:
+            kind, version, end, length = reply[:4]
+            self.core.clock.learn(bytes(memoryview(version)))
+            end = int(end)
+        except (TypeError, ValueError):
+            raise RingError(f"a server answered RING.META with {str(reply)[:200]}") from None
+        if kind != _ring.VALUE or 0 < end <= _now():
             return None
-        return int(end), int(length)
+        return end, length
 
     def exists(self, keys: Iterable[Key]) -> Steps[int]:
         found = yield from together([self._meta(key) for key in keys])

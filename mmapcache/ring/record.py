@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from mmapcache.ring.errors import RingError
@@ -56,17 +56,20 @@ class Change:
 
     :param since: when it began, milliseconds since 1970
     :param clean: writes go to the new pair alone, and what nodes hold no more is being removed
+    :param abort: it is given up: the members stay as they were
     """
 
     kind: Literal["add", "drain"]
     node: str
     since: int
     clean: bool = False
+    abort: bool = False
 
     def plain(self) -> dict[str, Any]:
         """As it stands in the record."""
         made: dict[str, Any] = {self.kind: self.node, "since": self.since}
-        return {**made, "clean": True} if self.clean else made
+        made |= {"clean": True} if self.clean else {}
+        return {**made, "abort": True} if self.abort else made
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +129,33 @@ class Record:
             raise RecordError(f"{node} is the only node: a ring keeps one")
         return Record(self.epoch + 1, self.nodes, Change(kind, node, now))
 
+    def give_up(self, kind: Literal["add", "drain"], node: str) -> Record:
+        """The same step of a change that is given up. Its epoch is the same: servers take no other
+        notice of it, and the agent moves them on when all of them are there.
+
+        :raises RecordError: it cannot
+        """
+        change = self.change
+        if change is None or (change.kind, change.node) != (kind, node):
+            raise RecordError(f"{kind} {node} is not under way")
+        if self.step != "filling" and not change.abort:
+            raise RecordError(
+                f"{kind} {node} is {self.step}: the new ring is read, and it is completed; "
+                f"{'drain' if kind == 'add' else 'add'} {node} afterwards"
+            )
+        return Record(self.epoch, self.nodes, replace(change, abort=True))
+
     def advance(self) -> Record:
-        """The record of the next step."""
+        """The record of the next step. One that is given up is cleaned up at once: the old pair,
+        which is read until the ring is switched, has everything."""
         change = self.change
         if change is None:
             raise RecordError("no change is under way")
-        if self.step == "filling":
+        if self.step == "filling" and not change.abort:
             assert self.other is not None
             return Record(self.epoch + 1, self.other, change)
-        if self.step == "switched":
-            clean = Change(change.kind, change.node, change.since, clean=True)
-            return Record(self.epoch + 1, self.nodes, clean)
+        if self.step in ("filling", "switched"):
+            return Record(self.epoch + 1, self.nodes, replace(change, clean=True))
         return Record(self.epoch, self.nodes)
 
     def plain(self) -> dict[str, Any]:
@@ -262,9 +281,10 @@ def _change(value: object) -> Change:
     if isinstance(value, Mapping):
         kinds = [kind for kind in ("add", "drain") if kind in value]
         since, clean = value.get("since", 0), value.get("clean", False)
+        abort = value.get("abort", False)
         if len(kinds) == 1 and _is_count(since) and isinstance(clean, bool):
             kind = cast(Literal["add", "drain"], kinds[0])
-            return Change(kind, check_id(value[kind]), since, clean)
+            return Change(kind, check_id(value[kind]), since, clean, abort is True)
     raise RecordError("the record of the ring has a change that is none")
 
 

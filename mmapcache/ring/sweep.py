@@ -20,10 +20,18 @@ _PACKET = 1 << 20  # bytes of entries that are sent at once
 _MOST = 500  # keys likewise
 _FEW = 20  # keys that are read at once while nobody knows how large values are
 _FULL = ("FULL", "OOM", "command")  # redis-py takes the first word off what the server says
+_ALIEN = "TYPE"  # something that the ring did not write is at a key: all others were taken
+_ENDED = 1  # ms since 1970
+_PASSED = 10_000  # ms after a write until nothing may be left of it at its holders
 
 
 class TooSlowError(Exception):
     """A sweep has taken longer than deletions are remembered."""
+
+
+def _now() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, as deletions end meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Pace:
@@ -80,7 +88,7 @@ class Sweep:
         self._pace = pace
         self._pause = pause
         self._epoch = b"%d" % record.epoch
-        self._began = time.monotonic()
+        self._began = _now()
         self._at_once = _FEW  # keys that are read with one command
         self.looked_at = 0
         self.refused = 0  # packets for which a node had no memory
@@ -93,12 +101,15 @@ class Sweep:
         """
         for found in self._links[source].scan():
             for begin in range(0, len(found), _MOST):
-                if time.monotonic() - self._began > LONGEST:
-                    raise TooSlowError
+                self._check()
                 some = found[begin : begin + _MOST]
                 self.looked_at += len(some)
                 yield some
                 self._pause(self._pace.take(len(some)))
+
+    def _check(self) -> None:
+        if _now() - self._began > LONGEST:
+            raise TooSlowError
 
     def spread(self, source: str, wants: Callable[[bytes], Iterable[str]]) -> None:
         """Brings what `source` holds to those that `wants` names for a key.
@@ -116,12 +127,22 @@ class Sweep:
             wanted = sorted(set().union(*targets.values())) if targets else []
             entries = self.dump(source, wanted)
             for node, some in targets.items():
-                try:
-                    self.fill(node, [(key, entries[key]) for key in some if key in entries])
-                except RefusedError as error:
-                    if error.word not in _FULL:
-                        raise
-                    self.refused += 1  # the node says that its misses are not final
+                self.fill_what_fits(node, [(key, entries[key]) for key in some if key in entries])
+
+    def fill_what_fits(self, target: str, entries: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether the node has them all, or something newer. If not, that is counted: its misses
+        are not final then, or whoever asks for the key is told.
+
+        :raises RefusedError: it does not take any
+        """
+        try:
+            self.fill(target, entries)
+        except RefusedError as error:
+            if error.word not in (*_FULL, _ALIEN):
+                raise
+            self.refused += 1
+            return False
+        return True
 
     def dump(self, source: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Entries by key, without those that the node has not.
@@ -145,10 +166,12 @@ class Sweep:
         return entries
 
     def fill(self, target: str, entries: Sequence[tuple[bytes, bytes]]) -> int:
-        """How many the node had not, or older.
+        """How many the node had not, or older. One that is refused holds up none of the others.
 
-        :raises RefusedError: it does not take them
+        :raises RefusedError: it does not take all of them
+        :raises TooSlowError: they were read too long ago
         """
+        self._check()
         taken = 0
         link = self._links[target]
         for packet in _packets(entries):
@@ -222,15 +245,28 @@ class Owed:
             self.left += len(keys)
             return 0
         mine = [key for key in keys if node in self._sweep.whose.holders(key)]
+        versions = dict(zip(keys, owed[1::2], strict=True))
         entries = self._sweep.dump(source, mine)
+        # What has ended since, or was deleted more than an hour ago, is nobody's any more; but the
+        # node may have an older value of it. Of a later one, and where the source is no holder any
+        # more, nothing is known.
+        now = time.time_ns() // 1_000_000
+        for key in mine:
+            time_of = int.from_bytes(versions[key][:6], "big")
+            if (
+                key not in entries
+                and time_of + _PASSED < now
+                and source in self._sweep.whose.holders(key)
+            ):
+                entries[key] = _ring.encode(_ring.VALUE, versions[key], _ENDED, b"")
         try:
             self._sweep.fill(node, list(entries.items()))
-        except RefusedError:
-            self.left += len(keys)
-            return 0
-        # What ended or was dropped since is nobody's any more; what is newer now was brought.
-        words: list[bytes] = []
-        for key, version in zip(keys, owed[1::2], strict=True):
+        except RefusedError as error:
+            if error.word != _ALIEN:
+                self.left += len(keys)
+                return 0
+        words: list[bytes] = []  # what is newer than what was noted was brought, too
+        for key, version in versions.items():
             entry = entries.get(key)
             words += (key, version if entry is None else max(version, version_of(entry)))
         self.more = self.more or len(keys) >= self.AT_ONCE

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mmapcache.ring.errors import RingError
 from mmapcache.ring.view import Peer
 
 _T = TypeVar("_T")
@@ -54,7 +53,7 @@ def _abreast(operations: Sequence[Steps[Any]]) -> Steps[list[Any]]:
                 step = operations[index].send(answer)
             except StopIteration as end:
                 ends[index] = end.value
-            except RingError as error:
+            except Exception as error:  # such as of bytes that are no UTF-8
                 ends[index] = _Failed(error)
             else:
                 if isinstance(step, tuple):

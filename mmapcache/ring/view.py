@@ -49,7 +49,7 @@ class Peer:
         self.state = GONE
         self.rank = 3
         self.failures = 0
-        self.retry_at = 0.0  # by time.monotonic
+        self.retry_at = 0.0  # by Core.now
         self.pool: list[Any] = []
         self.good = False
 

@@ -24,14 +24,16 @@ SECONDS = 15.0
 
 
 def _maybe_is_a_miss() -> None:
-    def read(self: Core, name: bytes, key: bytes) -> Steps[tuple[Any, Peer]]:
+    def read(
+        self: Core, name: bytes, key: bytes, shape: frozenset[object] = core._VALUES
+    ) -> Steps[tuple[Any, Peer]]:
         view = self.view()
         peer = view.first(key)
         (reply,) = yield ((peer, pack((name, view.epoch_text, key)), 1),)
         if isinstance(reply, Exception):
             if str(reply).startswith("MAYBE"):
                 return None, peer
-            return (yield from self._read(name, key, {peer: reply}))
+            return (yield from self._read(name, key, {peer: reply}, shape))
         return reply, peer
 
     Core.read = read  # type: ignore[method-assign]

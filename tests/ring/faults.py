@@ -53,6 +53,8 @@ FAULTS = {
     25: ("a child outlives a killed server", FENCE + "killed_while_it_writes"),
     24: ("messages are handed over without a fence", "test_module_threads.py::test_no_race"),
     26: ("a node that missed a step goes on", ZOOKEEPER + "node_that_missed_a_step"),
+    27: ("what is older than what has passed stays", COMMANDS + "fill_with_what_has_passed"),
+    28: ("one that is refused holds up a fill", MEMORY + "full_server_keeps_no_older"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 

@@ -151,15 +151,29 @@ class Node:
         self._put(key, _ring.VALUE, version, int(end), entry[3])
         return [1, _ring.encode(_ring.VALUE, version, int(end), entry[3])]
 
+    def _has_passed(self, entry: tuple[int, bytes, int, bytes]) -> bool:
+        written = int.from_bytes(entry[1][:6], "big")
+        return entry[2] > 0 and max(entry[2], written) + 10_000 <= self.now()
+
     def _fill(self, *words: bytes) -> int:
-        taken = 0
+        taken, full = 0, False
         for key, entry in zip(words[::2], words[1::2], strict=True):
             self._mine(key)
             decoded = _ring.decode(entry)
             before = self.data.get(key)
-            if before is None or before[1] < decoded[1]:
-                self.data[key] = decoded
-                taken += 1
+            if self._has_passed(decoded):
+                if before is not None and before[1] < decoded[1]:
+                    del self.data[key]
+            elif before is None or before[1] < decoded[1]:
+                if refused := self.full and decoded[0] == _ring.VALUE:
+                    self.data.pop(key, None)
+                    self.final = False
+                    full = True
+                else:
+                    self.data[key] = decoded
+                taken += not refused
+        if full:
+            raise Refused("FULL no memory")
         return taken
 
     def _owe(self, node: bytes, key: bytes, version: bytes) -> bytes:

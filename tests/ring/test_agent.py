@@ -229,6 +229,24 @@ def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
         assert ring.mget(keys) == [values[key] for key in keys]
 
 
+def test_a_change_is_given_up(kept: KeptRing, values: dict[str, bytes]) -> None:
+    """The node that is added has died."""
+    assert "is not under way" in kept.command("add", "b", "--abort", check=False)
+    kept.agent.end()
+    eventually("b is a spare", lambda: "spare" in str(kept.command("status")["members"]))
+    assert kept.command("add", "b", "--detach")["epoch"] == 8
+    kept.servers["b"].kill()
+    kept.agent.start()
+    assert kept.command("add", "b", "--abort", "--dry-run")["dry_run"]
+    assert kept.command("add", "b", "--abort")["epoch"] == 9
+    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+        eventually("it is published", lambda: ring.epoch == 9)
+        assert set(ring.nodes) == {"a", "c", "d"}
+        assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
+    assert kept.command("verify")["whole"]
+    kept.servers["b"].start()
+
+
 def test_zookeeper_forgets_everything(
     kept: KeptRing, keeper: ZooKeeper, values: dict[str, bytes]
 ) -> None:

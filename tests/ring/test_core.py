@@ -391,6 +391,20 @@ def test_a_counter_is_copied_with_its_version(bench: Bench) -> None:
     bench.do(bench.client.set("word", "x", 0))
 
 
+def test_a_counter_that_was_held_up_for_long_is_not_copied(bench: Bench) -> None:
+    """It may have been deleted meanwhile, and that be forgotten: the agent brings what is there."""
+
+    def hold_up(peer: str, commands: list[list[bytes]]) -> str:
+        bench.world.clock += 4000 if commands[0][0] == b"RING.INCR" else 0
+        return ""
+
+    bench.world.lost = hold_up
+    number = bench.do(bench.client.incrby("key", 1))
+    assert (number, number.copies, number.degraded) == (1, 1, True)
+    assert not bench.second.data
+    assert (bench.second.id, b"key") in bench.first.owed
+
+
 def test_a_counter_begins_though_nobody_is_sure(bench: Bench) -> None:
     for node in bench.world.nodes.values():
         node.final = False

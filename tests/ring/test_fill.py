@@ -13,7 +13,7 @@ from ring.model import Node
 from mmapcache.ring import _ring, fill
 from mmapcache.ring.connecting import Settings
 from mmapcache.ring.fill import Filler, Known, StaleError
-from mmapcache.ring.record import Member, Record, new_ring
+from mmapcache.ring.record import Change, Member, Record, new_ring
 from mmapcache.ring.view import GONE
 from mmapcache.ring.wire import Lost
 from mmapcache.sync.logs import log
@@ -50,6 +50,7 @@ class NodeLink:
         return [[] for _ in commands]  # nothing is owed
 
     def hello(self) -> dict[str, object]:
+        self._ring.asked(self._node.id)
         node = self._reach()
         return {"id": node.id, "run_id": "life", "state": node.state, "epoch": node.record.epoch}
 
@@ -68,6 +69,7 @@ class Agents:
         self.away: set[str] = set()
         self.current = True
         self.scanned: Callable[[str], object] = lambda name: None
+        self.asked: Callable[[str], object] = lambda name: None
         self.clock = 1000.0
         monkeypatch.setattr(fill, "time", SimpleNamespace(monotonic=lambda: self.clock))
         self.filler = Filler(self._known, self._advance, Settings(1.0), rate=0)
@@ -126,6 +128,24 @@ def test_a_node_is_filled_when_no_write_of_before_can_be_under_way(agents: Agent
     agents.rounds(1.2)
     assert agents.nodes["a"].state == "ready"
     assert agents.nodes["a"].data == agents.nodes["b"].data
+
+
+def test_a_life_that_begins_while_another_node_hangs_is_as_young_as_it_is(agents: Agents) -> None:
+    """b is started anew while the agent waits for a, which it asks before."""
+    begun: list[float] = []
+    filled: list[float] = []
+
+    def hang(name: str) -> None:
+        if name == "a" and not begun:
+            agents.clock += 2
+            agents.join("b")
+            begun.append(agents.clock)
+
+    agents.asked = hang
+    agents.scanned = lambda name: filled.append(agents.clock)
+    agents.rounds(6)
+    assert agents.nodes["b"].state == "ready"
+    assert filled[0] - begun[0] >= 1.3
 
 
 def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
@@ -215,3 +235,32 @@ def test_a_node_that_never_was_there_is_not_waited_for_for_ever(agents: Agents) 
     agents.join("a")
     agents.rounds(20)
     assert agents.nodes["a"].state == "ready"
+
+
+def test_what_a_node_has_that_was_only_cut_off_is_brought(agents: Agents) -> None:
+    """a began anew without b, as that was dead to all appearance; b comes back as it was."""
+    held = agents.keys("a", "b")
+    for key in held:
+        agents.put(key, "b")
+    agents.lose("b")
+    agents.rounds(7)
+    agents.join("a")
+    agents.rounds(5)
+    assert (agents.nodes["a"].state, agents.nodes["a"].data) == ("ready", {})
+    agents.away.clear()
+    agents.members["b"] = Member("b", "b:1", "life", "ready", 1)
+    agents.rounds(1)
+    assert set(held) == agents.nodes["a"].data.keys()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_is_away_while_others_clean_up_begins_anew(agents: Agents, away: bool) -> None:
+    """It has what it holds no more, and would bring that along into a later change."""
+    agents.record = Record(4, IDS, Change("add", "c", 1, clean=True))
+    if away:
+        agents.lose("c")
+    for _ in range(60):
+        for node in agents.nodes.values():
+            node.record = agents.record
+        agents.rounds(0.4)
+    assert agents.record == Record(6 if away else 4, IDS)

@@ -217,6 +217,27 @@ def test_fill_knows_no_late_but_what_has_passed(node: Connection, key: bytes) ->
     assert node("EXISTS", key + b"2", key + b"3") == 0
 
 
+def test_fill_with_what_has_passed_leaves_nothing_older(node: Connection, key: bytes) -> None:
+    """Its holder took a later value, or a deletion, of which nothing is left by now."""
+    keys = [key + b"%d" % number for number in range(4)]
+    low, high = version_at(1), version_at(2)
+    for name in keys:
+        assert node("RING.FILL", EPOCH, name, encode(VALUE, low, 0, b"older")) == 1
+    ended = encode(VALUE, high, 5, b"")
+    deleted = twin.encode(2, high, 2 + TOMBSTONE_MS, b"")
+    newer = encode(VALUE, version_at(1), 5, b"")
+    assert node("RING.FILL", EPOCH, keys[0], ended, keys[1], deleted, keys[2], newer) == 2
+    assert node("EXISTS", *keys) == 2
+    assert node("RING.GET", EPOCH, keys[2]) == b"older"
+
+
+def test_fill_goes_on_after_what_is_refused(node: Connection, key: bytes) -> None:
+    node("SET", key, "what the ring did not write")
+    entry = encode(VALUE, clock.next(), 0, b"v")
+    assert node.refused("RING.FILL", EPOCH, key, entry, key + b"2", entry) == "TYPE"
+    assert node("RING.GET", EPOCH, key + b"2") == b"v"
+
+
 def test_fill_of_malformed_entries_takes_none(node: Connection, key: bytes) -> None:
     good = encode(VALUE, clock.next(), 0, b"v")
     for bad in (b"", b"x", good[:27], b"\0" + good, b"\xa7\x02" + good[2:]):

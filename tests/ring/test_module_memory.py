@@ -6,7 +6,7 @@ import pytest
 from ring.conftest import EPOCH, StartServer
 from ring.ring_servers import Connection, Refused, Server, make_ready, put, ring_record
 
-from mmapcache.ring._ring import TOMBSTONE, VALUE, Clock, encode
+from mmapcache.ring._ring import TOMBSTONE, TOMBSTONE_MS, VALUE, Clock, encode
 
 clock = Clock()
 VALUE_BYTES = 20_000
@@ -67,6 +67,27 @@ def test_full_server_still_deletes(start_server: StartServer) -> None:
     assert node.refused("RING.FILL", EPOCH, b"k2", entry) == "FULL"
     assert node.refused("RING.GET", EPOCH, b"k2") == "MAYBE"
     assert taken > 50
+
+
+def test_full_server_keeps_no_older_value_of_what_it_is_filled_with(
+    start_server: StartServer,
+) -> None:
+    """Of a packet: what stands behind the first one that is refused, too."""
+    node = begin(start_server(fence=60_000), "noeviction")
+    write_until_full(node)
+    node("CONFIG", "SET", "maxmemory", 1_000_000)
+    words: list[bytes] = []
+    for number in range(1, 5):
+        words += (b"k%d" % number, encode(VALUE, clock.next(), 0, b"newer"))
+    assert node.refused("RING.FILL", EPOCH, *words) == "FULL"
+    assert node("EXISTS", *words[::2]) == 0
+    # A deletion of something that is there needs no memory.
+    deleted = clock.next()
+    end = int.from_bytes(deleted[:6], "big") + TOMBSTONE_MS
+    tombstone = encode(TOMBSTONE, deleted, end, b"")
+    words = [b"k6", encode(VALUE, deleted, 0, b"newer"), b"k7", tombstone]
+    assert node.refused("RING.FILL", EPOCH, *words) == "FULL"
+    assert node("RING.META", EPOCH, b"k7")[0] == TOMBSTONE
 
 
 def test_eviction_makes_no_miss_final(start_server: StartServer) -> None:

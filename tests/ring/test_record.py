@@ -63,6 +63,23 @@ def test_the_steps_of_a_change(kind: Any, node: str, after: Any, other: Any) -> 
         switched.begin("add", "x", 6)
 
 
+@pytest.mark.parametrize(("kind", "node"), [("add", "c"), ("drain", "b")])
+def test_a_change_is_given_up_until_the_new_ring_is_read(kind: Any, node: str) -> None:
+    filling = Record(7, ("a", "b")).begin(kind, node, 5)
+    given_up = filling.give_up(kind, node)
+    assert (given_up.epoch, given_up.nodes, given_up.other) == (8, ("a", "b"), filling.other)
+    assert given_up.give_up(kind, node) == given_up
+    cleaning = given_up.advance()
+    assert (cleaning.step, cleaning.epoch, cleaning.nodes) == ("cleaning", 9, ("a", "b"))
+    assert cleaning.advance() == Record(9, ("a", "b"))
+    for step in (given_up, cleaning):
+        assert parse_record(step.text()) == step
+    with pytest.raises(RecordError, match="switched: the new ring is read"):
+        filling.advance().give_up(kind, node)
+    with pytest.raises(RecordError, match="is not under way"):
+        filling.give_up(kind, "x")
+
+
 def test_changes_that_cannot_begin() -> None:
     record = new_ring(["a"])
     for kind, node, why in [

@@ -270,6 +270,13 @@ class Story:
             kind, node = self.changes.pop(0)
             self.world.record = self.world.record.begin(kind, node, 1)
 
+    def give_up(self) -> None:
+        """A change that is not yet read; it may be made later on."""
+        record, change = self.world.record, self.world.record.change
+        if change is not None and record.step == "filling" and not change.abort:
+            self.world.record = record.give_up(change.kind, change.node)
+            self.changes.append((change.kind, change.node))
+
     def settle(self) -> None:
         """Until all is done and nothing happens any more; then each key is where it belongs."""
         self.script = iter(())
@@ -320,6 +327,8 @@ def tell(seed: int) -> Story:
             deed, number = dice.choice(DEEDS), dice.randrange(40)
             if deed == "change":
                 story.change()
+                if number < 8:
+                    story.give_up()
             elif deed == "hear":
                 story.hear("abcd"[number % 4])
             else:

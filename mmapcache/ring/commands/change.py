@@ -59,6 +59,8 @@ def _change(args: argparse.Namespace, zookeeper: ZooKeeper) -> int:
     kind: Literal["add", "drain"] = args.ring_command
     change = record.change
     under_way = change is not None and (change.kind, change.node) == (kind, args.id)
+    if args.abort:
+        return _abort(args, zookeeper, record.give_up(kind, args.id))
     if under_way:
         complain("ring", f"{kind} {args.id} is under way already: {record.step}")
         changed = record
@@ -89,12 +91,40 @@ def _change(args: argparse.Namespace, zookeeper: ZooKeeper) -> int:
     if args.detach:
         _say(args, said, f"{kind} {args.id} has begun: {copies:.1%} of all copies are written")
         return DONE
-    began = time.monotonic()
-    _wait(zookeeper, changed)
-    seconds = time.monotonic() - began
+    seconds = _wait(zookeeper, changed)
     said |= {"epoch": zookeeper.seen.record.epoch if zookeeper.seen.record else 0}
     said |= {"seconds": round(seconds, 3)}
+    now = zookeeper.seen.record
+    given_up = now is not None and (args.id in now.nodes) == (kind == "drain")
+    if given_up:
+        raise CommandError(f"{kind} {args.id} was given up meanwhile: the members are as before")
     _say(args, said, f"{kind} {args.id} is complete after {seconds:.1f} s")
+    return DONE
+
+
+def _abort(args: argparse.Namespace, zookeeper: ZooKeeper, changed: Record) -> int:
+    what = f"{args.ring_command} {args.id}"
+    said: dict[str, Any] = {
+        "change": args.ring_command,
+        "node": args.id,
+        "abort": True,
+        "epoch": changed.epoch,
+        "dry_run": args.dry_run,
+    }
+    if args.dry_run:
+        _say(args, said, f"would give up {what}")
+        return DONE
+    if changed != zookeeper.seen.record and not zookeeper.replace(changed, zookeeper.seen.version):
+        raise CommandError("the ring was changed by somebody else at the same moment: look again")
+    if zookeeper.leader() is None:
+        complain("ring", "no agent leads now: it is given up when one runs")
+    if args.detach:
+        _say(args, said, f"{what} is being given up")
+        return DONE
+    seconds = _wait(zookeeper, changed)
+    said |= {"epoch": zookeeper.seen.record.epoch if zookeeper.seen.record else 0}
+    said |= {"seconds": round(seconds, 3)}
+    _say(args, said, f"{what} is given up after {seconds:.1f} s: the members are as before")
     return DONE
 
 
@@ -106,11 +136,9 @@ def _after(record: Record) -> tuple[str, ...]:
     return record.nodes
 
 
-def _wait(zookeeper: ZooKeeper, record: Record) -> None:
-    """Until the change is complete.
-
-    :raises CommandError: it was ended otherwise
-    """
+def _wait(zookeeper: ZooKeeper, record: Record) -> float:
+    """Until the change is complete, or given up; seconds."""
+    began = time.monotonic()
     assert record.change is not None
     mine = (record.change.kind, record.change.node, record.change.since)
     bar = Bar(f"{record.change.kind} {record.change.node}", shown=sys.stderr.isatty())
@@ -122,7 +150,7 @@ def _wait(zookeeper: ZooKeeper, record: Record) -> None:
             if now is not None and (
                 change is None or (change.kind, change.node, change.since) != mine
             ):
-                return
+                return time.monotonic() - began
             for text in _agents(zookeeper):
                 if text.get("leads"):
                     step = now.step if now is not None else ""

@@ -90,6 +90,11 @@ def add_change(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detach", action="store_true", help="do not wait: the agents complete the change"
     )
+    parser.add_argument(
+        "--abort",
+        action="store_true",
+        help="give it up, as when the node that is added has died: the members stay as they were",
+    )
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:

@@ -121,7 +121,8 @@ def _show(record: Record, said: dict[str, Any], path: str | None) -> None:
     emit(f"epoch {record.epoch}, {nodes}, {known}")
     if record.change is not None:
         since = moment_text(record.change.since / 1000)
-        emit(f"{record.change.kind} {record.change.node} is under way since {since}: {record.step}")
+        doing = "is being given up; it began" if record.change.abort else "is under way since"
+        emit(f"{record.change.kind} {record.change.node} {doing} {since}: {record.step}")
     rows = []
     for row in said["members"]:
         owed = ", ".join(f"{count} for {node}" for node, count in row.get("owed", {}).items())

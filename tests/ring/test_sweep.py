@@ -1,0 +1,135 @@
+"""What an agent brings to nodes, and what it had better not."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from ring.test_restarts import KEYS, Story
+
+from mmapcache.ring import _ring, sweep
+from mmapcache.ring.record import Change, Record
+from mmapcache.ring.sweep import LONGEST, Owed, Pace, Sweep, TooSlowError
+
+HOUR = 3_600_000
+VALUE, TOMBSTONE = _ring.VALUE, _ring.TOMBSTONE
+
+
+def links_of(story: Story) -> Any:
+    return {name: story.agent._links.to(name, "") for name in story.world.nodes}
+
+
+def ago(ms: int) -> bytes:
+    """A version that was given out then."""
+    return (time.time_ns() // 1_000_000 - ms).to_bytes(6, "big") + bytes(2) + b"a writer"
+
+
+def key_of(record: Record, *pair: str) -> bytes:
+    whose = sweep.Whose(record)
+    every = (b"key%d" % number for number in range(1000))
+    return next(key for key in every if set(whose.pair(key)) == set(pair))
+
+
+def still() -> Story:
+    """A ring of a, b and c in which nothing happens by itself."""
+    return Story(iter(()), [])
+
+
+@pytest.mark.parametrize("age", [20_000, 2 * HOUR])
+def test_nothing_older_stays_of_what_has_ended_before_it_was_brought(age: int) -> None:
+    """a was cut off: b took a short-lived value, or a deletion, and has forgotten it by now."""
+    story = still()
+    key = key_of(story.world.record, "a", "b")
+    a, b = story.world.nodes["a"], story.world.nodes["b"]
+    a.data[key] = (VALUE, ago(3 * HOUR), 0, b"older")
+    b.owed["a", key] = ago(age)
+    owed = Owed(story.world.record, links_of(story))
+    owed.apply("b")
+    assert (a.data, b.owed, owed.left) == ({}, {}, 0)
+
+
+def test_who_does_not_hold_a_key_knows_nothing_of_it() -> None:
+    """It has dropped it, as it went to others."""
+    story = still()
+    key = key_of(story.world.record, "a", "c")
+    a, b = story.world.nodes["a"], story.world.nodes["b"]
+    a.data[key] = (VALUE, ago(3 * HOUR), 0, b"older")
+    b.owed["a", key] = ago(20_000)
+    Owed(story.world.record, links_of(story)).apply("b")
+    assert key in a.data
+    assert not b.owed
+
+
+def test_what_was_read_too_long_ago_is_not_brought(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent stood still between reading it and sending it: it was deleted long ago."""
+    story = still()
+    key = key_of(story.world.record, "a", "b")
+    a, b = story.world.nodes["a"], story.world.nodes["b"]
+    b.data[key] = (VALUE, ago(100), 0, b"v")
+    clock = [1000.0]
+    monkeypatch.setattr(sweep, "_now", lambda: clock[0])
+    slow = Sweep(story.world.record, links_of(story), Pace(0), lambda seconds: None)
+    entries = slow.dump("b", [key])
+    clock[0] += LONGEST + 1
+    with pytest.raises(TooSlowError):
+        slow.fill("a", list(entries.items()))
+    assert not a.data
+
+
+def test_a_full_holder_holds_up_no_cleaning_and_loses_nothing() -> None:
+    """What it has no memory for stays where it is; the rest goes, and makes room."""
+    story = still()
+    world = story.world
+    cleaning = Record(4, ("a", "b", "c"), Change("add", "c", 1, clean=True))
+    for node in world.nodes.values():
+        node.record = cleaning
+    world.record = cleaning
+    only, common = key_of(cleaning, "b", "c"), key_of(cleaning, "a", "b")
+    a, b, c = (world.nodes[name] for name in "abc")
+    b.full = True
+    a.data[only] = (VALUE, ago(100), 0, b"v")
+    c.data[common] = a.data[common] = b.data[common] = (VALUE, ago(100), 0, b"v")
+    for _ in range(3):
+        story.do("agent", 0)
+    assert world.record == cleaning
+    assert only in a.data
+    assert common not in c.data
+    b.full = False
+    for _ in range(3):
+        story.do("agent", 0)
+    assert world.record.change is None
+    assert only not in a.data
+    assert b.data[only] == c.data[only]
+
+
+@pytest.mark.parametrize("kind", ["add", "drain"])
+def test_a_change_that_is_given_up(kind: Any) -> None:
+    """The node that is added never comes; the one that is drained is to stay."""
+    story = still()
+    world = story.world
+    node = "d" if kind == "add" else "c"
+    world.record = world.record.begin(kind, node, 1)
+    for name in "abc":
+        story.hear(name)
+    keys = [key.encode() for key in KEYS]
+    values = {}
+    for key in KEYS:
+        for source in story.sources:
+            source.learn()
+        values[key] = key.encode()
+        world.drive(story.clients[0].set(key, key.encode(), 0))
+    before = {name: set(world.nodes[name].data) for name in "abc"}
+    world.record = world.record.give_up(kind, node)
+    for _ in range(4):
+        story.do("agent", 0)
+        for name in "abc":
+            story.hear(name)
+    assert (world.record.nodes, world.record.change) == (("a", "b", "c"), None)
+    whose = sweep.Whose(world.record)
+    held = {name: {key for key in keys if name in whose.pair(key)} for name in "abc"}
+    assert {name: set(world.nodes[name].data) for name in "abc"} == held
+    assert kind == "add" or before != held, "nothing was to be cleaned up"
+    for source in story.sources:
+        source.learn()
+    assert {key: world.drive(story.clients[1].get(key)) for key in KEYS} == values
