@@ -40,7 +40,7 @@ _COMMANDS: Final = {
     "watch": ("mmapcache.cli.watch", "print each new generation and what changed"),
     "serve": ("mmapcache.serve.command", "a status page, probes and metrics over HTTP"),
     "sync": ("mmapcache.sync.command", "keep a cache file up to date from MongoDB or files"),
-    "ring": ("mmapcache.ring.commands", "short-lived state on several Redis servers, twice"),
+    "ring": ("mmapcache.ring.commands", "short-lived state on Redis servers, in two copies"),
     "completion": ("mmapcache.cli.completion", "print what makes bash, zsh or fish complete this"),
 }
 _EPILOG: Final = "Exit status: 0 done, 1 could not (one sentence on stderr says why), 2 usage."

@@ -153,7 +153,7 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l progress -l no-progres
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l dry-run -d 'what would be loaded, and from where'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l print-config -d 'the options, and where each comes from'
 complete -c mmapcache -n '_shtab_mmapcache_using sync; and test $_shtab_mmapcache_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the cache file: on tmpfs, in a directory of its own (/run/mmapcache/settings.mmc)'
-complete -c mmapcache -n '_shtab_mmapcache_using; and test $_shtab_mmapcache_npos -eq 0' -a ring -d 'Short-lived state on several Redis servers, twice.'
+complete -c mmapcache -n '_shtab_mmapcache_using; and test $_shtab_mmapcache_npos -eq 0' -a ring -d 'Short-lived state on Redis servers, in two copies.'
 complete -c mmapcache -n '_shtab_mmapcache_using ring' -s h -l help -d 'show this help message and exit'
 complete -c mmapcache -n '_shtab_mmapcache_using ring; and test $_shtab_mmapcache_npos -eq 0' -a agent -d 'Publish the ring into a file, and keep it whole.'
 complete -c mmapcache -n '_shtab_mmapcache_using ring agent' -s h -l help -d 'show this help message and exit'
