@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +54,15 @@ demo:
   servers:
 {servers}
 """
+
+
+def write_nutcracker_config(path: Path, port: int, servers: Mapping[str, int]) -> None:
+    """
+    :param port: where it listens
+    :param servers: their ports, by name
+    """
+    lines = "\n".join(f"   - {HOST}:{each}:1 {name}" for name, each in servers.items())
+    path.write_text(_NUTCRACKER.format(port=port, servers=lines))
 
 
 class Server:
@@ -205,11 +214,9 @@ class World:
 
     def _start_nutcracker(self) -> int:
         port = free_port()
-        servers = "\n".join(
-            f"   - {HOST}:{plain.port}:1 {name}" for name, (_, plain) in self.nodes.items()
-        )
         config = self.root / "nutcracker.yml"
-        config.write_text(_NUTCRACKER.format(port=port, servers=servers))
+        ports = {name: plain.port for name, (_, plain) in self.nodes.items()}
+        write_nutcracker_config(config, port, ports)
         words = [self.proxy, "--conf-file", str(config), "--stats-addr", HOST]
         log = self.root / "nutcracker.log"
         words += ["--stats-port", str(free_port()), "--output", str(log)]
