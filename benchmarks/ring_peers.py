@@ -109,14 +109,15 @@ def cluster(folder: Path) -> Iterator[Peers]:
     :raises MissingError: it cannot be made here
     """
     import redis
-    from redis.cluster import ClusterNode, RedisCluster
+    from redis import cluster as rediscluster
 
     peers = Peers()
     with _kept(peers, folder):
         for _ in range(2 * _MASTERS):
             options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
-            _start(peers, folder, *options, "--cluster-node-timeout", str(_NODE_TIMEOUT_MS))
-        nodes = [redis.Redis(port=port) for port in peers.processes]
+            options += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS)]
+            _start(peers, folder, *options, "--repl-diskless-sync-delay", "0")
+        nodes: list[Any] = [redis.Redis(port=port) for port in peers.processes]
         ids = [str(node.execute_command("CLUSTER MYID").decode()) for node in nodes]
         for node in nodes[1:]:
             bus = node.config_get("cluster-port")["cluster-port"]
@@ -130,8 +131,9 @@ def cluster(folder: Path) -> Iterator[Peers]:
         _until(lambda: all(_is_whole(node) for node in nodes))
         for node in nodes:
             node.close()
-        startup = [ClusterNode(HOST, port) for port in peers.processes]
-        peers.client = RedisCluster(startup_nodes=startup, socket_timeout=1.0)
+        untyped: Any = rediscluster
+        startup = [untyped.ClusterNode(HOST, port) for port in peers.processes]
+        peers.client = untyped.RedisCluster(startup_nodes=startup, socket_timeout=1.0)
         yield peers
 
 
@@ -152,11 +154,11 @@ def _replicates(node: Any, master: str) -> bool:
 
 
 def _is_whole(node: Any) -> bool:
-    replication = node.info("replication")
-    linked = replication["role"] == "slave" or replication["connected_slaves"] == 1
+    said = node.info("replication")
+    linked = said.get("master_link_status") == "up" or said["connected_slaves"] == 1
     state = node.execute_command("CLUSTER INFO")  # a dict, of some versions of redis-py
-    said = state["cluster_state"] if isinstance(state, dict) else state
-    return linked and "ok" in str(said).split("cluster_state:")[-1][:4]
+    text = str(state["cluster_state"] if isinstance(state, dict) else state)
+    return bool(linked) and "ok" in text.split("cluster_state:")[-1][:4]
 
 
 def _until(done: Any) -> None:

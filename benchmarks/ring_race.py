@@ -62,7 +62,7 @@ class Side:
         client, servers = (
             statistics.median(spent) / count * 1e6 for spent in (self.client, self.servers)
         )
-        return f"{client:.0f} + {servers:.0f}"
+        return f"{client:.3g} + {servers:.3g}"
 
 
 def race(
@@ -71,7 +71,7 @@ def race(
     sides: Sequence[Side],
     count: int,
     targets: Sequence[float | None],
-    repeats: int = REPEATS + 2,
+    repeats: int = REPEATS,
 ) -> Iterator[Row]:
     """The first side beside each of the others.
 
@@ -90,7 +90,7 @@ def race(
         theirs = other.rates(count)
         yield Row(
             name=name if number == 0 else f"{name}_{other.name.replace(' ', '_').lower()}",
-            measure=measure,
+            measure=measure + (", by processor time" if BY_CPU else ""),
             ours=statistics.median(mine),
             unit="/s",
             peer=statistics.median(theirs),
