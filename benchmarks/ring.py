@@ -65,7 +65,7 @@ def rates(context: Context) -> Iterator[Row]:
     """Operations a second of one blocking client."""
     from benchmarks.ring_peers import cluster, nutcracker
 
-    count = context.size(1000, 400)
+    count, repeats = 60, context.size(100, 20)
     with _world(context) as made, ExitStack() as stack:
         if made is None:
             return
@@ -73,7 +73,7 @@ def rates(context: Context) -> Iterator[Row]:
         others: list[tuple[str, Any, list[int]]] = []
         for name, make in (("nutcracker", nutcracker), ("Redis Cluster", cluster)):
             try:
-                peer = stack.enter_context(make(context.scratch / name))
+                peer = stack.enter_context(make(context.scratch / name, 5000))
             except MissingError as missing:
                 left_out(str(missing))
                 continue
@@ -96,7 +96,7 @@ def rates(context: Context) -> Iterator[Row]:
                 if each == 1 or side != "Redis Cluster"  # its keys are in many slots
             ]
             targets = [target, *[None] * (len(sides) - 2)]
-            yield from race(name, measure, sides, times * each, targets)
+            yield from race(name, measure, sides, times * each, targets, repeats)
 
 
 def _get(client: Any, key: str) -> None:
@@ -126,7 +126,7 @@ def _rounds(operation: Callable[[Any, str], None], client: Any, count: int) -> C
 
 def asynchronous(context: Context) -> Iterator[Row]:
     """Operations a second of asyncio with some in flight at any time."""
-    count = context.size(3200, 640)
+    count, repeats = 320, context.size(30, 5)
     with _world(context) as made:
         if made is None:
             return
@@ -167,7 +167,7 @@ def asynchronous(context: Context) -> Iterator[Row]:
                 Side("ours", ours, world.pids(*IDS)),
                 Side("redis-py", peer, world.pids(PLAIN)),
             ]
-            yield from race(name, measure, sides, count, [target])
+            yield from race(name, measure, sides, count, [target], repeats)
         loop.run_until_complete(ring.close())
         loop.run_until_complete(plain.aclose())
         loop.close()

@@ -272,9 +272,9 @@ def peers(context: Context) -> Iterator[Row]:
         from benchmarks.ring_peers import cluster, nutcracker
     except ImportError:
         return  # said by `faults`
-    for name, make in (("nutcracker", nutcracker), ("Redis Cluster", cluster)):
+    for name, make, timeout in (("nutcracker", nutcracker, 100), ("Redis Cluster", cluster, 1000)):
         try:
-            with make(context.scratch / "peers") as peer:
+            with make(context.scratch / "peers", timeout) as peer:
                 yield _killed(name, peer)
         except MissingError as missing:
             left_out(str(missing))

@@ -78,9 +78,10 @@ def _answers(client: Any) -> bool:
 
 
 @contextlib.contextmanager
-def nutcracker(folder: Path) -> Iterator[Peers]:
+def nutcracker(folder: Path, timeout: int) -> Iterator[Peers]:
     """Five plain servers behind the proxy.
 
+    :param timeout: milliseconds that it waits for a server
     :raises MissingError: it is not installed
     """
     import redis
@@ -93,7 +94,9 @@ def nutcracker(folder: Path) -> Iterator[Peers]:
         for _ in range(_SERVERS):
             _start(peers, folder)
         port, config = free_port(), folder / "nutcracker.yml"
-        write_nutcracker_config(config, port, {str(port): port for port in peers.processes})
+        write_nutcracker_config(
+            config, port, {str(each): each for each in peers.processes}, timeout
+        )
         words = [program, "--conf-file", str(config), "--stats-addr", HOST]
         words += ["--stats-port", str(free_port()), "--output", str(folder / "proxy.log")]
         peers.proxy = Process("nutcracker", tied.program(words), folder / "proxy.out")
@@ -103,9 +106,10 @@ def nutcracker(folder: Path) -> Iterator[Peers]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Peers]:
+def cluster(folder: Path, timeout: int) -> Iterator[Peers]:
     """Redis Cluster: three masters, each with a replica.
 
+    :param timeout: milliseconds that its client waits for a server
     :raises MissingError: it cannot be made here
     """
     import redis
@@ -133,7 +137,7 @@ def cluster(folder: Path) -> Iterator[Peers]:
             node.close()
         untyped: Any = rediscluster
         startup = [untyped.ClusterNode(HOST, port) for port in peers.processes]
-        peers.client = untyped.RedisCluster(startup_nodes=startup, socket_timeout=1.0)
+        peers.client = untyped.RedisCluster(startup_nodes=startup, socket_timeout=timeout / 1000)
         yield peers
 
 

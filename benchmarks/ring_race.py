@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.harness import REPEATS, Row, no_gc, now
+from benchmarks.harness import Row, no_gc, now
 
 BY_CPU = now is time.thread_time_ns
 
@@ -71,11 +71,12 @@ def race(
     sides: Sequence[Side],
     count: int,
     targets: Sequence[float | None],
-    repeats: int = REPEATS,
+    repeats: int,
 ) -> Iterator[Row]:
     """The first side beside each of the others.
 
-    :param count: operations in a round
+    :param count: operations in a round; rather many short rounds than a few long ones: what else
+        the machine does changes within a second
     :param targets: what the rate of the first is to be of theirs, at least
     """
     with no_gc():
@@ -99,5 +100,8 @@ def race(
             target=target,
             at_least=True,
             note=f"µs of the client + of the servers: {ours.cost(count)}; {other.cost(count)}",
-            samples={"ours": mine, "peer": theirs},
+            samples={
+                "ours": [round(rate) for rate in mine],
+                "peer": [round(rate) for rate in theirs],
+            },
         )

@@ -47,7 +47,7 @@ demo:
   redis: true
   hash: fnv1a_64
   distribution: ketama
-  timeout: 100
+  timeout: {timeout}
   auto_eject_hosts: true
   server_failure_limit: 2
   server_retry_timeout: 2000
@@ -56,13 +56,16 @@ demo:
 """
 
 
-def write_nutcracker_config(path: Path, port: int, servers: Mapping[str, int]) -> None:
+def write_nutcracker_config(
+    path: Path, port: int, servers: Mapping[str, int], timeout: int = 100
+) -> None:
     """
     :param port: where it listens
     :param servers: their ports, by name
+    :param timeout: milliseconds that it waits for one
     """
     lines = "\n".join(f"   - {HOST}:{each}:1 {name}" for name, each in servers.items())
-    path.write_text(_NUTCRACKER.format(port=port, servers=lines))
+    path.write_text(_NUTCRACKER.format(port=port, servers=lines, timeout=timeout))
 
 
 class Server:
