@@ -65,7 +65,7 @@ def rates(context: Context) -> Iterator[Row]:
     """Operations a second of one blocking client."""
     from benchmarks.ring_peers import cluster, nutcracker
 
-    count, repeats = 60, context.size(100, 20)
+    count, repeats = 400, context.size(21, 7)
     with _world(context) as made, ExitStack() as stack:
         if made is None:
             return
@@ -126,7 +126,7 @@ def _rounds(operation: Callable[[Any, str], None], client: Any, count: int) -> C
 
 def asynchronous(context: Context) -> Iterator[Row]:
     """Operations a second of asyncio with some in flight at any time."""
-    count, repeats = 320, context.size(30, 5)
+    count, repeats = 640, context.size(21, 7)
     with _world(context) as made:
         if made is None:
             return
@@ -187,7 +187,7 @@ def servers(context: Context) -> Iterator[Row]:
             count = context.size(20_000, 5_000)
             spent: dict[str, list[float]] = {}
             wall: dict[str, float] = {}
-            for _ in range(7):
+            for _ in range(5):
                 for name, rate, cost in _load(world.ports["a"], count, pipeline):
                     spent.setdefault(name, []).append(cost)
                     wall[name] = max(rate, wall.get(name, rate))

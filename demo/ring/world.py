@@ -152,15 +152,24 @@ class World:
     :param module: of the ring
     :param kept: by ZooKeeper; else the ring is a fixed one
     :param nutcracker: its binary; empty: there is none
+    :param fence: seconds that a server may stand still
     """
 
     def __init__(
-        self, root: Path, binary: str, module: str, *, kept: bool, nutcracker: str
+        self,
+        root: Path,
+        binary: str,
+        module: str,
+        *,
+        kept: bool,
+        nutcracker: str,
+        fence: float = FENCE,
     ) -> None:
         self.root = root
         self.path = root / "ring.mmc"
         self._binary = binary
         self._module = module
+        self._fence = fence
         self.proxy = nutcracker
         self._members = root / "naive.json"
         self.keeper = Keeper(root) if kept else None
@@ -238,7 +247,7 @@ class World:
 
     def make(self, name: str) -> None:
         """A node, not started."""
-        arguments = [f"id={name}", f"fence={FENCE * 1e3:.0f}"]
+        arguments = [f"id={name}", f"fence={self._fence * 1e3:.0f}"]
         if self.keeper is not None:
             arguments.append(f"zookeeper={self.keeper.place}")
         servers = []
