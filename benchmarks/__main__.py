@@ -27,6 +27,7 @@ from benchmarks.report import dumps
 
 GROUPS = (
     "reads",
+    "peers",
     "documents",
     "commits",
     "loads",
@@ -37,6 +38,9 @@ GROUPS = (
     "interference",
     "backings",
 )
+
+
+MODULES = {"peers": "rivals"}  # of a group that is not called like its module
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -58,7 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def benches(group: str) -> dict[str, harness.Bench]:
     """The benchmarks of a group by their full names."""
-    module = importlib.import_module(f"benchmarks.{group}")
+    module = importlib.import_module(f"benchmarks.{MODULES.get(group, group)}")
     found: tuple[harness.Bench, ...] = module.BENCHES
     return {f"{group}.{bench.__name__}": bench for bench in found}
 
