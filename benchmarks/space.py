@@ -96,11 +96,14 @@ def _fill(
     return sizes
 
 
+SAMPLES = 100  # points of a plot
+
+
 def random_updates(context: Context) -> Iterator[Row]:
     """5,000,000 random updates of lognormal sizes with live bytes at 60 % of the maximum."""
     total = context.size(5_000_000, 200_000)
     maximum = context.size(512 << 20, 64 << 20)
-    each, samples = 100, 100
+    each = 100
     source = random.Random(5)
     path = context.path("updates")
     occupancy: list[dict[str, float]] = []
@@ -110,17 +113,8 @@ def random_updates(context: Context) -> Iterator[Row]:
         live = sum(sizes) + data.KEY_LENGTH * len(sizes)
         start = time.perf_counter()
         for number in range(total // each):
-            if number % (total // each // samples) == 0:
-                stats = writer.stats()
-                occupancy.append(
-                    {
-                        "updates": float(number * each),
-                        "live": live / maximum,
-                        "used": stats["bytes_used"] / maximum,
-                        "file": stats["file_size"] / maximum,
-                        "largest_free": stats["largest_free"] / maximum,
-                    }
-                )
+            if number % (total // each // SAMPLES) == 0:
+                occupancy.append(_state(writer, number * each, live, maximum))
             chosen = [source.randrange(len(sizes)) for _ in range(each)]
             fresh = [data.lognormal_size(source) for _ in chosen]
             try:
@@ -153,15 +147,36 @@ def random_updates(context: Context) -> Iterator[Row]:
 A_COMMIT = 60  # updates
 
 
+def _state(writer: mmapcache.Writer, updates: int, live: float, maximum: int) -> dict[str, float]:
+    """A point of the plot: how the file is used after so many updates."""
+    stats = writer.stats()
+    return {
+        "updates": float(updates),
+        "live": live / maximum,
+        "used": stats["bytes_used"] / maximum,
+        "file": stats["file_size"] / maximum,
+        "largest_free": stats["largest_free"] / maximum,
+    }
+
+
 def _updated(
-    writer: mmapcache.Writer, source: random.Random, sizes: list[int], limit: float, total: int
+    writer: mmapcache.Writer,
+    source: random.Random,
+    sizes: list[int],
+    maximum: int,
+    share: float,
+    total: int,
+    points: list[dict[str, float]],
 ) -> tuple[list[float], int]:
-    """Commit random updates that stay below `limit` live bytes: nanoseconds of each commit, and how
-    many were refused."""
+    """Commit random updates while at most `share` of `maximum` is live: nanoseconds of each commit,
+    and how many were refused."""
+    limit = share * maximum
     spent: list[float] = []
     refused = 0
     live = sum(sizes) + data.KEY_LENGTH * len(sizes)
     for number in range(total // A_COMMIT):
+        if number % (total // A_COMMIT // SAMPLES) == 0:
+            points.append(_state(writer, number * A_COMMIT, live, maximum))
         made: dict[int, bytes] = {}
         for index in source.sample(range(len(sizes)), A_COMMIT):
             size = data.lognormal_size(source)
@@ -197,7 +212,8 @@ def nearly_full(context: Context) -> Iterator[Row]:
         path = context.path("full")
         with mmapcache.Writer(str(path), max_size=maximum) as writer:
             sizes = _fill(writer, source, share * maximum, 20)
-            spent, refused = _updated(writer, source, sizes, share * maximum, total)
+            points: list[dict[str, float]] = []
+            spent, refused = _updated(writer, source, sizes, maximum, share, total, points)
         path.unlink()
         name = f"full_{maximum >> 20}_{share * 100:.0f}"
         what = (
@@ -214,6 +230,7 @@ def nearly_full(context: Context) -> Iterator[Row]:
             ratio=float(refused),
             target=0.0 if wanted else None,
             note=f"{len(sizes):,} documents, commits of {A_COMMIT}",
+            details={"occupancy": points, "maximum": maximum} if wanted else {},
         )
         if not spent:
             continue
