@@ -29,7 +29,7 @@ class Million:
         self.context = context
         self.count = context.size(1_000_000, 200_000)
         self.note = "" if self.count == 1_000_000 else f"{self.count:,} keys"
-        self.lookups = min(LOOKUPS, self.count)
+        self.lookups = context.size(LOOKUPS, 60_000)
 
     @cached_property
     def raw(self) -> list[bytes]:
