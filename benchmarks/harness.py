@@ -41,6 +41,7 @@ now = (
 
 T = TypeVar("T")
 
+RIVALS = ("clibmdbx", "diskcache", "pymemcache", "redis", "uWSGI")  # their packages
 PREFIX = "mmapcache-bench-"  # of every scratch directory, followed by the process that made it
 DISK = Path("/var/tmp")
 _UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -391,7 +392,7 @@ def _version(name: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Where the figures were taken: machine, kernel, settings, versions, command."""
-    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB")
+    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB", *RIVALS)
     return {
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),

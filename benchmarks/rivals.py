@@ -51,11 +51,19 @@ class Local:
     reads = 100_000
     get: Callable[[Any], Any]
     put: Callable[[Any, bytes], object]
+    _reading: Any = None
+    """The transaction of all reads, where there is such a thing."""
 
     @staticmethod
     def key(key: str) -> Any:
         """The key as the store wants it."""
         return key.encode()
+
+    def _rest(self) -> None:
+        """Keep no transaction open that what is written would have to go round."""
+        if self._reading is not None:
+            self._reading.abort()
+            self._reading = None
 
     def timing(self, expression: str, keys: list[str]) -> Timed:
         """A loop over the keys."""
@@ -113,7 +121,6 @@ class Lmdb(Local):
     def __init__(self, context: Context) -> None:
         """Open a new environment."""
         self._store = peers.Lmdb(context.path("rival.lmdb"), 256 << 20)
-        self._reading: Any = None
         self.put = self._put
 
     def _put(self, key: bytes, document: bytes) -> None:
@@ -131,11 +138,6 @@ class Lmdb(Local):
         self._store.fill((key.encode(), document) for key, document in pairs)
         self._reading = self._store.environment.begin()
         self.get = self._reading.get
-
-    def _rest(self) -> None:
-        if self._reading is not None:
-            self._reading.abort()
-            self._reading = None
 
     def close(self) -> None:
         """Close and remove."""
@@ -159,7 +161,6 @@ class Mdbx(Local):
         )
         with self._environment.write() as transaction:
             self._table = transaction.open_db(create=True)
-        self._reading: Any = None
         self.put = self._put
 
     def _put(self, key: bytes, document: bytes) -> None:
@@ -179,11 +180,6 @@ class Mdbx(Local):
             transaction.put_many(sorted((key.encode(), document) for key, document in pairs))
         self._reading = self._environment.read()
         self.get = self._reading.get
-
-    def _rest(self) -> None:
-        if self._reading is not None:
-            self._reading.abort()
-            self._reading = None
 
     def close(self) -> None:
         """Close and remove."""
