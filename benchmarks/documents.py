@@ -13,16 +13,15 @@ import mmapcache
 from benchmarks import data, peers
 from benchmarks.harness import Context, Row, compare, interleave, pss, row_of, timed
 
-LARGE = 2_000
-
 
 class Large:
     """Documents of 24 KB in a cache whose front cache is off, and as bytes."""
 
     def __init__(self, context: Context) -> None:
         """Fill the cache."""
-        self.raw = [data.large_document(index) for index in range(LARGE)]
-        self.keys = [f"large{index:08d}" for index in range(LARGE)]
+        count = context.size(2_000, 700)
+        self.raw = [data.large_document(index) for index in range(count)]
+        self.keys = [f"large{index:08d}" for index in range(count)]
         path = peers.fill_cache(context.path("large"), self.raw)
         self.cache = mmapcache.open(path, front_bytes=0, front_entries=0)
         self.collection = self.cache["settings"]

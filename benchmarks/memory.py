@@ -43,7 +43,7 @@ def default_settings(context: Context) -> Iterator[Row]:
     payload = float(sum(map(len, raw)) + count * data.KEY_LENGTH)
     peers.fill_cache(path, raw)
     for kind, text, target in (("get", "every document", 2.0), ("twice", "each twice", None)):
-        samples = [_weigh(kind, path, WORKERS) for _ in range(REPEATS)]
+        samples = [_weigh(kind, path, WORKERS) for _ in range(context.size(REPEATS, 3))]
         middle = statistics.median(samples)
         yield Row(
             name=f"memory_default_{kind}",

@@ -308,7 +308,7 @@ def test_bytes_are_bounded(writer: mmapcache.Writer) -> None:
 
 
 def test_what_is_read_once_costs_no_memory(writer: mmapcache.Writer) -> None:
-    """A walk over everything leaves a mebibyte; keys that come again are kept, whatever the order."""
+    """A walk over everything leaves a mebibyte; keys that come again are kept."""
     count = 4000
     with writer.batch() as batch:
         for n in range(count):
