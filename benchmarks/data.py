@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -169,6 +170,21 @@ def sized_document(index: int, size: int, version: int = 0) -> bytes:
             b"\x00\x00",
         )
     )
+
+
+@functools.cache
+def _zipfian_weights(count: int) -> list[float]:
+    """The sums of the weights of the first ranks, for each rank."""
+    return list(itertools.accumulate(rank**-0.99 for rank in range(1, count + 1)))
+
+
+def zipfian(count: int, draws: int, seed: int) -> list[int]:
+    """Indexes of documents as YCSB draws them: rank r with a weight of 1 / r^0.99, the ranks
+    scattered over all documents."""
+    sums = _zipfian_weights(count)
+    ranks = random.Random(seed).choices(range(count), cum_weights=sums, k=draws)
+    # a prime that divides no count in use: each rank has an index of its own
+    return [(rank * 2_654_435_761 + 12_345) % count for rank in ranks]
 
 
 def lognormal_size(source: random.Random) -> int:

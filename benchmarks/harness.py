@@ -13,6 +13,7 @@ own; what several benchmarks of a group need (a store of a million documents) is
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 REPEATS = 7
+TAILS = 3  # takes of a 99th percentile
 
 # Wall-clock time. Where other work goes on meanwhile, MMAPCACHE_BENCH_CLOCK=cpu counts
 # the processor time of the thread instead; measures with more than one thread stay on the wall.
@@ -39,6 +41,7 @@ now = (
 
 T = TypeVar("T")
 
+RIVALS = ("clibmdbx", "diskcache", "hiredis", "pymemcache", "redis", "uWSGI")  # their packages
 PREFIX = "mmapcache-bench-"  # of every scratch directory, followed by the process that made it
 DISK = Path("/var/tmp")
 _UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -49,8 +52,9 @@ CGROUP = Path("/sys/fs/cgroup" if _UNIFIED else "/sys/fs/cgroup/memory")
 class Row:
     """One line of the table.
 
-    `ours` and `peer` are medians in `unit`; `ratio` is ours / peer; `target` is what the ratio must
-    not exceed (or, with `at_least`, must reach); None means that the figure is only reported.
+    `ours` and `peer` are medians in `unit`, `p99` and `peer_p99` what 99 of 100 parts of the work
+    stay below, where it has parts; `ratio` is ours / peer; `target` is what the ratio must not
+    exceed (or, with `at_least`, must reach); None means that the figure is only reported.
     """
 
     name: str
@@ -65,6 +69,8 @@ class Row:
     note: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    p99: float | None = None
+    peer_p99: float | None = None
 
     @property
     def met(self) -> bool | None:
@@ -89,6 +95,7 @@ class Context:
         self.scratch = scratch
         self.quick = quick
         self._shared: dict[str, Any] = {}
+        self._cpus = sorted(os.sched_getaffinity(0))  # before this process is pinned to one
 
     def size(self, full: int, quick: int) -> int:
         """The size to use in this run."""
@@ -115,10 +122,8 @@ class Context:
         return path
 
     def cpu(self, number: int) -> None:
-        """Pin this process to one of the CPUs it may use, when there is more than one."""
-        allowed = sorted(os.sched_getaffinity(0))
-        if len(allowed) > 1:
-            os.sched_setaffinity(0, {allowed[number % len(allowed)]})
+        """Pin this process to one of the CPUs that it might use at first."""
+        os.sched_setaffinity(0, {self._cpus[number % len(self._cpus)]})
 
 
 def remove_group(path: Path) -> None:
@@ -179,23 +184,48 @@ def make_loop(expression: str, *names: str) -> Loop:
 
 Timed = Callable[[], float]
 
+BATCH = 100  # a clock is read that often for the 99th percentile
+BATCHES = 500
 
-def timed(expression: str, keys: Callable[[], list[Any]], **names: Any) -> Timed:
+
+def percentile99(values: Sequence[float]) -> float:
+    """What 99 of 100 of the values do not exceed."""
+    ordered = sorted(values)
+    return float(ordered[max(0, math.ceil(0.99 * len(ordered)) - 1)])
+
+
+class Timing:
+    """A measurement: nanoseconds for each run of an expression, the empty loop subtracted."""
+
+    def __init__(self, expression: str, keys: Callable[[], list[Any]], names: dict[str, Any]):
+        """Make the loops; `keys` gives the key objects, before each timing and outside it."""
+        self._loop = make_loop(expression, *names)
+        self._empty = make_loop("pass", *names)
+        self._keys = keys
+        self._values = tuple(names.values())
+
+    def __call__(self) -> float:
+        """The mean over one list of keys."""
+        used = self._keys()
+        spent = self._loop(used, *self._values)
+        nothing = min(self._empty(used, *self._values) for _ in range(3))
+        return max(spent - nothing, 1) / len(used)
+
+    def tail(self) -> float:
+        """The 99th percentile over batches of keys: of one run, the mean of its batch."""
+        used = self._keys()[: BATCH * BATCHES]
+        batches = [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
+        nothing = min(self._empty(batches[0], *self._values) for _ in range(100))
+        spent = [(self._loop(each, *self._values) - nothing) / len(each) for each in batches]
+        return max(percentile99(spent), 0.0)
+
+
+def timed(expression: str, keys: Callable[[], list[Any]], **names: Any) -> Timing:
     """A measurement: nanoseconds for each run of `expression`, the empty loop subtracted.
 
     `keys` is called before each timing, outside it, for the key objects to use.
     """
-    loop = make_loop(expression, *names)
-    empty = make_loop("pass", *names)
-    values = tuple(names.values())
-
-    def measure() -> float:
-        used = keys()
-        spent = loop(used, *values)
-        nothing = min(empty(used, *values) for _ in range(3))
-        return max(spent - nothing, 1) / len(used)
-
-    return measure
+    return Timing(expression, keys, names)
 
 
 @dataclass
@@ -203,6 +233,11 @@ class Figures:
     """The samples of each side of a comparison and their medians."""
 
     samples: dict[str, list[float]]
+    tails: dict[str, list[float]] = field(default_factory=dict)
+
+    def p99(self, side: str) -> float | None:
+        """The 99th percentile of one side, None where it has none."""
+        return statistics.median(self.tails[side]) if self.tails.get(side) else None
 
     def median(self, side: str) -> float:
         """The median of one side."""
@@ -214,15 +249,25 @@ class Figures:
 
 
 def interleave(sides: dict[str, Timed], repeats: int = REPEATS, warmups: int = 1) -> Figures:
-    """Run the sides in turn, `repeats` times each after `warmups` rounds that do not count."""
+    """Run the sides in turn, `repeats` times each after `warmups` rounds that do not count.
+
+    The 99th percentiles are taken by themselves behind that, three times and in turn, too: reading
+    the clock more often would cost the medians of a few nanoseconds.
+    """
     samples: dict[str, list[float]] = {name: [] for name in sides}
+    tails: dict[str, list[float]] = {name: [] for name in sides}
     with no_gc():
         for turn in range(warmups + repeats):
             for name, side in sides.items():
                 value = side()
                 if turn >= warmups:
                     samples[name].append(value)
-    return Figures(samples)
+        for _ in range(TAILS):
+            for name, side in sides.items():
+                tail = getattr(side, "tail", None)
+                if tail is not None:
+                    tails[name].append(tail())
+    return Figures(samples, tails)
 
 
 def compare(
@@ -280,6 +325,8 @@ def row_of(
         at_least=at_least,
         note=note,
         samples={"ours": figures.samples[ours], "peer": figures.samples[peer]},
+        p99=figures.p99(ours),
+        peer_p99=figures.p99(peer),
     )
 
 
@@ -345,7 +392,7 @@ def _version(name: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Where the figures were taken: machine, kernel, settings, versions, command."""
-    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB", "redis", "hiredis")
+    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB", *RIVALS)
     return {
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -380,18 +427,29 @@ def quantity(value: float, unit: str) -> str:
     return f"{number} {unit}".rstrip()
 
 
+def quantities(row: Row) -> tuple[str, str]:
+    """Ours and the peer's figure, each with its 99th percentile where there is one."""
+
+    def one(value: float, p99: float | None) -> str:
+        tail = "" if p99 is None else f", p99 {quantity(p99, row.unit)}"
+        return quantity(value, row.unit) + tail
+
+    peer = "" if row.peer is None else f"{one(row.peer, row.peer_p99)} {row.peer_name}".strip()
+    return one(row.ours, row.p99), peer
+
+
 def table(rows: list[Row]) -> str:
     """The printed table."""
     head = ("measure", "ours", "peer", "ratio", "target", "")
     lines = [head]
     for row in rows:
-        peer = "" if row.peer is None else f"{quantity(row.peer, row.unit)} {row.peer_name}"
+        ours, peer = quantities(row)
         sign = "≥" if row.at_least else "≤"
         lines.append(
             (
                 row.measure + (f" [{row.note}]" if row.note else ""),
-                quantity(row.ours, row.unit),
-                peer.strip(),
+                ours,
+                peer,
                 "" if row.ratio is None else f"{row.ratio:.3g}",
                 "" if row.target is None else f"{sign} {row.target:.3g}",
                 {None: "reported", True: "met", False: "MISSED"}[row.met],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import mmapcache
 from benchmarks import data
-from benchmarks.commits import COMMITS, each
+from benchmarks.commits import COMMITS, Each
 from benchmarks.harness import Context, Row, interleave, row_of, seconds, timed
 from benchmarks.peers import put_all
 
@@ -88,7 +88,7 @@ def commits(context: Context) -> Iterator[Row]:
             ]
 
         put = writers[kind].put
-        return each(lambda key, document: put("settings", key, document), made)
+        return Each(lambda key, document: put("settings", key, document), made)
 
     figures = interleave({kind: committing(kind) for kind in writers})
     for kind, text in (("multi", "an index whose field changes"), ("other", "one elsewhere")):

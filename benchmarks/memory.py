@@ -35,6 +35,30 @@ def _build(path: Path, lmdb_path: Path, dump: Path, count: int, few: int) -> Non
     dump.write_bytes(b"".join(raw[:few]))
 
 
+def default_settings(context: Context) -> Iterator[Row]:
+    """What eight workers with default settings take that touched everything: once, and twice."""
+    count = context.size(100_000, 20_000)
+    path = context.path("defaults")
+    raw = data.documents(count)
+    payload = float(sum(map(len, raw)) + count * data.KEY_LENGTH)
+    peers.fill_cache(path, raw)
+    for kind, text, target in (("get", "every document", 2.0), ("twice", "each twice", None)):
+        samples = [_weigh(kind, path, WORKERS) for _ in range(context.size(REPEATS, 3))]
+        middle = statistics.median(samples)
+        yield Row(
+            name=f"memory_default_{kind}",
+            measure=f"PSS of 8 workers that touched {text}, default settings / payload: get",
+            ours=middle,
+            unit="B",
+            peer=payload,
+            peer_name="payload",
+            ratio=middle / payload,
+            target=target,
+            note=f"{count:,} documents",
+            samples={"ours": samples},
+        )
+
+
 def eight_workers(context: Context) -> Iterator[Row]:
     """Ours, through bytes and through documents; py-lmdb; dicts made after and before the fork."""
     count, few = context.size(1_000_000, 300_000), context.size(100_000, 20_000)
@@ -72,4 +96,4 @@ def eight_workers(context: Context) -> Iterator[Row]:
         )
 
 
-BENCHES = (eight_workers,)
+BENCHES = (default_settings, eight_workers)

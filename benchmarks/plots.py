@@ -1,6 +1,9 @@
 """Plots of docs/performance.md, drawn from the JSON of a run.
 
 python -m benchmarks --json FILE --plots docs/plots, or later python -m benchmarks.plots FILE DIR
+
+Beside it stands what was measured before, from `bench-before.json` in the folder above DIR: a run
+of 23 November 2026.
 """
 
 from __future__ import annotations
@@ -37,26 +40,77 @@ def _bars(rows: Rows, names: dict[str, str], title: str, unit: str, scale: float
     axes.set_title(title, fontsize=10)
 
 
-def occupancy(rows: Rows, directory: Path) -> None:
-    """Occupancy over time under random updates."""
+def occupancy(rows: Rows, before: Rows, directory: Path) -> None:
+    """Occupancy over time under random updates, before and after compaction."""
     if "random_updates" not in rows:
         return
-    points = rows["random_updates"]["details"]["occupancy"]
-    pyplot.figure(figsize=(6, 3.2))
-    for field, label in (
-        ("file", "file size"),
-        ("used", "bytes in use"),
-        ("live", "live keys and values"),
-        ("largest_free", "largest free block"),
-    ):
-        values = [point[field] for point in points]
-        pyplot.plot([p["updates"] / 1e6 for p in points], values, label=label, linewidth=1)
-    pyplot.xlabel("million updates")
-    pyplot.ylabel("share of the maximum")
-    pyplot.ylim(0, 1.02)
-    pyplot.legend(fontsize=8)
-    pyplot.title("Random updates, 100 B to 64 KiB, live bytes at 60 %", fontsize=10)
+    panels = [
+        (title, made[name]["details"])
+        for title, made, name in (
+            ("60 % live, without compaction", before, "random_updates"),
+            ("60 % live", rows, "random_updates"),
+            ("85 % live, 16 MiB", rows, "full_16_85"),
+        )
+        if name in made
+    ]
+    figure, many = pyplot.subplots(
+        *(2, len(panels)), figsize=(3.2 * len(panels), 5), sharey="row", sharex="col", squeeze=False
+    )
+    for column, (title, details) in enumerate(panels):
+        upper, lower = many[0][column], many[1][column]
+        points = details["occupancy"]
+        updates = [point["updates"] / 1e6 for point in points]
+        for field, label in (
+            ("file", "file size"),
+            ("used", "bytes in use"),
+            ("live", "live keys and values"),
+        ):
+            upper.plot(updates, [point[field] for point in points], label=label, linewidth=1)
+        free = [point["largest_free"] * details["maximum"] / 1024 for point in points]
+        lower.plot(updates, free, color="#cc6677", linewidth=1)
+        lower.axhline(64, color="#888888", linestyle=":", linewidth=1)
+        lower.set_yscale("log")
+        lower.set_xlabel("million updates")
+        upper.set_title(title, fontsize=9)
+        upper.set_ylim(0, 1.05)
+    many[0][0].set_ylabel("share of the maximum")
+    many[1][0].set_ylabel("largest free block, KiB")
+    many[0][-1].legend(fontsize=7, loc="lower right")
+    figure.suptitle("Random updates, 100 B to 64 KiB (dotted: the largest document)", fontsize=10)
     _save(directory, "occupancy")
+
+
+def targets(rows: Rows, before: Rows, directory: Path) -> None:
+    """How far each figure is from its target: before, and now."""
+    names = [
+        name
+        for name, row in rows.items()
+        if row["target"] and row["ratio"] and not name.startswith("peer_")
+    ]
+    if not before or not any(name in before for name in names):
+        return
+
+    def far(row: dict[str, Any], target: dict[str, Any]) -> float:
+        """1 is the target; more is missed."""
+        part = float(row["ratio"]) / float(target["target"])
+        return 1 / part if target["at_least"] else part
+
+    pyplot.figure(figsize=(7, 0.21 * len(names) + 1))
+    for place, name in enumerate(names):
+        now = far(rows[name], rows[name])
+        old = before.get(name, {})
+        if old.get("ratio"):
+            then = far(old, rows[name])
+            pyplot.plot([then, now], [place, place], color="#bbbbbb", linewidth=1)
+            pyplot.plot([then], [place], "o", mfc="none", color="#888888", markersize=4)
+        pyplot.plot([now], [place], "o", color="#4477aa" if now <= 1 else "#cc6677", markersize=4)
+    pyplot.axvline(1, color="#228833", linewidth=1)
+    pyplot.yticks(range(len(names)), names, fontsize=7)
+    pyplot.gca().invert_yaxis()
+    pyplot.margins(y=0.01)
+    pyplot.xscale("log")
+    pyplot.xlabel("times the target of today (left of the line: met); hollow: before")
+    _save(directory, "targets")
 
 
 def backings(rows: Rows, directory: Path) -> None:
@@ -112,8 +166,8 @@ def growing(rows: Rows, directory: Path) -> None:
     _save(directory, "growing")
 
 
-def slowest(rows: Rows, directory: Path) -> None:
-    """Commit cost by the number of keys."""
+def slowest(rows: Rows, before: Rows, directory: Path) -> None:
+    """Commit cost by the number of keys, now and before."""
     names = [name for name in rows if name.startswith("commit_") and name != "commit_flat"]
     if not names:
         return
@@ -122,6 +176,10 @@ def slowest(rows: Rows, directory: Path) -> None:
     pyplot.figure(figsize=(6, 2.8))
     pyplot.plot(counts, [rows[n]["ours"] / 1e3 for n in names], "o-", label="mmapcache")
     pyplot.plot(counts, [rows[n]["peer"] / 1e3 for n in names], "s-", label="py-lmdb")
+    if set(names) <= set(before):
+        for side, style, label in (("ours", "o:", "mmapcache"), ("peer", "s:", "py-lmdb")):
+            old = [before[n][side] / 1e3 for n in names]
+            pyplot.plot(counts, old, style, color="#bbbbbb", label=f"{label}, before")
     pyplot.xscale("log")
     pyplot.ylim(bottom=0)
     pyplot.xlabel("keys")
@@ -137,8 +195,13 @@ def draw(report: dict[str, Any], directory: Path) -> None:
     pyplot.rcParams["svg.fonttype"] = "none"
     pyplot.rcParams["svg.hashsalt"] = "mmapcache"
     rows: Rows = {row["name"]: row for row in report["rows"]}
-    for plot in (occupancy, backings, memory_limit, growing, slowest):
+    kept = directory.parent / "bench-before.json"
+    old = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
+    before: Rows = {row["name"]: row for row in old}
+    for plot in (backings, memory_limit, growing):
         plot(rows, directory)
+    for compared in (occupancy, slowest, targets):
+        compared(rows, before, directory)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Row, quantity
+from benchmarks.harness import Row, quantities
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -31,11 +31,11 @@ def dumps(report: dict[str, Any]) -> str:
 
 
 def _row(row: Row) -> str:
-    peer = "" if row.peer is None else f"{quantity(row.peer, row.unit)} {row.peer_name}".strip()
+    ours, peer = quantities(row)
     sign = "≥" if row.at_least else "≤"
     cells = (
         row.measure + (f" ({row.note})" if row.note else ""),
-        quantity(row.ours, row.unit),
+        ours,
         peer,
         "" if row.ratio is None else f"{row.ratio:.3g}",
         "" if row.target is None else f"{sign} {row.target:.3g}",

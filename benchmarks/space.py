@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Iterator
 
 import mmapcache
 from benchmarks import data, peers
-from benchmarks.harness import Context, Row
+from benchmarks.harness import Context, Row, now, percentile99, quantity
 
 
 def _pairs(context: Context, kind: str) -> list[bytes]:
@@ -71,20 +72,22 @@ def density(context: Context) -> Iterator[Row]:
             peer=own,
             peer_name="keys and values",
             ratio=size / own,
-            target=1.35,
+            target=1.15,
             note=f"{small}{ready / own:.3g} of them free, for the next refresh",
             details={"bytes_free": ready, "allocated": float(path.stat().st_blocks * 512)},
         )
         path.unlink()
 
 
-def _fill(writer: mmapcache.Writer, source: random.Random, target: float) -> list[int]:
-    """Insert documents of random sizes until `target` live bytes; the sizes."""
+def _fill(
+    writer: mmapcache.Writer, source: random.Random, target: float, each: int = 1000
+) -> list[int]:
+    """Insert documents of random sizes, `each` a commit, until `target` live bytes; the sizes."""
     sizes: list[int] = []
     live = 0
     while live < target:
         with writer.batch() as batch:
-            for _ in range(1000):
+            for _ in range(each):
                 size = data.lognormal_size(source)
                 index = len(sizes)
                 batch.put("mixed", data.key(index), data.sized_document(index, size))
@@ -93,11 +96,14 @@ def _fill(writer: mmapcache.Writer, source: random.Random, target: float) -> lis
     return sizes
 
 
+SAMPLES = 100  # points of a plot
+
+
 def random_updates(context: Context) -> Iterator[Row]:
     """5,000,000 random updates of lognormal sizes with live bytes at 60 % of the maximum."""
     total = context.size(5_000_000, 200_000)
     maximum = context.size(512 << 20, 64 << 20)
-    each, samples = 100, 100
+    each = 100
     source = random.Random(5)
     path = context.path("updates")
     occupancy: list[dict[str, float]] = []
@@ -107,17 +113,8 @@ def random_updates(context: Context) -> Iterator[Row]:
         live = sum(sizes) + data.KEY_LENGTH * len(sizes)
         start = time.perf_counter()
         for number in range(total // each):
-            if number % (total // each // samples) == 0:
-                stats = writer.stats()
-                occupancy.append(
-                    {
-                        "updates": float(number * each),
-                        "live": live / maximum,
-                        "used": stats["bytes_used"] / maximum,
-                        "file": stats["file_size"] / maximum,
-                        "largest_free": stats["largest_free"] / maximum,
-                    }
-                )
+            if number % (total // each // SAMPLES) == 0:
+                occupancy.append(_state(writer, number * each, live, maximum))
             chosen = [source.randrange(len(sizes)) for _ in range(each)]
             fresh = [data.lognormal_size(source) for _ in chosen]
             try:
@@ -147,4 +144,107 @@ def random_updates(context: Context) -> Iterator[Row]:
     )
 
 
-BENCHES = (density, random_updates)
+A_COMMIT = 60  # updates
+
+
+def _state(writer: mmapcache.Writer, updates: int, live: float, maximum: int) -> dict[str, float]:
+    """A point of the plot: how the file is used after so many updates."""
+    stats = writer.stats()
+    return {
+        "updates": float(updates),
+        "live": live / maximum,
+        "used": stats["bytes_used"] / maximum,
+        "file": stats["file_size"] / maximum,
+        "largest_free": stats["largest_free"] / maximum,
+    }
+
+
+def _updated(
+    writer: mmapcache.Writer,
+    source: random.Random,
+    sizes: list[int],
+    maximum: int,
+    share: float,
+    total: int,
+    points: list[dict[str, float]],
+) -> tuple[list[float], int]:
+    """Commit random updates while at most `share` of `maximum` is live: nanoseconds of each commit,
+    and how many were refused."""
+    limit = share * maximum
+    spent: list[float] = []
+    refused = 0
+    live = sum(sizes) + data.KEY_LENGTH * len(sizes)
+    for number in range(total // A_COMMIT):
+        if number % (total // A_COMMIT // SAMPLES) == 0:
+            points.append(_state(writer, number * A_COMMIT, live, maximum))
+        made: dict[int, bytes] = {}
+        for index in source.sample(range(len(sizes)), A_COMMIT):
+            size = data.lognormal_size(source)
+            size = sizes[index] if live + size - sizes[index] > limit else size
+            live += size - sizes[index]
+            made[index] = data.sized_document(index, size, number)
+        pairs = [(data.key(index), document) for index, document in made.items()]
+        start = now()
+        try:
+            with writer.batch() as batch:
+                for key, document in pairs:
+                    batch.put("mixed", key, document)
+        except mmapcache.FullError:
+            refused += 1
+            live += sum(sizes[index] - len(document) for index, document in made.items())
+            continue
+        spent.append(float(now() - start))
+        for index, document in made.items():
+            sizes[index] = len(document)
+    return spent, refused
+
+
+def nearly_full(context: Context) -> Iterator[Row]:
+    """Random updates of lognormal sizes where most of the maximum is live: refusals, and pauses."""
+    small, large = 16 << 20, context.size(1 << 30, 64 << 20)
+    for maximum, share, total in (
+        (small, 0.75, context.size(200_000, 20_000)),
+        (small, 0.8, context.size(200_000, 20_000)),
+        (small, 0.85, context.size(1_000_000, 20_000)),
+        (large, 0.85, context.size(1_000_000, 20_000)),
+    ):
+        source = random.Random(13)
+        path = context.path("full")
+        with mmapcache.Writer(str(path), max_size=maximum) as writer:
+            sizes = _fill(writer, source, share * maximum, 20)
+            points: list[dict[str, float]] = []
+            spent, refused = _updated(writer, source, sizes, maximum, share, total, points)
+        path.unlink()
+        name = f"full_{maximum >> 20}_{share * 100:.0f}"
+        what = (
+            f"{total:,} random updates (100 B to 64 KiB), {share:.0%} of {maximum >> 20} MiB live"
+        )
+        wanted = share == 0.85
+        yield Row(
+            name=name,
+            measure=f"{what}: FullErrors",
+            ours=float(refused),
+            unit="",
+            peer=1.0,
+            peer_name="FullError",
+            ratio=float(refused),
+            target=0.0 if wanted else None,
+            note=f"{len(sizes):,} documents, commits of {A_COMMIT}",
+            details={"occupancy": points, "maximum": maximum} if wanted else {},
+        )
+        if not spent:
+            continue
+        yield Row(
+            name=f"{name}_p99",
+            measure=f"{what}: p99 of a commit / median",
+            ours=percentile99(spent),
+            unit="ns",
+            peer=statistics.median(spent),
+            peer_name="median",
+            ratio=percentile99(spent) / statistics.median(spent),
+            target=50.0 if wanted else None,
+            note=f"the longest {quantity(max(spent), 'ns')}",
+        )
+
+
+BENCHES = (density, random_updates, nearly_full)

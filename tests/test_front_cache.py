@@ -307,6 +307,26 @@ def test_bytes_are_bounded(writer: mmapcache.Writer) -> None:
         assert front(cache)["bytes"] <= 100_000
 
 
+def test_what_is_read_once_costs_no_memory(writer: mmapcache.Writer) -> None:
+    """A walk over everything leaves a mebibyte; keys that come again are kept."""
+    count = 4000
+    with writer.batch() as batch:
+        for n in range(count):
+            batch.put("wide", n, {"_id": n, "v": b"v" * 400})
+    cache = writer.reader()
+    wide = cache["wide"]
+    for n in range(count):
+        assert wide[n]["_id"] == n
+    once = front(cache)
+    assert 1000 < once["entries"] < count / 2
+    assert once["bytes"] <= 1 << 20
+    for _ in range(20):
+        documents = [wide[n] for n in range(count)]
+    kept = [wide[n] is document for n, document in enumerate(documents)]
+    assert front(cache)["entries"] == count
+    assert all(kept)
+
+
 def test_hot_keys_survive_a_scan(writer: mmapcache.Writer) -> None:
     cache = writer.reader(front_entries=200)
     sites = cache["sites"]

@@ -16,6 +16,10 @@ void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entr
     if (max_bytes == 0) {
         front->max_entries = 0;
     }
+    front->max_free = max_bytes == UINT64_MAX ? max_bytes : max_bytes / MC_FRONT_FREE_SHARE;
+    if (front->max_free < MC_FRONT_FREE_LEAST) {
+        front->max_free = max_bytes < MC_FRONT_FREE_LEAST ? max_bytes : MC_FRONT_FREE_LEAST;
+    }
 }
 
 /* memcmp() == 0 for what most keys are: some words long. */
@@ -167,31 +171,25 @@ static bool grow(struct mc_front *front)
     uint32_t length;
     uint64_t *slots;
     uint64_t *aliases;
-    uint64_t *door;
     struct mc_front_entry *entries;
     capacity = capacity > front->max_entries ? front->max_entries : capacity;
     length = power_of_two((uint32_t)capacity * 2);
     slots = PyMem_Calloc(length, sizeof *slots);
     aliases = PyMem_Calloc((size_t)2 * length, sizeof *aliases);
-    door = PyMem_Calloc(length / MC_FRONT_TAGS, sizeof *door);
-    entries = slots == NULL || aliases == NULL || door == NULL
+    entries = slots == NULL || aliases == NULL
                   ? NULL
                   : PyMem_Realloc(front->entries, capacity * sizeof *entries);
     if (entries == NULL) {
         PyMem_Free(slots);
         PyMem_Free(aliases);
-        PyMem_Free(door);
         return false;
     }
     PyMem_Free(front->slots);
     PyMem_Free(front->aliases);
-    PyMem_Free(front->door);
     front->entries = entries;
     front->slots = slots;
     front->aliases = aliases;
-    front->door = door;
     front->mask = length - 1;
-    front->door_mask = length / MC_FRONT_TAGS - 1;
     front->alias_mask = 2 * length - MC_FRONT_WAYS;
     front->capacity = (uint32_t)capacity;
     for (uint32_t i = 0; i < front->used; i++) {
@@ -223,24 +221,43 @@ static void evict(struct mc_front *front)
     }
 }
 
-/* True on a key's second visit among the latest ones, and while there is room. */
+/* The door, with a tag for twice as many keys as there may be entries: false without memory. */
+static bool has_door(struct mc_front *front)
+{
+    uint64_t most = front->max_bytes / sizeof(struct mc_front_entry);
+    uint32_t length;
+    if (front->door == NULL) {
+        most = most < front->max_entries ? most : front->max_entries;
+        length = power_of_two((uint32_t)most * 2 / MC_FRONT_TAGS);
+        front->door = PyMem_Calloc(length, sizeof *front->door);
+        front->door_mask = length - 1;
+    }
+    return front->door != NULL;
+}
+
+/* True on a key's second visit among the latest ones, and while there is little. */
 static bool admit(struct mc_front *front, uint32_t hash, size_t charge)
 {
     uint64_t *place;
     uint64_t tag = hash >> 16 | 1;
+    unsigned turn;
     if (charge > front->max_bytes / DOOR_SHARE) {
         return false;
     }
-    if (front->count < front->max_entries && front->bytes + charge <= front->max_bytes) {
+    if (front->count < front->max_entries && front->bytes + charge <= front->max_free) {
+        return true;
+    }
+    if (!has_door(front)) {
         return true;
     }
     place = &front->door[hash & front->door_mask];
     for (unsigned i = 0; i < MC_FRONT_TAGS; i++) {
         if ((*place >> (16 * i) & 0xFFFF) == tag) {
-            return true; /* a tag that stays behind grows old and falls out */
+            return true; /* a tag that stays behind is replaced some day */
         }
     }
-    *place = *place << 16 | tag;
+    turn = 16 * (unsigned)(front->misses * 0x9E3779B97F4A7C15ull >> 62);
+    *place = (*place & ~(UINT64_C(0xFFFF) << turn)) | tag << turn;
     return false;
 }
 

@@ -17,12 +17,15 @@
  * nothing else can live at that address; only immutable exact types get one. That makes the usual
  * read, one with a key object seen before, as cheap as comparing two pointers.
  *
- * Full, it takes in a key on its second visit only: `door` remembers 16 bits of each of the last
- * four keys turned away at a place, so that keys read once neither cost an allocation nor push out
- * others. get_raw's answers are kept as well, as bytes and in a channel of their own; but whoever
- * reads raw bytes may as well have the file's as ours, so a process whose raw reads find little
- * here asks every eighth time only. Who has to go is found by CLOCK: a hand over the entries that
- * spares whoever was read since it last came by.
+ * Once it has some (max_free), it takes in a key on its second visit only: `door` remembers 16 bits
+ * of each of four keys turned away at a place, so that keys read once neither cost memory nor push
+ * out others. Which of the four a new one replaces is chance: of five keys that come in turn, the
+ * oldest would always be the one that comes next. Who has to go is found by CLOCK: a hand over the
+ * entries that spares whoever was read since it last came by.
+ *
+ * get_raw's answers are kept as well, as bytes and in a channel of their own; but whoever reads raw
+ * bytes may as well have the file's as ours, so a process whose raw reads find little here asks
+ * every eighth time only.
  *
  * Invariants: every used entry is in slots exactly once; bytes is the sum of the charges and at
  * most max_bytes; count <= max_entries. One per lane (lane.h), used by one thread at a time; others
@@ -40,6 +43,8 @@
 #define MC_FRONT_BYTES_DEFAULT (16u << 20)
 #define MC_FRONT_ENTRIES_DEFAULT 16384u
 #define MC_FRONT_ENTRIES_MAX (1u << 26)
+#define MC_FRONT_FREE_SHARE 16u          /* of max_bytes: so much is kept at the first visit */
+#define MC_FRONT_FREE_LEAST (1u << 20)   /* and so much in any case */
 #define MC_FRONT_TAGS 4u                 /* of keys turned away, in a word of door */
 #define MC_FRONT_WAYS 2u                 /* aliases that may share a place */
 #define MC_FRONT_NEAR 40u                /* bytes of a key that are kept in the entry itself */
@@ -70,6 +75,7 @@ _Static_assert(sizeof(struct mc_front_entry) == 104, "no padding");
 
 struct mc_front {
     uint64_t max_bytes;
+    uint64_t max_free;    /* bytes up to which a key is taken in on its first visit */
     uint32_t max_entries; /* 0: off */
     uint32_t capacity;    /* entries there is room for now: grows by doubling */
     uint32_t used;        /* entries ever used: those from here on are untouched */
@@ -82,7 +88,7 @@ struct mc_front {
     struct mc_front_entry *entries;
     uint64_t *slots;   /* hash << 32 | index + 1, 0: empty */
     uint64_t *aliases; /* bits of the object's address << 32 | index + 1, 0: none */
-    uint64_t *door;    /* four tags of 16 bits, the latest one lowest */
+    uint64_t *door;    /* four tags of 16 bits; NULL until a key is turned away */
     uint64_t bytes;
     uint64_t hits, misses, revalidations, evictions; /* revalidations are hits, too */
     uint32_t worth;   /* raw hits less raw misses, 0 to MC_FRONT_WORTH_MOST */
