@@ -73,6 +73,7 @@
 #define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
 #define MC_TAG_BITS 28u
 #define MC_TABLE_LEVELS 5u /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
+#define MC_PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
 
 struct mc_arena;
 
@@ -208,6 +209,25 @@ struct mc_move {
  * an entry that is to move does not have its checksum. */
 enum mc_status mc_table_move(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
                              struct mc_error *err);
+
+/* Goes on to the next page as mc_table_move does, but only where nothing is to move: *met says that
+ * something is, and then nothing has changed. MC_CORRUPT. */
+enum mc_status mc_table_pass(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
+                             bool *met, struct mc_error *err);
+
+/* The places of the entries in the page that this hash leads to, in no order, and how many they
+ * are. Nobody has looked at them. MC_CORRUPT. */
+enum mc_status mc_table_page_entries(const struct mc_table_writer *writer, uint64_t *root,
+                                     uint64_t hash, uint64_t offsets[MC_PAGE_SLOTS_MAX],
+                                     unsigned *count, struct mc_error *err);
+
+/* Whether an entry that was found has its checksum: what moves is not made right unseen. */
+bool mc_entry_is_whole(const struct mc_hit *hit);
+
+/* Writes another value, of the same length, into the entry of this key, which is of the generation
+ * being written: no reader can reach it yet. Cannot fail. */
+void mc_entry_tell(const struct mc_table_writer *writer, uint64_t offset, const struct mc_key *key,
+                   const void *value, size_t value_len);
 
 /* Releases everything below the root and makes it empty.
  * MC_NOMEM and MC_CORRUPT leave it untouched. */

@@ -10,8 +10,6 @@
 #include "table.h"
 #include "table_ref.h"
 
-#define MC_PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
-
 struct mc_page {
     uint64_t slots[MC_PAGE_SLOTS_MAX];
     unsigned lines, depth, count;

@@ -262,6 +262,18 @@ enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_ke
     return MC_OK;
 }
 
+void mc_entry_tell(const struct mc_table_writer *writer, uint64_t offset, const struct mc_key *key,
+                   const void *value, size_t value_len)
+{
+    shm_byte *to = writer->space.base + offset;
+    uint64_t stamp = shm_load(to + offsetof(struct mc_entry, stamp));
+    uint32_t length = (uint32_t)value_len;
+    uint32_t checksum = mc_entry_checksum(length, stamp, key->data, key->len, value, value_len);
+    assert(mc_arena_is_young(writer->arena, offset)); /* nobody reads it yet */
+    shm_store(to, checksum | (uint64_t)length << 32);
+    shm_write(to + sizeof(struct mc_entry) + key->len, value, value_len);
+}
+
 /* ---- put, delete, clear ---- */
 
 /* See mc_arena_prepare. */

@@ -552,10 +552,8 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     if (status == MC_OK && writer->indexes.count != 0) {
         status = mc_indexes_update(writer, err);
     }
-    if (status == MC_OK) {
-        status = mc_collections_store(writer, &root, err);
-    }
-    if (status != MC_OK) {
+    mc_compact_given(writer);
+    if (status != MC_OK || (status = mc_collections_store(writer, &root, err)) != MC_OK) {
         return status;
     }
     if (root.catalogue == writer->root.catalogue) { /* nothing to publish, if it is still there */

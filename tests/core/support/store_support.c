@@ -159,6 +159,21 @@ enum mc_status put_state(struct mc_writer *writer, int version)
     return mc_batch_state(writer, (const uint8_t *)&version, sizeof version, &test_error);
 }
 
+enum mc_status commit_state(struct mc_writer *writer)
+{
+    static int version;
+    uint64_t generation;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    enum mc_status status = put_state(writer, ++version);
+    if (status == MC_OK) {
+        status = mc_batch_commit(writer, &generation, &test_error);
+    }
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+    }
+    return status;
+}
+
 enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)
 {
     struct mc_key key;

@@ -73,6 +73,9 @@ enum mc_status put_version(struct mc_writer *writer, int c, int k, int version);
 
 enum mc_status put_state(struct mc_writer *writer, int version);
 
+/* Commits a state that was not there, and nothing else. */
+enum mc_status commit_state(struct mc_writer *writer);
+
 enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed);
 
 void remove_cache(const char *path);
