@@ -65,7 +65,7 @@ static void test_never_full(void)
 /* Indexes come and go meanwhile. */
 static void test_other_indexes(void)
 {
-    full_begin(SIZE, 0.7, 0);
+    full_begin(SIZE, 0.65, 0);
     for (int n = 0; n < test_rounds(40); n++) {
         CHECK_OK(full_update(NULL));
         if (n % 10 == 2) {
@@ -81,7 +81,7 @@ static void test_unnoticed(void)
 {
     static struct full_world then;
     int seen = 0;
-    full_begin(SIZE, 0.7, 3600 * SECOND);
+    full_begin(SIZE, 0.65, 3600 * SECOND);
     struct mc_compaction *compaction = &full_world.writer->compaction;
     for (int n = 0; n < 500 && seen < 5; n++) {
         struct mc_view before = view_now();
@@ -142,7 +142,7 @@ static void put_small(void)
 static void test_state(void)
 {
     uint64_t moved = 0;
-    full_begin(SIZE, 0.75, 0);
+    full_begin(SIZE_FULL, 0.75, 0);
     put_small();
     for (int round = 0; round < 6; round++) {
         until_due();
@@ -165,7 +165,7 @@ static void test_state(void)
 static void test_failures(enum fault kind, int number, enum mc_status expected, long most)
 {
     long failed = 0;
-    full_begin(SIZE, 0.75, 0);
+    full_begin(SIZE, 0.65, 0);
     for (long left = 0; left < most; left += 1 + left / 2) {
         until_due();
         faults_arm(FAULT_BIT(kind), left, true, number);
@@ -276,7 +276,7 @@ static void test_damage(void)
         struct mc_index_record record;
         struct mc_walk walk;
         struct mc_item item;
-        full_begin(SIZE, 0.75, 0);
+        full_begin(SIZE, 0.65, 0);
         until_due();
         struct mc_view view;
         mc_writer_view(full_world.writer, &view);
