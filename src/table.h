@@ -4,7 +4,7 @@
  *              |   |
  *              |   +---> page of 1 to 8 cache lines, 8 slots each
  *              |           |
- *              |           +---> entry { checksum, lengths, birth, key, value }
+ *              |           +---> entry { checksum, lengths, birth, key, value, index of fields }
  *              +---> node ...
  *
  *   reference   offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | 0 : 6
@@ -63,6 +63,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "field_index.h"
 #include "format.h"
 #include "key.h"
 #include "shm.h"
@@ -90,6 +91,7 @@ struct mc_hit {
     uint32_t value_len;    /* <= MC_DOCUMENT_MAX, and value + value_len lies within the space */
     uint16_t key_len;
     uint8_t key_type;
+    uint8_t blocks;  /* of the index of fields behind the value; 0: there is none */
     uint64_t offset; /* of the entry: (offset, birth) names its content for ever */
     uint64_t birth;  /* generation in which it was written */
 };
@@ -101,6 +103,12 @@ static inline bool mc_hit_stands(const struct mc_hit *hit)
 }
 
 /* ---- reading: any process ---- */
+
+/* Its index of fields, in the map. */
+static inline const shm_byte *mc_hit_blocks(const struct mc_hit *hit)
+{
+    return hit->value + hit->value_len;
+}
 
 /* Whether its value is these bytes. */
 static inline bool mc_hit_equals(const struct mc_hit *hit, const void *value, size_t len)
@@ -140,6 +148,9 @@ void mc_table_find_many(const struct mc_space *space, uint64_t root, const struc
  * or MC_CORRUPT when it does not fit. */
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
 
+/* The checksum of an entry of this stamp whose key, value and blocks are the bytes. */
+uint32_t mc_hit_checksum(const struct mc_hit *hit, uint64_t stamp, const uint8_t *bytes);
+
 /* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
 enum mc_item_kind { MC_ITEM_NODE, MC_ITEM_PAGE, MC_ITEM_ENTRY };
 struct mc_item {
@@ -178,6 +189,7 @@ struct mc_put_result {
     bool changed;         /* the entry's bytes were not there yet */
     bool replaced;        /* there was another value */
     uint64_t offset;      /* of the entry that is there now */
+    uint64_t bytes;       /* of it, if it was not there yet */
     uint64_t old_offset;  /* of the entry that was replaced */
     uint64_t old_content; /* key and value bytes of it */
     unsigned same_tag;    /* after MC_LIMIT: how many keys have the tag of this one, */
@@ -239,10 +251,15 @@ static inline enum mc_status mc_table_damaged(struct mc_error *err)
     return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
 }
 
-/* Bytes of the entry of a key and value of these lengths. */
-static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len)
+/* Bytes of the entry of a key and value of these lengths, and so many blocks. */
+static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len, unsigned blocks)
 {
-    return sizeof(struct mc_entry) + key_len + value_len;
+    return sizeof(struct mc_entry) + key_len + value_len + blocks * MC_BLOCK_BYTES;
+}
+
+static inline uint64_t mc_hit_bytes(const struct mc_hit *hit)
+{
+    return mc_entry_bytes(hit->key_len, hit->value_len, hit->blocks);
 }
 
 #endif

@@ -36,8 +36,7 @@ bool mc_entry_is_whole(const struct mc_hit *hit)
 {
     const shm_byte *entry = hit->key - sizeof(struct mc_entry);
     uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
-    uint32_t checksum = mc_entry_checksum(hit->value_len, stamp, shm_expose(hit->key), hit->key_len,
-                                          shm_expose(hit->value), hit->value_len);
+    uint32_t checksum = mc_hit_checksum(hit, stamp, shm_expose(hit->key));
     return (uint32_t)shm_load(entry) == checksum || MC_MUTANT_IS(210); /* 210: made right unseen */
 }
 
@@ -46,14 +45,14 @@ static enum mc_status entry_copy(struct mc_table_writer *writer, const struct mc
                                  uint64_t *offset, struct mc_error *err)
 {
     struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = shm_expose(hit->key)};
-    return mc_entry_is_whole(hit)
-               ? mc_entry_write(writer, &key, shm_expose(hit->value), hit->value_len, offset, err)
-               : mc_table_damaged(err);
+    return mc_entry_is_whole(hit) ? mc_entry_write(writer, &key, shm_expose(hit->value),
+                                                   hit->value_len, hit->blocks, offset, err)
+                                  : mc_table_damaged(err);
 }
 
 static void entry_release(struct mc_table_writer *writer, const struct mc_hit *hit, uint64_t offset)
 {
-    mc_arena_release(writer->arena, offset, mc_entry_bytes(hit->key_len, hit->value_len));
+    mc_arena_release(writer->arena, offset, mc_hit_bytes(hit));
 }
 
 /* Copies the entries of the page that lie in a site; on failure none. */
@@ -107,7 +106,7 @@ static enum mc_status page_move(struct mc_table_writer *writer, struct mc_path *
     }
     for (unsigned i = 0; i < moving->moved; i++) {
         const struct mc_hit *old = &moving->old[i];
-        move->bytes += status == MC_OK ? mc_entry_bytes(old->key_len, old->value_len) : 0;
+        move->bytes += status == MC_OK ? mc_hit_bytes(old) : 0;
         entry_release(writer, old, status == MC_OK ? old->offset : moving->offsets[i]);
     }
     return status;

@@ -32,7 +32,8 @@ static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *
     *status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
     if (*status == MC_OK) {
         const uint8_t *document = shm_expose(hit.value);
-        *status = mc_bson_pluck(document, hit.value_len, path, path_len, &element);
+        *status = mc_field_index_pluck(document, hit.value_len, shm_expose(mc_hit_blocks(&hit)),
+                                       hit.blocks, path, path_len, &element);
         if (*status == MC_OK) {
             if (element.value_len > SMALL) {
                 copy = PyMem_Malloc(element.value_len);

@@ -145,7 +145,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
-        mc_compact_note(writer, mc_entry_bytes(key->len, value_len));
+        mc_compact_note(writer, result.bytes);
         mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;

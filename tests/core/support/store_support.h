@@ -48,7 +48,8 @@ size_t make_document(uint8_t *to, int key, int version);
 
 #define DOCUMENT_MOST 300
 
-/* {p: bytes that all equal `byte`}, of `len` bytes in all. */
+/* {p: bytes that all equal `byte`}, of `len` bytes in all; of many with fields enough before p for
+ * an index of fields. */
 void fill_document(uint8_t *to, uint32_t len, uint8_t byte);
 
 void oracle_clear(struct oracle *oracle);
