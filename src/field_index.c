@@ -79,9 +79,10 @@ static inline uint32_t alike_of_16(const uint8_t *marks, uint8_t mark)
 #endif
 }
 
-/* The field at a place of a block: MC_OK, or MC_INVALID where there is none. */
+/* The field at a place of a block, in a document whose fields have `mean` bytes on average: MC_OK,
+ * or MC_INVALID where there is none. */
 static enum mc_status field_at(const uint8_t *value, size_t size, const uint8_t *block,
-                               unsigned place, struct mc_bson_element *element)
+                               unsigned place, size_t mean, struct mc_bson_element *element)
 {
     enum mc_status status;
     const uint8_t *offsets = block + 4 * (size_t)(place / MC_BLOCK_GROUP);
@@ -90,31 +91,35 @@ static enum mc_status field_at(const uint8_t *value, size_t size, const uint8_t 
         return MC_INVALID;
     }
     struct mc_bson_cursor cursor = {.at = value + offset, .end = value + size - 1};
-    for (uint32_t at = 0; at < PREFETCH_BYTES && at < size - offset; at += LINE) {
+    unsigned left = place % MC_BLOCK_GROUP;
+    size_t most = left * mean + LINE;
+    for (size_t at = 0; at < most && at < PREFETCH_BYTES && at < size - offset; at += LINE) {
         __builtin_prefetch(cursor.at + at);
     }
-    unsigned left = place % MC_BLOCK_GROUP;
     do {
         status = mc_bson_next(&cursor, element);
     } while (status == MC_OK && left-- > 0);
     return status == MC_OK ? MC_OK : MC_INVALID;
 }
 
-static enum mc_status find(const uint8_t *value, size_t len, const uint8_t *index, unsigned blocks,
-                           const char *name, size_t name_len, struct mc_bson_element *element)
+enum mc_status mc_field_index_find(const uint8_t *value, size_t len, const uint8_t *index,
+                                   unsigned blocks, const char *name, size_t name_len,
+                                   struct mc_bson_element *element)
 {
     size_t size = mc_bson_size(value, len);
     uint8_t mark = mark_of((const uint8_t *)name, name_len);
+    assert(blocks > 0 && blocks <= MC_BLOCKS_MAX);
     if (size == 0) {
         return MC_INVALID;
     }
+    size_t mean = size / (blocks * MC_BLOCK_FIELDS) + 1;
     for (unsigned i = 0; i < blocks * MC_BLOCK_FIELDS; i += 16) {
         const uint8_t *block = index + (size_t)(i / MC_BLOCK_FIELDS) * MC_BLOCK_BYTES;
         unsigned first = i % MC_BLOCK_FIELDS;
         uint32_t alike = alike_of_16(block + 4 * MC_BLOCK_OFFSETS + first, mark);
         for (; alike != 0; alike &= alike - 1) {
             unsigned place = first + (unsigned)__builtin_ctz(alike);
-            enum mc_status status = field_at(value, size, block, place, element);
+            enum mc_status status = field_at(value, size, block, place, mean, element);
             if (status != MC_OK) {
                 return status;
             }
@@ -135,7 +140,7 @@ enum mc_status mc_field_index_pluck(const uint8_t *value, size_t len, const uint
     }
     const char *dot = memchr(path, '.', path_len);
     size_t part = dot != NULL ? (size_t)(dot - path) : path_len;
-    enum mc_status status = find(value, len, index, blocks, path, part, element);
+    enum mc_status status = mc_field_index_find(value, len, index, blocks, path, part, element);
     if (status != MC_OK || dot == NULL) {
         return status;
     }

@@ -29,11 +29,17 @@
  * many, or is no document. */
 unsigned mc_field_index_blocks(const uint8_t *value, size_t len);
 
-/* Writes the blocks of a document, as many as mc_field_index_blocks said. */
+/* Writes the blocks of a document, as many as mc_field_index_blocks said. With another number,
+ * which a file that lies may have, some fields are missing, or the last blocks empty. */
 void mc_field_index_make(const uint8_t *value, size_t len, unsigned blocks, uint8_t *index);
 
-/* As mc_bson_pluck, in a document with an index of so many blocks, perhaps none. The bytes of
- * neither are trusted: an index that lies makes a field absent, or the document invalid. */
+/* As mc_bson_find, by the index of a document, which has so many blocks. The bytes of neither are
+ * trusted: an index that lies makes a field absent, or the document invalid. */
+enum mc_status mc_field_index_find(const uint8_t *value, size_t len, const uint8_t *index,
+                                   unsigned blocks, const char *name, size_t name_len,
+                                   struct mc_bson_element *element);
+
+/* As mc_bson_pluck, in a document with an index of so many blocks, perhaps none. */
 enum mc_status mc_field_index_pluck(const uint8_t *value, size_t len, const uint8_t *index,
                                     unsigned blocks, const char *path, size_t path_len,
                                     struct mc_bson_element *element);

@@ -227,11 +227,12 @@ static enum mc_status ask_file(mc_collection_object *self, const struct mc_readi
         if (stage->statuses[i] == MC_OK) {
             const struct mc_hit *hit = &stage->hits[i];
             uint8_t *bytes;
-            PyObject *document = mc_document_new(self->options, hit->value_len, &bytes);
+            PyObject *document =
+                mc_document_new(self->options, hit->value_len, hit->blocks, &bytes);
             if (document == NULL) {
                 return MC_NOMEM;
             }
-            mc_copy(bytes, hit->value, hit->value_len);
+            mc_copy(bytes, hit->value, hit->value_len + (size_t)hit->blocks * MC_BLOCK_BYTES);
             stage->documents[stage->which[i]] = document;
             worst = mc_hit_stands(hit) ? MC_OK : MC_EXPIRED;
         }

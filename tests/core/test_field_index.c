@@ -88,6 +88,25 @@ static void test_every_field_is_found(void)
     }
 }
 
+/* As many blocks as a file says that lies: nothing is written behind them. */
+static void test_other_numbers_of_blocks(void)
+{
+    size_t len = make(200, 50);
+    for (unsigned blocks = 1; blocks <= 6; blocks++) {
+        size_t bytes = (size_t)blocks * MC_BLOCK_BYTES;
+        memset(blocks_of_it, 0xAA, sizeof blocks_of_it);
+        mc_field_index_make(document, len, blocks, blocks_of_it);
+        for (size_t i = bytes; i < sizeof blocks_of_it; i++) {
+            CHECK_EQ(blocks_of_it[i], 0xAA);
+        }
+        agree(len, blocks, names[0]);
+        agree(len, blocks, names[63]);
+        for (size_t i = 4 * MC_BLOCK_BYTES; i < bytes; i++) {
+            CHECK_EQ(blocks_of_it[i], 0);
+        }
+    }
+}
+
 static void test_which_have_one(void)
 {
     static const uint8_t empty[MC_BSON_SIZE_MIN] = {MC_BSON_SIZE_MIN};
@@ -227,6 +246,7 @@ int main(void)
 {
     test_begin("test_field_index");
     test_every_field_is_found();
+    test_other_numbers_of_blocks();
     test_which_have_one();
     test_bytes_that_lie();
     test_in_a_file();
