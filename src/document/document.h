@@ -161,8 +161,7 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
 /* A Document of len bytes (5 or more), behind them an index of its fields of so many blocks
  * (field_index.h). The caller fills both through *bytes before anything else happens; NULL with
  * MemoryError. Takes its own reference to options. */
-PyObject *mc_document_new(struct mc_options *options, size_t len, unsigned blocks,
-                          uint8_t **bytes);
+PyObject *mc_document_new(struct mc_options *options, size_t len, unsigned blocks, uint8_t **bytes);
 
 /* Makes a Document what PyMongo takes as it is, once PyMongo is there: 0, or -1 with MemoryError.
  * Runs Python code, so it is for the beginning of whatever makes Documents. */
