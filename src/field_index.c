@@ -7,8 +7,6 @@
 #include <emmintrin.h>
 #endif
 
-#include "mutant.h"
-
 #define LINE 64u
 #define PREFETCH_BYTES 4096 /* of 32 fields: longer values are passed over, not looked at */
 
@@ -87,7 +85,7 @@ static enum mc_status field_at(const uint8_t *value, size_t size, const uint8_t 
     enum mc_status status;
     const uint8_t *offsets = block + 4 * (size_t)(place / MC_BLOCK_GROUP);
     uint32_t offset = mc_bson_u32(offsets);
-    if (offset < 4 || (offset >= size && !MC_MUTANT_IS(690))) { /* 690: wherever it leads */
+    if (offset < 4 || offset >= size) {
         return MC_INVALID;
     }
     struct mc_bson_cursor cursor = {.at = value + offset, .end = value + size - 1};
