@@ -220,30 +220,34 @@ bool mc_bson_index(const char *part, size_t len, uint64_t *index)
     return true;
 }
 
-enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, size_t path_len,
-                             struct mc_bson_element *element)
+enum mc_status mc_bson_pluck_on(struct mc_bson_element *element, const char *path, size_t path_len)
 {
-    uint8_t type = MC_BSON_DOCUMENT;
     for (;;) {
         const char *dot = memchr(path, '.', path_len);
         size_t part = dot != NULL ? (size_t)(dot - path) : path_len;
         enum mc_status status = MC_ABSENT;
         uint64_t index;
         assert(part <= path_len);
-        if (type == MC_BSON_DOCUMENT) {
-            status = mc_bson_find(data, len, path, part, element);
-        } else if (type == MC_BSON_ARRAY && mc_bson_index(path, part, &index)) {
-            status = find_index(data, len, index, element);
+        if (element->type == MC_BSON_DOCUMENT) {
+            status = mc_bson_find(element->value, element->value_len, path, part, element);
+        } else if (element->type == MC_BSON_ARRAY && mc_bson_index(path, part, &index)) {
+            status = find_index(element->value, element->value_len, index, element);
         }
         if (status != MC_OK || dot == NULL) {
             return status;
         }
-        type = element->type;
-        data = element->value;
-        len = element->value_len;
         path += part + 1;
         path_len -= part + 1;
     }
+}
+
+enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, size_t path_len,
+                             struct mc_bson_element *element)
+{
+    *element = (struct mc_bson_element){
+        .type = MC_BSON_DOCUMENT, .value = data, .value_len = (uint32_t)len};
+    assert(len <= UINT32_MAX);
+    return mc_bson_pluck_on(element, path, path_len);
 }
 
 enum mc_status mc_bson_again(const struct mc_bson_element *element)

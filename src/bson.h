@@ -129,6 +129,9 @@ enum mc_status mc_bson_find(const uint8_t *data, size_t len, const char *name, s
 enum mc_status mc_bson_pluck(const uint8_t *data, size_t len, const char *path, size_t path_len,
                              struct mc_bson_element *element);
 
+/* The same on from an element. */
+enum mc_status mc_bson_pluck_on(struct mc_bson_element *element, const char *path, size_t path_len);
+
 /* A part of a path as an array's index: plain digits, no sign, no leading zero. */
 bool mc_bson_index(const char *part, size_t len, uint64_t *index);
 

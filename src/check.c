@@ -43,7 +43,7 @@ static enum mc_status no_memory(struct check *check)
 
 static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
 {
-    size_t len = (size_t)hit->key_len + hit->value_len;
+    size_t len = (size_t)mc_hit_bytes(hit) - sizeof(struct mc_entry);
     assert(hit->key_len <= MC_KEY_MAX && hit->offset < check->view->space.limit);
     if (len >= check->capacity) { /* a byte for an empty one too: NULL is no place to copy to */
         uint8_t *bytes = realloc(check->bytes, len + 1);
@@ -58,7 +58,22 @@ static enum mc_status copy_entry(struct check *check, const struct mc_hit *hit)
     return MC_OK;
 }
 
-/* The entry's checksum, and that a search for its key ends at it. */
+/* Whether the copied value has the index of fields that the loader makes of it. */
+static bool index_is_right(const struct check *check, const struct mc_hit *hit)
+{
+    uint8_t index[MC_FIELD_INDEX_MAX];
+    const uint8_t *value = check->bytes + hit->key_len;
+    if (mc_field_index_blocks(value, hit->value_len) != hit->blocks) {
+        return false;
+    }
+    if (hit->blocks == 0) {
+        return true;
+    }
+    mc_field_index_make(value, hit->value_len, hit->blocks, index);
+    return memcmp(index, value + hit->value_len, (size_t)hit->blocks * MC_BLOCK_BYTES) == 0;
+}
+
+/* The entry's checksum, its index of fields, and that a search for its key ends at it. */
 static enum mc_status check_entry(struct check *check, uint64_t root, const struct mc_hit *hit)
 {
     struct mc_hit found;
@@ -70,10 +85,11 @@ static enum mc_status check_entry(struct check *check, uint64_t root, const stru
     const shm_byte *entry = space->base + hit->offset;
     uint32_t stored = (uint32_t)shm_load(entry);
     uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
-    if (!MC_MUTANT_IS(604) &&
-        stored != mc_entry_checksum(hit->value_len, stamp, check->bytes, hit->key_len,
-                                    check->bytes + hit->key_len, hit->value_len)) {
+    if (!MC_MUTANT_IS(604) && stored != mc_hit_checksum(hit, stamp, check->bytes)) {
         return wrong(check, hit->offset, "an entry's checksum does not match its bytes");
+    }
+    if (!MC_MUTANT_IS(691) && !index_is_right(check, hit)) { /* 691: fields may be hidden */
+        return wrong(check, hit->offset, "an index of fields is not that of its document");
     }
     if (hit->birth > check->view->root.generation) {
         return wrong(check, hit->offset, "an entry is younger than its generation");

@@ -247,12 +247,14 @@ _Static_assert(sizeof(struct mc_tail) == MC_GRANULE, "tail");
 /* One key and its value. The catalogue's entries are the same: key a name, value a
  * mc_collection_record, or key MC_KEY_STATE and value the loader's own state. */
 struct mc_entry {
-    uint32_t checksum;  /* of everything after it: 12 header bytes, key, value */
-    uint32_t value_len; /* bytes, at most MC_DOCUMENT_MAX: bits 25 to 31 are zero */
-    uint64_t stamp;     /* birth generation : 48 | key type : 5 | key length : 11 */
-    /* key_len bytes of key, then value_len bytes of value */
+    uint32_t checksum; /* of everything after it: 12 header bytes, key, value, blocks */
+    uint32_t lengths;  /* bytes of the value, at most MC_DOCUMENT_MAX : 25 | blocks : 7 */
+    uint64_t stamp;    /* birth generation : 48 | key type : 5 | key length : 11 */
+    /* key_len bytes of key, then the value, then the blocks of its index of fields, if it has one:
+     * see field_index.h */
 };
 _Static_assert(sizeof(struct mc_entry) == 16, "entry");
+#define MC_LENGTHS_BLOCKS_SHIFT 25
 #define MC_STAMP_TYPE_SHIFT 48
 #define MC_STAMP_LEN_SHIFT 53
 #define MC_KEY_TYPES 32u

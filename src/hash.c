@@ -117,10 +117,10 @@ uint32_t mc_checksum(const void *data, size_t len)
     return (uint32_t)(sum ^ (sum >> 32));
 }
 
-uint32_t mc_entry_checksum(uint32_t value_len, uint64_t stamp, const void *key, size_t key_len,
+uint32_t mc_entry_checksum(uint32_t lengths, uint64_t stamp, const void *key, size_t key_len,
                            const void *value, size_t value_bytes)
 {
-    uint64_t sum = mix(constants, stamp, value_len, key, key_len);
+    uint64_t sum = mix(constants, stamp, lengths, key, key_len);
     sum = mix(constants, sum, 0, value, value_bytes);
     return (uint32_t)(sum ^ (sum >> 32));
 }

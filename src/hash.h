@@ -20,8 +20,8 @@ uint64_t mc_hash(const uint64_t secret[MC_SECRETS], uint8_t type, const void *da
 uint32_t mc_checksum(const void *data, size_t len);
 
 /* The checksum of an entry: of its lengths, its stamp,
- * its key and its value of value_bytes bytes. */
-uint32_t mc_entry_checksum(uint32_t value_len, uint64_t stamp, const void *key, size_t key_len,
+ * its key and its value of value_bytes bytes. Where there are blocks their checksum is xored. */
+uint32_t mc_entry_checksum(uint32_t lengths, uint64_t stamp, const void *key, size_t key_len,
                            const void *value, size_t value_bytes);
 
 #endif

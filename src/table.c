@@ -1,6 +1,7 @@
 /* table.c - the table's reading half: find, find many, walk. The structure is drawn in table.h. */
 #include "table.h"
 
+#include "hash.h"
 #include "mutant.h"
 #include "table_ref.h"
 
@@ -20,15 +21,28 @@ enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, stru
     uint64_t lengths = shm_load(entry);
     uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
     hit->offset = offset;
-    hit->value_len = (uint32_t)(lengths >> 32);
+    hit->value_len = (uint32_t)(lengths >> 32 & (((uint32_t)1 << MC_LENGTHS_BLOCKS_SHIFT) - 1));
+    hit->blocks = (uint8_t)(lengths >> (32 + MC_LENGTHS_BLOCKS_SHIFT));
     hit->key_len = (uint16_t)(stamp >> MC_STAMP_LEN_SHIFT);
     hit->key_type = (uint8_t)(stamp >> MC_STAMP_TYPE_SHIFT & (MC_KEY_TYPES - 1));
     hit->birth = stamp & STAMP_BIRTH_MASK;
     hit->key = entry + sizeof(struct mc_entry);
     hit->value = hit->key + hit->key_len;
     bool fits = stamp != 0 && hit->key_len <= MC_KEY_MAX && hit->value_len <= MC_DOCUMENT_MAX &&
-                offset + mc_entry_bytes(hit->key_len, hit->value_len) <= space->limit;
+                offset + mc_hit_bytes(hit) <= space->limit;
     return fits ? MC_OK : MC_CORRUPT;
+}
+
+uint32_t mc_hit_checksum(const struct mc_hit *hit, uint64_t stamp, const uint8_t *bytes)
+{
+    uint32_t lengths = hit->value_len | (uint32_t)hit->blocks << MC_LENGTHS_BLOCKS_SHIFT;
+    const uint8_t *value = bytes + hit->key_len;
+    uint32_t checksum =
+        mc_entry_checksum(lengths, stamp, bytes, hit->key_len, value, hit->value_len);
+    if (hit->blocks > 0) {
+        checksum ^= mc_checksum(value + hit->value_len, (size_t)hit->blocks * MC_BLOCK_BYTES);
+    }
+    return checksum;
 }
 
 static void entry_prefetch(const shm_byte *entry)
@@ -296,7 +310,7 @@ static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
         if (status == MC_OK) {
             item->kind = MC_ITEM_ENTRY;
             item->offset = item->hit.offset;
-            item->bytes = mc_entry_bytes(item->hit.key_len, item->hit.value_len);
+            item->bytes = mc_hit_bytes(&item->hit);
             status = spend(walk, item->bytes);
         }
         return status;

@@ -4,7 +4,7 @@
  *              |   |
  *              |   +---> page of 1 to 8 cache lines, 8 slots each
  *              |           |
- *              |           +---> entry { checksum, lengths, birth, key, value }
+ *              |           +---> entry { checksum, lengths, birth, key, value, index of fields }
  *              +---> node ...
  *
  *   reference   offset in granules : 36 | size : 7 | depth : 4 | node : 1 | slots used : 10 | 0 : 6
@@ -63,6 +63,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "field_index.h"
 #include "format.h"
 #include "key.h"
 #include "shm.h"
@@ -73,6 +74,7 @@
 #define MC_PAGE_LINES_MAX 127u /* lines of a page whose keys share the whole tag */
 #define MC_TAG_BITS 28u
 #define MC_TABLE_LEVELS 5u /* nodes on a path: 6 + 6 + 6 + 6 + 4 bits */
+#define MC_PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
 
 struct mc_arena;
 
@@ -89,6 +91,7 @@ struct mc_hit {
     uint32_t value_len;    /* <= MC_DOCUMENT_MAX, and value + value_len lies within the space */
     uint16_t key_len;
     uint8_t key_type;
+    uint8_t blocks;  /* of the index of fields behind the value; 0: there is none */
     uint64_t offset; /* of the entry: (offset, birth) names its content for ever */
     uint64_t birth;  /* generation in which it was written */
 };
@@ -100,6 +103,12 @@ static inline bool mc_hit_stands(const struct mc_hit *hit)
 }
 
 /* ---- reading: any process ---- */
+
+/* Its index of fields, in the map. */
+static inline const shm_byte *mc_hit_blocks(const struct mc_hit *hit)
+{
+    return hit->value + hit->value_len;
+}
 
 /* Whether its value is these bytes. */
 static inline bool mc_hit_equals(const struct mc_hit *hit, const void *value, size_t len)
@@ -139,6 +148,9 @@ void mc_table_find_many(const struct mc_space *space, uint64_t root, const struc
  * or MC_CORRUPT when it does not fit. */
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit);
 
+/* The checksum of an entry of this stamp whose key, value and blocks are the bytes. */
+uint32_t mc_hit_checksum(const struct mc_hit *hit, uint64_t stamp, const uint8_t *bytes);
+
 /* A walk over everything below a root: nodes, pages and entries, each once, in hash order. */
 enum mc_item_kind { MC_ITEM_NODE, MC_ITEM_PAGE, MC_ITEM_ENTRY };
 struct mc_item {
@@ -177,6 +189,7 @@ struct mc_put_result {
     bool changed;         /* the entry's bytes were not there yet */
     bool replaced;        /* there was another value */
     uint64_t offset;      /* of the entry that is there now */
+    uint64_t bytes;       /* of it, if it was not there yet */
     uint64_t old_offset;  /* of the entry that was replaced */
     uint64_t old_content; /* key and value bytes of it */
     unsigned same_tag;    /* after MC_LIMIT: how many keys have the tag of this one, */
@@ -209,6 +222,25 @@ struct mc_move {
 enum mc_status mc_table_move(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
                              struct mc_error *err);
 
+/* Goes on to the next page as mc_table_move does, but only where nothing is to move: *met says that
+ * something is, and then nothing has changed. MC_CORRUPT. */
+enum mc_status mc_table_pass(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
+                             bool *met, struct mc_error *err);
+
+/* The places of the entries in the page that this hash leads to, in no order, and how many they
+ * are. Nobody has looked at them. MC_CORRUPT. */
+enum mc_status mc_table_page_entries(const struct mc_table_writer *writer, uint64_t *root,
+                                     uint64_t hash, uint64_t offsets[MC_PAGE_SLOTS_MAX],
+                                     unsigned *count, struct mc_error *err);
+
+/* Whether an entry that was found has its checksum: what moves is not made right unseen. */
+bool mc_entry_is_whole(const struct mc_hit *hit);
+
+/* Writes another value, of the same length, into the entry of this key, which is of the generation
+ * being written: no reader can reach it yet. Cannot fail. */
+void mc_entry_tell(const struct mc_table_writer *writer, uint64_t offset, const struct mc_key *key,
+                   const void *value, size_t value_len);
+
 /* Releases everything below the root and makes it empty.
  * MC_NOMEM and MC_CORRUPT leave it untouched. */
 enum mc_status mc_table_clear(struct mc_table_writer *writer, uint64_t *root, struct mc_error *err);
@@ -219,10 +251,15 @@ static inline enum mc_status mc_table_damaged(struct mc_error *err)
     return mc_fail(err, MC_CORRUPT, "the cache's table is damaged: recreate the cache");
 }
 
-/* Bytes of the entry of a key and value of these lengths. */
-static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len)
+/* Bytes of the entry of a key and value of these lengths, and so many blocks. */
+static inline uint64_t mc_entry_bytes(size_t key_len, size_t value_len, unsigned blocks)
 {
-    return sizeof(struct mc_entry) + key_len + value_len;
+    return sizeof(struct mc_entry) + key_len + value_len + blocks * MC_BLOCK_BYTES;
+}
+
+static inline uint64_t mc_hit_bytes(const struct mc_hit *hit)
+{
+    return mc_entry_bytes(hit->key_len, hit->value_len, hit->blocks);
 }
 
 #endif

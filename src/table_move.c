@@ -32,25 +32,27 @@ static uint64_t hash_behind(const struct mc_path *path, uint64_t hash)
     return depth == 0 ? 0 : ((hash >> (64 - depth)) + 1) << (64 - depth);
 }
 
+bool mc_entry_is_whole(const struct mc_hit *hit)
+{
+    const shm_byte *entry = hit->key - sizeof(struct mc_entry);
+    uint64_t stamp = shm_load(entry + offsetof(struct mc_entry, stamp));
+    uint32_t checksum = mc_hit_checksum(hit, stamp, shm_expose(hit->key));
+    return (uint32_t)shm_load(entry) == checksum || MC_MUTANT_IS(210); /* 210: made right unseen */
+}
+
 /* Writes an entry once more, as one of the generation being written. */
 static enum mc_status entry_copy(struct mc_table_writer *writer, const struct mc_hit *hit,
                                  uint64_t *offset, struct mc_error *err)
 {
     struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = shm_expose(hit->key)};
-    const uint8_t *value = shm_expose(hit->value);
-    const shm_byte *old = hit->key - sizeof(struct mc_entry);
-    uint64_t stamp = shm_load(old + offsetof(struct mc_entry, stamp));
-    uint32_t checksum =
-        mc_entry_checksum(hit->value_len, stamp, key.data, key.len, value, hit->value_len);
-    if ((uint32_t)shm_load(old) != checksum && !MC_MUTANT_IS(210)) { /* 210: made right unseen */
-        return mc_table_damaged(err);
-    }
-    return mc_entry_write(writer, &key, value, hit->value_len, offset, err);
+    return mc_entry_is_whole(hit) ? mc_entry_write(writer, &key, shm_expose(hit->value),
+                                                   hit->value_len, hit->blocks, offset, err)
+                                  : mc_table_damaged(err);
 }
 
 static void entry_release(struct mc_table_writer *writer, const struct mc_hit *hit, uint64_t offset)
 {
-    mc_arena_release(writer->arena, offset, mc_entry_bytes(hit->key_len, hit->value_len));
+    mc_arena_release(writer->arena, offset, mc_hit_bytes(hit));
 }
 
 /* Copies the entries of the page that lie in a site; on failure none. */
@@ -104,7 +106,7 @@ static enum mc_status page_move(struct mc_table_writer *writer, struct mc_path *
     }
     for (unsigned i = 0; i < moving->moved; i++) {
         const struct mc_hit *old = &moving->old[i];
-        move->bytes += status == MC_OK ? mc_entry_bytes(old->key_len, old->value_len) : 0;
+        move->bytes += status == MC_OK ? mc_hit_bytes(old) : 0;
         entry_release(writer, old, status == MC_OK ? old->offset : moving->offsets[i]);
     }
     return status;
@@ -112,16 +114,59 @@ static enum mc_status page_move(struct mc_table_writer *writer, struct mc_path *
 
 /* True when a node of the path lies in a site, or its page or an entry of that. */
 static bool is_met(const struct mc_table_writer *writer, const struct mc_path *path,
-                   const struct moving *moving)
+                   const uint64_t *slots, unsigned count)
 {
     bool met = mc_arena_in_site(writer->arena, ref_offset(path->page));
     for (unsigned i = 0; i < path->levels; i++) {
         met |= mc_arena_in_site(writer->arena, ref_offset(path->steps[i].ref));
     }
-    for (unsigned i = 0; i < moving->count; i++) {
-        met |= mc_arena_in_site(writer->arena, slot_offset(moving->slots[i]));
+    for (unsigned i = 0; i < count; i++) {
+        met |= mc_arena_in_site(writer->arena, slot_offset(slots[i]));
     }
     return met;
+}
+
+/* Goes on behind the path's page. */
+static void pass(const struct mc_path *path, struct mc_move *move)
+{
+    move->next = hash_behind(path, move->next);
+    move->done = move->next == 0;
+}
+
+enum mc_status mc_table_pass(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
+                             bool *met, struct mc_error *err)
+{
+    uint64_t slots[MC_PAGE_SLOTS_MAX];
+    struct mc_path path;
+    unsigned count;
+    assert(!move->done);
+    *met = false;
+    enum mc_status status = mc_path_find(writer, root, move->next, &path, err);
+    if (status == MC_OK && path.page != 0) {
+        status = mc_page_gather(writer, path.page, slots, &count, err);
+        *met = status == MC_OK && is_met(writer, &path, slots, count);
+    }
+    if (status == MC_OK && !*met) {
+        pass(&path, move);
+    }
+    return status;
+}
+
+enum mc_status mc_table_page_entries(const struct mc_table_writer *writer, uint64_t *root,
+                                     uint64_t hash, uint64_t offsets[MC_PAGE_SLOTS_MAX],
+                                     unsigned *count, struct mc_error *err)
+{
+    struct mc_path path;
+    *count = 0;
+    enum mc_status status = mc_path_find(writer, root, hash, &path, err);
+    if (status == MC_OK && path.page != 0) {
+        status = mc_page_gather(writer, path.page, offsets, count, err);
+    }
+    for (unsigned i = 0; i < *count; i++) {
+        offsets[i] = slot_offset(offsets[i]);
+        shm_prefetch(writer->space.base + offsets[i]);
+    }
+    return status;
 }
 
 enum mc_status mc_table_move(struct mc_table_writer *writer, uint64_t *root, struct mc_move *move,
@@ -137,14 +182,13 @@ enum mc_status mc_table_move(struct mc_table_writer *writer, uint64_t *root, str
         }
         moving->moved = 0;
         status = mc_page_gather(writer, path.page, moving->slots, &moving->count, err);
-        if (status == MC_OK && is_met(writer, &path, moving)) {
+        if (status == MC_OK && is_met(writer, &path, moving->slots, moving->count)) {
             status = page_move(writer, &path, move, moving, err);
         }
         free(moving);
     }
     if (status == MC_OK) {
-        move->next = hash_behind(&path, move->next);
-        move->done = move->next == 0;
+        pass(&path, move);
     }
     return status;
 }

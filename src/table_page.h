@@ -10,8 +10,6 @@
 #include "table.h"
 #include "table_ref.h"
 
-#define MC_PAGE_SLOTS_MAX (MC_PAGE_LINES_MAX * MC_LINE_SLOTS)
-
 struct mc_page {
     uint64_t slots[MC_PAGE_SLOTS_MAX];
     unsigned lines, depth, count;
@@ -46,7 +44,7 @@ enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page 
  * bytes, without its hash, and a value of at most UINT32_MAX. MC_FULL and whatever the arena
  * said. */
 enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_key *key,
-                              const void *value, size_t value_len, uint64_t *offset,
-                              struct mc_error *err);
+                              const void *value, size_t value_len, unsigned blocks,
+                              uint64_t *offset, struct mc_error *err);
 
 #endif

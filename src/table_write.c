@@ -241,11 +241,13 @@ static enum mc_status page_set(struct mc_table_writer *writer, struct mc_path *p
 /* ---- entries ---- */
 
 enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_key *key,
-                              const void *value, size_t value_len, uint64_t *offset,
-                              struct mc_error *err)
+                              const void *value, size_t value_len, unsigned blocks,
+                              uint64_t *offset, struct mc_error *err)
 {
-    uint64_t bytes = mc_entry_bytes(key->len, value_len);
-    assert(key->len <= MC_KEY_MAX && value_len <= UINT32_MAX);
+    uint8_t index[MC_FIELD_INDEX_MAX];
+    uint64_t bytes = mc_entry_bytes(key->len, value_len, blocks);
+    assert(key->len <= MC_KEY_MAX && value_len < 1u << MC_LENGTHS_BLOCKS_SHIFT);
+    assert(blocks <= MC_BLOCKS_MAX);
     enum mc_status status = mc_arena_alloc(writer->arena, bytes, MC_GRANULE, offset, err);
     if (status != MC_OK) {
         return status;
@@ -253,13 +255,31 @@ enum mc_status mc_entry_write(struct mc_table_writer *writer, const struct mc_ke
     shm_byte *to = writer->space.base + *offset;
     uint64_t stamp = writer->birth | (uint64_t)key->type << MC_STAMP_TYPE_SHIFT |
                      (uint64_t)key->len << MC_STAMP_LEN_SHIFT;
-    uint32_t length = (uint32_t)value_len;
-    uint32_t checksum = mc_entry_checksum(length, stamp, key->data, key->len, value, value_len);
-    shm_store(to, checksum | (uint64_t)length << 32);
+    uint32_t lengths = (uint32_t)value_len | (uint32_t)blocks << MC_LENGTHS_BLOCKS_SHIFT;
+    uint32_t checksum = mc_entry_checksum(lengths, stamp, key->data, key->len, value, value_len);
+    if (blocks > 0) {
+        mc_field_index_make(value, value_len, blocks, index);
+        checksum ^= mc_checksum(index, (size_t)blocks * MC_BLOCK_BYTES);
+        shm_write(to + sizeof(struct mc_entry) + key->len + value_len, index,
+                  (size_t)blocks * MC_BLOCK_BYTES);
+    }
+    shm_store(to, checksum | (uint64_t)lengths << 32);
     shm_store(to + offsetof(struct mc_entry, stamp), stamp);
     shm_write(to + sizeof(struct mc_entry), key->data, key->len);
     shm_write(to + sizeof(struct mc_entry) + key->len, value, value_len);
     return MC_OK;
+}
+
+void mc_entry_tell(const struct mc_table_writer *writer, uint64_t offset, const struct mc_key *key,
+                   const void *value, size_t value_len)
+{
+    shm_byte *to = writer->space.base + offset;
+    uint64_t stamp = shm_load(to + offsetof(struct mc_entry, stamp));
+    uint32_t length = (uint32_t)value_len;
+    uint32_t checksum = mc_entry_checksum(length, stamp, key->data, key->len, value, value_len);
+    assert(mc_arena_is_young(writer->arena, offset)); /* nobody reads it yet */
+    shm_store(to, checksum | (uint64_t)length << 32);
+    shm_write(to + sizeof(struct mc_entry) + key->len, value, value_len);
 }
 
 /* ---- put, delete, clear ---- */
@@ -302,12 +322,15 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         result->offset = hit.offset;
         return MC_OK;
     }
+    unsigned blocks = mc_field_index_blocks(value, value_len);
     if ((status = prepare(writer, MC_PATH_RELEASES, err)) != MC_OK ||
         (status = mc_path_own(writer, &path, err)) != MC_OK ||
-        (status = mc_entry_write(writer, key, value, value_len, &result->offset, err)) != MC_OK) {
+        (status = mc_entry_write(writer, key, value, value_len, blocks, &result->offset, err)) !=
+            MC_OK) {
         return status;
     }
     assert(result->offset % MC_GRANULE == 0 && result->offset < writer->space.limit);
+    result->bytes = mc_entry_bytes(key->len, value_len, blocks);
     uint64_t slot = slot_make(hash_tag(key->hash), result->offset);
     if (found == MC_OK) {
         status = page_set(writer, &path, &place, slot, err);
@@ -315,7 +338,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         status = page_add(writer, &path, slot, err);
     }
     if (status != MC_OK) {
-        mc_arena_release(writer->arena, result->offset, mc_entry_bytes(key->len, value_len));
+        mc_arena_release(writer->arena, result->offset, result->bytes);
         result->same_tag = path.same_tag;
         result->alike[0] = slot_offset(path.alike[0]);
         result->alike[1] = slot_offset(path.alike[1]);
@@ -326,7 +349,7 @@ enum mc_status mc_table_put(struct mc_table_writer *writer, uint64_t *root,
         result->replaced = true;
         result->old_offset = hit.offset;
         result->old_content = (uint64_t)hit.key_len + hit.value_len;
-        mc_arena_release(writer->arena, hit.offset, mc_entry_bytes(hit.key_len, hit.value_len));
+        mc_arena_release(writer->arena, hit.offset, mc_hit_bytes(&hit));
     }
     return MC_OK;
 }
@@ -404,7 +427,7 @@ enum mc_status mc_table_delete(struct mc_table_writer *writer, uint64_t *root,
         (status = page_remove(writer, &path, place.slot, err)) != MC_OK) {
         return status;
     }
-    mc_arena_release(writer->arena, old->offset, mc_entry_bytes(old->key_len, old->value_len));
+    mc_arena_release(writer->arena, old->offset, mc_hit_bytes(old));
     return MC_OK;
 }
 

@@ -52,6 +52,7 @@ PARTS = {
             "shm",
             "hash",
             "bson bson_bytes bson_validate",
+            "field_index",
             "key",
             "key_order",
             "os",

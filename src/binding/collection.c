@@ -134,14 +134,16 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
 {
     uint8_t *bytes = NULL;
     PyObject *copy;
+    size_t len = hit->value_len;
     if (form == MC_FORM_DOCUMENT) {
-        copy = mc_document_new(self->options, hit->value_len, &bytes);
+        copy = mc_document_new(self->options, len, hit->blocks, &bytes);
+        len += (size_t)hit->blocks * MC_BLOCK_BYTES;
     } else {
-        copy = PyBytes_FromStringAndSize(NULL, hit->value_len);
+        copy = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)len);
         bytes = copy == NULL ? NULL : (uint8_t *)PyBytes_AS_STRING(copy);
     }
     if (copy != NULL) {
-        mc_copy(bytes, hit->value, hit->value_len);
+        mc_copy(bytes, hit->value, len);
     }
     return copy;
 }

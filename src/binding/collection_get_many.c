@@ -32,7 +32,8 @@ static PyObject *pluck_from_file(mc_collection_object *self, struct mc_reading *
     *status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
     if (*status == MC_OK) {
         const uint8_t *document = shm_expose(hit.value);
-        *status = mc_bson_pluck(document, hit.value_len, path, path_len, &element);
+        *status = mc_field_index_pluck(document, hit.value_len, shm_expose(mc_hit_blocks(&hit)),
+                                       hit.blocks, path, path_len, &element);
         if (*status == MC_OK) {
             if (element.value_len > SMALL) {
                 copy = PyMem_Malloc(element.value_len);
@@ -226,11 +227,12 @@ static enum mc_status ask_file(mc_collection_object *self, const struct mc_readi
         if (stage->statuses[i] == MC_OK) {
             const struct mc_hit *hit = &stage->hits[i];
             uint8_t *bytes;
-            PyObject *document = mc_document_new(self->options, hit->value_len, &bytes);
+            PyObject *document =
+                mc_document_new(self->options, hit->value_len, hit->blocks, &bytes);
             if (document == NULL) {
                 return MC_NOMEM;
             }
-            mc_copy(bytes, hit->value, hit->value_len);
+            mc_copy(bytes, hit->value, hit->value_len + (size_t)hit->blocks * MC_BLOCK_BYTES);
             stage->documents[stage->which[i]] = document;
             worst = mc_hit_stands(hit) ? MC_OK : MC_EXPIRED;
         }

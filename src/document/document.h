@@ -4,8 +4,8 @@
  * How the binding gets a document out of the map, with one allocation and one copy:
  *
  *      uint8_t *bytes;
- *      PyObject *document = mc_document_new(options, hit.value_len, &bytes);
- *      mc_copy(bytes, hit.value, hit.value_len);
+ *      PyObject *document = mc_document_new(options, hit.value_len, hit.blocks, &bytes);
+ *      mc_copy(bytes, hit.value, hit.value_len + (size_t)hit.blocks * MC_BLOCK_BYTES);
  *      if (mc_view_settle_value(&view, &hit, MC_OK) != MC_OK)
  *          Py_DECREF(document), try again;                  else return document
  *
@@ -158,9 +158,10 @@ static inline struct mc_options *mc_options_retain(struct mc_options *options)
     return options;
 }
 
-/* A Document of len bytes (5 or more) that the caller fills through *bytes before anything else
- * happens; NULL with MemoryError. Takes its own reference to options. */
-PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes);
+/* A Document of len bytes (5 or more), behind them an index of its fields of so many blocks
+ * (field_index.h). The caller fills both through *bytes before anything else happens; NULL with
+ * MemoryError. Takes its own reference to options. */
+PyObject *mc_document_new(struct mc_options *options, size_t len, unsigned blocks, uint8_t **bytes);
 
 /* Makes a Document what PyMongo takes as it is, once PyMongo is there: 0, or -1 with MemoryError.
  * Runs Python code, so it is for the beginning of whatever makes Documents. */

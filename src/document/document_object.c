@@ -47,13 +47,15 @@ int mc_document_look_for_pymongo(struct mc_document_state *state)
 static void set_up(struct mc_document *self, struct mc_block *block, const uint8_t *data,
                    size_t len, unsigned depth)
 {
+    _Static_assert(MC_BSON_DEPTH_MAX <= UINT8_MAX, "depth");
     self->block = block;
     self->data = data;
     self->len = (uint32_t)len;
     self->count = MC_COUNT_UNKNOWN;
     self->first_offset = 0;
     self->long_walks = 0;
-    self->depth = (uint16_t)depth;
+    self->depth = (uint8_t)depth;
+    self->blocks = 0;
     self->first_name = NULL;
     self->first_value = NULL;
     self->memo = NULL;
@@ -79,9 +81,15 @@ struct mc_document *mc_owner_new(PyTypeObject *type, struct mc_options *options,
     return &root->document;
 }
 
-PyObject *mc_document_new(struct mc_options *options, size_t len, uint8_t **bytes)
+PyObject *mc_document_new(struct mc_options *options, size_t len, unsigned blocks, uint8_t **bytes)
 {
-    return (PyObject *)mc_owner_new(options->state->document_type, options, len, bytes);
+    size_t room = len + (size_t)blocks * MC_BLOCK_BYTES;
+    struct mc_document *self = mc_owner_new(options->state->document_type, options, room, bytes);
+    if (self != NULL) {
+        self->len = (uint32_t)len;
+        self->blocks = (uint8_t)blocks;
+    }
+    return (PyObject *)self;
 }
 
 PyObject *mc_nested_new(PyTypeObject *type, const struct mc_document *parent, const uint8_t *data,
@@ -192,7 +200,8 @@ const uint8_t *mc_document_bytes(PyObject *document, size_t *len)
 
 size_t mc_document_memory(PyObject *document)
 {
-    return sizeof(struct mc_owner) + ((struct mc_document *)document)->len;
+    const struct mc_document *self = (struct mc_document *)document;
+    return sizeof(struct mc_owner) + self->len + (size_t)self->blocks * MC_BLOCK_BYTES;
 }
 
 /* ---- methods that both types have ---- */

@@ -35,6 +35,7 @@
 #define MMAPCACHE_DOCUMENT_OBJECT_H
 
 #include "document.h"
+#include "field_index.h"
 
 struct mc_block {
     Py_ssize_t references; /* the root and each view */
@@ -81,7 +82,8 @@ struct mc_document {
     uint32_t count; /* distinct fields or members, or MC_COUNT_UNKNOWN */
     uint32_t first_offset;
     uint16_t long_walks; /* lookups that had to walk past many fields, until there is an index */
-    uint16_t depth;      /* documents around it, itself included: 1 for a root */
+    uint8_t depth;       /* documents around it, itself included: 1 for a root */
+    uint8_t blocks;      /* of the index of its fields, behind its bytes: see field_index.h */
     PyObject *first_name, *first_value;
     struct mc_memo *memo;
     struct mc_index *index;

@@ -4,7 +4,7 @@
  *        1. first_name is that object?            one comparison      (mc_field_get's callers)
  *        2. the memo has that object?             a short probe
  *        3. index by the bytes of the name        once there is one
- *        4. walk over the BSON, decode, remember
+ *        4. walk over the BSON, or the file's index of the fields of a large one; decode, remember
  *
  * Step 4 also serves names that are equal but another object each time (made from a request): the
  * walk gives the offset, and an offset that is remembered gives the value. A document in which such
@@ -392,7 +392,10 @@ int mc_field_find(struct mc_document *self, const uint8_t *name, size_t len,
         }
         return element_at(self, index->fields[number - 1].offset, element) < 0 ? -1 : 1;
     }
-    status = mc_bson_find(self->data, self->len, (const char *)name, len, element);
+    status = self->blocks == 0
+                 ? mc_bson_find(self->data, self->len, (const char *)name, len, element)
+                 : mc_field_index_find(self->data, self->len, self->data + self->len, self->blocks,
+                                       (const char *)name, len, element);
     if ((status == MC_OK ? offset_of(self, element) : self->len) > LONG_WALK) {
         mc_poke(&self->long_walks, (uint16_t)(walks + 1));
     }

@@ -145,7 +145,7 @@ static enum mc_status put(struct mc_writer *writer, size_t index, const struct m
     bool again = replaced && kept_test(replace, there);
     writer->batch.counts.duplicates += again;
     if (result.changed) {
-        mc_compact_note(writer, mc_entry_bytes(key->len, value_len));
+        mc_compact_note(writer, result.bytes);
         mc_collections_change_key(writer, index, MC_LOG_PUT, key);
         collection->record.content += key->len + value_len - result.old_content;
         collection->record.count += !result.replaced;
@@ -552,10 +552,8 @@ enum mc_status mc_batch_commit(struct mc_writer *writer, uint64_t *generation, s
     if (status == MC_OK && writer->indexes.count != 0) {
         status = mc_indexes_update(writer, err);
     }
-    if (status == MC_OK) {
-        status = mc_collections_store(writer, &root, err);
-    }
-    if (status != MC_OK) {
+    mc_compact_given(writer);
+    if (status != MC_OK || (status = mc_collections_store(writer, &root, err)) != MC_OK) {
         return status;
     }
     if (root.catalogue == writer->root.catalogue) { /* nothing to publish, if it is still there */

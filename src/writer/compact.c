@@ -6,17 +6,18 @@
  * was is retired like any other block. No reader and no crash meets anything new.
  *
  * When there is room for only a few more entries of the largest size, the stretches in which most
- * is free become *sites* (arena_site.h): nothing is allocated there while all collections are gone
- * through for what lies in them, some pages and some bytes with each commit, so that no commit
- * takes much longer than another. Indexes stay where they are. Then the sites are *drained*: they
- * are whole, and end, when the blocks that moved have been reclaimed. Log-structured file systems
- * clean segments so (Rosenblum and Ousterhout: The Design and Implementation of a Log-Structured
- * File System, 1992).
+ * is free become *sites* (arena_site.h): nothing is allocated there while all collections, then all
+ * indexes with their tables of keys, then the catalogue are gone through for what lies in them,
+ * some pages and some bytes with each commit, so that no commit takes much longer than another.
+ * Then the sites are *drained*: they are whole, and end, when the blocks that moved have been
+ * reclaimed. Log-structured file systems clean segments so (Rosenblum and Ousterhout: The Design
+ * and Implementation of a Log-Structured File System, 1992).
  */
 #include "compact.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "collections.h"
 #include "make_room.h"
@@ -62,11 +63,12 @@ static bool is_broken_up(const struct mc_writer *writer)
            !MC_MUTANT_IS(671);
 }
 
-/* The next batch may find no room for a large document. */
+/* The next batch may find no room for a large document, if it takes what the last one gave up. */
 static bool is_urgent(const struct mc_writer *writer)
 {
     uint64_t granules = mc_granules(largest_size(writer));
-    return mc_buddy_room(writer->arena.buddy, granules, RUNS_URGENT) < RUNS_URGENT;
+    uint64_t runs = RUNS_URGENT + writer->compaction.given / largest_size(writer);
+    return mc_buddy_room(writer->arena.buddy, granules, runs) < runs;
 }
 
 bool mc_compact_is_due(const struct mc_writer *writer)
@@ -167,6 +169,8 @@ static void begin_table(struct mc_compaction *compaction)
 {
     compaction->move.next = 0;
     compaction->move.done = false;
+    compaction->value = 0;
+    compaction->keys.done = true;
 }
 
 /* Chooses sites, which with what moves out of them take no more than half of what is free. */
@@ -204,6 +208,7 @@ static enum mc_status begin(struct mc_writer *writer, struct mc_error *err)
         }
     }
     begin_table(compaction);
+    compaction->index = 0;
     compaction->drain = 0;
     if (status == MC_OK && !mc_arena_has_sites(&writer->arena)) {
         put_off(writer);
@@ -225,39 +230,231 @@ static struct budget draw_up(const struct mc_writer *writer)
 
 static bool is_spent(const struct budget *budget, const struct mc_compaction *compaction)
 {
-    return budget->pages == 0 || compaction->move.bytes >= budget->bytes;
+    return budget->pages == 0 || compaction->move.bytes + compaction->keys.bytes >= budget->bytes;
 }
 
-/* Moves some more of one table: a collection, or last of all the catalogue. */
-static enum mc_status move_some(struct mc_writer *writer, struct budget *budget,
-                                struct mc_error *err)
+/* Moves some more of a table without others below it. */
+static enum mc_status move_table(struct mc_writer *writer, uint64_t *root, struct budget *budget,
+                                 struct mc_error *err)
 {
     struct mc_compaction *compaction = &writer->compaction;
-    bool last = compaction->names_at == compaction->names_len;
-    const uint8_t *name = compaction->names + compaction->names_at;
-    uint64_t *root = &writer->batch.catalogue;
-    size_t index = 0;
     enum mc_status status = MC_OK;
-    if (!last) {
-        status = mc_collections_find(writer, (const char *)name + 1, name[0], &index, err);
-        if (status != MC_OK) {
-            return status;
-        }
-        root = &writer->collections.items[index].record.root;
-    }
-    uint64_t before = *root;
     while (status == MC_OK && !compaction->move.done && !is_spent(budget, compaction)) {
         status = mc_table_move(&writer->table, root, &compaction->move, err);
         budget->pages--;
     }
-    if (!last && *root != before && !MC_MUTANT_IS(672)) { /* 672: it is not stored */
+    return status;
+}
+
+static enum mc_status move_collection(struct mc_writer *writer, struct budget *budget,
+                                      struct mc_error *err)
+{
+    struct mc_compaction *compaction = &writer->compaction;
+    const uint8_t *name = compaction->names + compaction->names_at;
+    size_t index;
+    enum mc_status status =
+        mc_collections_find(writer, (const char *)name + 1, name[0], &index, err);
+    if (status != MC_OK) {
+        return status;
+    }
+    uint64_t *root = &writer->collections.items[index].record.root, before = *root;
+    status = move_table(writer, root, budget, err);
+    if (*root != before && !MC_MUTANT_IS(672)) { /* 672: it is not stored */
         mc_collections_change(writer, index);
     }
-    if (status == MC_OK && compaction->move.done && !last) {
+    if (status == MC_OK && compaction->move.done) {
         compaction->names_at += name[0] + 1u;
         begin_table(compaction);
     }
     return status;
+}
+
+/* ---- an index ----
+ *
+ * Its pages are those of any table, but an entry may refer to a table of keys, which may be larger
+ * than what one commit moves. Before a page of that moves, the entry is written once more: that may
+ * fail, and then nothing has changed. No reader can reach the new one before the commit, so it is
+ * told in place where its table has gone: that cannot fail.
+ */
+
+/* A value that has a table of keys: its entry. */
+struct value {
+    uint64_t hash, offset;
+};
+
+static int compare(const void *left, const void *right)
+{
+    const struct value *a = left, *b = right;
+    return (a->hash > b->hash) - (a->hash < b->hash);
+}
+
+static struct mc_key key_of(const struct mc_writer *writer, const struct mc_hit *hit,
+                            uint8_t bytes[MC_KEY_MAX])
+{
+    struct mc_key key = {.type = hit->key_type, .len = hit->key_len, .data = bytes};
+    shm_read(bytes, hit->key, hit->key_len);
+    key.hash = mc_writer_hash(writer, &key);
+    return key;
+}
+
+static enum mc_status read_posting(struct mc_writer *writer, uint64_t offset, struct mc_hit *hit,
+                                   struct mc_posting *posting, struct mc_error *err)
+{
+    return mc_entry_read(&writer->table.space, offset, hit) == MC_OK &&
+                   mc_hit_posting(hit, posting) == MC_OK
+               ? MC_OK
+               : mc_table_damaged(err);
+}
+
+/* The values with tables of keys in the page that is next, in the order of their hashes, in which
+ * the next commit finds them again. */
+static enum mc_status list_values(struct mc_writer *writer, uint64_t *root,
+                                  struct value values[MC_PAGE_SLOTS_MAX], unsigned *count,
+                                  struct mc_error *err)
+{
+    uint64_t offsets[MC_PAGE_SLOTS_MAX];
+    uint8_t bytes[MC_KEY_MAX];
+    unsigned entries;
+    enum mc_status status = mc_table_page_entries(
+        &writer->table, root, writer->compaction.move.next, offsets, &entries, err);
+    *count = 0;
+    for (unsigned i = 0; i < entries && status == MC_OK; i++) {
+        struct mc_posting posting;
+        struct mc_hit hit;
+        status = read_posting(writer, offsets[i], &hit, &posting, err);
+        if (status == MC_OK && !posting.one) {
+            struct mc_key key = key_of(writer, &hit, bytes);
+            values[(*count)++] = (struct value){.hash = key.hash, .offset = offsets[i]};
+        }
+    }
+    qsort(values, *count, sizeof *values, compare);
+    return status;
+}
+
+/* The value of an entry that refers to a table of keys. */
+static struct mc_index_keys keys_of(uint64_t root, uint64_t count)
+{
+    struct mc_index_keys keys = {.zero = 0};
+    memcpy(keys.root, &root, sizeof keys.root);
+    memcpy(keys.count, &count, sizeof keys.count);
+    return keys;
+}
+
+/* Has an entry written once more if it is not of this batch: what may fail is done then. Its count
+ * is wrong until it is told, as the table does not write again what it has already. */
+static enum mc_status renew(struct mc_writer *writer, uint64_t *root, const struct mc_key *key,
+                            struct mc_hit *hit, const struct mc_posting *posting,
+                            struct mc_error *err)
+{
+    struct mc_index_keys other = keys_of(posting->root, ~posting->count);
+    struct mc_put_result result;
+    bool young = mc_arena_is_young(&writer->arena, hit->offset);
+    if (young || MC_MUTANT_IS(673)) { /* 673: readers see it change */
+        return MC_OK;
+    }
+    if (!mc_entry_is_whole(hit)) {
+        return mc_table_damaged(err);
+    }
+    enum mc_status status =
+        mc_table_put(&writer->table, root, key, &other, sizeof other, &result, err);
+    if (status == MC_OK && result.old_offset != hit->offset &&
+        !MC_MUTANT_IS(675)) { /* 675: a value is there twice, once with blocks that are gone */
+        return mc_table_damaged(err);
+    }
+    hit->offset = result.offset;
+    return status;
+}
+
+/* Moves some more of the table of keys that an entry of the index refers to. */
+static enum mc_status move_keys(struct mc_writer *writer, uint64_t *root, uint64_t offset,
+                                struct budget *budget, struct mc_error *err)
+{
+    struct mc_move *move = &writer->compaction.keys;
+    uint8_t bytes[MC_KEY_MAX];
+    struct mc_posting posting;
+    struct mc_hit hit;
+    enum mc_status status = read_posting(writer, offset, &hit, &posting, err);
+    if (status != MC_OK || posting.one) { /* it has just been listed */
+        return mc_table_damaged(err);
+    }
+    struct mc_key key = key_of(writer, &hit, bytes);
+    while (status == MC_OK && !move->done && !is_spent(budget, &writer->compaction)) {
+        bool met;
+        budget->pages--;
+        status = mc_table_pass(&writer->table, &posting.root, move, &met, err);
+        if (status == MC_OK && met) {
+            status = renew(writer, root, &key, &hit, &posting, err);
+            if (status != MC_OK) {
+                return status;
+            }
+            status = mc_table_move(&writer->table, &posting.root, move, err);
+            struct mc_index_keys keys = keys_of(posting.root, posting.count);
+            if (!MC_MUTANT_IS(674)) { /* 674: the entry is not told */
+                mc_entry_tell(&writer->table, hit.offset, &key, &keys, sizeof keys);
+            }
+        }
+    }
+    return status;
+}
+
+/* Moves one page of an index, or some of the tables of keys below it. */
+static enum mc_status move_page(struct mc_writer *writer, struct mc_index_record *record,
+                                struct budget *budget, struct mc_error *err)
+{
+    struct mc_compaction *compaction = &writer->compaction;
+    struct value values[MC_PAGE_SLOTS_MAX];
+    unsigned count = 0;
+    enum mc_status status = record->kind == MC_INDEX_MULTI
+                                ? list_values(writer, &record->root, values, &count, err)
+                                : MC_OK;
+    if (status != MC_OK) {
+        return status;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (values[i].hash > compaction->value) { /* one with the hash 0 stays */
+            compaction->value = values[i].hash;
+            compaction->keys.next = 0;
+            compaction->keys.done = false;
+        }
+        if (values[i].hash == compaction->value) {
+            status = move_keys(writer, &record->root, values[i].offset, budget, err);
+            if (status != MC_OK || !compaction->keys.done) {
+                return status;
+            }
+        }
+    }
+    budget->pages -= budget->pages > 0;
+    return mc_table_move(&writer->table, &record->root, &compaction->move, err);
+}
+
+/* Moves some more of the index under way. */
+static enum mc_status move_index(struct mc_writer *writer, struct budget *budget,
+                                 struct mc_error *err)
+{
+    struct mc_compaction *compaction = &writer->compaction;
+    struct mc_writer_index *item = &writer->indexes.items[compaction->index];
+    enum mc_status status = MC_OK;
+    while (status == MC_OK && !compaction->move.done && !is_spent(budget, compaction)) {
+        status = move_page(writer, &item->now.record, budget, err);
+    }
+    if (status == MC_OK && compaction->move.done) {
+        compaction->index++;
+        begin_table(compaction);
+    }
+    return status;
+}
+
+/* Moves some more of one table: a collection, an index, or last of all the catalogue. */
+static enum mc_status move_some(struct mc_writer *writer, struct budget *budget,
+                                struct mc_error *err)
+{
+    const struct mc_compaction *compaction = &writer->compaction;
+    if (compaction->names_at < compaction->names_len) {
+        return move_collection(writer, budget, err);
+    }
+    return compaction->index < writer->indexes.count
+               ? move_index(writer, budget, err)
+               : move_table(writer, &writer->batch.catalogue, budget, err);
 }
 
 static bool has_changed(const struct mc_writer *writer)
@@ -284,6 +481,7 @@ enum mc_status mc_compact_some(struct mc_writer *writer, struct mc_error *err)
     struct mc_compaction *compaction = &writer->compaction;
     enum mc_status status = MC_OK;
     assert(writer->batch.open && !writer->batch.replace.open);
+    compaction->move.bytes = compaction->keys.bytes = 0;
     if (mc_arena_has_sites(&writer->arena) && compaction->drain != 0) {
         drain(writer);
     }
@@ -295,7 +493,6 @@ enum mc_status mc_compact_some(struct mc_writer *writer, struct mc_error *err)
     }
     struct budget budget = draw_up(writer);
     compaction->moving = true;
-    compaction->move.bytes = 0;
     while (status == MC_OK && mc_arena_has_sites(&writer->arena) && compaction->drain == 0 &&
            !is_spent(&budget, compaction)) {
         status = move_some(writer, &budget, err);

@@ -13,6 +13,14 @@ static inline void mc_compact_note(struct mc_writer *writer, uint64_t bytes)
     }
 }
 
+/* The open batch is about to be published: the next one may need as much room as it gave up. */
+static inline void mc_compact_given(struct mc_writer *writer)
+{
+    uint64_t moved = writer->compaction.move.bytes + writer->compaction.keys.bytes;
+    uint64_t bytes = writer->arena.scopes[MC_SCOPE_BATCH].retired_bytes;
+    writer->compaction.given = bytes > moved ? bytes - moved : 0;
+}
+
 /* Whether the next commit will have something to do. */
 bool mc_compact_is_due(const struct mc_writer *writer);
 

@@ -81,6 +81,7 @@ struct mc_notes {
 
 /* The clearing of a site: see compact.c. */
 struct mc_compaction {
+    uint64_t given;      /* bytes that the last batch gave up, but for what moved */
     uint64_t largest;    /* bytes of the largest entry that this writer has met */
     uint64_t until;      /* generation before which no site is looked for */
     uint64_t drain;      /* all has moved: the sites are whole when what this one retired is free */
@@ -88,6 +89,9 @@ struct mc_compaction {
     struct mc_move move; /* through the table under way */
     uint8_t *names;      /* of the collections to go through, each after a byte with its length */
     size_t names_len, names_at;
+    size_t index;        /* of the indexes, which come next: the one under way */
+    uint64_t value;      /* hash of the value in it whose documents' keys are under way, or were */
+    struct mc_move keys; /* through their table */
 };
 
 struct mc_batch {

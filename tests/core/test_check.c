@@ -133,7 +133,7 @@ static void write_record(const struct mc_collection_record *record, uint32_t len
     CHECK_EQ(mc_find(&view, view.root.catalogue, &key, &hit), MC_OK);
     mc_copy(name, hit.key, hit.key_len);
     mc_copy(&entry, view.space.base + hit.offset, sizeof entry);
-    entry.value_len = len;
+    entry.lengths = len;
     entry.checksum = mc_entry_checksum(len, entry.stamp, name, hit.key_len, record, len);
     off_t value = (off_t)(hit.offset + sizeof entry + hit.key_len);
     CHECK(pwrite(file, &entry, sizeof entry, (off_t)hit.offset) == sizeof entry);

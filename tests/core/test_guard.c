@@ -108,7 +108,7 @@ static unsigned read_zeroed(const struct mc_view *view, uint64_t root, uint64_t 
         CHECK(status != MC_ABSENT || absent++ == 0); /* its key was cut off */
         CHECK(status <= MC_ABSENT || status == MC_CORRUPT || status == MC_EXPIRED);
         if (status == MC_OK) {
-            uint64_t end = hit.offset + mc_entry_bytes(hit.key_len, hit.value_len);
+            uint64_t end = hit.offset + mc_hit_bytes(&hit);
             bool cut = from > hit.offset && from < end;
             CHECK(cut || hit.value_len == make_document(expected, k, k));
             CHECK(cut || memcmp(expected, got, hit.value_len) == 0);

@@ -162,7 +162,7 @@ static void test_damage(void)
     CHECK_OK(mc_hit_posting(&hit, &posting));
     mc_walk_begin(&walk, &view.space, posting.root);
     CHECK_OK(mc_walk_entry(&walk, &hit));
-    write_at(view.space.base + hit.offset + offsetof(struct mc_entry, value_len), &one, 4);
+    write_at(view.space.base + hit.offset + offsetof(struct mc_entry, lengths), &one, 4);
     sign(&hit);
     CHECK_EQ(check_now(), MC_CORRUPT);
     CHECK(strstr(test_error.text, "has a value") != NULL);

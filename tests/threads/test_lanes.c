@@ -64,10 +64,11 @@ struct fake_document {
     uint8_t bytes[];
 };
 
-PyObject *mc_document_new(struct mc_options *unused, size_t len, uint8_t **bytes)
+PyObject *mc_document_new(struct mc_options *unused, size_t len, unsigned blocks, uint8_t **bytes)
 {
     struct fake_document *document = fake_alloc(sizeof *document + len, false);
     (void)unused;
+    (void)blocks;
     (void)PyObject_Init((PyObject *)document, &document_type);
     document->len = len;
     *bytes = document->bytes;

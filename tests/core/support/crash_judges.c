@@ -2,6 +2,7 @@
 #include "crash_judges.h"
 
 #include "change_judge.h"
+#include "writer/writer_state.h"
 
 /* Whether the view shows one of the states that the scenario goes through: 0 the first, -1 none. */
 static int which_state(const struct mc_view *view, const struct oracle *states, int count)
@@ -42,6 +43,7 @@ int list_states(const struct scenario *scenario, struct oracle *states)
     mc_writer_view(writer, &view);
     CHECK(scenario->peculiarity != FILLED || view.space.limit > image.len); /* it did grow */
     CHECK(scenario->peculiarity != DEEP || count_nodes(writer) == nodes + 1);
+    CHECK(scenario->peculiarity != BROKEN || writer->compaction.keys.bytes > 0);
     mc_writer_close(writer);
     return count;
 }

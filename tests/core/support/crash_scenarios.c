@@ -165,6 +165,9 @@ static void do_report(struct mc_writer *writer, struct oracle *oracle)
 
 /* A document whose bytes do not matter, in a collection that nobody compares. */
 #define LARGE 20480u
+#define BLOCK 4000u /* as large as blocks that are always wanted */
+#define HOLES 30    /* that are smaller */
+#define HOLE 2800u
 
 void put_filler(struct mc_writer *writer, int k, uint32_t len)
 {
@@ -242,6 +245,7 @@ const struct scenario crash_scenarios[] = {
     {"deeper table", 3, 1, do_deepen, 0, DEEP},
     {"new collection", 3, 1, do_create_collection, 0, PLAIN},
     {"an index made and kept", 3, 2, do_index, 0, PLAIN},
+    {"an index moved", 1, 1, do_update, 0, BROKEN},
     {"the loader's state", 3, 1, do_state, 0, PLAIN},
     {"the loader's state alone", 3, 1, do_state_alone, 0, PLAIN},
     {"aborted batch", 3, 1, do_abort, 0, PLAIN},
@@ -306,6 +310,38 @@ static void fill_page(struct mc_writer *writer)
     commit_all(writer);
 }
 
+/* Documents with an index, one after the other between others, which are no more when the rest of
+ * the file is full. */
+static void break_up(struct mc_writer *writer)
+{
+    struct mc_view view;
+    bool did;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    CHECK_OK(mc_batch_index(writer, "limits", 6, "v", 1, MC_INDEX_MULTI, &did, &test_error));
+    commit_all(writer);
+    for (int k = 0; k < HOLES; k++) {
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        put_filler(writer, 2 * k, HOLE / 2);
+        put_filler(writer, 2 * k + 1, HOLE / 2);
+        put_range(writer, &before, 1, k, k + 1, 2 + k % 3);
+        commit_all(writer);
+    }
+    int k = 2 * HOLES;
+    for (mc_writer_view(writer, &view); view.root.largest_free >= 4 * BLOCK;
+         mc_writer_view(writer, &view)) {
+        CHECK_OK(mc_batch_begin(writer, &test_error));
+        put_filler(writer, k++, BLOCK);
+        commit_all(writer);
+    }
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (k = 0; k < 2 * HOLES; k++) {
+        struct mc_key key;
+        mc_key_from_int64(k, &key);
+        CHECK_OK(mc_batch_delete(writer, "filler", 6, &key, &did, &test_error));
+    }
+    commit_all(writer);
+}
+
 static void change_image(uint64_t at)
 {
     CHECK(image.bytes != NULL && at < image.len);
@@ -334,6 +370,7 @@ void set_up(const struct scenario *scenario)
     struct mc_view view;
     options = small_options();
     options.retention_ns = 0;
+    options.max_size = scenario->peculiarity == BROKEN ? MC_MAP_MIN : options.max_size;
     generation_before = 0;
     oracle_clear(&before);
     remove_cache(test_path());
@@ -350,6 +387,8 @@ void set_up(const struct scenario *scenario)
             fill_file(writer);
         } else if (scenario->peculiarity == DEEP) {
             fill_page(writer);
+        } else if (scenario->peculiarity == BROKEN) {
+            break_up(writer);
         }
         mc_writer_report(writer, "polling", "polling", NULL, 2, NULL);
         CHECK_OK(mc_writer_mark(writer, MARK_BEFORE, strlen(MARK_BEFORE), &test_error));

@@ -62,6 +62,7 @@ struct scenario {
         DAMAGED,  /* the last root is damaged, and the loader may recreate */
         REBOOTED, /* the file names another boot of the machine */
         DEEP,     /* a page is about to hang below a second node */
+        BROKEN,   /* free are holes between blocks of an index and others: the commit moves these */
         KILLED,   /* the last loader was killed in the middle of a batch */
     } peculiarity;
 };

@@ -34,14 +34,23 @@ size_t make_document(uint8_t *to, int key, int version)
     return at;
 }
 
+/* So many fields that a document of this size has an index of them. */
+#define MANY_FIELDS 70
+#define MANY_FIELDS_FROM 8192
+
 void fill_document(uint8_t *to, uint32_t len, uint8_t byte)
 {
-    const uint32_t pad = len - 13;
+    size_t at = 4;
     memset(to, byte, len);
     memcpy(to, &len, 4);
-    memcpy(to + 4, "\x05p", 3);
-    memcpy(to + 7, &pad, 4);
-    to[11] = 0;
+    for (int i = 0; len >= MANY_FIELDS_FROM && i < MANY_FIELDS; i++, at += 5) {
+        const uint8_t field[5] = {MC_BSON_BOOL, 'f', (uint8_t)('0' + i), 0, byte & 1};
+        memcpy(to + at, field, sizeof field);
+    }
+    const uint32_t pad = len - (uint32_t)at - 9;
+    memcpy(to + at, "\x05p", 3);
+    memcpy(to + at + 3, &pad, 4);
+    to[at + 7] = 0;
     to[len - 1] = 0;
 }
 
@@ -157,6 +166,21 @@ enum mc_status put_version(struct mc_writer *writer, int c, int k, int version)
 enum mc_status put_state(struct mc_writer *writer, int version)
 {
     return mc_batch_state(writer, (const uint8_t *)&version, sizeof version, &test_error);
+}
+
+enum mc_status commit_state(struct mc_writer *writer)
+{
+    static int version;
+    uint64_t generation;
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    enum mc_status status = put_state(writer, ++version);
+    if (status == MC_OK) {
+        status = mc_batch_commit(writer, &generation, &test_error);
+    }
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+    }
+    return status;
 }
 
 enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed)

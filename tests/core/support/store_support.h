@@ -48,7 +48,8 @@ size_t make_document(uint8_t *to, int key, int version);
 
 #define DOCUMENT_MOST 300
 
-/* {p: bytes that all equal `byte`}, of `len` bytes in all. */
+/* {p: bytes that all equal `byte`}, of `len` bytes in all; of many with fields enough before p for
+ * an index of fields. */
 void fill_document(uint8_t *to, uint32_t len, uint8_t byte);
 
 void oracle_clear(struct oracle *oracle);
@@ -72,6 +73,9 @@ void close_checked(struct mc_writer *writer, struct mc_map *map);
 enum mc_status put_version(struct mc_writer *writer, int c, int k, int version);
 
 enum mc_status put_state(struct mc_writer *writer, int version);
+
+/* Commits a state that was not there, and nothing else. */
+enum mc_status commit_state(struct mc_writer *writer);
 
 enum mc_status delete_key_of(struct mc_writer *writer, int c, int k, bool *existed);
 

@@ -85,8 +85,7 @@ static void mend_entry(uint8_t *image, const struct mc_walk *walk, const struct 
     }
     if (mending.entries && (hit->value_len <= IMAGE_MOST || draw(4) == 0)) { /* slow else */
         memcpy(&entry, image + hit->offset, sizeof entry);
-        entry.checksum = mc_entry_checksum(hit->value_len, entry.stamp, key, hit->key_len,
-                                           key + hit->key_len, hit->value_len);
+        entry.checksum = mc_hit_checksum(hit, entry.stamp, key);
         memcpy(image + hit->offset, &entry, sizeof entry);
     }
     if (mending.tags) {
@@ -393,11 +392,11 @@ static void replace_last(uint8_t *image, uint64_t len, uint64_t end)
     }
     memcpy(&entry, image + last_entry, sizeof entry);
     uint64_t value = last_entry + sizeof entry + (entry.stamp >> MC_STAMP_LEN_SHIFT);
-    entry.value_len = (uint32_t)(end != 0 ? end - value : len);
-    uint32_t content = entry.value_len - EMPTY_BINARY;
+    entry.lengths = (uint32_t)(end != 0 ? end - value : len);
+    uint32_t content = entry.lengths - EMPTY_BINARY;
     memcpy(image + last_entry, &entry, sizeof entry);
     memset(image + value, 0, IMAGE_MOST - value);
-    memcpy(image + value, &entry.value_len, sizeof entry.value_len);
+    memcpy(image + value, &entry.lengths, sizeof entry.lengths);
     memcpy(image + value + 4, "\5v", 3);
     memcpy(image + value + 7, &content, sizeof content);
 }
