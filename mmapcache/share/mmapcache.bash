@@ -15,7 +15,7 @@ _shtab_mmapcache_stat_option_strings=(-h --help --json --quick --max-age --requi
 _shtab_mmapcache_check_option_strings=(-h --help --json --timeout --owner)
 _shtab_mmapcache_watch_option_strings=(-h --help --json --count --keys --timeout --owner)
 _shtab_mmapcache_serve_option_strings=(-h --help --http --token-file --max-age --owner)
-_shtab_mmapcache_sync_option_strings=(-h --help --uri --uri-file --source --collection --database --filter --projection --read-preference --batch-size --allow-empty --no-allow-empty --transform --key --index --index-multi --follow --settle --reload-spread --verify-every --hold-while --interval --once --no-once --timeout --standby --no-standby --max-size --mode --retention --collapse --no-collapse --recreate --no-recreate --http --token-file --max-age --config --log-level --log-format --log-json --progress --no-progress --dry-run --print-config)
+_shtab_mmapcache_sync_option_strings=(-h --help --uri --uri-file --source --collection --database --filter --projection --read-preference --batch-size --allow-empty --no-allow-empty --transform --key --index --index-multi --follow --settle --reload-spread --verify-every --hold-while --interval --once --no-once --timeout --standby --no-standby --max-size --mode --retention --collapse --no-collapse --shrink --no-shrink --shrink-after --recreate --no-recreate --http --token-file --max-age --config --log-level --log-format --log-json --progress --no-progress --dry-run --print-config)
 _shtab_mmapcache_completion_option_strings=(-h --help)
 _shtab_mmapcache_option_strings=(-h --help --version)
 
@@ -75,6 +75,8 @@ _shtab_mmapcache_sync___standby_nargs=0
 _shtab_mmapcache_sync___no_standby_nargs=0
 _shtab_mmapcache_sync___collapse_nargs=0
 _shtab_mmapcache_sync___no_collapse_nargs=0
+_shtab_mmapcache_sync___shrink_nargs=0
+_shtab_mmapcache_sync___no_shrink_nargs=0
 _shtab_mmapcache_sync___recreate_nargs=0
 _shtab_mmapcache_sync___no_recreate_nargs=0
 _shtab_mmapcache_sync___log_json_nargs=0

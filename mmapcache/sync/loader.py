@@ -46,6 +46,7 @@ from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
+from mmapcache.sync.upkeep import Upkeep
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
@@ -83,6 +84,7 @@ class Loader:
         self._target = Target(options, inbox)
         self._tally = Tally()
         self._diary = Diary()
+        self._upkeep = Upkeep(options, self._target, inbox, self._diary)
         self._backoff = Backoff(dice=self._dice)
         self._reporting = Reporting(self._target, self._tally, source, inbox.service)
         self._following = Following(
@@ -94,6 +96,7 @@ class Loader:
             self._reporting,
             self._tally,
             self._diary,
+            self._upkeep,
             self._backoff,
             poll_backoff=Backoff(dice=self._dice),
             verify_backoff=Backoff(dice=self._dice),  # following resets the other one
@@ -115,7 +118,7 @@ class Loader:
                 delay = self._attempt()
                 if delay is None:
                     return DONE
-                if delay > 0 and self._inbox.sleep(delay) and self._following.position is not None:
+                if delay > 0 and self._rest(delay) and self._following.position is not None:
                     self._following.verify_soon()  # a SIGHUP; a load needs none
         except StopError as stop:
             log.info("%s", stop)
@@ -134,6 +137,20 @@ class Loader:
             self._diary.flush()
             self._source.close()
             self._target.close()
+
+    def _rest(self, seconds: float) -> bool:
+        """Waits as `Inbox.sleep` does, and looks after the file meanwhile."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._upkeep.look()
+            except mmapcache.CorruptError as error:
+                self._corrupt(error)
+            left = end - time.monotonic()
+            if self._inbox.sleep(max(0.0, min(left, self._upkeep.pause))):
+                return True
+            if left <= self._upkeep.pause:
+                return False
 
     # --- one attempt and what follows from it -----------------------------------------------------
 
@@ -163,8 +180,7 @@ class Loader:
                 raise self._fatal(str(error)) from None
             return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
-            self._target.discard(error)
-            self._opened = None
+            self._corrupt(error)
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(sentence(error)), self._interval())
@@ -258,6 +274,11 @@ class Loader:
         if self._has_succeeded:
             self._why = "poll"
         return 0.0
+
+    def _corrupt(self, error: Exception) -> None:
+        """The next attempt begins a file anew."""
+        self._target.discard(error)
+        self._opened = None
 
     def _failed(
         self, error: Exception, delay: float, *, retry: bool = False, known: bool = False

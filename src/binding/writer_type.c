@@ -449,7 +449,10 @@ static PyGetSetDef getset[] = {
      NULL},
     {"position", MC_LOCKED(mc_writer_object_position), NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
-    {"in_use", MC_LOCKED(mc_writer_object_in_use), NULL, mc_in_use_doc, NULL},
+    {"in_use", MC_LOCKED(mc_writer_object_in_use), NULL,
+     "How many bytes of the file are in use: by the last generation, and by older ones for\n"
+     "`retention` seconds. Raises ClosedError.",
+     NULL},
     {"closed", MC_LOCKED(writer_closed), NULL, "Whether it was closed, or is the parent process's.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},

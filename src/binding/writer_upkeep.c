@@ -5,10 +5,6 @@
 #include "writer/upkeep.h"
 #include "writer_object.h"
 
-const char mc_in_use_doc[] = PyDoc_STR(
-    "How many bytes of the file are in use: by the last generation, and by older ones for\n"
-    "`retention` seconds. Raises ClosedError.");
-
 PyObject *mc_writer_object_in_use(PyObject *self_object, void *Py_UNUSED(closure))
 {
     struct mc_writer *writer = mc_writer_enter((mc_writer_object *)self_object);

@@ -8,7 +8,6 @@ PyObject *mc_writer_object_in_use(PyObject *self, void *closure);
 PyObject *mc_writer_object_tidy(PyObject *self, PyObject *ignored);
 PyObject *mc_writer_object_shrink(PyObject *self, PyObject *ignored);
 
-extern const char mc_in_use_doc[];
 extern const char mc_tidy_doc[];
 extern const char mc_shrink_doc[];
 

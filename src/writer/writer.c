@@ -459,6 +459,17 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
     return MC_OK;
 }
 
+/* A successor that a loader was killed over takes room for nothing. Nobody builds one: the lock is
+ * ours. */
+static void remove_unfinished(const struct mc_writer *writer)
+{
+    char *temporary = path_with(writer->path, TEMPORARY_SUFFIX);
+    if (temporary != NULL && !MC_MUTANT_IS(694)) { /* 694: it stays */
+        mc_file_remove(temporary);
+    }
+    free(temporary);
+}
+
 /* Opens the bell and rings it: there may be another file at the path now. */
 static enum mc_status open_bell(struct mc_writer *writer, struct mc_error *err)
 {
@@ -494,6 +505,7 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
         status = open_locked(writer, err);
     }
     if (status == MC_OK) {
+        remove_unfinished(writer);
         status = open_bell(writer, err);
     }
     free(lock_path);
