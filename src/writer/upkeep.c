@@ -16,6 +16,7 @@ uint64_t mc_writer_in_use(const struct mc_writer *writer)
 {
     const struct mc_arena *arena = &writer->arena;
     uint64_t held = mc_arena_held(arena, mc_clock_ns() - writer->options.retention_ns);
+    held = MC_MUTANT_IS(695) ? 0 : held; /* 695: what was replaced is needed no more */
     return writer->table.space.limit - mc_arena_free(arena) - arena->queued + held;
 }
 
