@@ -104,34 +104,55 @@ static void test_shrink_without_memory(void)
     mc_writer_close(writer);
 }
 
-/* A table that does not go on is no end of the content: the file stays, whoever can read it. */
-static void test_shrink_of_damage(void)
+/* Zeros in the place of a table's first page. */
+static void damage(const struct mc_view *view, uint64_t root)
 {
-    struct mc_writer *successor;
-    struct mc_view view;
-    struct stat before, after;
-    begin();
-    commit_range(0, KEYS, 1);
-    mc_writer_view(writer, &view);
-    struct mc_hit hit;
+    static const uint8_t zeros[64];
     struct mc_walk walk;
-    mc_walk_begin(&walk, &view.space, view.root.catalogue);
-    CHECK_OK(mc_walk_entry(&walk, &hit));
-    struct mc_collection collection;
-    CHECK_OK(mc_hit_collection(&hit, &collection));
     struct mc_item item;
-    mc_walk_begin(&walk, &view.space, collection.root);
+    mc_walk_begin(&walk, &view->space, root);
     do {
         CHECK_OK(mc_walk_next(&walk, &item));
     } while (item.kind != MC_ITEM_PAGE);
-    CHECK(stat(test_path(), &before) == 0);
     int fd = open(test_path(), O_RDWR);
-    static const uint8_t zeros[64];
     CHECK(fd >= 0 && pwrite(fd, zeros, sizeof zeros, (off_t)item.offset) == sizeof zeros);
     (void)close(fd);
+}
+
+/* A table that does not go on is no end of the content: the file stays, whoever can read it. */
+static void test_shrink_of_damage(void)
+{
+    for (int of_all = 0; of_all < 2; of_all++) {
+        struct mc_writer *successor;
+        struct mc_collection collection;
+        struct mc_view view;
+        struct mc_walk walk;
+        struct mc_hit hit;
+        struct stat before, after;
+        begin();
+        commit_range(0, KEYS, 1);
+        mc_writer_view(writer, &view);
+        mc_walk_begin(&walk, &view.space, view.root.catalogue);
+        CHECK_OK(mc_walk_entry(&walk, &hit));
+        CHECK_OK(mc_hit_collection(&hit, &collection));
+        damage(&view, of_all ? view.root.catalogue : collection.root);
+        CHECK(stat(test_path(), &before) == 0);
+        CHECK_EQ(mc_writer_shrink(writer, &successor, &test_error), MC_CORRUPT);
+        CHECK(stat(test_path(), &after) == 0 && after.st_ino == before.st_ino);
+        CHECK(!is_there(beside(".new")));
+        mc_writer_close(writer);
+    }
+}
+
+/* A file that was cut off reads as zeros, and is not carried over either. */
+static void test_shrink_of_a_part(void)
+{
+    struct mc_writer *successor;
+    begin();
+    commit_range(0, KEYS, 1);
+    CHECK(truncate(test_path(), 1 << 20) == 0);
     CHECK_EQ(mc_writer_shrink(writer, &successor, &test_error), MC_CORRUPT);
-    CHECK(stat(test_path(), &after) == 0 && after.st_ino == before.st_ino);
-    CHECK(!is_there(beside(".new")));
+    CHECK(!mc_writer_tidy(writer) && !is_there(beside(".new")));
     mc_writer_close(writer);
 }
 
@@ -167,6 +188,7 @@ int main(void)
     test_in_use();
     test_shrink_without_memory();
     test_shrink_of_damage();
+    test_shrink_of_a_part();
     test_other_files();
     remove_cache(test_path());
     return 0;
