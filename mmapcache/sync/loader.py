@@ -101,6 +101,7 @@ class Loader:
             poll_backoff=Backoff(dice=self._dice),
             verify_backoff=Backoff(dice=self._dice),  # following resets the other one
         )
+        inbox.meanwhile = self._meanwhile
         self._deadline = time.monotonic() + options.timeout
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
         self._why = "initial"  # why a load is next, if one is
@@ -118,7 +119,7 @@ class Loader:
                 delay = self._attempt()
                 if delay is None:
                     return DONE
-                if delay > 0 and self._rest(delay) and self._following.position is not None:
+                if delay > 0 and self._inbox.sleep(delay) and self._following.position is not None:
                     self._following.verify_soon()  # a SIGHUP; a load needs none
         except StopError as stop:
             log.info("%s", stop)
@@ -138,19 +139,13 @@ class Loader:
             self._source.close()
             self._target.close()
 
-    def _rest(self, seconds: float) -> bool:
-        """Waits as `Inbox.sleep` does, and looks after the file meanwhile."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                self._upkeep.look()
-            except mmapcache.CorruptError as error:
-                self._corrupt(error)
-            left = end - time.monotonic()
-            if self._inbox.sleep(max(0.0, min(left, self._upkeep.pause))):
-                return True
-            if left <= self._upkeep.pause:
-                return False
+    def _meanwhile(self) -> float:
+        """Looks after the file while there is nothing else to do; seconds until the next time."""
+        try:
+            self._upkeep.look()
+        except mmapcache.CorruptError as error:
+            self._corrupt(error)
+        return self._upkeep.pause
 
     # --- one attempt and what follows from it -----------------------------------------------------
 
