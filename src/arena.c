@@ -521,6 +521,20 @@ uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
     return generation;
 }
 
+uint64_t mc_arena_held(const struct mc_arena *arena, int64_t time_ns)
+{
+    const struct mc_words *groups = &arena->groups;
+    uint64_t held = 0;
+    for (size_t i = groups->count; i > 0; i -= GROUP_WORDS) {
+        const uint64_t *group = groups->items + groups->head + i - GROUP_WORDS;
+        if ((int64_t)group[1] <= time_ns) {
+            break;
+        }
+        held += group[3];
+    }
+    return held < arena->queued ? held : arena->queued; /* of the oldest a part may be free */
+}
+
 uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep)
 {
     uint64_t left = arena->queued, generation = 0;

@@ -159,6 +159,9 @@ uint64_t mc_arena_retired(const struct mc_arena *arena);
 /* The generation of the newest group retired at or before `time_ns`; 0: none. */
 uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns);
 
+/* Bytes of the groups retired after `time_ns`. */
+uint64_t mc_arena_held(const struct mc_arena *arena, int64_t time_ns);
+
 /* The generation of the oldest group; UINT64_MAX: there is none. */
 static inline uint64_t mc_arena_oldest(const struct mc_arena *arena)
 {

@@ -46,6 +46,8 @@ GIVEN: dict[str, tuple[list[str], object]] = {
     "mode": (["--mode=0600"], 0o600),
     "retention": (["--retention=2.5"], 2.5),
     "collapse": (["--no-collapse"], False),
+    "shrink": (["--no-shrink"], False),
+    "shrink_after": (["--shrink-after=60"], 60.0),
     "recreate": (["--recreate"], True),
     "http": (["--http=127.0.0.1:8000"], "127.0.0.1:8000"),
     "token_file": (["--http=127.0.0.1:8000", "--token-file=/run/token"], "/run/token"),

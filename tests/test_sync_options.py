@@ -80,6 +80,8 @@ def test_each_variable(tmp_path: Path) -> None:
         MMAPCACHE_MODE="0600",
         MMAPCACHE_RETENTION="2.5",
         MMAPCACHE_COLLAPSE="off",
+        MMAPCACHE_SHRINK="no",
+        MMAPCACHE_SHRINK_AFTER="30",
         MMAPCACHE_ALLOW_EMPTY="1",
         MMAPCACHE_RECREATE="true",
         MMAPCACHE_READ_PREFERENCE="nearest",
@@ -90,6 +92,7 @@ def test_each_variable(tmp_path: Path) -> None:
     )
     assert (got.path, got.database, got.once, got.max_size) == ("p", "shop", True, "2GiB")
     assert (got.mode, got.retention, got.collapse) == (0o600, 2.5, False)
+    assert (got.shrink, got.shrink_after) == (False, 30.0)
     assert (got.allow_empty, got.recreate, got.progress) == (True, True, False)
     assert (got.log_level, got.log_format) == ("debug", "json")
     assert (got.defaults.read_preference, got.defaults.batch_size) == ("nearest", 7)

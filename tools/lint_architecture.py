@@ -99,6 +99,7 @@ PARTS = {
             "batch",
             "succession",
             "writer",
+            "upkeep",
         ),
     ),
     "src/document": Part(
@@ -149,6 +150,7 @@ PARTS = {
             "cache_type",
             "writer_object",
             "writer_report",
+            "writer_upkeep",
             "batch_type",
             "replace_type",
             "writer_type",

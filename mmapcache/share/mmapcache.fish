@@ -52,7 +52,7 @@ function _shtab_mmapcache_using
 end
 
 set -g _shtab_mmapcache_commands get ls dump stat check watch serve sync ring 'ring agent' 'ring init' 'ring status' 'ring add' 'ring drain' 'ring verify' 'ring repair' 'ring where' completion
-set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --epoch --fill-rate --filter --follow --format --hold-while --http --index --index-multi --interval --key --keys --log-format --log-level --max-age --max-size --members --mode --out --owner --password-file --pluck --projection --rate --read-preference --reload-spread --retention --settle --source --timeout --tls-ca --tls-cert --tls-key --token-file --transform --uri --uri-file --username --verify-every --zookeeper
+set -g _shtab_mmapcache_opts_with_value --batch-size --collection --config --count --database --epoch --fill-rate --filter --follow --format --hold-while --http --index --index-multi --interval --key --keys --log-format --log-level --max-age --max-size --members --mode --out --owner --password-file --pluck --projection --rate --read-preference --reload-spread --retention --settle --shrink-after --source --timeout --tls-ca --tls-cert --tls-key --token-file --transform --uri --uri-file --username --verify-every --zookeeper
 
 complete -c mmapcache -e
 complete -c mmapcache -f
@@ -141,6 +141,8 @@ complete -c mmapcache -n '_shtab_mmapcache_using sync' -l max-size -x -d 'bytes,
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l mode -x -d 'permissions of a new file (0640)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l retention -x -d 'seconds that old generations stay (1)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l collapse -l no-collapse -d 'use huge pages (yes)'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l shrink -l no-shrink -d 'give back what is long unused (yes)'
+complete -c mmapcache -n '_shtab_mmapcache_using sync' -l shrink-after -x -d 'seconds until that (600)'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l recreate -l no-recreate -d 'replace a file that is not ours'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l http -x -d 'status page, probes, metrics'
 complete -c mmapcache -n '_shtab_mmapcache_using sync' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'a secret that each request must have'

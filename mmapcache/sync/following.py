@@ -32,6 +32,7 @@ from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Caught, Found, Given, Held, Late, Source, smallest
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
+from mmapcache.sync.upkeep import Upkeep
 from mmapcache.sync.verification import Verification
 
 _MARK = 5.0  # seconds between two positions of a stream in which nothing happens
@@ -48,6 +49,7 @@ class Following:
     since the last load, or ever if there was none.
 
     :param shaping: what is made of the documents
+    :param upkeep: looks at the file between two bursts
     :param backoff: how long whoever calls waits when something fails; begins anew with each word
         from the source
     :param poll_backoff: the same of what cannot be followed, where only reading it begins anew
@@ -64,6 +66,7 @@ class Following:
         reporting: Reporting,
         tally: Tally,
         diary: Diary,
+        upkeep: Upkeep,
         backoff: Backoff,
         *,
         poll_backoff: Backoff,
@@ -77,6 +80,7 @@ class Following:
         self._reporting = reporting
         self._tally = tally
         self._diary = diary
+        self._upkeep = upkeep
         self._backoff = backoff
         self._verify_backoff = verify_backoff
         self.position: Position | None = None
@@ -159,6 +163,8 @@ class Following:
                     self._caught(writer, given)
                 else:
                     self._verified()
+                if not held:
+                    self._upkeep.look()
                 # What is half changed is neither compared nor read.
                 verify = time.monotonic() >= self._verify_at and not self._verification
                 if not held and (verify or self._polling.due()):

@@ -34,11 +34,14 @@ _WAKE = object()  # a message that only ends a wait
 class Inbox:
     """Messages to the main thread; a stop becomes the exception `StopError` at the next receive.
 
+    `meanwhile`: called while it sleeps, now and then: it gives the seconds until the next time.
+
     :param service: gets a sign of life at each receive, and while that waits
     """
 
     def __init__(self, service: Service | None = None) -> None:
         self.service = service or Service()
+        self.meanwhile: Callable[[], float] = lambda: math.inf
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: signal.Signals | None = None
         self._refresh = False
@@ -113,7 +116,8 @@ class Inbox:
         """
         end = time.monotonic() + seconds
         while not self._refresh and (left := end - time.monotonic()) > 0:
-            self.receive(left)  # a late message of a cancelled load is dropped here
+            # A late message of a cancelled load is dropped here.
+            self.receive(min(left, self.meanwhile()))
         refresh, self._refresh = self._refresh, False
         return refresh
 

@@ -46,6 +46,7 @@ from mmapcache.sync.shaping import Shaping
 from mmapcache.sync.source import Source
 from mmapcache.sync.tally import Tally
 from mmapcache.sync.target import Target
+from mmapcache.sync.upkeep import Upkeep
 
 DONE, FAILED = 0, 1
 STREAMS_AGAIN = 60.0  # seconds until a source without change streams is asked for them again
@@ -83,6 +84,7 @@ class Loader:
         self._target = Target(options, inbox)
         self._tally = Tally()
         self._diary = Diary()
+        self._upkeep = Upkeep(options, self._target, inbox, self._diary)
         self._backoff = Backoff(dice=self._dice)
         self._reporting = Reporting(self._target, self._tally, source, inbox.service)
         self._following = Following(
@@ -94,10 +96,12 @@ class Loader:
             self._reporting,
             self._tally,
             self._diary,
+            self._upkeep,
             self._backoff,
             poll_backoff=Backoff(dice=self._dice),
             verify_backoff=Backoff(dice=self._dice),  # following resets the other one
         )
+        inbox.meanwhile = self._meanwhile
         self._deadline = time.monotonic() + options.timeout
         self._opened: mmapcache.Writer | None = None  # the writer whose file was looked at
         self._why = "initial"  # why a load is next, if one is
@@ -135,6 +139,14 @@ class Loader:
             self._source.close()
             self._target.close()
 
+    def _meanwhile(self) -> float:
+        """Looks after the file while there is nothing else to do; seconds until the next time."""
+        try:
+            self._upkeep.look()
+        except mmapcache.CorruptError as error:
+            self._corrupt(error)
+        return self._upkeep.pause
+
     # --- one attempt and what follows from it -----------------------------------------------------
 
     def _attempt(self) -> float | None:
@@ -163,8 +175,7 @@ class Loader:
                 raise self._fatal(str(error)) from None
             return self._failed(error, max(self._interval(), self._backoff.next()))
         except mmapcache.CorruptError as error:
-            self._target.discard(error)
-            self._opened = None
+            self._corrupt(error)
             return self._failed(error, self._backoff.next(), retry=True)
         except mmapcache.FullError as error:
             return self._failed(SyncError(sentence(error)), self._interval())
@@ -258,6 +269,11 @@ class Loader:
         if self._has_succeeded:
             self._why = "poll"
         return 0.0
+
+    def _corrupt(self, error: Exception) -> None:
+        """The next attempt begins a file anew."""
+        self._target.discard(error)
+        self._opened = None
 
     def _failed(
         self, error: Exception, delay: float, *, retry: bool = False, known: bool = False

@@ -97,6 +97,8 @@ class Options:
     mode: int = 0o640
     retention: float = 1.0
     collapse: bool = True
+    shrink: bool = True
+    shrink_after: float = 600.0
     allow_empty: bool = False
     recreate: bool = False
     http: str | None = None
@@ -132,6 +134,8 @@ SETTINGS: dict[str, Callable[[object], Any]] = {
     "mode": parsing.mode,
     "retention": parsing.number(0.0),
     "collapse": parsing.flag,
+    "shrink": parsing.flag,
+    "shrink_after": parsing.number(0.0),
     "allow_empty": parsing.flag,
     "recreate": parsing.flag,
     "http": parsing.text,
@@ -222,6 +226,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file.add_argument("--mode", metavar="MODE", help="permissions of a new file (0640)")
     file.add_argument("--retention", metavar="S", help="seconds that old generations stay (1)")
     file.add_argument("--collapse", action=switch, help="use huge pages (yes)")
+    file.add_argument("--shrink", action=switch, help="give back what is long unused (yes)")
+    file.add_argument("--shrink-after", metavar="S", help="seconds until that (600)")
     file.add_argument("--recreate", action=switch, help="replace a file that is not ours")
     look = parser.add_argument_group("to look at, as `mmapcache serve` does")
     look.add_argument("--http", metavar="ADDR:PORT|unix:PATH", help="status page, probes, metrics")

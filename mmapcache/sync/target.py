@@ -58,6 +58,24 @@ class Target:
             self.recreated = max(self.recreated, before if isinstance(before, int) else 0)
         return self._writer
 
+    @property
+    def opened(self) -> mmapcache.Writer | None:
+        """The writer, if there is one now."""
+        return self._writer
+
+    def shrink(self) -> bool:
+        """Puts a file that is no longer than needed in the place of the open one, as
+        `Writer.shrink`; False: the path has another one by now, or none.
+
+        :raises mmapcache.MmapCacheError: the file is as before
+        :raises OSError: likewise
+        """
+        if self._writer is None or self._inode != _inode(self._options.path):
+            return False
+        self._writer.shrink()
+        self._inode = _inode(self._options.path)
+        return True
+
     def state(self) -> dict[str, Any]:
         """What the loader before left in the file; empty when there was none."""
         return {} if self._writer is None else unpack_state(self._writer.state)

@@ -25,6 +25,7 @@
  *      cache_type.c     open(), the type Cache
  *      writer_object.c  what Writer, Batch and Replace know of each other
  *      writer_report.c  report(), record(), mark(), position of a Writer
+ *      writer_upkeep.c  in_use, tidy(), shrink() of a Writer
  *      batch_type.c, replace_type.c, writer_type.c      the types Batch, Replace and Writer
  *      replies.c        what the loader cuts out of a server's replies
  *

@@ -15,6 +15,7 @@
 #include "region.h"
 #include "writer/publish.h"
 #include "writer_report.h"
+#include "writer_upkeep.h"
 
 #define LOCK_RETRY 10000000ll /* nanoseconds between two tries to get the lock */
 
@@ -378,6 +379,8 @@ MC_LOCKED_FASTCALL(mc_writer_object_delete, mc_writer_itself)
 MC_LOCKED_METHOD(writer_status, mc_writer_itself)
 MC_LOCKED_METHOD(writer_stats, mc_writer_itself)
 MC_LOCKED_METHOD(writer_checkpoint, mc_writer_itself)
+MC_LOCKED_METHOD(mc_writer_object_tidy, mc_writer_itself)
+MC_LOCKED_METHOD(mc_writer_object_shrink, mc_writer_itself)
 MC_LOCKED_METHOD(writer_close, mc_writer_itself)
 MC_LOCKED_METHOD(writer_enter, mc_writer_itself)
 MC_LOCKED_FASTCALL(writer_exit, mc_writer_itself)
@@ -385,6 +388,7 @@ MC_LOCKED_GETTER(writer_generation, mc_writer_itself)
 MC_LOCKED_GETTER(writer_state, mc_writer_itself)
 MC_LOCKED_GETTER(writer_indexes, mc_writer_itself)
 MC_LOCKED_GETTER(mc_writer_object_position, mc_writer_itself)
+MC_LOCKED_GETTER(mc_writer_object_in_use, mc_writer_itself)
 MC_LOCKED_GETTER(writer_closed, mc_writer_itself)
 
 static PyMethodDef methods[] = {
@@ -422,6 +426,8 @@ static PyMethodDef methods[] = {
      "checkpoint($self, /)\n--\n\n"
      "Writes everything to the disk and marks the generation as good after a reboot.\n\n"
      "It takes as long as the disk does. Raises ClosedError, OSError."},
+    {"tidy", MC_LOCKED(mc_writer_object_tidy), METH_NOARGS, mc_tidy_doc},
+    {"shrink", MC_LOCKED(mc_writer_object_shrink), METH_NOARGS, mc_shrink_doc},
     {"close", MC_LOCKED(writer_close), METH_NOARGS,
      "close($self, /)\n--\n\nAbandons an open batch and releases the file; harmless twice."},
     {"__enter__", MC_LOCKED(writer_enter), METH_NOARGS,
@@ -443,6 +449,10 @@ static PyGetSetDef getset[] = {
      NULL},
     {"position", MC_LOCKED(mc_writer_object_position), NULL,
      "What mark() stored for the current generation, as bytes; b\"\" for nothing.", NULL},
+    {"in_use", MC_LOCKED(mc_writer_object_in_use), NULL,
+     "How many bytes of the file are in use: by the last generation, and by older ones for\n"
+     "`retention` seconds. Raises ClosedError.",
+     NULL},
     {"closed", MC_LOCKED(writer_closed), NULL, "Whether it was closed, or is the parent process's.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},

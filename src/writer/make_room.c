@@ -10,13 +10,15 @@
 #include <assert.h>
 
 #include "mutant.h"
+#include "system.h"
 #include "writer_state.h"
 
 #define QUEUE_SHIFT 4 /* retired blocks are kept while they are under a sixteenth of the file, */
 #define QUEUE_MIN (8u << 20)    /* or under this many bytes */
 #define REQUESTS_IN_RETENTION 8 /* an eighth of the retention is left to requests at any rate */
 #define RECLAIM_EACH_COMMIT 64u /* extents: more than an ordinary commit retires */
-#define GROWTH_SHIFT 5          /* a file grows by a 32nd of its size, at least by an extent */
+#define AHEAD_SHIFT 5           /* a 32nd of the file is to be free, */
+#define AHEAD_PIECE (1u << 20)  /* in pieces of so many bytes, before anybody needs it */
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -55,30 +57,53 @@ static enum mc_status use_all(struct mc_writer *writer, struct mc_error *err)
     return MC_OK;
 }
 
-/* Makes the file at least `bytes` larger: by a comfortable step, or if there is no room for one by
- * just what is needed. MC_FULL because of max_size: without a sentence, it may not be the end. */
+/* Makes the file at least `bytes` larger, and no more than that takes in whole extents: each costs
+ * the commit that needs it half a millisecond. More is made when there is time for it.
+ * MC_FULL because of max_size: without a sentence, it may not be the end. */
 static enum mc_status grow(struct mc_writer *writer, uint64_t bytes, struct mc_error *err)
 {
     assert(bytes > 0 && bytes % MC_GRANULE == 0);
-    uint64_t size = writer->region.file_size, limit = writer->superblock.max_size;
-    uint64_t needed = mc_whole_extents(bytes);
-    uint64_t step = mc_whole_extents(min64(size >> GROWTH_SHIFT, MC_GROWTH_MAX));
-    uint64_t target = min64(size + (step > needed ? step : needed), limit);
+    uint64_t size = writer->region.file_size, needed = mc_whole_extents(bytes);
     if (writer->table.space.limit < size) {
         return use_all(writer, err);
     }
-    if (size + needed > limit) {
+    if (size + needed > writer->superblock.max_size) {
         return MC_FULL;
     }
-    bool *huge = &writer->options.collapse;
-    enum mc_status status =
-        mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge, err);
-    if (status == MC_FULL && target > size + needed) {
-        target = size + needed;
-        status = mc_region_grow(&writer->region, writer->path, target, huge, &writer->huge, err);
-    }
-    assert(status != MC_OK || writer->region.file_size >= size + needed);
+    enum mc_status status = mc_region_grow(&writer->region, writer->path, size + needed,
+                                           &writer->options.collapse, &writer->huge, err);
+    assert(status != MC_OK || writer->region.file_size == size + needed);
     return status == MC_OK ? use_all(writer, err) : status;
+}
+
+/* Whether the file system has room for an extent and some more: one that is full to the last page
+ * keeps what is left for those who need it now. */
+static bool has_room(const struct mc_writer *writer)
+{
+    struct mc_room room;
+    mc_system_room(writer->region.fd, &room);
+    return room.bytes == 0 || room.free >= 2 * MC_EXTENT; /* 0: a tmpfs without a limit */
+}
+
+bool mc_writer_grow_ahead(struct mc_writer *writer)
+{
+    uint64_t size = writer->region.file_size;
+    uint64_t share = min64(size >> AHEAD_SHIFT, MC_GROWTH_MAX);
+    uint64_t piece = min64(share, AHEAD_PIECE), pieces = share / piece;
+    bool huge = writer->options.collapse;
+    if (size + MC_EXTENT > writer->superblock.max_size || mc_arena_has_sites(&writer->arena) ||
+        mc_buddy_room(writer->arena.buddy, mc_granules(piece), pieces) >= pieces ||
+        !has_room(writer)) {
+        return false;
+    }
+    if (writer->table.space.limit == size) {
+        if (mc_region_grow(&writer->region, writer->path, size + MC_EXTENT, &huge, &writer->huge,
+                           NULL) != MC_OK) {
+            return false; /* a commit will say why, if it needs it */
+        }
+        writer->options.collapse = huge;
+    }
+    return use_all(writer, NULL) == MC_OK;
 }
 
 static uint64_t reclaim(struct mc_writer *writer, uint64_t generation, size_t most)

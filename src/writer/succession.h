@@ -5,7 +5,8 @@
 #include "writer.h"
 
 /* Copies every collection and the state of one writer's generation into a generation of another,
- * whose file is empty. */
+ * whose file is empty. MC_CORRUPT: the content cannot be read to its end, or the file was truncated
+ * meanwhile. */
 enum mc_status mc_succession_carry_over(const struct mc_writer *from, struct mc_writer *to,
                                         struct mc_error *err);
 

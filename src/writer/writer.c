@@ -259,8 +259,7 @@ static enum mc_status writer_new(const struct mc_writer_options *options, struct
     return mc_boot_id(writer->boot_id, err);
 }
 
-/* Releases everything; NULL is harmless. */
-static void writer_free(struct mc_writer *writer)
+void mc_writer_free(struct mc_writer *writer)
 {
     if (writer == NULL) {
         return;
@@ -384,9 +383,8 @@ static uint64_t last_generation(const struct mc_writer *writer)
     return generation < MC_GENERATION_MAX / 2 ? generation : 0;
 }
 
-/* Replaces the writer's file by a successor with the same content, of the maximum size asked for.
- * On a failure the writer is as before. */
-static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
+enum mc_status mc_writer_successor(struct mc_writer *writer, struct mc_writer **out,
+                                   struct mc_error *err)
 {
     struct mc_writer *successor;
     enum mc_status status = writer_new(&writer->options, &successor, err);
@@ -399,7 +397,22 @@ static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
         }
         status = replace_file(successor, writer, writer->root.generation, err);
     }
-    if (status == MC_OK) { /* the successor moves into the caller's handle, which keeps the lock */
+    if (status != MC_OK) {
+        mc_writer_free(successor);
+        return status;
+    }
+    assert(successor->root.generation >= writer->root.generation);
+    *out = successor;
+    return MC_OK;
+}
+
+/* Replaces the writer's file by a successor with the same content, of the maximum size asked for.
+ * On a failure the writer is as before. */
+static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
+{
+    struct mc_writer *successor;
+    enum mc_status status = mc_writer_successor(writer, &successor, err);
+    if (status == MC_OK) { /* it moves into the caller's handle, which keeps the lock */
         struct mc_writer old = *writer;
         *writer = *successor;
         writer->lock = old.lock;
@@ -407,9 +420,9 @@ static enum mc_status succeed(struct mc_writer *writer, struct mc_error *err)
         writer->arena.context = writer;
         old.lock = NULL;
         *successor = old;
-        assert(writer->lock != NULL && writer->root.generation >= old.root.generation);
+        assert(writer->lock != NULL);
+        mc_writer_free(successor);
     }
-    writer_free(successor);
     return status;
 }
 
@@ -444,6 +457,17 @@ static enum mc_status open_locked(struct mc_writer *writer, struct mc_error *err
         return status == MC_FULL ? MC_OK : status;
     }
     return MC_OK;
+}
+
+/* A successor that a loader was killed over takes room for nothing. Nobody builds one: the lock is
+ * ours. */
+static void remove_unfinished(const struct mc_writer *writer)
+{
+    char *temporary = path_with(writer->path, TEMPORARY_SUFFIX);
+    if (temporary != NULL && !MC_MUTANT_IS(694)) { /* 694: it stays */
+        mc_file_remove(temporary);
+    }
+    free(temporary);
 }
 
 /* Opens the bell and rings it: there may be another file at the path now. */
@@ -481,11 +505,12 @@ enum mc_status mc_writer_open(const char *path, const struct mc_writer_options *
         status = open_locked(writer, err);
     }
     if (status == MC_OK) {
+        remove_unfinished(writer);
         status = open_bell(writer, err);
     }
     free(lock_path);
     if (status != MC_OK) {
-        writer_free(writer);
+        mc_writer_free(writer);
         return status;
     }
     assert(writer->lock != NULL && writer->region.base != NULL && !writer->batch.open);
@@ -515,7 +540,7 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
         status = recover(writer, err);
     }
     if (status != MC_OK) {
-        writer_free(writer);
+        mc_writer_free(writer);
         return status;
     }
     mc_writer_running(writer, true);
@@ -533,7 +558,7 @@ void mc_writer_close(struct mc_writer *writer)
     if (mc_writer_is_mine(writer) || MC_MUTANT_IS(619)) { /* 619: a child frees what it finds */
         mc_batch_abort(writer);
         mc_writer_running(writer, false);
-        writer_free(writer);
+        mc_writer_free(writer);
         return;
     }
     /* A child's copy. The fork may have come while a thread of the parent was changing it, so no

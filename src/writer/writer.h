@@ -51,6 +51,15 @@ enum mc_status mc_writer_open_anonymous(const struct mc_writer_options *options,
 /* Aborts an open batch, reports that it closed, releases the lock and everything else. */
 void mc_writer_close(struct mc_writer *writer);
 
+/* For upkeep.c: puts a file with the same content in the place of this writer's, which is told that
+ * it is superseded. *out has that one open; the lock and the bell stay with this one. On a failure
+ * all is as before: MC_FULL, MC_CORRUPT, MC_NOMEM, MC_OS. */
+enum mc_status mc_writer_successor(struct mc_writer *writer, struct mc_writer **out,
+                                   struct mc_error *err);
+
+/* Releases what a writer has, and says nothing of it in the file; NULL is harmless. */
+void mc_writer_free(struct mc_writer *writer);
+
 /* False in a forked child of the process that opened it. */
 bool mc_writer_is_mine(const struct mc_writer *writer);
 

@@ -10,8 +10,8 @@
 #include "table.h"
 #include "writer.h"
 
-/* Bytes: a file grows by no more at a time, unless a document needs it. The fuzzers' caches are
- * small, and what follows from this would be most of their work. */
+/* Bytes: no more is kept free for what will be needed. The fuzzers' caches are small, and what
+ * follows from this would be most of their work. */
 #ifndef MC_GROWTH_MAX
 #define MC_GROWTH_MAX (64u << 20)
 #endif
