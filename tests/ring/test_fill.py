@@ -161,7 +161,6 @@ def test_what_a_node_has_that_is_back_is_waited_for(agents: Agents) -> None:
     assert agents.nodes["a"].data == agents.nodes["b"].data
 
 
-@pytest.mark.parametrize("deed", ["a joins", "c is drained"])
 def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
     agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +184,7 @@ def test_an_agent_that_never_began_ends(agents: Agents) -> None:
     agents.filler.stop()
 
 
+@pytest.mark.parametrize("deed", ["a joins", "c is drained"])
 def test_a_node_that_is_back_before_the_end_counts(agents: Agents, deed: str) -> None:
     held = agents.keys("a", "b") if deed == "a joins" else agents.keys("b", "c")
     for key in held:
