@@ -102,7 +102,7 @@ class Faults:
         self.done: Counter[str] = Counter()
         self.story: list[str] = []
         self.kills: dict[str, list[float]] = {}  # seconds since 1970
-        self.choices: Sequence[Callable[[str], None]] = (
+        self.choices: Sequence[Callable[[str], object]] = (
             self.kill,
             self.old_dump,
             self.short_stop,
@@ -219,6 +219,7 @@ class KeptFaults(Faults):
             self.change,
             self.change_and_kill,
             self.change_and_kill_at_a_step,
+            self.change_and_give_up,
         )
 
     def zookeeper_stops(self, name: str) -> None:
@@ -230,7 +231,7 @@ class KeptFaults(Faults):
         time.sleep(self._dice.random() * 3)
         self._zookeeper.start()
 
-    def change(self, name: str) -> None:
+    def change(self, name: str) -> tuple[str, str]:
         """A node that is in is drained, and one that is out is added. Three stay: of two, one may
         be killed before the other has everything."""
         inside = self._kept.members()
@@ -238,6 +239,18 @@ class KeptFaults(Faults):
             name = next(each for each in self._ring.servers if each not in inside)
         kind = "drain" if name in inside else "add"
         self._kept.command(kind, name, "--detach")
+        return kind, name
+
+    def change_and_give_up(self, name: str) -> None:
+        """If it is not too late for that; a node that is added may have died."""
+        kind, node = self.change(name)
+        time.sleep(self._dice.random() * 1.5)
+        dies = kind == "add" and self._dice.random() < 0.5
+        if dies:
+            self._kill(node)
+        self._kept.command(kind, node, "--abort", "--detach", check=False)
+        if dies:
+            self._ring.servers[node].start()
 
     def change_and_kill(self, name: str) -> None:
         self.change(name)

@@ -76,8 +76,10 @@ class NodeLink:
         if name == "RING.DUMP":
             return [_ring.encode(*node.data[key]) if key in node.data else None for key in words]
         if name == "RING.OWED":
-            owed = [(key, v) for (owner, key), v in node.owed.items() if owner == words[0]]
-            return [word for pair in owed for word in pair]
+            after = words[2] if len(words) > 2 else b""
+            every = sorted(node.owed.items())
+            owed = [(key, v) for (owner, key), v in every if owner == words[0] and key > after]
+            return [word for pair in owed[: words[1]] for word in pair]
         if name == "RING.PAID":
             for key, version in zip(words[1::2], words[2::2], strict=True):
                 if node.owed.get((words[0], key), b"\xff") <= version:
