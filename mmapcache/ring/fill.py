@@ -52,6 +52,7 @@ class Doing:
 
     :param task: in words; empty: nothing
     :param owed: keys that are noted for nodes and could not be brought yet
+    :param lost: how often nodes began anew together, so that no holder of some keys was left
     """
 
     task: str = ""
@@ -61,6 +62,7 @@ class Doing:
     owed: int = 0
     paid: int = 0
     filled: int = 0
+    lost: int = 0
     lag: float = 0.0  # seconds since all that is owed was brought
 
     def plain(self) -> dict[str, object]:
@@ -73,6 +75,7 @@ class Doing:
             "owed": self.owed,
             "paid": self.paid,
             "filled": self.filled,
+            "lost": self.lost,
             "lag": round(self.lag, 1),
         }
 
@@ -401,6 +404,7 @@ class Filler:
         anew = {(name, life) for name, life in anew if name in self._served}
         if len(anew) > 1 and anew - self._lost:
             names = ", ".join(sorted(name for name, _ in anew))
+            self.doing.lost += 1
             log.warning("%s began anew at the same time: what they alone held is lost", names)
         self._lost = anew
 

@@ -57,6 +57,11 @@ class RingMetrics(Collector):
         ):
             yield GaugeMetricFamily(f"mmapcache_ring_{name}", text, value=float(value))
         for name, text, value in (
+            (
+                "losses",
+                "How often nodes began anew together: what they alone held is lost.",
+                doing.lost,
+            ),
             ("filled_keys", "Copies that this agent brought to nodes that joined.", doing.filled),
             ("paid_keys", "Writes that a node had missed, and this agent brought.", doing.paid),
         ):

@@ -176,6 +176,7 @@ def test_nodes_that_begin_anew_together_are_said_to_have_lost_something(
     agents.join("c")
     agents.rounds(3)
     assert said == ["a, c began anew at the same time: what they alone held is lost"]
+    assert agents.filler.doing.lost == 1
     assert {node.state for node in agents.nodes.values()} == {"ready"}
 
 
