@@ -134,11 +134,13 @@ def test_drain_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> No
     assert "not in the ring" in kept.command("drain", "x", check=False)
     reader = Reader(kept.path, values)
     reader.start()
+    assert kept.agent.process is not None
+    kept.agent.process.send_signal(signal.SIGSTOP)  # it would be done before the next command
     said = kept.command("drain", "b", "--detach")
     assert said["epoch"] == 5
     refused = kept.command("add", "b", check=False)
     assert "one node is changed at a time" in refused
-    # The agent is killed in the middle; another one completes it.
+    # The agent is killed; another one completes it.
     kept.agent.end()
     kept.agent = kept.another_agent("ring").start()
     kept.command("drain", "b")
