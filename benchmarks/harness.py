@@ -345,7 +345,7 @@ def _version(name: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Where the figures were taken: machine, kernel, settings, versions, command."""
-    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB")
+    packages = ("mmapcache", "lmdb", "cdbx", "pymongo", "SecantusDB", "redis", "hiredis")
     return {
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),

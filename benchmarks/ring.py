@@ -1,23 +1,28 @@
-"""The ring beside plain redis-py and a plain server: rates, latency of a failover, placement.
+"""The ring beside plain redis-py and a plain server: rates, the server's time, placement.
 
 Ours has two copies of everything and five servers; the peer has one copy on one server of the same
-binary. Rates are for each second; what has the sign ≥ is to be reached.
+binary. Rates are for each second; what has the sign ≥ is to be reached. ring_faults.py has what
+happens when servers are killed, stopped or added.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import socket
+import re
 import statistics
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.harness import Context, Row, compare
-from benchmarks.ring_world import PLAIN, MissingError, World, running
+from benchmarks import ring_faults
+from benchmarks.harness import Context, Row, compare, timed
+from benchmarks.ring_race import BY_CPU, Side, cpu_of, race
+from benchmarks.ring_world import PLAIN, MissingError, World, left_out, running
 from demo.ring.circle import Circle
+from demo.ring.installed import ROOT
 
 IDS = ("a", "b", "c", "d", "e")
 VALUE = b"x" * 100
@@ -32,75 +37,96 @@ def _world(context: Context, ids: tuple[str, ...] = IDS) -> Iterator[tuple[World
         import redis
 
         from mmapcache.ring import Ring
-    except ImportError:
+    except ImportError as error:
+        left_out(f"all but placement: {error}: pip install 'mmapcache[ring]'")
         yield None
         return
-    try:
-        with running(context.scratch / "ring", ids) as world, Ring(world.path) as ring:
-            plain = redis.Redis(port=world.ports[PLAIN])
-            ring.mset({_key(i): VALUE for i in range(KEYS)})
-            plain.mset({_key(i): VALUE for i in range(KEYS)})
-            yield world, ring, plain
-            plain.close()
-    except MissingError:
-        yield None
+    with ExitStack() as stack:
+        try:
+            world = stack.enter_context(running(context.scratch / "ring", ids))
+        except MissingError as missing:
+            left_out(str(missing))
+            yield None
+            return
+        # Rates are not to be those of failovers: where other work goes on, a server may have to
+        # wait for its turn longer than the timeout is by default.
+        ring = stack.enter_context(Ring(world.path, timeout=1.0))
+        plain = stack.enter_context(redis.Redis(port=world.ports[PLAIN]))
+        ring.mset({_key(i): VALUE for i in range(KEYS)})
+        plain.mset({_key(i): VALUE for i in range(KEYS)})
+        yield world, ring, plain
 
 
 def _key(number: int) -> str:
     return f"answer:{number}"
 
 
-def _rate(operation: Callable[[str], object], count: int, each: int = 1) -> Callable[[], float]:
-    keys = [_key(i % KEYS) for i in range(count)]
-
-    def measure() -> float:
-        start = time.perf_counter()
-        for key in keys:
-            operation(key)
-        return count * each / (time.perf_counter() - start)
-
-    return measure
-
-
 def rates(context: Context) -> Iterator[Row]:
     """Operations a second of one blocking client."""
-    count = context.size(20_000, 3_000)
-    many = [_key(i) for i in range(100)]
-    with _world(context) as made:
+    from benchmarks.ring_peers import cluster, nutcracker
+
+    count, repeats = 400, context.size(21, 7)
+    with _world(context) as made, ExitStack() as stack:
         if made is None:
             return
-        _, ring, plain = made
-        sides: list[tuple[str, str, Any, Any, float, int, int]] = [
-            ("get", "GET/s of one client", ring.get, plain.get, 0.9, count, 1),
-            (
-                *("set", "SET/s of one client, 2 copies"),
-                lambda key: ring.set(key, VALUE),
-                lambda key: plain.set(key, VALUE),
-                *(0.55, count, 1),
-            ),
-            (
-                *("mget", "keys/s by MGET of 100"),
-                lambda key: ring.mget(many),
-                lambda key: plain.mget(many),
-                *(0.7, count // 50, 100),
-            ),
+        world, ring, plain = made
+        others: list[tuple[str, Any, list[int]]] = []
+        for name, make in (("nutcracker", nutcracker), ("Redis Cluster", cluster)):
+            try:
+                peer = stack.enter_context(make(context.scratch / name, 5000))
+            except MissingError as missing:
+                left_out(str(missing))
+                continue
+            others.append((name, peer.client, peer.pids))
+            for i in range(KEYS):
+                peer.client.set(_key(i), VALUE)
+        clients = [
+            ("ours", ring, world.pids(*IDS)),
+            ("redis-py", plain, world.pids(PLAIN)),
+            *others,
         ]
-        for name, measure, ours, peer, target, times, each in sides:
-            yield compare(
-                name,
-                measure,
-                _rate(ours, times, each),
-                _rate(peer, times, each),
-                unit="/s",
-                peer_name="redis-py",
-                target=target,
-                at_least=True,
-            )
+        for name, measure, operation, target, times, each in (
+            ("get", "GET/s of one client", _get, 0.9, count, 1),
+            ("set", "SET/s of one client, 2 copies", _set, 0.55, count, 1),
+            ("mget", "keys/s by MGET of 100", _mget, 0.7, count // 20, 100),
+        ):
+            sides = [
+                Side(side, _rounds(operation, client, times), pids)
+                for side, client, pids in clients
+                if each == 1 or side != "Redis Cluster"  # its keys are in many slots
+            ]
+            targets = [target, *[None] * (len(sides) - 2)]
+            yield from race(name, measure, sides, times * each, targets, repeats)
+
+
+def _get(client: Any, key: str) -> None:
+    client.get(key)
+
+
+def _set(client: Any, key: str) -> None:
+    client.set(key, VALUE)
+
+
+_MANY = [_key(i) for i in range(100)]
+
+
+def _mget(client: Any, key: str) -> None:
+    client.mget(_MANY)
+
+
+def _rounds(operation: Callable[[Any, str], None], client: Any, count: int) -> Callable[[], None]:
+    keys = [_key(i % KEYS) for i in range(count)]
+
+    def run() -> None:
+        for key in keys:
+            operation(client, key)
+
+    return run
 
 
 def asynchronous(context: Context) -> Iterator[Row]:
     """Operations a second of asyncio with some in flight at any time."""
-    count = context.size(20_000, 3_000)
+    count, repeats = 640, context.size(21, 7)
     with _world(context) as made:
         if made is None:
             return
@@ -110,224 +136,187 @@ def asynchronous(context: Context) -> Iterator[Row]:
         from mmapcache.ring import AsyncRing
 
         loop = asyncio.new_event_loop()
-        ring = AsyncRing(world.path)
+        ring = AsyncRing(world.path, timeout=1.0)
         plain = redis.asyncio.Redis(port=world.ports[PLAIN])
 
-        def rate(operation: Callable[[str], Awaitable[object]]) -> Callable[[], float]:
+        def rounds(operation: Callable[[str], Awaitable[object]]) -> Callable[[], None]:
             async def worker(first: int) -> None:
                 for i in range(first, count, IN_FLIGHT):
                     await operation(_key(i % KEYS))
 
-            async def all_of_them() -> float:
-                start = time.perf_counter()
+            async def all_of_them() -> None:
                 await asyncio.gather(*[worker(i) for i in range(IN_FLIGHT)])
-                return count / (time.perf_counter() - start)
 
             return lambda: loop.run_until_complete(all_of_them())
 
         for name, measure, ours, peer, target in (
             (
                 *("async_set", f"SET/s of asyncio, {IN_FLIGHT} in flight, 2 copies"),
-                rate(lambda key: ring.set(key, VALUE)),
-                rate(lambda key: plain.set(key, VALUE)),
+                rounds(lambda key: ring.set(key, VALUE)),
+                rounds(lambda key: plain.set(key, VALUE)),
                 0.5,
             ),
             (
                 *("async_get", f"GET/s of asyncio, {IN_FLIGHT} in flight"),
-                rate(ring.get),
-                rate(plain.get),
+                rounds(ring.get),
+                rounds(plain.get),
                 None,
             ),
         ):
-            yield compare(
-                name,
-                measure,
-                ours,
-                peer,
-                unit="/s",
-                peer_name="redis-py",
-                target=target,
-                at_least=True,
-            )
+            sides = [
+                Side("ours", ours, world.pids(*IDS)),
+                Side("redis-py", peer, world.pids(PLAIN)),
+            ]
+            yield from race(name, measure, sides, count, [target], repeats)
         loop.run_until_complete(ring.close())
         loop.run_until_complete(plain.aclose())
         loop.close()
 
 
-def failover(context: Context) -> Iterator[Row]:
-    """Milliseconds of reads of a victim's keys."""
-    with _world(context) as made:
-        if made is None:
-            return
-        world, ring, _ = made
-        keys = [key for key in map(_key, range(KEYS)) if ring.where(key)[0] == "a"]
-
-        def reads() -> tuple[list[float], int]:
-            spent, bad = [], 0
-            for key in keys * 5:
-                start = time.perf_counter()
-                bad += ring.get(key) != VALUE
-                spent.append((time.perf_counter() - start) * 1e3)
-            return sorted(spent), bad
-
-        reads()
-        world.kill("a")
-        yield from _latency("kill", "after kill -9", reads(), 5.0)
-        world.start_server("a")
-        time.sleep(1.0)
-        world.wait_ready()
-        reads()
-        with world.stopped("a"):
-            yield from _latency("hang", "of a node that hangs", reads(), 105.0)
-
-
-def _latency(name: str, when: str, measured: tuple[list[float], int], most: float) -> Iterator[Row]:
-    spent, bad = measured
-    p99 = spent[len(spent) * 99 // 100]
-    yield Row(
-        name=f"{name}_p99",
-        measure=f"a read {when}, p99",
-        ours=p99,
-        unit="ms",
-        peer=most,
-        peer_name="allowed",
-        ratio=p99 / most,
-        target=1.0,
-        note=f"longest {spent[-1]:.1f} ms, {bad} bad of {len(spent):,}",
-    )
-
-
 def servers(context: Context) -> Iterator[Row]:
-    """Commands a second of one server, as fast as packets of many can be sent."""
+    """What a command costs its server, by redis_module/load: 50 connections, values of 100 bytes.
+
+    The rates are by the server's own processor time: those on the wall are the load program's, too.
+    """
     with _world(context, ("a", "b")) as made:
         if made is None:
             return
-        world, ring, _ = made
-        from mmapcache.ring import _ring
-        from mmapcache.ring.wire import pack
-
-        count = context.size(200_000, 20_000)
-        version = ring._core.clock.next()
-        entry = _ring.encode(_ring.VALUE, version, 0, VALUE)
-        epoch = str(ring.epoch).encode()
-        ours, peer = _Raw(world.ports["a"]), _Raw(world.ports[PLAIN])
-        ours.ask(pack((b"RING.HELLO",)), 1)
-        names = [_key(i).encode() for i in range(KEYS)]
-        for name, mine, theirs in (
-            ("SET", lambda k: (b"RING.SET", epoch, k, entry), lambda k: (b"SET", k, VALUE)),
-            ("GET", lambda k: (b"RING.GET", epoch, k), lambda k: (b"GET", k)),
-        ):
-            yield compare(
-                f"server_{name.lower()}",
-                f"RING.{name}/s in one server, 100-byte values",
-                ours.rate([pack(mine(key)) for key in names], count),
-                peer.rate([pack(theirs(key)) for key in names], count),
-                unit="/s",
-                peer_name=name,
-                target=0.9,
-                at_least=True,
-            )
-        ours.close()
-        peer.close()
-
-
-class _Raw:
-    """A connection that only counts replies, each of which has so many lines."""
-
-    AT_ONCE = 500
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def ask(self, packet: bytes, replies: int) -> bytes:
-        """Sends, and waits until the bytes of as many replies as the first says are there."""
-        self._socket.sendall(packet)
-        data = self._socket.recv(1 << 20)
-        size = _reply_size(data)
-        while replies > 1 and size and len(data) < size * replies:
-            data += self._socket.recv(1 << 20)
-        return data
-
-    def rate(self, commands: list[bytes], count: int) -> Callable[[], float]:
-        packets = [
-            b"".join(commands[i : i + self.AT_ONCE]) for i in range(0, len(commands), self.AT_ONCE)
-        ]
-        rounds = max(1, count // len(commands))
-
-        def measure() -> float:
-            start = time.perf_counter()
-            for _ in range(rounds):
-                for packet in packets:
-                    self.ask(packet, self.AT_ONCE)
-            return rounds * len(commands) / (time.perf_counter() - start)
-
-        return measure
+        world, _, _ = made
+        subprocess.run(["make", "-s", "-C", "redis_module", "load"], cwd=ROOT, check=True)
+        for pipeline, how in ((1, "one at a time"), (50, "in packets of 50")):
+            count = context.size(20_000, 5_000)
+            spent: dict[str, list[float]] = {}
+            wall: dict[str, float] = {}
+            for _ in range(5):
+                for name, rate, cost in _load(world.ports["a"], count, pipeline):
+                    spent.setdefault(name, []).append(cost)
+                    wall[name] = max(rate, wall.get(name, rate))
+            for name in ("GET", "SET"):
+                mine = f"RING.{name}"
+                ours, peer = statistics.median(spent[mine]), statistics.median(spent[name])
+                yield Row(
+                    name=f"server_{name.lower()}" + ("" if pipeline == 1 else "_packets"),
+                    measure=f"{mine} in the server, 100-byte values, {how}",
+                    ours=1e6 / ours,
+                    unit="/s of its CPU",
+                    peer=1e6 / peer,
+                    peer_name=name,
+                    ratio=peer / ours,
+                    target=0.9,
+                    at_least=True,
+                    note=f"on the wall {wall[mine]:,.0f} and {wall[name]:,.0f}",
+                    samples={"ours": spent[mine], "peer": spent[name]},
+                )
 
 
-def _reply_size(data: bytes) -> int:
-    """Bytes of the first reply; all replies of a packet have as many. 0: it is an array."""
-    head, _, _ = data.partition(b"\r\n")
-    if head[:1] == b"$":
-        return len(head) + 2 + int(head[1:]) + 2
-    if head[:1] == b"-":
-        raise RuntimeError(f"the server refused: {head!r}")
-    return len(head) + 2 if head[:1] == b"+" else 0
+def _load(port: int, count: int, pipeline: int) -> list[tuple[str, float, float]]:
+    """Command, its rate, and microseconds of the server's time."""
+    words = [str(ROOT / "redis_module/build/load"), str(port), str(count), str(pipeline)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
+    found = re.findall(r"^(\S+) +(\d+) /s +([\d.]+) us", said, re.MULTILINE)
+    return [(name, float(rate), float(cost)) for name, rate, cost in found]
 
 
 def scaling(context: Context) -> Iterator[Row]:
     """Reads a second of eight workers over five servers, and over one."""
+    span = context.size(4, 1)
     with _world(context) as made:
         if made is None:
             return
         world, _, _ = made
-        span = context.size(5, 1)
-        one = _workers(_read_plain, world.ports[PLAIN], span)
-        five = _workers(_read_ring, str(world.path), span)
+        five = _workers(_read_ring, str(world.path), span, world.pids(*IDS))
+        plain = _workers(_read_plain, world.ports[PLAIN], span, world.pids(PLAIN))
+    with _world(context, ("a",)) as made:
+        if made is None:
+            return
+        world, _, _ = made
+        one = _workers(_read_ring, str(world.path), span, world.pids("a"))
+    for name, target, (peer, cpu), peer_name in (
+        ("scaling", 1.5, plain, "redis-py, 1 server"),
+        ("scaling_ring", None, one, "the ring, 1 server"),
+    ):
         yield Row(
-            name="scaling",
-            measure="GET/s of 8 workers, 5 servers",
-            ours=five,
+            name=name,
+            measure="GET/s of 8 workers, 5 servers" + (", for each core used" if BY_CPU else ""),
+            ours=five[0],
             unit="/s",
-            peer=one,
-            peer_name="1 server",
-            ratio=five / one,
-            target=1.5,
+            peer=peer,
+            peer_name=peer_name,
+            ratio=five[0] / peer,
+            target=target,
             at_least=True,
+            note=f"cores used by workers + servers: {five[1]}; {cpu}",
         )
 
 
-def _workers(work: Callable[[Any, float], int], where: Any, span: float) -> float:
+def _workers(
+    work: Callable[[Any, float], tuple[int, float]], where: Any, span: float, pids: list[int]
+) -> tuple[float, str]:
+    """Reads a second, and how many cores the workers and the servers took."""
     context = multiprocessing.get_context("fork")
+    before, began = cpu_of(pids), time.perf_counter()
     with context.Pool(8) as pool:
-        counts = pool.starmap(work, [(where, span)] * 8)
-    return sum(counts) / span
+        done = pool.starmap(work, [(where, span)] * 8, chunksize=1)
+    lasted = time.perf_counter() - began
+    workers, servers = sum(cpu for _, cpu in done), (cpu_of(pids) - before) / 1e9
+    rate = sum(count for count, _ in done) / (workers + servers if BY_CPU else span)
+    return rate, f"{workers / lasted:.2f} + {servers / lasted:.2f}"
 
 
-def _read_ring(path: str, span: float) -> int:
+def _read_ring(path: str, span: float) -> tuple[int, float]:
     from mmapcache.ring import Ring
 
     with Ring(path, timeout=1.0) as ring:
         return _read(ring.get, span)
 
 
-def _read_plain(port: int, span: float) -> int:
+def _read_plain(port: int, span: float) -> tuple[int, float]:
     import redis
 
     return _read(redis.Redis(port=port).get, span)
 
 
-def _read(get: Callable[[str], object], span: float) -> int:
-    end = time.perf_counter() + span
+def _read(get: Callable[[str], object], span: float) -> tuple[int, float]:
+    end, cpu = time.perf_counter() + span, time.process_time()
     count = 0
     while time.perf_counter() < end:
         for _ in range(20):
             get(_key(count % KEYS))
             count += 1
-    return count
+    return count, time.process_time() - cpu
+
+
+def look(context: Context) -> Iterator[Row]:
+    """What an operation pays for knowing whether the ring has changed."""
+    with _world(context, ("a", "b")) as made:
+        if made is None:
+            return
+        _, ring, _ = made
+        loops = {
+            "view": timed("view()", _rounds_of, view=ring._core.view),
+            "load": timed("cache.generation", _rounds_of, cache=ring._published._opened()),
+            "call": timed("call()", _rounds_of, call=lambda: None),
+            "real": timed("one.real", _rounds_of, one=1),
+        }
+        best = {name: min(loop() for _ in range(25)) for name, loop in loops.items()}
+        for name, measure, side, peer, peer_name in (
+            ("look", "an operation's look for another ring", "view", "call", "an empty function"),
+            ("look_load", "of that, what the file says", "load", "real", "int.real"),
+        ):
+            yield Row(
+                name=name,
+                measure=measure,
+                ours=best[side],
+                unit="ns",
+                peer=best[peer],
+                peer_name=peer_name,
+                ratio=best[side] / best[peer],
+                note="the best of 25 rounds",
+            )
+
+
+def _rounds_of() -> list[int]:
+    return list(range(10_000))
 
 
 def placement(context: Context) -> Iterator[Row]:
@@ -335,7 +324,7 @@ def placement(context: Context) -> Iterator[Row]:
     from mmapcache.ring._ring import Placement
 
     ids = tuple(f"redis-{i}" for i in range(8))
-    keys = [b"key:%016d" % i for i in range(context.size(100_000, 20_000))]
+    keys = [b"key:%016d" % i for i in range(context.size(20_000, 10_000))]
     ours, circle = Placement(ids), Circle(ids)
 
     def rate(pair: Callable[[bytes], object]) -> Callable[[], float]:
@@ -356,6 +345,23 @@ def placement(context: Context) -> Iterator[Row]:
         peer_name="bisect",
         target=5.0,
         at_least=True,
+    )
+    subprocess.run(["make", "-s", "-C", "redis_module", "load"], cwd=ROOT, check=True)
+    said = subprocess.run(
+        [str(ROOT / "redis_module/build/placement")], check=True, capture_output=True, timeout=120
+    )
+    allowed = 10e6
+    yield Row(
+        name="placement_c",
+        measure="placement in C, 8 nodes, keys of 20 bytes",
+        ours=float(said.stdout),
+        unit="/s",
+        peer=allowed,
+        peer_name="wanted",
+        ratio=float(said.stdout) / allowed,
+        target=1.0,
+        at_least=True,
+        note="of processor time",
     )
     five, six = Placement(IDS), Placement((*IDS, "f"))
     loads = [0] * 5
@@ -386,4 +392,4 @@ def _share(name: str, measure: str, value: float, allowed: float, target: float)
     )
 
 
-BENCHES = (placement, rates, asynchronous, servers, scaling, failover)
+BENCHES = (placement, look, rates, asynchronous, servers, scaling, *ring_faults.BENCHES)

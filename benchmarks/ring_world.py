@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +20,11 @@ _PATIENCE = 60.0  # seconds until the ring is there
 
 class MissingError(Exception):
     """What is needed is not installed; the message says what to install."""
+
+
+def left_out(why: str) -> None:
+    """Says what is not measured."""
+    print(f"  left out: {why}", file=sys.stderr, flush=True)
 
 
 class World:
@@ -60,6 +63,10 @@ class World:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(words, stdout=log, stderr=log)
 
+    def pids(self, *names: str) -> list[int]:
+        """Of servers."""
+        return [self.processes[name].pid for name in names]
+
     def wait_ready(self) -> None:
         """
         :raises RuntimeError: it does not get ready
@@ -86,19 +93,9 @@ class World:
         process.kill()
         process.wait()
 
-    @contextmanager
-    def stopped(self, name: str) -> Iterator[None]:
-        """It hangs meanwhile."""
-        os.kill(self.processes[name].pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.processes[name].pid, signal.SIGCONT)
-
     def stop(self) -> None:
         """All of it."""
         for name in list(self.processes):
-            os.kill(self.processes[name].pid, signal.SIGCONT)
             self.kill(name)
 
 

@@ -105,6 +105,19 @@ static bool admits_write(RedisModuleCtx *ctx, RedisModuleString **argv, RedisMod
     return fence_holds(ctx, holders);
 }
 
+/* Replies OK. A reply that the server has made already costs it a third of one that it is to make
+ * of a text: of what RING.SET costs with others in one packet that is a tenth. */
+static void reply_ok(RedisModuleCtx *ctx)
+{
+    static RedisModuleCallReply *ok; /* the main thread's, never freed */
+    if (ok == NULL) {
+        ok = RedisModule_Call(ctx, "UNWATCH", ""); /* does nothing, and says OK */
+    }
+    if (ok == NULL || RedisModule_ReplyWithCallReply(ctx, ok) != REDISMODULE_OK) {
+        (void)RedisModule_ReplyWithSimpleString(ctx, "OK");
+    }
+}
+
 int command_set(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
     if (argc != 4) {
@@ -126,7 +139,7 @@ int command_set(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     struct slot slot;
     slot_open(&slot, ctx, argv[2], REDISMODULE_READ | REDISMODULE_WRITE);
     if (!slot_reply_refusal(&slot, slot_put(&slot, &entry))) {
-        (void)RedisModule_ReplyWithSimpleString(ctx, "OK");
+        reply_ok(ctx);
     }
     slot_close(&slot);
     return REDISMODULE_OK;

@@ -90,6 +90,7 @@ enum { REDISMODULE_SUBEVENT_CLIENT_CHANGE_DISCONNECTED = 1 };
     X(int, ReplyWithArray, (RedisModuleCtx *, long))                                               \
     X(void, ReplySetArrayLength, (RedisModuleCtx *, long))                                         \
     X(int, ReplyWithNull, (RedisModuleCtx *))                                                      \
+    X(int, ReplyWithCallReply, (RedisModuleCtx *, RedisModuleCallReply *))                         \
     X(const char *, StringPtrLen, (const RedisModuleString *, size_t *))                           \
     X(int, StringToLongLong, (const RedisModuleString *, long long *))                             \
     X(RedisModuleKey *, OpenKey, (RedisModuleCtx *, RedisModuleString *, int))                     \

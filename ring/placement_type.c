@@ -190,6 +190,45 @@ static PyObject *placement_pair(struct placement *self, PyObject *key)
     return tuple_of(&holders, holders.pair);
 }
 
+/* Appends the index of a key to the list of the node that is asked first for it. */
+static int append_to_primary(struct placement *self, PyObject *lists, PyObject *key,
+                             Py_ssize_t index)
+{
+    Py_ssize_t length;
+    const char *bytes = ring_text_or_bytes(key, "a key", &length);
+    if (bytes == NULL) {
+        return -1;
+    }
+    struct ring_holders holders = ring_holders(&self->ring, ring_hash(bytes, (size_t)length));
+    PyObject *number = PyLong_FromSsize_t(index);
+    int result =
+        number == NULL ? -1 : PyList_Append(PyList_GET_ITEM(lists, holders.node[0]), number);
+    Py_XDECREF(number);
+    return result;
+}
+
+static PyObject *placement_primaries(struct placement *self, PyObject *object)
+{
+    PyObject *keys = PySequence_Tuple(object); /* of its own: nobody changes it meanwhile */
+    Py_ssize_t nodes = PyTuple_GET_SIZE(self->ids);
+    PyObject *lists = keys == NULL ? NULL : PyList_New(nodes);
+    for (Py_ssize_t i = 0; lists != NULL && i < nodes; i++) {
+        PyObject *list = PyList_New(0);
+        if (list == NULL) {
+            Py_CLEAR(lists);
+        } else {
+            PyList_SET_ITEM(lists, i, list);
+        }
+    }
+    for (Py_ssize_t i = 0; lists != NULL && i < PyTuple_GET_SIZE(keys); i++) {
+        if (append_to_primary(self, lists, PyTuple_GET_ITEM(keys, i), i) < 0) {
+            Py_CLEAR(lists);
+        }
+    }
+    Py_XDECREF(keys);
+    return lists;
+}
+
 static PyObject *placement_ids(struct placement *self, void *closure)
 {
     (void)closure;
@@ -224,9 +263,17 @@ PyDoc_STRVAR(
     ":raises TypeError: it is neither\n"
     ":raises UnicodeEncodeError: a str with half of a surrogate pair");
 
+PyDoc_STRVAR(placement_primaries_doc,
+             "primaries($self, keys, /)\n--\n\n"
+             "For each of `ids`, a list of the indexes of the keys whose pair() it begins.\n\n"
+             ":param keys: an iterable of bytes and str, as for pair()\n"
+             ":raises TypeError: a key is neither\n"
+             ":raises UnicodeEncodeError: a str with half of a surrogate pair");
+
 static PyMethodDef placement_methods[] = {
     {"holders", METHOD(placement_holders), METH_O, placement_holders_doc},
     {"pair", METHOD(placement_pair), METH_O, placement_pair_doc},
+    {"primaries", METHOD(placement_primaries), METH_O, placement_primaries_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,13 +47,25 @@ demo:
   redis: true
   hash: fnv1a_64
   distribution: ketama
-  timeout: 100
+  timeout: {timeout}
   auto_eject_hosts: true
   server_failure_limit: 2
   server_retry_timeout: 2000
   servers:
 {servers}
 """
+
+
+def write_nutcracker_config(
+    path: Path, port: int, servers: Mapping[str, int], timeout: int = 100
+) -> None:
+    """
+    :param port: where it listens
+    :param servers: their ports, by name
+    :param timeout: milliseconds that it waits for one
+    """
+    lines = "\n".join(f"   - {HOST}:{each}:1 {name}" for name, each in servers.items())
+    path.write_text(_NUTCRACKER.format(port=port, servers=lines, timeout=timeout))
 
 
 class Server:
@@ -140,15 +152,24 @@ class World:
     :param module: of the ring
     :param kept: by ZooKeeper; else the ring is a fixed one
     :param nutcracker: its binary; empty: there is none
+    :param fence: seconds that a server may stand still
     """
 
     def __init__(
-        self, root: Path, binary: str, module: str, *, kept: bool, nutcracker: str
+        self,
+        root: Path,
+        binary: str,
+        module: str,
+        *,
+        kept: bool,
+        nutcracker: str,
+        fence: float = FENCE,
     ) -> None:
         self.root = root
         self.path = root / "ring.mmc"
         self._binary = binary
         self._module = module
+        self._fence = fence
         self.proxy = nutcracker
         self._members = root / "naive.json"
         self.keeper = Keeper(root) if kept else None
@@ -205,11 +226,9 @@ class World:
 
     def _start_nutcracker(self) -> int:
         port = free_port()
-        servers = "\n".join(
-            f"   - {HOST}:{plain.port}:1 {name}" for name, (_, plain) in self.nodes.items()
-        )
         config = self.root / "nutcracker.yml"
-        config.write_text(_NUTCRACKER.format(port=port, servers=servers))
+        ports = {name: plain.port for name, (_, plain) in self.nodes.items()}
+        write_nutcracker_config(config, port, ports)
         words = [self.proxy, "--conf-file", str(config), "--stats-addr", HOST]
         log = self.root / "nutcracker.log"
         words += ["--stats-port", str(free_port()), "--output", str(log)]
@@ -228,7 +247,7 @@ class World:
 
     def make(self, name: str) -> None:
         """A node, not started."""
-        arguments = [f"id={name}", f"fence={FENCE * 1e3:.0f}"]
+        arguments = [f"id={name}", f"fence={self._fence * 1e3:.0f}"]
         if self.keeper is not None:
             arguments.append(f"zookeeper={self.keeper.place}")
         servers = []

@@ -23,6 +23,7 @@ Seconds = int | timedelta
 Moment = int | datetime
 
 MOST_KEY = 64 * 1024  # bytes
+_SHORT = MOST_KEY // 4  # characters: a str with so many cannot be too long
 _MOST_AT_ONCE = 2000  # keys of an mget: a server that is busy for long is taken for one that hangs
 _LEAST_VERSION = bytes(15) + b"\1"
 # A counter that begins: 0, older than every write.
@@ -128,7 +129,10 @@ class Operations:
         return self._value(value), peer.id
 
     def mget(self, keys: Iterable[Key]) -> Steps[list[Any]]:
-        names = [encode_key(key) for key in keys]
+        names = [
+            key.encode() if type(key) is str and len(key) <= _SHORT else encode_key(key)
+            for key in keys
+        ]
         if not names:
             return []
         found: list[bytes | None] = []

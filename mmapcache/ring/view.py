@@ -96,9 +96,19 @@ class Peer:
 
 class View:
     """The ring of one generation. `pair(key)`: whom to read from, in order; `holders(key)`: whom
-    to write to."""
+    to write to; `primaries(keys)`: for each of `peers`, the indexes of the keys whose primary it
+    is."""
 
-    __slots__ = ("_holders", "_pair", "epoch", "epoch_text", "generation", "peers", "record")
+    __slots__ = (
+        "_holders",
+        "_pair",
+        "epoch",
+        "epoch_text",
+        "generation",
+        "peers",
+        "primaries",
+        "record",
+    )
 
     def __init__(self, generation: int, record: Record, peers: Mapping[str, Peer]) -> None:
         other = record.other
@@ -111,6 +121,7 @@ class View:
         self._holders: Callable[[bytes], tuple[int, ...]] = (
             placement.pair if other is None else placement.holders
         )
+        self.primaries: Callable[[Sequence[bytes]], list[list[int]]] = placement.primaries
         self.peers = tuple([peers[node] for node in placement.ids])
 
     def pair(self, key: bytes) -> tuple[Peer, ...]:
@@ -128,14 +139,6 @@ class View:
     def first(self, key: bytes) -> Peer:
         """The primary."""
         return self.peers[self._pair(key)[0]]
-
-    def primaries(self, keys: Sequence[bytes]) -> list[list[int]]:
-        """For each of `peers`, the indexes of the keys whose primary it is."""
-        pair = self._pair
-        found: list[list[int]] = [[] for _ in self.peers]
-        for index, key in enumerate(keys):
-            found[pair(key)[0]].append(index)
-        return found
 
     def holders(self, key: bytes) -> tuple[Peer, ...]:
         """One to three."""

@@ -56,6 +56,30 @@ def test_pair_is_the_twin_s(nodes: list[str], key: bytes) -> None:
     assert placement.holders(key) == placement.pair(key)
 
 
+@given(
+    rings.filter(lambda nodes: "x" * MAX_ID_CHARACTERS not in nodes),
+    st.lists(keys, max_size=20),
+    st.booleans(),
+)
+def test_primaries_are_those_of_the_pairs(
+    nodes: list[str], some: list[bytes], changes: bool
+) -> None:
+    placement = Placement(nodes, [*nodes, "x" * MAX_ID_CHARACTERS] if changes else None)
+    expected: list[list[int]] = [[] for _ in placement.ids]
+    for index, key in enumerate(some):
+        expected[placement.pair(key)[0]].append(index)
+    assert placement.primaries(iter(some)) == expected
+
+
+def test_primaries_of_what_is_no_key() -> None:
+    placement = Placement(["a"])
+    assert placement.primaries([]) == [[]]
+    with pytest.raises(TypeError):
+        placement.primaries(["a key", 1])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        placement.primaries(None)  # type: ignore[arg-type]
+
+
 @given(st.lists(ids, min_size=2, max_size=12, unique=True), st.data(), keys)
 def test_holders_in_a_change_are_the_union(
     nodes: list[str], data: st.DataObject, key: bytes
