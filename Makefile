@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
-.PHONY: redis-module redis-module-proof proof fuzz help demo ring-demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
+.PHONY: redis-module redis-module-proof ring-proof proof fuzz help demo ring-demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
 	debug-leaks soak soak-loader soak-ring bench interpreters wheels sdist sbom clean
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
 	@echo "make redis-module  the ring's module for Redis and Valkey, redis_module/build/ring.so (ARGS=asan)"
 	@echo "make redis-module-proof  its tests under AddressSanitizer, and with each deliberate fault"
+	@echo "make ring-proof  the same, and with each deliberate fault of the ring's clients and agent"
 	@echo "make clean   removes everything that these made"
 	@echo "PYTHON=python3.12 chooses the interpreter, VENV=dir where the environments go"
 
@@ -171,9 +172,13 @@ redis-module:
 # Its tests under AddressSanitizer, and that each deliberate fault in it is seen by one.
 redis-module-proof: $(VENV)/test/.installed
 	$(MAKE) -C redis_module asan
-	RING_MODULE=$(CURDIR)/redis_module/build/asan/ring.so $(VENV)/test/bin/python -m pytest \
-		-p no:cacheprovider -k redis $(wildcard tests/ring/test_module_*.py) $(ARGS)
+	EVERY=1 RING_MODULE=$(CURDIR)/redis_module/build/asan/ring.so $(VENV)/test/bin/python -m pytest \
+		-n $(JOBS) -p no:cacheprovider -k redis $(wildcard tests/ring/test_module_*.py) $(ARGS)
 	$(VENV)/test/bin/python tests/ring/faults.py
+
+# And with those of the clients and of the agent, which the soak sees.
+ring-proof: redis-module-proof
+	PYTHONPATH=tests $(VENV)/test/bin/python -m ring.client_faults
 
 clean:
 	-$(MAKE) -C redis_module clean

@@ -29,6 +29,7 @@ LONG = (
     *("test_truncation.py", "test_packaging.py", "test_sync_phases.py", "test_live_verify.py"),
     *("test_live_codes.py", "test_sync.py", "test_servers.py", "test_live_hold.py"),
     *("test_benchmarks.py", "test_streams.py", "test_readme.py", "test_service.py"),
+    *("test_agent.py", "test_clients.py", "test_restarts.py"),
 )
 
 

@@ -97,9 +97,8 @@ def test_what_compiles_and_what_releases_is_one_version_each() -> None:
 
 def test_the_bill_of_materials_names_what_users_install_and_no_more() -> None:
     names = [re.split(r"[<>=~ ;]", line)[0] for line in sbom.requirements()]
-    assert names == [
-        "kazoo", "openfeature-sdk", "prometheus-client", "pymongo", "redis", "tomli", "tqdm",
-    ]  # fmt: skip
+    users = ["kazoo", "openfeature-sdk", "prometheus-client", "pymongo", "redis", "tomli", "tqdm"]
+    assert names == users
 
 
 def test_an_interpreter_that_cannot_be_had_is_named_and_fails_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compiles the whole extension for systems that are not here, with zig: `make cross`.
+"""Compiles both extensions for systems that are not here, with zig: `make cross`.
 
     cross_compile.py [TARGET...]      TARGETS, or any that zig knows: x86_64-linux-gnu.2.17, ...
 
@@ -56,18 +56,23 @@ def compile_for(target: str, include: Path) -> str:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     sources = [path for path in (ROOT / "src").rglob("*.c") if path.stem[-6:] != TWINS[not macos]]
-    core, module = out / "core.so", out / "_mmapcache.so"
+    core, of_ring = out / "core.so", sorted((ROOT / "ring").glob("*.c"))
     later = "-Wl,-undefined,dynamic_lookup" if macos else "-Wl,-z,undefs"
     whole = [] if macos else ["-Wl,-z,defs"]
     # What has been compiled for the first is not compiled again.
     compiler(target, "-shared", *names(core_sources(ROOT, macos)), *whole, "-o", str(core))
-    compiler(target, "-shared", *names(sources), f"-isystem{include}", later, "-o", str(module))
-    content = module.read_bytes()
-    if not content.startswith(MAGIC["macos" if macos else "linux"]):
-        raise SystemExit(f"cross: {module} is no library for {target}")
-    if b"PyInit__mmapcache" not in content:
-        raise SystemExit(f"cross: {module} does not export PyInit__mmapcache")
-    return f"{len(sources)} C files, {len(content)} bytes, {time.monotonic() - begun:.0f} s"
+    size = 0
+    for name, made_of in (("_mmapcache", sources), ("_ring", of_ring)):
+        module = out / f"{name}.so"
+        compiler(target, "-shared", *names(made_of), f"-isystem{include}", later, "-o", str(module))
+        content = module.read_bytes()
+        size += len(content)
+        if not content.startswith(MAGIC["macos" if macos else "linux"]):
+            raise SystemExit(f"cross: {module} is no library for {target}")
+        if f"PyInit_{name}".encode() not in content:
+            raise SystemExit(f"cross: {module} does not export PyInit_{name}")
+    count = len(sources) + len(of_ring)
+    return f"{count} C files, {size} bytes, {time.monotonic() - begun:.0f} s"
 
 
 def names(paths: list[Path]) -> list[str]:

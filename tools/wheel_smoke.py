@@ -14,6 +14,7 @@ from pathlib import Path
 if sys.argv[1] != "installed":
     sys.path.insert(0, sys.argv[1])
 import mmapcache
+from mmapcache.ring import _ring
 
 # {"_id": "k", "text": "é", "n": 5, "sub": {"x": [1.5, True, None]}}
 DOCUMENT = bytes.fromhex(
@@ -52,6 +53,7 @@ def main() -> None:
     extension = Path(sys.modules["mmapcache._mmapcache"].__file__ or "").resolve()
     unpacked = folder != "installed"
     assert not unpacked or Path(folder).resolve() in extension.parents, f"imported {extension}"
+    assert extension.parent / "ring" == Path(_ring.__file__ or "").resolve().parent
     with mmapcache.Writer(wrote, max_size="8MiB") as writer:
         with writer.batch() as batch:
             batch.put("sites", "k", DOCUMENT)
@@ -69,6 +71,8 @@ def main() -> None:
         with mmapcache.open(path) as cache:
             look(cache)
             cache.check()
+    # One of the vectors of docs/ring.md.
+    assert _ring.Placement([*"abcde"]).pair("key:1") == (4, 2), "placement is another one here"
     version = ".".join(map(str, sys.version_info[:3]))
     print(f"ok: CPython {version} {sysconfig.get_config_var('SOABI')}, {os.uname().machine}")
 

@@ -5,12 +5,15 @@ The tests of the ring and the benchmarks start theirs by the same functions.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,10 +32,34 @@ SESSION: Final = 5 * TICK  # ms after which it takes a client for lost
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that nobody uses now, and that no other call gives, here or in another
+    process, while this process lives.
+
+    It is below those that a system gives to who connects: whoever waits for a server that is down
+    would take its port, or would be connected to himself.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        if not reserve(f"port {port}"):
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def reserve(name: str) -> bool:
+    """Whether nobody of this network namespace has reserved it; for as long as this process lives.
+    Where a system has no abstract sockets, always true."""
+    if sys.platform != "linux":
+        return True
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0mmapcache ring {name}")
+    except OSError:
+        mark.close()
+        return False
+    mark.detach()  # it stays open
+    return True
 
 
 def server_binary(kind: str) -> tuple[str, str]:

@@ -292,12 +292,18 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
         raise RecordError(f"{what} is too long: {len(data)} bytes")
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_float=_number)
     except (ValueError, RecursionError):
         raise RecordError(f"{what} is no JSON") from None
     if not isinstance(value, dict):
         raise RecordError(f"{what} is no JSON object")
     return value
+
+
+def _number(text: str) -> float:
+    """JSON has one kind of numbers: 7.0 is 7, for the servers' module, too."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _is_count(value: object) -> bool:

@@ -20,7 +20,8 @@ _PACKET = 1 << 20  # bytes of entries that are sent at once
 _MOST = 500  # keys likewise
 _FEW = 20  # keys that are read at once while nobody knows how large values are
 _FULL = ("FULL", "OOM", "command")  # redis-py takes the first word off what the server says
-_ALIEN = "TYPE"  # something that the ring did not write is at a key: all others were taken
+_ALIEN = "TYPE"  # something that the ring did not write is at a key
+_PARTLY = (*_FULL, _ALIEN)  # all others were taken
 _ENDED = 1  # ms since 1970
 _PASSED = 10_000  # ms after a write until nothing may be left of it at its holders
 
@@ -138,7 +139,7 @@ class Sweep:
         try:
             self.fill(target, entries)
         except RefusedError as error:
-            if error.word not in (*_FULL, _ALIEN):
+            if error.word not in _PARTLY:
                 raise
             self.refused += 1
             return False
@@ -173,11 +174,19 @@ class Sweep:
         """
         self._check()
         taken = 0
+        refused: RefusedError | None = None
         link = self._links[target]
         for packet in _packets(entries):
             words: list[bytes] = [word for pair in packet for word in pair]
-            taken += link.call("RING.FILL", self._epoch, *words)
+            try:
+                taken += link.call("RING.FILL", self._epoch, *words)
+            except RefusedError as error:
+                if error.word not in _PARTLY:
+                    raise
+                refused = error
         self.moved += taken
+        if refused is not None:
+            raise refused
         return taken
 
     def drop(self, source: str, entries: Mapping[bytes, bytes]) -> int:
@@ -235,15 +244,21 @@ class Owed:
                     if node in self._links:
                         paid += self._settle(source, node, str(reply))
                 continue
-            if reply:
-                paid += self._pay(source, node, reply)
+            while reply:
+                struck = self._pay(source, node, reply)
+                paid += struck or 0
+                if struck is not None or node not in self._links:
+                    break  # what is left comes first in the next round
+                # It is full, and keeps nothing that is older: of the following keys neither.
+                reply = self._links[source].call("RING.OWED", node, self.AT_ONCE, reply[-2])
         return paid
 
-    def _pay(self, source: str, node: str, owed: list[bytes]) -> int:
+    def _pay(self, source: str, node: str, owed: list[bytes]) -> int | None:
+        """How many were struck off; None: the node does not take all of them."""
         keys = owed[::2]
         if node not in self._links:
             self.left += len(keys)
-            return 0
+            return None
         mine = [key for key in keys if node in self._sweep.whose.holders(key)]
         versions = dict(zip(keys, owed[1::2], strict=True))
         entries = self._sweep.dump(source, mine)
@@ -264,7 +279,7 @@ class Owed:
         except RefusedError as error:
             if error.word != _ALIEN:
                 self.left += len(keys)
-                return 0
+                return None
         words: list[bytes] = []  # what is newer than what was noted was brought, too
         for key, version in versions.items():
             entry = entries.get(key)

@@ -43,9 +43,12 @@ LOADER = (
     *("test_service.py", "test_servers.py", "test_serve.py", "test_deploy.py", "test_probes.py"),
     *("test_hostile_text.py", "test_duplicates.py", "test_undecodable_path.py", "test_share.py"),
     *("test_damaged_names.py", "test_status_counts.py", "test_truncated_writer.py", "test_host.py"),
+    *("ring/test_clients.py", "ring/test_agent.py"),
 )
-# About the tests' own tools, and what `make wheels` shows: the same everywhere.
+# About the tests' own tools, what `make wheels` shows, and the ring's module, which no interpreter
+# runs: the same everywhere.
 TOOLS = (
+    *("ring/test_module_*.py", "ring/test_history.py"),
     "test_packaging.py",
     "test_wire_proxy.py",
     "test_gap_judge.py",

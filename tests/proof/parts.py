@@ -26,6 +26,8 @@ PACKAGES = {
     "musl-gcc": "musl-tools",
     "qemu-aarch64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "redis-server": "redis-server libzookeeper-mt-dev libcjson-dev",
+    "java": "zookeeper",
 }
 
 # What a log says: None when it does not say how many cases there were.
@@ -172,6 +174,13 @@ def python_parts() -> list[Part]:
         pytest("files truncated under readers", "tests/test_truncation.py"),
         pytest("servers, interpreters", "tests/test_servers.py", "tests/test_interpreters.py"),
         pytest("failing allocations of the binding", "tests/test_nomemory.py"),
+        Part(
+            "deliberate faults in the ring, seen",
+            (*make, "ring-proof"),
+            figures(r"faults of [a-z ]+: (\d+) of (\d+) seen", "{} of {}"),
+            ("make", "gcc", "redis-server", "java"),
+            python=True,
+        ),
         Part(
             "rules of the architecture, one funnel",
             (sys.executable, "tools/lint_architecture.py"),

@@ -69,6 +69,8 @@ LEFT_OUT = {
 }
 # Of those the ones that are its business.
 KEPT = ("test_sync_pace.py", "test_sync_reply.py")
+# What concerns the ring's extension; its module: make redis-module-proof.
+RING = ("ring/test_entry.py", "ring/test_placement.py")
 
 # Leaks: CPython itself does not free everything at its end; for ours there are test_leaks.py,
 # test_nomemory.py and the core's tests under the same sanitizers. SIGBUS: the guard handles it, and
@@ -120,13 +122,14 @@ def prove_it_sees(env: dict[str, str], mark: bytes) -> None:
 
 
 def watched() -> list[str]:
-    """The test files of the binding; fails where a name of LEFT_OUT or KEPT is no file's."""
+    """The test files of both extensions; fails where a name of LEFT_OUT or KEPT is no file's."""
     tests = ROOT / "tests"
     for name in (*LEFT_OUT, *KEPT):
         if not any(tests.glob(name)):
             raise SystemExit(f"sanitize: there is no tests/{name}: take it out of the lists")
     left = {path.name for name in LEFT_OUT for path in tests.glob(name)}.difference(KEPT)
-    return [str(path) for path in sorted(tests.glob("test_*.py")) if path.name not in left]
+    found = [path for path in sorted(tests.glob("test_*.py")) if path.name not in left]
+    return [str(path) for path in (*found, *(tests / name for name in RING))]
 
 
 def main() -> int:

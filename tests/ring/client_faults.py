@@ -98,7 +98,8 @@ def main() -> int:
     from ring.soak import soak
 
     unseen = []
-    for name in sys.argv[1:] or FAULTS:
+    names = sys.argv[1:] or [*FAULTS]
+    for name in names:
         with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
             _, _, only, keep = FAULTS[name]
             try:
@@ -108,6 +109,7 @@ def main() -> int:
                 wrong, text = 1, str(error).splitlines()[-1]
         print(f"{name}: {'seen' if wrong else 'NOT SEEN'}, {text}", flush=True)
         unseen += [] if wrong else [name]
+    print(f"faults of clients and agents: {len(names) - len(unseen)} of {len(names)} seen")
     return int(bool(unseen))
 
 

@@ -18,17 +18,32 @@ from ring.ring_servers import (
     server_binary,
     zookeeper_missing,
 )
+from support.tools import lacking
+
+from demo.ring.installed import KINDS
 
 EPOCH = 7
+HERE = Path(__file__).parent
 StartServer = Callable[..., Server]
 
 
-@pytest.fixture(scope="module", params=["redis", "valkey"])
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Both kinds show the same, so one of them will do; both run with EVERY, as in CI."""
+    one = next((name for name in KINDS if server_binary(name)[0]), KINDS[0])
+    others = [name for name in KINDS if name != one]
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if HERE in item.path.parents and callspec and callspec.params.get("kind") in others:
+            item.add_marker(pytest.mark.every)
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each test runs on both kinds of servers."""
     for found, missing in (server_binary(request.param), module_path()):
         if not found:
-            pytest.skip(missing)
+            lacking(missing)
     if "/asan/" in module_path()[0] and request.param == "valkey":
         pytest.skip("Valkey loads modules with RTLD_DEEPBIND, which AddressSanitizer refuses")
     return str(request.param)
@@ -72,7 +87,7 @@ def node(shared_server: Server) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
     if missing := zookeeper_missing():
-        pytest.skip(missing)
+        lacking(missing)
     server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
     server.start()
     yield server
@@ -83,7 +98,7 @@ def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKe
 def zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
     """One of the test's own, running."""
     if missing := zookeeper_missing():
-        pytest.skip(missing)
+        lacking(missing)
     server = ZooKeeper(tmp_path / "zookeeper")
     server.start()
     yield server

@@ -292,9 +292,15 @@ class ZooKeeper:
                 stdout=log,
                 stderr=log,
             )
-        eventually("ZooKeeper runs", self._runs)
+        try:
+            eventually("ZooKeeper runs", self._runs)
+        except BaseException:
+            self.kill()
+            raise
 
     def _runs(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()
         try:
             return zookeeper_says(self.port, "ruok") == "imok"
         except OSError:

@@ -22,7 +22,7 @@ from mmapcache.ring import AsyncRing, Ring, RingNotReady
 from mmapcache.ring.published import Published
 
 __all__ = ["FENCE", "Agent", "AsyncRing", "KeptRing", "Ring", "TestRing", "command", "forked"]
-FENCE = 1000  # ms: more than a busy machine lets a server wait
+FENCE = 3000  # ms: more than a busy machine lets a server wait
 DEFAULTS = {"maxmemory": "0", "maxmemory-policy": "noeviction"}
 COMMAND = (sys.executable, "-m", "mmapcache", "ring")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ring.history import Event
-from ring.ring_servers import ZooKeeper, eventually
+from ring.ring_servers import Refused, ZooKeeper, eventually
 from ring.rings import AsyncRing, KeptRing, Ring, TestRing
 from ring.wires import Wire
 
@@ -102,7 +102,7 @@ class Faults:
         self.done: Counter[str] = Counter()
         self.story: list[str] = []
         self.kills: dict[str, list[float]] = {}  # seconds since 1970
-        self.choices: Sequence[Callable[[str], None]] = (
+        self.choices: Sequence[Callable[[str], object]] = (
             self.kill,
             self.old_dump,
             self.short_stop,
@@ -219,6 +219,7 @@ class KeptFaults(Faults):
             self.change,
             self.change_and_kill,
             self.change_and_kill_at_a_step,
+            self.change_and_give_up,
         )
 
     def zookeeper_stops(self, name: str) -> None:
@@ -230,7 +231,7 @@ class KeptFaults(Faults):
         time.sleep(self._dice.random() * 3)
         self._zookeeper.start()
 
-    def change(self, name: str) -> None:
+    def change(self, name: str) -> tuple[str, str]:
         """A node that is in is drained, and one that is out is added. Three stay: of two, one may
         be killed before the other has everything."""
         inside = self._kept.members()
@@ -238,6 +239,18 @@ class KeptFaults(Faults):
             name = next(each for each in self._ring.servers if each not in inside)
         kind = "drain" if name in inside else "add"
         self._kept.command(kind, name, "--detach")
+        return kind, name
+
+    def change_and_give_up(self, name: str) -> None:
+        """If it is not too late for that; a node that is added may have died."""
+        kind, node = self.change(name)
+        time.sleep(self._dice.random() * 1.5)
+        dies = kind == "add" and self._dice.random() < 0.5
+        if dies:
+            self._kill(node)
+        self._kept.command(kind, node, "--abort", "--detach", check=False)
+        if dies:
+            self._ring.servers[node].start()
 
     def change_and_kill(self, name: str) -> None:
         self.change(name)
@@ -288,7 +301,7 @@ def soak(
     since_1970 = time.time() - time.monotonic()
     fence = round(FENCE * 1000)
     zookeeper = ZooKeeper(folder / "zookeeper") if keep else None
-    wires = {name: Wire(number) for number, name in enumerate(IDS, 1)} if cuts else {}
+    wires = {name: Wire() for name in IDS} if cuts else {}
     if zookeeper is None:
         ring = TestRing(kind, folder, IDS, fence=fence, wires=wires)
     else:
@@ -328,7 +341,7 @@ def soak(
             time.sleep(dice.random() * 2)
             ring.wait_ready()  # a busy machine may have stopped one by itself
         end_all(workers)
-        eventually("copies are alike", lambda: alike(ring), patience=20)
+        eventually("copies are alike", lambda: alike(ring), patience=20 if fault else 60)
     except AssertionError as error:
         ended = error
     finally:
@@ -388,14 +401,18 @@ def without(
 
 
 def alike(ring: TestRing) -> bool:
-    """Whether both copies of every key are the same."""
+    """Whether both copies of every key are the same; not while a node begins anew."""
     keys = HOT + COLD
     found: dict[str, list[bytes]] = {}
     for name in ring.members():
-        with contextlib.closing(ring.servers[name].connect()) as connection:
-            for key, entry in zip(keys, connection("RING.DUMP", *keys), strict=True):
-                if entry is not None:
-                    found.setdefault(key, []).append(entry)
+        try:
+            with contextlib.closing(ring.servers[name].connect()) as connection:
+                entries = connection("RING.DUMP", *keys)
+        except (OSError, Refused):
+            return False
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is not None:
+                found.setdefault(key, []).append(entry)
     return all(len(copies) == 2 and len(set(copies)) == 1 for copies in found.values())
 
 

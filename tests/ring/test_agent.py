@@ -18,6 +18,7 @@ from ring.ring_servers import (
     zookeeper_missing,
 )
 from ring.rings import KeptRing, Ring, command
+from support.tools import lacking
 
 import mmapcache
 from mmapcache.ring import Written
@@ -30,7 +31,7 @@ IDS = ("a", "b", "c")
 @pytest.fixture(scope="module")
 def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
     if missing := zookeeper_missing():
-        pytest.skip(missing)
+        lacking(missing)
     server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
     server.start()
     yield server
@@ -42,7 +43,7 @@ def kept(keeper: ZooKeeper, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A ring of three; the tests of this file go through its life in their order."""
     for found, missing in (server_binary("redis"), module_path()):
         if not found:
-            pytest.skip(missing)
+            lacking(missing)
     ring = KeptRing("redis", tmp_path_factory.mktemp("kept"), IDS, keeper.address)
     try:
         yield ring.start()
@@ -62,7 +63,7 @@ class Reader(threading.Thread):
         self._end = threading.Event()
 
     def run(self) -> None:
-        with Ring(self.path, timeout=1.0, deadline=30.0) as ring:
+        with Ring(self.path, timeout=5.0, deadline=30.0) as ring:
             keys = sorted(self.values)
             while not self._end.is_set():
                 for index, key in enumerate(keys):
@@ -87,13 +88,13 @@ class Reader(threading.Thread):
 @pytest.fixture(scope="module")
 def values(kept: KeptRing) -> dict[str, bytes]:
     values = {f"key:{i}": b"%d" % i for i in range(3000)}
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.mset(values) == Written(2, False)
     return values
 
 
 def test_the_ring_is_published(kept: KeptRing, values: dict[str, bytes]) -> None:
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.epoch == 1
         assert set(ring.nodes) == set(IDS)
         assert ring.age is not None
@@ -121,7 +122,7 @@ def test_add_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> None
     kept.command("add", "d")
     reader.stop()
     values.update(reader.values)
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.epoch == 4
         assert set(ring.nodes) == {*IDS, "d"}
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
@@ -130,27 +131,33 @@ def test_add_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> None
     assert "is in the ring already" in kept.command("add", "d", check=False)
 
 
+@pytest.mark.every
 def test_drain_a_node_under_load(kept: KeptRing, values: dict[str, bytes]) -> None:
     assert "not in the ring" in kept.command("drain", "x", check=False)
     reader = Reader(kept.path, values)
     reader.start()
+    assert kept.agent.process is not None
+    kept.agent.process.send_signal(signal.SIGSTOP)  # it would be done before the next command
     said = kept.command("drain", "b", "--detach")
     assert said["epoch"] == 5
     refused = kept.command("add", "b", check=False)
     assert "one node is changed at a time" in refused
     # The agent is killed in the middle; another one completes it.
+    kept.agent.process.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
     kept.agent.end()
     kept.agent = kept.another_agent("ring").start()
     kept.command("drain", "b")
     reader.stop()
     values.update(reader.values)
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         eventually("it is published", lambda: ring.epoch == 7)
         assert set(ring.nodes) == {"a", "c", "d"}
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
     assert kept.command("verify")["whole"]
 
 
+@pytest.mark.every
 def test_zookeeper_goes_and_comes(
     kept: KeptRing, keeper: ZooKeeper, values: dict[str, bytes]
 ) -> None:
@@ -166,7 +173,7 @@ def test_zookeeper_goes_and_comes(
     eventually("it is back", lambda: said() == "streaming")
     keeper.kill()
     eventually("the agent notices", lambda: said() == "degraded")
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.set("while it is away", "v") == Written(2, False)
     keeper.start()
     eventually("it is back", lambda: said() == "streaming")
@@ -176,16 +183,17 @@ def test_zookeeper_goes_and_comes(
     assert states == ["ready"] * 3  # nobody was flushed by a session that ended
 
 
+@pytest.mark.every
 def test_a_second_agent_takes_over(kept: KeptRing, values: dict[str, bytes]) -> None:
     second = kept.another_agent("second").start()
     standby = kept.another_agent("ring", "--standby").start()
     try:
-        with Ring(second.path, timeout=1.0, deadline=30.0) as ring:
+        with Ring(second.path, timeout=5.0, deadline=30.0) as ring:
             eventually("it publishes, too", lambda: _epoch(ring) == 7)
         eventually("both are known", lambda: len(kept.command("status")["agents"]) >= 2)
         kept.agent.end()
         kept.servers["c"].kill()
-        with Ring(second.path, timeout=1.0, deadline=30.0) as ring:
+        with Ring(second.path, timeout=5.0, deadline=30.0) as ring:
             assert ring.set("key:1", values["key:1"])
             kept.servers["c"].start()
             eventually("another one fills it", lambda: ring.nodes["c"][1] == "ready")
@@ -211,11 +219,12 @@ def _epoch(ring: Ring) -> int:
         return 0
 
 
+@pytest.mark.every
 def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
     """What somebody did behind the ring's back."""
     eventually("an agent leads", lambda: kept.command("status")["agents"])
     keys = sorted(values)[:200]
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         for key in keys:
             first = kept.servers[ring.where(key)[0]].connect()
             assert first("DEL", key) == 1
@@ -225,10 +234,11 @@ def test_repair(kept: KeptRing, values: dict[str, bytes]) -> None:
     assert kept.command("repair", "--dry-run", check=False)["brought"] == 0
     assert kept.command("repair")["brought"] == 200
     assert kept.command("verify")["alike"] >= len(values)
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.mget(keys) == [values[key] for key in keys]
 
 
+@pytest.mark.every
 def test_a_change_is_given_up(kept: KeptRing, values: dict[str, bytes]) -> None:
     """The node that is added has died."""
     assert "is not under way" in kept.command("add", "b", "--abort", check=False)
@@ -239,7 +249,7 @@ def test_a_change_is_given_up(kept: KeptRing, values: dict[str, bytes]) -> None:
     kept.agent.start()
     assert kept.command("add", "b", "--abort", "--dry-run")["dry_run"]
     assert kept.command("add", "b", "--abort")["epoch"] == 9
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         eventually("it is published", lambda: ring.epoch == 9)
         assert set(ring.nodes) == {"a", "c", "d"}
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
@@ -247,6 +257,7 @@ def test_a_change_is_given_up(kept: KeptRing, values: dict[str, bytes]) -> None:
     kept.servers["b"].start()
 
 
+@pytest.mark.every
 def test_zookeeper_forgets_everything(
     kept: KeptRing, keeper: ZooKeeper, values: dict[str, bytes]
 ) -> None:
@@ -263,7 +274,7 @@ def test_zookeeper_forgets_everything(
     keeper.kill(forget=True)
     keeper.start()
     eventually("the agent says so", lambda: "there is no ring" in said()[1])
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
         assert ring.set("while it is empty", "v") == Written(2, False)
     zookeeper = client_of(kept.place)
@@ -276,7 +287,7 @@ def test_zookeeper_forgets_everything(
         zookeeper.stop()
     eventually("all is well", lambda: said()[0] == "streaming")
     kept.wait_ready()
-    with Ring(kept.path, timeout=1.0, deadline=30.0) as ring:
+    with Ring(kept.path, timeout=5.0, deadline=30.0) as ring:
         assert ring.epoch == record.epoch
         assert ring.mget(sorted(values)) == [values[key] for key in sorted(values)]
 

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ring.ring_servers import PATIENCE, ROOT, eventually
+from support.tools import lacking
 
 from demo.ring.installed import any_server, module_path
 
@@ -30,7 +32,7 @@ COMMAND = [sys.executable, "-m", "demo.ring", "--quick"]
 def servers() -> None:
     for found, missing in (any_server(), module_path()):
         if not found:
-            pytest.skip(missing)
+            lacking(missing)
 
 
 def test_a_value_with_all_copies_must_be_read() -> None:
@@ -84,6 +86,8 @@ def demo(servers: None) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell's background jobs ignore it, and what they start.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     yield process
     process.kill()
@@ -110,6 +114,7 @@ def children(pid: int) -> list[int]:
     return [each for child in map(int, found) for each in (child, *children(child))]
 
 
+@pytest.mark.every
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind(demo: subprocess.Popen[str], number: int) -> None:

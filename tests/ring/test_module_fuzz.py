@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ring.conftest import EPOCH
@@ -75,6 +76,7 @@ right = st.one_of(
 wrong = st.builds(lambda name, rest: (name, *rest), st.sampled_from(COMMANDS), arguments)
 
 
+@pytest.mark.every
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -95,6 +97,7 @@ def test_any_command(node: Connection, commands: list[tuple[bytes | str | int, .
     assert node.hello()["state"] == "ready"
 
 
+@pytest.mark.every
 def test_sizes_up_to_a_mebibyte(node: Connection) -> None:
     """Keys and values about each power of two, one after the other in the same key, too."""
     sizes = sorted({size for n in range(21) for size in (2**n - 1, 2**n, 2**n + 1)})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ring.ring_servers import MODULE, ROOT, ZooKeeper
+from support.tools import lacking
 
 pytest.importorskip("kazoo", reason="kazoo is not installed: pip install kazoo")
 
@@ -20,7 +21,7 @@ SOURCES = [ROOT / "tests" / "ring" / "membership_threads.c", MODULE / "membershi
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     if not Path("/usr/include/zookeeper/zookeeper.h").exists():
-        pytest.skip("the module cannot be built: apt install libzookeeper-mt-dev")
+        lacking("the module cannot be built: apt install libzookeeper-mt-dev")
     built = tmp_path / "membership_threads"
     fault = os.environ.get("RING_FAULT")
     done = subprocess.run(
@@ -35,11 +36,12 @@ def program(tmp_path: Path) -> Path:
         check=False,
     )
     if "libtsan" in done.stderr:
-        pytest.skip("the compiler has no ThreadSanitizer")
+        lacking("the compiler has no ThreadSanitizer")
     assert done.returncode == 0, done.stderr
     return built
 
 
+@pytest.mark.every
 def test_no_race(program: Path, zookeeper: ZooKeeper, tmp_path: Path) -> None:
     client = KazooClient(hosts=zookeeper.address)
     client.start(timeout=60)

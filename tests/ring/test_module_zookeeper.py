@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -25,11 +24,12 @@ from ring.ring_servers import (
     ring_record,
     zookeeper_missing,
 )
+from support.tools import lacking, tool
 
 from mmapcache.ring._ring import Clock
 
 if zookeeper_missing():
-    pytest.skip(zookeeper_missing(), allow_module_level=True)
+    lacking(zookeeper_missing(), module=True)
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
@@ -168,6 +168,7 @@ def test_sigterm_removes_the_node(begin: Begin, tree: Tree) -> None:
     assert tree.live() is None, "it is there when the process is gone"
 
 
+@pytest.mark.every
 def test_restart_after_kill_replaces_the_old_session_s_node(begin: Begin, tree: Tree) -> None:
     server = begin()
     before = in_state(tree, "spare")
@@ -229,6 +230,7 @@ def test_expired_session_is_begun_again_without_a_flush(begin: Begin, tree: Tree
     eventually("it hears of the record", lambda: node.hello()["epoch"] == 4)
 
 
+@pytest.mark.every
 @own
 def test_zookeeper_away_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None:
     zookeeper.kill()
@@ -244,6 +246,7 @@ def test_zookeeper_away_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None
     tree.close()
 
 
+@pytest.mark.every
 @own
 def test_zookeeper_that_hangs_at_the_start(begin: Begin, zookeeper: ZooKeeper) -> None:
     with zookeeper.stopped():
@@ -259,6 +262,7 @@ def test_zookeeper_that_hangs_at_the_start(begin: Begin, zookeeper: ZooKeeper) -
     tree.close()
 
 
+@pytest.mark.every
 @own
 @pytest.mark.parametrize("forget", [False, True])
 def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: bool) -> None:
@@ -285,6 +289,7 @@ def test_zookeeper_killed_and_back(begin: Begin, zookeeper: ZooKeeper, forget: b
     tree.close()
 
 
+@pytest.mark.every
 @own
 def test_zookeeper_that_hangs_delays_nobody(begin: Begin, zookeeper: ZooKeeper) -> None:
     tree = Tree(zookeeper)
@@ -303,6 +308,7 @@ def test_zookeeper_that_hangs_delays_nobody(begin: Begin, zookeeper: ZooKeeper) 
         assert server.terminate() == 0, f"it could not end, {time.monotonic() - begun} s"
 
 
+@pytest.mark.every
 def test_dumps_beside_the_threads(begin: Begin, tree: Tree) -> None:
     """No child that is forked beside ZooKeeper's threads hangs, while records arrive."""
     server = begin()
@@ -321,8 +327,7 @@ def test_dumps_beside_the_threads(begin: Begin, tree: Tree) -> None:
 
 
 def test_tls_port_is_announced(begin: Begin, tree: Tree, kind: str, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("no certificate can be made: apt install openssl")
+    tool("openssl", "apt install openssl")
     if kind == "valkey":
         pytest.skip("the valkey-server of the wheel is built without TLS")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

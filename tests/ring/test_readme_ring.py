@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ring.ring_servers import PATIENCE, ROOT, eventually, free_port, module_path, server_binary
+from support.tools import lacking
 
 pytest.importorskip("redis", reason="redis-py is not installed: pip install 'mmapcache[ring]'")
 
@@ -37,7 +38,7 @@ def test_the_readme_starts_a_ring_and_uses_it(tmp_path: Path) -> None:
         server, missing = server_binary("valkey")
     module, no_module = module_path()
     if not server or not module:
-        pytest.skip(missing if not server else no_module)
+        lacking(missing if not server else no_module)
     (first, daemons), (second, python) = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
     assert (first, second) == ("daemons", "python")
     assert daemons in (ROOT / "docs/ring.md").read_text("utf-8")

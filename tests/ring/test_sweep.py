@@ -103,6 +103,34 @@ def test_a_full_holder_holds_up_no_cleaning_and_loses_nothing() -> None:
     assert b.data[only] == c.data[only]
 
 
+@pytest.mark.parametrize(("count", "size"), [(10, 600_000), (150, 1)])
+def test_a_full_holder_keeps_nothing_older_of_all_that_it_is_owed(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever does not fit into one packet, or into what is brought at once."""
+    monkeypatch.setattr(Owed, "AT_ONCE", 100)
+    story = still()
+    record = story.world.record
+    whose = sweep.Whose(record)
+    every = (b"%d" % number for number in range(count * 10))
+    keys = [key for key in every if set(whose.pair(key)) == {"a", "b"}][:count]
+    assert len(keys) == count
+    a, b = story.world.nodes["a"], story.world.nodes["b"]
+    for key in keys:
+        a.data[key] = (VALUE, ago(2000), 0, b"older")
+        b.data[key] = (VALUE, ago(1000), 0, b"x" * size)
+        b.owed["a", key] = b.data[key][1]
+    a.full = True
+    owed = Owed(record, links_of(story))
+    owed.apply("b")
+    assert not a.data
+    assert len(b.owed) == owed.left == count
+    a.full = False
+    for _ in range(2):
+        Owed(record, links_of(story)).apply("b")
+    assert (a.data, b.owed) == ({key: b.data[key] for key in keys}, {})
+
+
 @pytest.mark.parametrize("kind", ["add", "drain"])
 def test_a_change_that_is_given_up(kind: Any) -> None:
     """The node that is added never comes; the one that is drained is to stay."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ring.ring_servers import PATIENCE, eventually, free_port, server_binary
 from ring.rings import Agent, AsyncRing, Ring, command
+from support.tools import lacking
 
 import mmapcache.ring
 from mmapcache.ring import NoHolderReachable, Unsupported
@@ -55,7 +56,7 @@ def plain(tmp_path: Path) -> Iterator[int]:
     """The port of a server without the module."""
     found, missing = server_binary("redis")
     if not found:
-        pytest.skip(missing)
+        lacking(missing)
     port = free_port()
     words: list[str] = [
         found,

@@ -10,7 +10,10 @@ import contextlib
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
+
+from demo.ring.installed import reserve
 
 NOTHING_PASSES = ("tbf", "rate", "8bit", "burst", "1", "latency", "1ms")
 
@@ -22,16 +25,17 @@ def _run(*words: str) -> None:
 
 
 class Wire:
-    """A namespace, and the wire to it.
+    """A namespace, and the wire to it, with a network that no other process uses."""
 
-    :param number: 1 to 250, of the wire: another one for each
-    """
-
-    def __init__(self, number: int) -> None:
-        self.name = f"ring{os.getpid()}n{number}"
+    def __init__(self) -> None:
+        number = next((each for each in range(1, 255) if reserve(f"wire {each}")), 0)
+        if number == 0:
+            raise OSError("all 254 networks are in use")
+        unique = uuid.uuid4().hex[:8]
+        self.name = f"ring-{unique}"
         self.address = f"10.213.{number}.2"
-        self._here = f"rw{os.getpid() % 100000}h{number}"
-        self._there = f"rw{os.getpid() % 100000}t{number}"
+        self._here = f"rh{unique}"
+        self._there = f"rt{unique}"
         self.prefix = ("ip", "netns", "exec", self.name)
         try:
             _run("ip", "netns", "add", self.name)
@@ -72,7 +76,7 @@ def missing() -> str:
         if shutil.which(tool) is None:
             return f"{tool} is not installed: apt install iproute2"
     try:
-        wire = Wire(250)
+        wire = Wire()
     except OSError as error:
         return f"no network namespace can be made here: {error}"
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from typing import NoReturn
 
 import pytest
 
@@ -18,9 +19,17 @@ def tool(command: str, installed_by: str) -> str:
     """
     where = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     path = shutil.which(command, path=where)
-    if path is not None:
-        return path
-    missing = f"there is no {command} here: {installed_by}"
+    if path is None:
+        lacking(f"there is no {command} here: {installed_by}")
+    return path
+
+
+def lacking(what: str, *, module: bool = False) -> NoReturn:
+    """Ends a test that lacks something: it is skipped, or fails, as for a command.
+
+    :param what: is lacking, and what installs it
+    :param module: it is not a test but a file of them that lacks it
+    """
     if os.environ.get("MMAPCACHE_TEST_TOOLS"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+        pytest.fail(what)
+    pytest.skip(what, allow_module_level=module)

@@ -86,14 +86,10 @@ def _change(args: argparse.Namespace, zookeeper: ZooKeeper) -> int:
         return DONE
     if not under_way and not zookeeper.replace(changed, zookeeper.seen.version):
         raise CommandError("the ring was changed by somebody else at the same moment: look again")
-    if zookeeper.leader() is None:
-        complain("ring", "no agent leads now: the change goes on when one runs")
-    if args.detach:
-        _say(args, said, f"{kind} {args.id} has begun: {copies:.1%} of all copies are written")
+    begun = f"{kind} {args.id} has begun: {copies:.1%} of all copies are written"
+    seconds = _finish(args, zookeeper, changed, said, begun)
+    if seconds is None:
         return DONE
-    seconds = _wait(zookeeper, changed)
-    said |= {"epoch": zookeeper.seen.record.epoch if zookeeper.seen.record else 0}
-    said |= {"seconds": round(seconds, 3)}
     now = zookeeper.seen.record
     given_up = now is not None and (args.id in now.nodes) == (kind == "drain")
     if given_up:
@@ -116,16 +112,29 @@ def _abort(args: argparse.Namespace, zookeeper: ZooKeeper, changed: Record) -> i
         return DONE
     if changed != zookeeper.seen.record and not zookeeper.replace(changed, zookeeper.seen.version):
         raise CommandError("the ring was changed by somebody else at the same moment: look again")
+    seconds = _finish(args, zookeeper, changed, said, f"{what} is being given up")
+    if seconds is not None:
+        _say(args, said, f"{what} is given up after {seconds:.1f} s: the members are as before")
+    return DONE
+
+
+def _finish(
+    args: argparse.Namespace,
+    zookeeper: ZooKeeper,
+    changed: Record,
+    said: dict[str, Any],
+    begun: str,
+) -> float | None:
+    """Waits for the agents; seconds, None: it is not to be waited for, and `begun` was said."""
     if zookeeper.leader() is None:
-        complain("ring", "no agent leads now: it is given up when one runs")
+        complain("ring", "no agent leads now: the change goes on when one runs")
     if args.detach:
-        _say(args, said, f"{what} is being given up")
-        return DONE
+        _say(args, said, begun)
+        return None
     seconds = _wait(zookeeper, changed)
     said |= {"epoch": zookeeper.seen.record.epoch if zookeeper.seen.record else 0}
     said |= {"seconds": round(seconds, 3)}
-    _say(args, said, f"{what} is given up after {seconds:.1f} s: the members are as before")
-    return DONE
+    return seconds
 
 
 def _after(record: Record) -> tuple[str, ...]:
