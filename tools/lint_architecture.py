@@ -85,6 +85,7 @@ PARTS = {
             "writer.h",  # both say what writer.c and batch.c do, by means of all that is between
             "batch.h",
             "writer_state",
+            "batch_step.h",  # what raw needs of batch
             "place",
             "make_room",
             "changes",
@@ -95,6 +96,7 @@ PARTS = {
             "indexes",
             "compact",
             "batch",
+            "raw",
             "succession",
             "writer",
         ),
