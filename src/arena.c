@@ -18,6 +18,8 @@
 #define EXTENT_MASK ((UINT64_C(1) << EXTENT_SHIFT) - 1)
 #define LINE_GRANULES (MC_LINE_BYTES / MC_GRANULE)
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
+#define BULK_GRANULES 4096u  /* 64 KiB: the one for a load, */
+#define BULK_PARTS 16u       /* which has room for so many of the largest entry that it is for */
 #define GROUP_WORDS 4u       /* generation, time, extents, bytes */
 
 static void retired_forget(struct mc_arena_scope *scope)
@@ -246,11 +248,12 @@ static uint64_t quick_take(struct mc_arena *arena, uint64_t granules, uint64_t a
     return UINT64_MAX;
 }
 
-static void small_give_back(struct mc_arena *arena)
+/* Gives back what is left of a stretch that was set aside. */
+static void give_back(struct mc_arena *arena, uint64_t at, uint64_t *left)
 {
-    if (arena->small_left > 0) {
-        mc_buddy_free(arena->buddy, arena->small_at, arena->small_left);
-        arena->small_left = 0;
+    if (*left > 0) {
+        mc_buddy_free(arena->buddy, at, *left);
+        *left = 0;
     }
 }
 
@@ -265,7 +268,8 @@ void mc_arena_merge(struct mc_arena *arena)
         }
     }
     arena->quick_granules = 0;
-    small_give_back(arena);
+    give_back(arena, arena->small_at, &arena->small_left);
+    give_back(arena, arena->bulk_at, &arena->bulk_left);
 }
 
 /* Granules from the allocator, with room made for them if need be: first by what was kept at hand,
@@ -277,7 +281,7 @@ static enum mc_status take(struct mc_arena *arena, uint64_t granules, uint64_t *
         if (mc_buddy_alloc(arena->buddy, granules, found) == MC_OK) {
             return MC_OK;
         }
-        if (arena->small_left + arena->quick_granules > 0) {
+        if (arena->small_left + arena->bulk_left + arena->quick_granules > 0) {
             mc_arena_merge(arena);
             continue;
         }
@@ -317,12 +321,34 @@ static enum mc_status hand_out(struct mc_arena *arena, uint64_t found, uint64_t 
     return MC_OK;
 }
 
+/* Cuts granules from the stretch for a load, or from a new one: UINT64_MAX when there is none. */
+static uint64_t bulk_cut(struct mc_arena *arena, uint64_t granules)
+{
+    if (granules > BULK_GRANULES / BULK_PARTS) {
+        return UINT64_MAX;
+    }
+    if (arena->bulk_left < granules) {
+        give_back(arena, arena->bulk_at, &arena->bulk_left);
+        if (mc_buddy_alloc(arena->buddy, BULK_GRANULES, &arena->bulk_at) != MC_OK) {
+            return UINT64_MAX;
+        }
+        arena->bulk_left = BULK_GRANULES;
+    }
+    uint64_t found = arena->bulk_at;
+    arena->bulk_at += granules;
+    arena->bulk_left -= granules;
+    return found;
+}
+
 enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                               uint64_t *offset, struct mc_error *err)
 {
     uint64_t granules = mc_granules(bytes), align = alignment / MC_GRANULE;
     uint64_t taken = granules + align - 1, found = quick_take(arena, granules, align);
     assert(granules > 0 && taken <= EXTENT_MASK && (align == 1 || align == LINE_GRANULES));
+    if (found == UINT64_MAX && arena->bulk && align == 1) {
+        found = bulk_cut(arena, granules);
+    }
     if (found == UINT64_MAX) {
         enum mc_status status = take(arena, taken, &found, err);
         if (status != MC_OK) {
@@ -339,7 +365,7 @@ static uint64_t small_cut(struct mc_arena *arena, uint64_t granules, uint64_t al
 {
     uint64_t pad = (align - arena->small_at % align) % align;
     if (arena->small_left < pad + granules) {
-        small_give_back(arena);
+        give_back(arena, arena->small_at, &arena->small_left);
         if (granules > SMALL_GRANULES ||
             mc_buddy_alloc(arena->buddy, SMALL_GRANULES, &arena->small_at) != MC_OK) {
             return UINT64_MAX;
@@ -374,8 +400,8 @@ enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint
 
 uint64_t mc_arena_free(const struct mc_arena *arena)
 {
-    return (mc_buddy_free_granules(arena->buddy) + arena->small_left + arena->quick_granules +
-            arena->sites.held) *
+    return (mc_buddy_free_granules(arena->buddy) + arena->small_left + arena->bulk_left +
+            arena->quick_granules + arena->sites.held) *
            MC_GRANULE;
 }
 

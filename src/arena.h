@@ -66,7 +66,9 @@ struct mc_arena {
     struct mc_words queue;         /* packed extents of all groups, oldest first */
     struct mc_words groups;        /* four words each: generation, time, extents, bytes */
     uint64_t queued;               /* bytes in the queue */
-    uint64_t small_at, small_left; /* granules set aside for small blocks */
+    uint64_t small_at, small_left; /* granules set aside for small blocks, */
+    uint64_t bulk_at, bulk_left;   /* and for the entries of a load */
+    bool bulk;                     /* see mc_arena_bulk */
     struct mc_words quick[2][MC_QUICK_MOST + 1]; /* free blocks of so many granules, last one first
                                                     out; [1]: those that start on a cache line */
     uint64_t quick_granules;                     /* in all of them */
@@ -90,6 +92,13 @@ enum mc_status mc_arena_alloc(struct mc_arena *arena, uint64_t bytes, uint64_t a
  * is an addition. */
 enum mc_status mc_arena_alloc_small(struct mc_arena *arena, uint64_t bytes, uint64_t alignment,
                                     uint64_t *offset, struct mc_error *err);
+
+/* Whether a load is under way that adds one document after the other: then their entries are cut
+ * from a larger stretch, one behind the other. */
+static inline void mc_arena_bulk(struct mc_arena *arena, bool bulk)
+{
+    arena->bulk = bulk;
+}
 
 /* Begins to clear one more site, of MC_SITES at most: nothing is allocated there, and what becomes
  * free there is kept, until the end. MC_NOMEM. */

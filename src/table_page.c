@@ -40,24 +40,6 @@ void mc_page_begin(struct mc_page *page, unsigned lines, unsigned depth)
     }
 }
 
-/* Puts a slot where a search for its tag will find it. */
-static unsigned page_insert(struct mc_page *page, uint64_t slot)
-{
-    assert(page->count < page->lines * MC_LINE_SLOTS); /* else the search would not end */
-    uint32_t line = first_line(slot_tag(slot), page->depth, page->lines);
-    for (;;) {
-        uint64_t *slots = page->slots + (size_t)line * MC_LINE_SLOTS;
-        for (unsigned i = 0; i < MC_LINE_SLOTS; i++) {
-            if (slots[i] == MC_UNUSED) {
-                slots[i] = slot;
-                page->count++;
-                return line * MC_LINE_SLOTS + i;
-            }
-        }
-        line = line + 1 == page->lines ? 0 : line + 1;
-    }
-}
-
 /* The used slots of a page in the map, in no order, and how many they are. MC_CORRUPT: they are not
  * what the reference says, as in a file that was truncated. */
 enum mc_status mc_page_gather(const struct mc_table_writer *writer, uint64_t ref,
@@ -100,8 +82,14 @@ enum mc_status mc_page_write_all(struct mc_table_writer *writer, struct mc_page 
                                  struct mc_error *err)
 {
     assert(page->count == 0 && count > 0 && count <= page->lines * MC_LINE_SLOTS);
+    uint8_t used[MC_PAGE_LINES_MAX] = {0}; /* slots of each line */
     for (unsigned i = 0; i < count; i++) {
-        (void)page_insert(page, slots[i]);
+        uint32_t line = first_line(slot_tag(slots[i]), page->depth, page->lines);
+        while (used[line] == MC_LINE_SLOTS) {
+            line = line + 1 == page->lines ? 0 : line + 1;
+        }
+        page->slots[line * MC_LINE_SLOTS + used[line]++] = slots[i];
     }
+    page->count = count;
     return page_write(writer, page, offset, err);
 }

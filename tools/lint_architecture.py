@@ -87,6 +87,7 @@ PARTS = {
             "writer.h",  # both say what writer.c and batch.c do, by means of all that is between
             "batch.h",
             "writer_state",
+            "batch_step.h",  # what raw needs of batch
             "place",
             "make_room",
             "changes",
@@ -97,6 +98,7 @@ PARTS = {
             "indexes",
             "compact",
             "batch",
+            "raw",
             "succession",
             "writer",
             "upkeep",

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "batch_step.h"
 #include "collections.h"
 #include "compact.h"
 #include "indexes.h"
@@ -23,7 +24,6 @@
 #include "refusal.h"
 
 #define SHORT_BATCH 16u /* puts and deletes */
-#define RAW_GROUP 16u   /* documents whose cache misses put_raw overlaps; at most MC_FIND_MANY */
 
 /* ---- what a replace keeps ---- */
 
@@ -104,10 +104,9 @@ static void note_copies(struct mc_writer *writer, size_t index, uint64_t root_be
     }
 }
 
-/* Puts a key with its hash. */
-static enum mc_status put(struct mc_writer *writer, size_t index, const struct mc_key *key,
-                          const uint8_t *value, size_t value_len, bool *changed,
-                          struct mc_error *err)
+enum mc_status mc_batch_put_hashed(struct mc_writer *writer, size_t index, const struct mc_key *key,
+                                   const uint8_t *value, size_t value_len, bool *changed,
+                                   struct mc_error *err)
 {
     struct mc_writer_collection *collection = &writer->collections.items[index];
     struct mc_replace *replace = &writer->batch.replace;
@@ -168,7 +167,7 @@ static enum mc_status check_open(const struct mc_writer *writer, struct mc_error
     return writer->batch.open ? MC_OK : mc_fail(err, MC_USAGE, "no batch is open");
 }
 
-static enum mc_status check_size(size_t len, struct mc_error *err)
+enum mc_status mc_batch_check_size(size_t len, struct mc_error *err)
 {
     return len <= MC_DOCUMENT_MAX
                ? MC_OK
@@ -176,9 +175,8 @@ static enum mc_status check_size(size_t len, struct mc_error *err)
                          MC_DOCUMENT_MAX);
 }
 
-/* What every operation needs first: an open batch and the collection's place. */
-static enum mc_status op_begin(struct mc_writer *writer, const char *name, size_t name_len,
-                               size_t *index, struct mc_error *err)
+enum mc_status mc_batch_step(struct mc_writer *writer, const char *name, size_t name_len,
+                             size_t *index, struct mc_error *err)
 {
     enum mc_status status = check_open(writer, err);
     return status == MC_OK ? mc_collections_find(writer, name, name_len, index, err) : status;
@@ -188,7 +186,7 @@ void mc_batch_expect(struct mc_writer *writer, const char *name, size_t name_len
                      const struct mc_key *key)
 {
     size_t index;
-    if (op_begin(writer, name, name_len, &index, NULL) == MC_OK) {
+    if (mc_batch_step(writer, name, name_len, &index, NULL) == MC_OK) {
         mc_table_touch(&writer->table.space, writer->collections.items[index].record.root,
                        mc_writer_hash(writer, key));
     }
@@ -199,9 +197,9 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
                             bool *changed, struct mc_error *err)
 {
     size_t index;
-    enum mc_status status = check_size(value_len, err);
+    enum mc_status status = mc_batch_check_size(value_len, err);
     if (status == MC_OK) {
-        status = op_begin(writer, name, name_len, &index, err);
+        status = mc_batch_step(writer, name, name_len, &index, err);
     }
     if (status != MC_OK) {
         return status;
@@ -209,91 +207,7 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
     writer->batch.replace.smallest = false;
     hashed.hash = mc_writer_hash(writer, key);
-    return put(writer, index, &hashed, value, value_len, changed, err);
-}
-
-/* Adds which document it was to what is wrong with it. */
-static enum mc_status blame(struct mc_error *err, enum mc_status status, uint64_t document,
-                            size_t offset)
-{
-    if (err != NULL) {
-        struct mc_error inner = *err;
-        (void)mc_fail(err, status, "document %llu of the buffer, at byte %zu: %s",
-                      (unsigned long long)document, offset, inner.text);
-    }
-    return status;
-}
-
-struct raw_group {
-    struct mc_key keys[RAW_GROUP];
-    const uint8_t *documents[RAW_GROUP];
-    size_t lens[RAW_GROUP];
-    uint8_t scratch[RAW_GROUP][MC_KEY_MAX];
-    unsigned count;
-};
-
-/* Validates the document at the start of [data, data + len) and adds it to the group. */
-static enum mc_status raw_add(const struct mc_writer *writer, struct raw_group *group,
-                              const uint8_t *data, size_t len, struct mc_error *err)
-{
-    struct mc_bson_element id;
-    struct mc_key *key = &group->keys[group->count];
-    size_t size = mc_bson_size(data, len);
-    if (size == 0) {
-        return mc_fail(err, MC_INVALID, "its length does not fit the %zu bytes that are left", len);
-    }
-    enum mc_status status = check_size(size, err);
-    if (status == MC_OK) {
-        status = mc_bson_validate(data, size, err);
-    }
-    if (status != MC_OK) {
-        return status;
-    }
-    if (mc_bson_find(data, size, "_id", 3, &id) != MC_OK) {
-        return mc_fail(err, MC_INVALID, "it has no _id to be its key");
-    }
-    status = mc_key_from_bson(&id, key, group->scratch[group->count], err);
-    if (status == MC_OK) {
-        key->hash = mc_writer_hash(writer, key);
-        group->documents[group->count] = data;
-        group->lens[group->count] = size;
-        group->count++;
-    }
-    return status;
-}
-
-enum mc_status mc_batch_put_raw(struct mc_writer *writer, const char *name, size_t name_len,
-                                const uint8_t *buffer, size_t len, uint64_t *documents,
-                                struct mc_error *err)
-{
-    struct raw_group group;
-    size_t index, offset = 0;
-    *documents = 0;
-    enum mc_status status = op_begin(writer, name, name_len, &index, err);
-    writer->batch.replace.smallest = true;
-    while (status == MC_OK && offset < len) {
-        enum mc_status added = MC_OK;
-        group.count = 0;
-        while (group.count < RAW_GROUP && offset < len && added == MC_OK) {
-            added = raw_add(writer, &group, buffer + offset, len - offset, err);
-            if (added == MC_OK) {
-                assert(group.count > 0 && group.count <= RAW_GROUP);
-                offset += group.lens[group.count - 1];
-            }
-        }
-        mc_table_warm(&writer->table.space, writer->collections.items[index].record.root,
-                      group.keys, group.count);
-        for (unsigned i = 0; i < group.count && status == MC_OK; i++) {
-            bool changed;
-            status = put(writer, index, &group.keys[i], group.documents[i], group.lens[i], &changed,
-                         err);
-            *documents += status == MC_OK;
-        }
-        if (status == MC_OK && added != MC_OK) {
-            return blame(err, added, *documents, offset);
-        }
-    }
-    return status;
+    return mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
 }
 
 /* Deletes a key with its hash from a collection. */
@@ -324,7 +238,7 @@ enum mc_status mc_batch_delete(struct mc_writer *writer, const char *name, size_
                                const struct mc_key *key, bool *existed, struct mc_error *err)
 {
     size_t index;
-    enum mc_status status = op_begin(writer, name, name_len, &index, err);
+    enum mc_status status = mc_batch_step(writer, name, name_len, &index, err);
     *existed = false;
     if (status != MC_OK || !writer->collections.items[index].exists) {
         return status;
@@ -340,7 +254,7 @@ enum mc_status mc_batch_drop(struct mc_writer *writer, const char *name, size_t 
                              bool *existed, struct mc_error *err)
 {
     size_t index;
-    enum mc_status status = op_begin(writer, name, name_len, &index, err);
+    enum mc_status status = mc_batch_step(writer, name, name_len, &index, err);
     *existed = false;
     if (status != MC_OK || !writer->collections.items[index].exists) {
         return status;
@@ -384,7 +298,7 @@ enum mc_status mc_replace_begin(struct mc_writer *writer, const char *name, size
 {
     struct mc_replace *replace = &writer->batch.replace;
     size_t index;
-    enum mc_status status = op_begin(writer, name, name_len, &index, err);
+    enum mc_status status = mc_batch_step(writer, name, name_len, &index, err);
     if (status == MC_OK && replace->open) {
         status = mc_fail(err, MC_USAGE, "another replace of this batch is still open");
     }

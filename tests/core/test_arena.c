@@ -121,6 +121,7 @@ static void do_alloc(uint64_t most)
     uint64_t bytes = 1 + test_below(most * MC_GRANULE), offset;
     uint64_t align = test_below(3) == 0 ? MC_LINE_BYTES : MC_GRANULE;
     bool small = test_below(2) == 0;
+    mc_arena_bulk(&arena, test_below(2) == 0);
     enum mc_status status = small ? mc_arena_alloc_small(&arena, bytes, align, &offset, &error)
                                   : mc_arena_alloc(&arena, bytes, align, &offset, &error);
     if (status != MC_OK) {
@@ -394,6 +395,43 @@ static void test_edges(void)
     mc_arena_destroy(&arena);
 }
 
+/* The entries of a load lie one behind the other, also where holes would fit them; a large one, and
+ * all of them where no stretch is free, go where there is room. */
+static void test_bulk(void)
+{
+    const uint64_t bytes = 1u << 20, entry = 20 * (uint64_t)MC_GRANULE;
+    uint64_t offset, before, hole;
+    CHECK_EQ(mc_arena_create(&arena, &nowhere, bytes, bytes, no_room, NULL), MC_OK);
+    CHECK_EQ(mc_arena_alloc(&arena, 30 * (uint64_t)MC_GRANULE, MC_GRANULE, &hole, &error), MC_OK);
+    CHECK_EQ(mc_arena_alloc(&arena, MC_GRANULE, MC_GRANULE, &offset, &error), MC_OK);
+    mc_arena_release(&arena, hole, 30 * (uint64_t)MC_GRANULE);
+    mc_arena_merge(&arena);
+    mc_arena_bulk(&arena, true);
+    CHECK_EQ(mc_arena_alloc(&arena, entry, MC_GRANULE, &before, &error), MC_OK);
+    CHECK(before > offset);
+    for (int i = 0; i < 100; i++, before = offset) {
+        CHECK_EQ(mc_arena_alloc(&arena, entry, MC_GRANULE, &offset, &error), MC_OK);
+        CHECK_EQ(offset, before + entry);
+    }
+    CHECK(arena.bulk_left > 0);
+    CHECK_EQ(mc_arena_alloc(&arena, 8192, MC_GRANULE, &offset, &error), MC_OK);
+    CHECK(offset != before + entry);
+    mc_arena_bulk(&arena, false);
+    CHECK_EQ(mc_arena_alloc(&arena, entry, MC_GRANULE, &offset, &error), MC_OK);
+    CHECK_EQ(offset, hole); /* the tightest place again */
+    mc_arena_bulk(&arena, true);
+    CHECK_EQ(mc_arena_alloc(&arena, entry, MC_LINE_BYTES, &offset, &error), MC_OK);
+    CHECK(offset != before + entry && offset % MC_LINE_BYTES == 0);
+    CHECK_EQ(mc_arena_alloc(&arena, 24 * entry, MC_GRANULE, &offset, &error), MC_OK);
+    while (mc_arena_alloc(&arena, entry, MC_GRANULE, &offset, &error) == MC_OK) {
+    } /* to the last place, that of the stretches included */
+    CHECK(mc_buddy_largest(arena.buddy) * MC_GRANULE < entry && arena.bulk_left == 0);
+    mc_arena_abort(&arena);
+    CHECK_EQ(mc_arena_free(&arena), bytes);
+    CHECK_EQ(mc_arena_alloc(&arena, bytes, MC_GRANULE, &offset, &error), MC_OK);
+    mc_arena_destroy(&arena);
+}
+
 int main(void)
 {
     test_begin("test_arena");
@@ -406,5 +444,6 @@ int main(void)
         test_life(1024, GRANULES_MAX, 120, 60, 60, true);  /* no memory */
     }
     test_edges();
+    test_bulk();
     return 0;
 }

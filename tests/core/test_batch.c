@@ -5,6 +5,7 @@
 
 #include "faults.h"
 #include "store_support.h"
+#include "writer/writer_state.h"
 
 static struct mc_writer *writer;
 static struct mc_writer_options options;
@@ -208,6 +209,25 @@ static void test_raw_without_room(void)
             break;
         }
     }
+}
+
+/* Where so many documents came that were not there, the entries of the next ones lie in a stretch;
+ * there is none for documents that are there already. */
+static void test_raw_in_a_stretch(void)
+{
+    uint64_t documents;
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    size_t len = fill(16, "", 0);
+    CHECK_OK(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, &test_error));
+    CHECK_OK(mc_batch_put_raw(writer, "sites", 5, buffer, len, &documents, &test_error));
+    CHECK(writer->arena.bulk_left == 0 && !writer->arena.bulk);
+    len = fill(40, "", 0);
+    CHECK_OK(mc_batch_put_raw(writer, "others", 6, buffer, len, &documents, &test_error));
+    CHECK(writer->arena.bulk_left > 0 && !writer->arena.bulk);
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("others"), 40);
+    mc_writer_close(writer);
 }
 
 /* More keys of one hash than can be told apart. */
@@ -552,6 +572,7 @@ int main(void)
     test_raw();
     test_too_long();
     test_raw_without_room();
+    test_raw_in_a_stretch();
     test_equal_hashes();
     test_replace_that_grows();
     test_drop_without_memory();
