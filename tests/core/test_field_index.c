@@ -119,8 +119,11 @@ static void test_which_have_one(void)
     len = make(200, 10); /* large, but its index would be larger than is worth it */
     CHECK(len >= MC_FIELD_INDEX_MIN && len < 4 * MC_BLOCK_BYTES * MC_FIELD_INDEX_SHARE);
     CHECK_EQ(mc_field_index_blocks(document, len), 0);
-    len = make(8129, 50); /* too many */
-    CHECK_EQ(mc_field_index_blocks(document, len), 0);
+    for (unsigned fields = 8129; fields <= 8131; fields++) {
+        len = make(fields, 50); /* too many */
+        CHECK_EQ(mc_field_index_blocks(document, len), 0);
+        agree(len, 0, names[8128]);
+    }
     len = make(100, 100);
     CHECK_EQ(mc_field_index_blocks(document, len), 2);
     CHECK_EQ(mc_field_index_blocks(document, len - 1), 0); /* no document */
@@ -188,6 +191,25 @@ static void put(struct mc_writer *writer, int64_t k, size_t len)
     CHECK_OK(mc_batch_commit(writer, &generation, &test_error));
 }
 
+/* An entry that says that it has fewer blocks, under a checksum that is right. */
+static void check_other_blocks(const struct mc_view *view, const struct mc_hit *hit, uint8_t *entry,
+                               const uint8_t *copy)
+{
+    struct mc_entry now;
+    struct mc_check_report report;
+    struct mc_hit less = *hit;
+    memcpy(&now, entry, sizeof now);
+    struct mc_entry other = now;
+    less.blocks = 1;
+    other.lengths = hit->value_len | (uint32_t)1 << MC_LENGTHS_BLOCKS_SHIFT;
+    other.checksum = mc_hit_checksum(&less, now.stamp, copy);
+    memcpy(entry, &other, sizeof other);
+    CHECK_EQ(mc_check(view, &report, &test_error), MC_CORRUPT);
+    CHECK(strstr(test_error.text, "an index of fields is not that of its document") != NULL);
+    memcpy(entry, &now, sizeof now);
+    check_clean(view);
+}
+
 /* In a file: it is there, goes with its document, and check knows what it must be. */
 static void test_in_a_file(void)
 {
@@ -229,6 +251,7 @@ static void test_in_a_file(void)
     checksum = mc_hit_checksum(&hit, stamp, copy);
     memcpy(entry, &checksum, sizeof checksum);
     check_clean(&view);
+    check_other_blocks(&view, &hit, entry, copy);
     bool existed;
     uint64_t generation;
     struct mc_key key;
