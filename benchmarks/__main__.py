@@ -41,7 +41,7 @@ GROUPS = (
 )
 
 
-APART = ("live",)  # takes a quarter of an hour and has a table of its own: run when it is named
+APART = ("live", "ring")  # take long and have tables of their own: run when they are named
 MODULES = {"peers": "rivals"}  # of a group that is not called like its module
 
 

@@ -20,7 +20,6 @@
 #define SMALL_GRANULES 1024u /* 16 KiB: the stretch that small blocks are cut from */
 #define BULK_GRANULES 4096u  /* 64 KiB: the one for a load, */
 #define BULK_PARTS 16u       /* which has room for so many of the largest entry that it is for */
-#define GROUP_WORDS 4u       /* generation, time, extents, bytes */
 
 static void retired_forget(struct mc_arena_scope *scope)
 {
@@ -485,7 +484,7 @@ enum mc_status mc_arena_prepare_commit(struct mc_arena *arena)
 {
     size_t retired = arena->scopes[MC_SCOPE_BATCH].retired.count;
     enum mc_status status = words_prepare(&arena->queue, retired);
-    return status == MC_OK ? words_prepare(&arena->groups, GROUP_WORDS) : status;
+    return status == MC_OK ? words_prepare(&arena->groups, MC_GROUP_WORDS) : status;
 }
 
 void mc_arena_commit(struct mc_arena *arena, uint64_t generation, int64_t time_ns)
@@ -521,57 +520,6 @@ void mc_arena_abort(struct mc_arena *arena)
 
 /* ---- the queue ---- */
 
-uint64_t mc_arena_retired(const struct mc_arena *arena)
-{
-    return arena->queued + arena->scopes[MC_SCOPE_BATCH].retired_bytes;
-}
-
-uint64_t mc_arena_expired(const struct mc_arena *arena, int64_t time_ns)
-{
-    const struct mc_words *groups = &arena->groups;
-    uint64_t generation = 0;
-    size_t low = 0, high = groups->count / GROUP_WORDS; /* times only rise: search by halves */
-    if (high == 0 || (int64_t)groups->items[groups->head + 1] > time_ns) {
-        return 0; /* as after nearly every commit: the oldest is too young */
-    }
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const uint64_t *group = groups->items + groups->head + middle * GROUP_WORDS;
-        if ((int64_t)group[1] <= time_ns) {
-            generation = group[0];
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return generation;
-}
-
-uint64_t mc_arena_held(const struct mc_arena *arena, int64_t time_ns)
-{
-    const struct mc_words *groups = &arena->groups;
-    uint64_t held = 0;
-    for (size_t i = groups->count; i > 0; i -= GROUP_WORDS) {
-        const uint64_t *group = groups->items + groups->head + i - GROUP_WORDS;
-        if ((int64_t)group[1] <= time_ns) {
-            break;
-        }
-        held += group[3];
-    }
-    return held < arena->queued ? held : arena->queued; /* of the oldest a part may be free */
-}
-
-uint64_t mc_arena_older(const struct mc_arena *arena, uint64_t keep)
-{
-    uint64_t left = arena->queued, generation = 0;
-    for (size_t i = 0; i < arena->groups.count && left > keep; i += GROUP_WORDS) {
-        const uint64_t *group = arena->groups.items + arena->groups.head + i;
-        generation = group[0];
-        left -= group[3] < left ? group[3] : left;
-    }
-    return generation;
-}
-
 uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t most)
 {
     uint64_t freed = 0;
@@ -596,7 +544,7 @@ uint64_t mc_arena_reclaim(struct mc_arena *arena, uint64_t generation, size_t mo
         group[2] -= count;
         done += count;
         if (group[2] == 0) {
-            words_pop(&arena->groups, GROUP_WORDS);
+            words_pop(&arena->groups, MC_GROUP_WORDS);
         }
     }
     arena->queued -= freed;

@@ -58,13 +58,15 @@ struct mc_arena_scope {
  * *err. */
 typedef enum mc_status (*mc_make_room)(void *context, uint64_t bytes, struct mc_error *err);
 
+#define MC_GROUP_WORDS 4u /* of a group of blocks that one commit gave up */
+
 struct mc_arena {
     const shm_byte *base; /* of the map: only to prefetch lines */
     struct mc_buddy *buddy;
     struct mc_arena_scope scopes[MC_SCOPES];
     enum mc_scope scope;           /* what alloc and release work in */
     struct mc_words queue;         /* packed extents of all groups, oldest first */
-    struct mc_words groups;        /* four words each: generation, time, extents, bytes */
+    struct mc_words groups;        /* MC_GROUP_WORDS each: generation, time, extents, bytes */
     uint64_t queued;               /* bytes in the queue */
     uint64_t small_at, small_left; /* granules set aside for small blocks, */
     uint64_t bulk_at, bulk_left;   /* and for the entries of a load */

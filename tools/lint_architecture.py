@@ -73,6 +73,7 @@ PARTS = {
             "history",
             "check",
             "words",
+            "arena_queue",
             "arena_site",
             "arena",
             "table_page",
