@@ -171,7 +171,7 @@ static void test_full(void)
         CHECK_OK(mc_batch_begin(writer, &test_error));
         for (int i = 0; i < round + 1 && status == MC_OK; i++) {
             mc_key_from_int64(i, &key);
-            big[20] = (uint8_t)round;
+            big[len - 2] = (uint8_t)round;
             status = mc_batch_put(writer, "big", 3, &key, big, len, &changed, &test_error);
         }
         if (status != MC_OK) {
