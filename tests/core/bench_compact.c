@@ -56,10 +56,10 @@ static void measure(double share, int commits)
 int main(int argc, char **argv)
 {
     static const double shares[] = {75, 80, 85};
-    int commits = argc > 1 ? atoi(argv[1]) : 2000;
+    int commits = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 2000;
     test_begin("bench_compact");
     for (int i = 2; i < argc; i++) {
-        measure(atof(argv[i]) / 100, commits);
+        measure(strtod(argv[i], NULL) / 100, commits);
     }
     for (size_t i = 0; argc <= 2 && i < sizeof shares / sizeof shares[0]; i++) {
         measure(shares[i] / 100, commits);
