@@ -272,17 +272,23 @@ MISTYPED = {
     **{name: (["a"], "--timeot", "--timeout") for name in ("ls", "dump", "stat", "check", "watch")},
     "serve": (["a", "--http=localhost:0"], "--max-ago", "--max-age"),
     "sync": (["a"], "--timeot", "--timeout"),
+    "ring status": (["a"], "--jsno", "--json"),
+    "ring add": (["a", "--zookeeper=h:1/r"], "--detahc", "--detach"),
     "completion": (["bash"], "--hepl", "--help"),
 }
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+def test_each_command_is_mistyped() -> None:
+    assert {command.split()[0] for command in MISTYPED} == set(_COMMANDS)
+
+
+@pytest.mark.parametrize("command", MISTYPED)
 def test_an_unknown_flag_shows_the_usage_of_its_command(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed, flag, meant = MISTYPED[command]
     with pytest.raises(SystemExit) as ended:
-        main([command, *needed, f"{flag}=3", "--zzz"])
+        main([*command.split(), *needed, f"{flag}=3", "--zzz"])
     assert ended.value.code == 2
     err = capsys.readouterr().err
     assert err.startswith(f"usage: mmapcache {command} ")

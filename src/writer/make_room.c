@@ -91,11 +91,12 @@ bool mc_writer_grow_ahead(struct mc_writer *writer)
     uint64_t share = min64(size >> AHEAD_SHIFT, MC_GROWTH_MAX);
     uint64_t piece = min64(share, AHEAD_PIECE), pieces = share / piece;
     bool huge = writer->options.collapse;
-    if (size + MC_EXTENT > writer->superblock.max_size || mc_arena_has_sites(&writer->arena) ||
+    if (size + MC_EXTENT > writer->superblock.max_size ||
         mc_buddy_room(writer->arena.buddy, mc_granules(piece), pieces) >= pieces ||
         !has_room(writer)) {
         return false;
     }
+    assert(!mc_arena_has_sites(&writer->arena)); /* they are of files that cannot grow */
     if (writer->table.space.limit == size) {
         if (mc_region_grow(&writer->region, writer->path, size + MC_EXTENT, &huge, &writer->huge,
                            NULL) != MC_OK) {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "store_support.h"
+#include "writer/upkeep.h"
 
 static struct mc_map *map;
 static struct mc_view view;
@@ -146,7 +147,7 @@ static void test_record(void)
     struct mc_writer_options options = small_options();
     struct mc_collection_record record, wrong;
     struct mc_collection collection;
-    struct mc_writer *writer;
+    struct mc_writer *writer, *successor;
     CHECK_EQ(mc_view_collection(&view, "sites", 5, &collection), MC_OK);
     record = (struct mc_collection_record){.root = collection.root,
                                            .count = collection.count,
@@ -168,6 +169,7 @@ static void test_record(void)
     CHECK_OK(mc_batch_begin(writer, &test_error));
     CHECK_EQ(put_version(writer, 0, 1, 1), MC_CORRUPT);
     mc_batch_abort(writer);
+    CHECK_EQ(mc_writer_shrink(writer, &successor, &test_error), MC_CORRUPT);
     mc_writer_close(writer);
     /* the next loader must not take for free what it cannot find */
     CHECK_EQ(mc_writer_open(test_path(), &options, &writer, &test_error), MC_CORRUPT);

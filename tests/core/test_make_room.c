@@ -74,6 +74,14 @@ static void test_small_step(void)
     faults_arm(FAULT_BIT(FAULT_ALLOCATE), 0, true, 0);
     CHECK(!mc_writer_tidy(writer));
     CHECK(faults_disarm() == 1);
+    faults_room = (struct faults_room){.told = true, .blocks = 1000};
+    CHECK(!mc_writer_tidy(writer));
+    faults_room.blocks = 0; /* a tmpfs that has no limit */
+    faults_arm(FAULT_BIT(FAULT_MEMORY), 0, true, 0);
+    CHECK(!mc_writer_tidy(writer) && file_bytes() == size + 2 * MIB);
+    CHECK(faults_disarm() >= 1);
+    CHECK(mc_writer_tidy(writer)); /* uses what the file has become longer by */
+    faults_room.told = false;
     int steps = 0;
     while (mc_writer_tidy(writer)) {
         CHECK(++steps < 10);
@@ -85,6 +93,18 @@ static void test_small_step(void)
     CHECK_OK(commit_bytes(k++, MIB));
     CHECK_OK(commit_bytes(k++, MIB));
     CHECK(faults_disarm() == 0 && file_bytes() == size);
+    close_all();
+}
+
+/* A file of its maximum size is not made longer. */
+static void test_no_step(void)
+{
+    open_new(16 * MIB, 0);
+    int k = 0;
+    do {
+        CHECK_OK(commit_bytes(k++, MIB));
+    } while (file_bytes() + 2 * MIB <= 16 * MIB);
+    CHECK(!mc_writer_tidy(writer) && file_bytes() <= 16 * MIB);
     close_all();
 }
 
@@ -157,6 +177,7 @@ int main(void)
     test_begin("test_make_room");
     mc_buddy_test_unchecked = true;
     test_small_step();
+    test_no_step();
     test_expired();
     test_excess();
     test_last_resort();

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=parser.epilog,
         )
         add(command)
-        command.set_defaults(ring_module=module, ring_parser=command)
+        command.set_defaults(ring_module=module, parser=command)
     parser.set_defaults(ring_help=parser.print_help)
 
 

@@ -26,6 +26,7 @@ long faults_user = -1;
 void *faults_map_at;
 bool faults_overlay;
 long faults_page;
+struct faults_room faults_room;
 bool faults_equal_hashes;
 int64_t faults_clock = -1;
 int64_t faults_wall;
@@ -262,6 +263,10 @@ int __wrap_fstatfs(int fd, struct statfs *system)
 {
     int result = fails(FAULT_STAT) ? -1 : __real_fstatfs(fd, system);
     system->f_type = faults_overlay ? OVERLAYFS_MAGIC : system->f_type;
+    if (faults_room.told) {
+        system->f_blocks = faults_room.blocks;
+        system->f_bavail = faults_room.free;
+    }
     return result;
 }
 

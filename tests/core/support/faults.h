@@ -78,6 +78,10 @@ extern long faults_user;    /* what geteuid says; negative: the truth */
 extern void *faults_map_at; /* where mmap without an address tries to map first; NULL: anywhere */
 extern bool faults_overlay; /* every file is on overlayfs */
 extern long faults_page;    /* bytes of a page, as sysconf says; 0: the truth */
+extern struct faults_room { /* what fstatfs says; unless told, the truth */
+    bool told;
+    unsigned long blocks, free;
+} faults_room;
 extern bool faults_equal_hashes; /* all keys have one hash */
 extern int64_t faults_wall;      /* nanoseconds that the wall clock is ahead of the others */
 extern int64_t faults_clock;     /* nanoseconds that the clocks show; negative: the truth */
