@@ -208,10 +208,9 @@ def parse_record(data: bytes) -> Record:
     :raises RecordError: the bytes are no record of a ring
     """
     value = _object(data, "the record of the ring")
-    if value.get("version") != 1:
-        raise RecordError(
-            f"the record of the ring has version {value.get('version')!r}; this program knows 1"
-        )
+    version = value.get("version")
+    if not _is_count(version) or version != 1:  # True is no count
+        raise RecordError(f"the record of the ring has version {version!r}; this program knows 1")
     return record_of(value)
 
 
@@ -292,7 +291,7 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
         raise RecordError(f"{what} is too long: {len(data)} bytes")
     try:
-        value = json.loads(data, parse_float=_number)
+        value = json.loads(data, parse_int=_number, parse_float=_number, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise RecordError(f"{what} is no JSON") from None
     if not isinstance(value, dict):
@@ -301,9 +300,13 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
-    """JSON has one kind of numbers: 7.0 is 7, for the servers' module, too."""
+    """JSON has one kind of numbers, of any length: 7.0 is 7, for the servers' module, too."""
     value = float(text)
     return int(value) if value.is_integer() else value
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _is_count(value: object) -> bool:

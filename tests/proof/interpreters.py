@@ -48,7 +48,7 @@ LOADER = (
 # About the tests' own tools, what `make wheels` shows, and the ring's module, which no interpreter
 # runs: the same everywhere.
 TOOLS = (
-    *("ring/test_module_*.py", "ring/test_history.py"),
+    *("ring/test_module_*.py", "ring/test_checker.py"),
     "test_packaging.py",
     "test_wire_proxy.py",
     "test_gap_judge.py",
