@@ -217,10 +217,13 @@ int main(int argc, char **argv)
     (void)signal(SIGTERM, on_end);
     (void)signal(SIGINT, on_end);
     for (size_t i = 0; i < crash_scenario_count; i++) {
-        if (argc > 1 && strstr(crash_scenarios[i].name, argv[1]) == NULL) {
+        const struct scenario *scenario = &crash_scenarios[i];
+        bool chosen = argc > 1 ? strstr(scenario->name, argv[1]) != NULL
+                               : scenario->peculiarity != BROKEN; /* which takes many minutes */
+        if (!chosen) {
             continue;
         }
-        struct figures figures = run(&crash_scenarios[i]);
+        struct figures figures = run(scenario);
         sum.steps += figures.steps;
         sum.changes += figures.changes;
         sum.bytes += figures.bytes;
