@@ -14,11 +14,9 @@ was taken (RING.OWE), and an agent brings it up to date.
 from __future__ import annotations
 
 import enum
-import functools
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -28,6 +26,7 @@ from mmapcache.ring._ring import Clock
 from mmapcache.ring.errors import HoldersFull, NoHolderReachable, RingError
 from mmapcache.ring.record import Member, Record
 from mmapcache.ring.together import Steps, together
+from mmapcache.ring.uptime import uptime
 from mmapcache.ring.view import PROBE, Peer, View, compile_view
 from mmapcache.ring.wire import Lost, pack
 
@@ -42,10 +41,6 @@ _TOGETHER = PROBE
 _CONFIRMATIONS = 3  # how often it is sent again for that
 # Seconds after which a copy is not sent any more: a deletion that came after it may be forgotten.
 _TOO_LATE = 60.0
-
-
-# Seconds of a clock that goes on while this machine sleeps, as the servers do meanwhile.
-uptime = functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Verdict(enum.Enum):

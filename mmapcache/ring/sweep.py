@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mmapcache.ring import _ring
 from mmapcache.ring.link import Link, RefusedError
 from mmapcache.ring.record import Record
+from mmapcache.ring.uptime import uptime
 
 # A sweep that takes longer begins anew: a deletion is remembered for this long, and what was read
 # before it would come back.
@@ -28,11 +29,6 @@ _PASSED = 10_000  # ms after a write until nothing may be left of it at its hold
 
 class TooSlowError(Exception):
     """A sweep has taken longer than deletions are remembered."""
-
-
-def _now() -> float:
-    """Seconds of a clock that goes on while the machine sleeps, as deletions end meanwhile."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Pace:
@@ -89,7 +85,7 @@ class Sweep:
         self._pace = pace
         self._pause = pause
         self._epoch = b"%d" % record.epoch
-        self._began = _now()
+        self._began = uptime()  # deletions end while the machine sleeps, too
         self._at_once = _FEW  # keys that are read with one command
         self.looked_at = 0
         self.refused = 0  # packets for which a node had no memory
@@ -109,7 +105,7 @@ class Sweep:
                 self._pause(self._pace.take(len(some)))
 
     def _check(self) -> None:
-        if _now() - self._began > LONGEST:
+        if uptime() - self._began > LONGEST:
             raise TooSlowError
 
     def spread(self, source: str, wants: Callable[[bytes], Iterable[str]]) -> None:

@@ -68,7 +68,7 @@ def test_what_was_read_too_long_ago_is_not_brought(monkeypatch: pytest.MonkeyPat
     a, b = story.world.nodes["a"], story.world.nodes["b"]
     b.data[key] = (VALUE, ago(100), 0, b"v")
     clock = [1000.0]
-    monkeypatch.setattr(sweep, "_now", lambda: clock[0])
+    monkeypatch.setattr(sweep, "uptime", lambda: clock[0])
     slow = Sweep(story.world.record, links_of(story), Pace(0), lambda seconds: None)
     entries = slow.dump("b", [key])
     clock[0] += LONGEST + 1
