@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -263,6 +264,19 @@ int __wrap_fstatfs(int fd, struct statfs *system)
 {
     int result = fails(FAULT_STAT) ? -1 : __real_fstatfs(fd, system);
     system->f_type = faults_overlay ? OVERLAYFS_MAGIC : system->f_type;
+    if (faults_room.told) {
+        system->f_blocks = faults_room.blocks;
+        system->f_bavail = faults_room.free;
+    }
+    return result;
+}
+
+int __real_fstatvfs(int fd, struct statvfs *system);
+int __wrap_fstatvfs(int fd, struct statvfs *system);
+
+int __wrap_fstatvfs(int fd, struct statvfs *system) /* system_posix.c asks this one */
+{
+    int result = fails(FAULT_STAT) ? -1 : __real_fstatvfs(fd, system);
     if (faults_room.told) {
         system->f_blocks = faults_room.blocks;
         system->f_bavail = faults_room.free;

@@ -27,7 +27,7 @@ enum fault {
     FAULT_BLOCK,     /* mc_buddy_alloc, as called by arena.c: MC_FULL, and room is looked for */
     FAULT_ROOM,      /* mc_arena_alloc and _small, for the table: MC_FULL, or MC_NOMEM by ENOMEM */
     FAULT_OPEN,      /* open: EMFILE */
-    FAULT_STAT,      /* stat, fstat, lstat, fstatfs: EIO */
+    FAULT_STAT,      /* stat, fstat, lstat, fstatfs, fstatvfs: EIO */
     FAULT_MODE,      /* fchmod, fchown: EPERM */
     FAULT_MEMFD,     /* memfd_create: EMFILE */
     FAULT_FCNTL,     /* fcntl: ENOLCK */
@@ -78,7 +78,7 @@ extern long faults_user;    /* what geteuid says; negative: the truth */
 extern void *faults_map_at; /* where mmap without an address tries to map first; NULL: anywhere */
 extern bool faults_overlay; /* every file is on overlayfs */
 extern long faults_page;    /* bytes of a page, as sysconf says; 0: the truth */
-extern struct faults_room { /* what fstatfs says; unless told, the truth */
+extern struct faults_room { /* what fstatfs and fstatvfs say; unless told, the truth */
     bool told;
     unsigned long blocks, free;
 } faults_room;
