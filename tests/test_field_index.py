@@ -97,7 +97,8 @@ def flips(start: int, end: int, count: int, seed: int) -> list[tuple[int, int]]:
 
 
 def test_damage_leads_to_no_other_value(cache_path: Path) -> None:
-    """A field whose own bytes are whole has its value, or is not found, or the reader says so."""
+    """A field whose own bytes are whole has its value, or is not found, or the reader says so;
+    unless another one has become one of its name."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
     raw = DOCUMENTS["many"]
@@ -115,9 +116,13 @@ def test_damage_leads_to_no_other_value(cache_path: Path) -> None:
             old = file.read(1)[0]
             file.seek(at)
             file.write(bytes([old ^ bit]))
+            damaged = bytearray(raw + bytes(end - index))
+            damaged[at - start] ^= bit
             for number in (0, 31, 32, 150, FIELDS - 1):
                 begin = start + begins[number]
                 if begin <= at < begin + len(elements[number]):
+                    continue
+                if damaged.count(b"field%d\0" % number) > 1:
                     continue
                 for ask in (sites.pluck, lambda key, path: sites[key].pluck(path)):
                     try:
