@@ -291,10 +291,12 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
         raise RecordError(f"{what} is too long: {len(data)} bytes")
     try:
-        value = json.loads(data, parse_int=_number, parse_float=_number, parse_constant=_refuse)
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # halves of a character are refused
     except (ValueError, RecursionError):
         raise RecordError(f"{what} is no JSON") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or b"\\u0000" in data:  # a text with a NUL ends there in C
         raise RecordError(f"{what} is no JSON object")
     return value
 

@@ -79,6 +79,8 @@ def give(node: Connection, record: bytes) -> str:
 @example({"version": True, "epoch": 2, "nodes": ["a"], "change": None})
 @example({"version": 1, "epoch": 2, "nodes": ["a"], "other": float("nan")})
 @example({"version": 1, "epoch": 2, "nodes": ["a"], "other": 10**4000})
+@example({"version": 1, "epoch": 2, "nodes": ["a"], "other": {"\0": 1}})
+@example({"version": 1, "epoch": 2, "nodes": ["a"], "other": "\ud800"})
 @example({"version": 1, "epoch": 1, "nodes": ["a"] * 129, "change": None})
 @example({"version": 1, "epoch": 1, "nodes": ["a"], "change": {"add": "b", "drain": "b"}})
 def test_module_and_clients_read_a_record_alike(spare: Connection, value: dict[str, Any]) -> None:
