@@ -9,6 +9,7 @@ of 23 November 2026.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def targets(rows: Rows, before: Rows, directory: Path) -> None:
     names = [
         name
         for name, row in rows.items()
-        if row["target"] and row["ratio"] and not name.startswith("peer_")
+        if row["target"] and (row["ratio"] or 0) > 0 and not name.startswith("peer_")
     ]
     if not before or not any(name in before for name in names):
         return
@@ -95,11 +96,15 @@ def targets(rows: Rows, before: Rows, directory: Path) -> None:
         part = float(row["ratio"]) / float(target["target"])
         return 1 / part if target["at_least"] else part
 
+    def what(row: dict[str, Any]) -> tuple[str, str]:
+        """What was measured, and against what, without a size that differs from run to run."""
+        return re.sub(r" \(.*\)", "", row["measure"]), row["peer_name"]
+
     pyplot.figure(figsize=(7, 0.21 * len(names) + 1))
     for place, name in enumerate(names):
         now = far(rows[name], rows[name])
-        old = before.get(name, {})
-        if old.get("ratio"):
+        old = before.get(name)
+        if old and (old["ratio"] or 0) > 0 and what(old) == what(rows[name]):
             then = far(old, rows[name])
             pyplot.plot([then, now], [place, place], color="#bbbbbb", linewidth=1)
             pyplot.plot([then], [place], "o", mfc="none", color="#888888", markersize=4)
@@ -139,8 +144,9 @@ def memory_limit(rows: Rows, directory: Path) -> None:
     pyplot.figure(figsize=(6, 2.8))
     labels = ["no limit" if p["share"] > 1 else f"{p['share']:.0%}" for p in points]
     bars = pyplot.bar(labels, [p["rate"] for p in points], color="#4477aa")
-    pyplot.bar_label(bars, fmt="%.3g", fontsize=8)
+    pyplot.bar_label(bars, labels=[f"{point['rate']:,.0f}" for point in points], fontsize=8)
     pyplot.yscale("log")
+    pyplot.margins(y=0.15)
     pyplot.xlabel("memory limit, share of the file")
     pyplot.ylabel("reads per second")
     pyplot.title("Uniform reads of a disk file larger than the memory limit", fontsize=10)
@@ -168,11 +174,14 @@ def growing(rows: Rows, directory: Path) -> None:
 
 def slowest(rows: Rows, before: Rows, directory: Path) -> None:
     """Commit cost by the number of keys, now and before."""
-    names = [name for name in rows if name.startswith("commit_") and name != "commit_flat"]
-    if not names:
+    counts = sorted(
+        int(rest)
+        for first, _, rest in (name.partition("_") for name in rows)
+        if first == "commit" and rest.isdigit()
+    )
+    if not counts:
         return
-    names.sort(key=lambda name: int(name.split("_")[1]))
-    counts = [int(name.split("_")[1]) for name in names]
+    names = [f"commit_{count}" for count in counts]
     pyplot.figure(figsize=(6, 2.8))
     pyplot.plot(counts, [rows[n]["ours"] / 1e3 for n in names], "o-", label="mmapcache")
     pyplot.plot(counts, [rows[n]["peer"] / 1e3 for n in names], "s-", label="py-lmdb")
