@@ -21,9 +21,11 @@ from ring.wires import Wire
 from ring.workers import COLD, HOT, Workers
 
 from mmapcache.ring.sweep import Whose
+from mmapcache.ring.view import PROBE
 
 FENCE = 1.0  # seconds
 LEAST = 3  # nodes of the ring
+TIMEOUT = 0.1  # seconds, of a client
 _SURE = 0.02  # seconds in which a signal has come
 _SAVES = 2_000  # microseconds a key, so that a dump takes seconds
 
@@ -81,6 +83,7 @@ class OfProcesses:
             self.old_dump,
             self.short_stop,
             self.long_stop,
+            self.long_stop_beside_a_stopped_agent,
             self.flush,
             self.full,
             self.evicts,
@@ -89,6 +92,7 @@ class OfProcesses:
             self.client_is_killed,
             self.kill_two_in_a_row,
             self.kill_and_stop_another,
+            self.kill_and_halt_the_agent,
             self.kill_beside_a_stopped_client,
         )
 
@@ -117,11 +121,23 @@ class OfProcesses:
     def kill_and_stop_another(self, name: str) -> None:
         """Which has what the first one is filled with."""
         self._place.kill(name)
+        self._start_and_stop_another(name)
+
+    def _start_and_stop_another(self, name: str) -> None:
         server = self._place.server(name).start()
         other = self._place.another(name, self._dice)
         while name in self._ring.members() and server.state() != "ready":
             self.short_stop(other)
             time.sleep(self._dice.random() * 0.5)
+
+    def kill_and_halt_the_agent(self, name: str) -> None:
+        """While it fills the node: what it has read may be old when it writes it."""
+        self._place.kill(name)
+        server = self._place.server(name).start()
+        while name in self._ring.members() and server.state() != "ready":
+            with self._ring.agent.stopped():
+                time.sleep(self._dice.random() * 0.5)
+            time.sleep(self._dice.random() * 0.02)
 
     def kill_beside_a_stopped_client(self, name: str) -> None:
         """It goes on with what it was doing when the node is ready again."""
@@ -130,24 +146,32 @@ class OfProcesses:
             self._ring.wait_ready()
 
     def old_dump(self, name: str) -> None:
-        server = self._place.server(name)
+        """And another one does not always say that it has what is newer."""
         self._place.tell(name, "SAVE")
         time.sleep(self._dice.random())
         self._place.kill(name)
-        server.start()
-        (server.folder / "dump.rdb").unlink()
+        self._start_and_stop_another(name)
+        (self._place.server(name).folder / "dump.rdb").unlink()
 
     def short_stop(self, name: str) -> None:
         with self._place.server(name).stopped():
             time.sleep(self._dice.random() * FENCE * 0.6)
 
     def long_stop(self, name: str) -> None:
+        self._stand(name, FENCE * (1.2 + self._dice.random()))
+
+    def long_stop_beside_a_stopped_agent(self, name: str) -> None:
+        """Nobody tells the clients that the node is dead: it goes on as they ask it again."""
+        with self._ring.agent.stopped():
+            self._stand(name, PROBE + TIMEOUT * (1 + self._dice.random()))
+
+    def _stand(self, name: str, seconds: float) -> None:
         """It counts as dead: whatever is written meanwhile is newer than what it had."""
         before = self._place.ring.record()
         with self._place.server(name).stopped():
             time.sleep(_SURE)
             began = time.monotonic()
-            time.sleep(FENCE * (1.2 + self._dice.random()))
+            time.sleep(seconds - _SURE)
             ended = time.monotonic()
             alone = self._place.ring.record() == before and before.change is None
         if alone:

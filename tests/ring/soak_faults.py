@@ -116,14 +116,14 @@ FAULTS = {
     "a-change-waits-for-nobody": Fault("agent", "change", True, begin=_a_change_waits_for_nobody),
     "leftovers-stay": Fault("agent", "change", True, begin=_leftovers_stay),
     "two-leave-at-once": Fault("operator", "two_leave_at_once", True),
-    "fence-after-the-command": Fault(1, "long_stop"),
+    "fence-after-the-command": Fault(1, "long_stop_beside_a_stopped_agent"),
     "versions-not-compared": Fault(2, "short_stop"),
     "old-dump-is-served": Fault(3, "old_dump"),
     "flush-at-a-new-session": Fault(4, "zookeeper_stops", True),
-    "fill-overwrites": Fault(5, "kill"),
-    "short-tombstones": Fault(6, "kill"),
+    "fill-overwrites": Fault(5, "kill_and_halt_the_agent"),
+    "short-tombstones": Fault(6, "kill_and_halt_the_agent"),
     "epoch-not-looked-at": Fault(7, "change_beside_a_host_left_behind", True),
-    "final-misses-while-filled": Fault(9, "kill"),
+    "final-misses-while-filled": Fault(9, "kill_and_stop_another"),
     "leftovers-come-back": Fault(15, "drained_while_it_is_cut_off", True, True),
 }
 

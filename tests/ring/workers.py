@@ -26,6 +26,9 @@ from ring import history
 HOT = [f"hot{number}" for number in range(30)]  # written all the time
 COLD = [f"cold{number}" for number in range(3000)]  # written now and then: a loss stays one
 PAUSE = 0.001  # seconds between two operations of one of them
+RACE = 0.1  # seconds: so often all write the same key at the same moment, and never again
+_RACES = 1000  # keys of them
+_BEFORE = 0.003  # seconds before a race that are waited
 AHEAD = 30_000  # ms that the clock of the first one's host is ahead
 
 
@@ -54,10 +57,8 @@ def work(path: Path, log: Path, name: str, seed: int, *, ahead: bool) -> None:
     with log.open("a", buffering=1) as file:
         for count in itertools.takewhile(lambda _: not ended, itertools.count()):
             time.sleep(PAUSE)
-            key = dice.choice(HOT if dice.random() < 0.4 else COLD)
+            key, what = _next(dice)
             who = f"{name}:{count}"
-            chance = dice.random()
-            what = "get" if chance < 0.6 else "set" if chance < 0.93 else "delete"
             value = f"{seed}.{who}" if what == "set" else None
             copies, degraded = 0, False
             began = clock()
@@ -77,6 +78,17 @@ def work(path: Path, log: Path, name: str, seed: int, *, ahead: bool) -> None:
             event = Event(what, key, value, began, clock(), copies, degraded, who)
             file.write(history.line(event))
     print(f"worker {name}: {ring.counts}", file=sys.stderr)
+
+
+def _next(dice: random.Random) -> tuple[str, str]:
+    """The key of an operation, and what is done with it."""
+    wait = RACE - time.monotonic() % RACE
+    if wait < _BEFORE:
+        time.sleep(wait)
+        return f"race{round(time.monotonic() / RACE) % _RACES}", "set"
+    key = dice.choice(HOT if dice.random() < 0.4 else COLD)
+    chance = dice.random()
+    return key, "get" if chance < 0.6 else "set" if chance < 0.93 else "delete"
 
 
 @dataclass
