@@ -10,7 +10,8 @@ JOBS ?= 4
 # Where this is set, each of a thousand processes compiles the package anew: half of their start.
 unexport PYTHONDONTWRITEBYTECODE
 
-C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+C_FILES := $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch] redis_module/*.[ch] redis_module/*/*.[ch] \
+	tests/*/*.[ch] tests/*/*/*.[ch])
 SOURCES := setup.py pyproject.toml $(wildcard src/*.[ch] src/*/*.[ch] ring/*.[ch])
 
 .PHONY: redis-module redis-module-proof ring-proof proof fuzz help demo ring-demo test lint analyze format share docs core-test threads pytest portable cross sanitize \
@@ -184,5 +185,5 @@ clean:
 	-$(MAKE) -C redis_module clean
 	-$(MAKE) -C tests/core clean
 	-$(MAKE) -C tests/threads clean
-	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info mmapcache/*.so mmapcache/*/*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -96,15 +96,32 @@ static void tick(RedisModuleCtx *ctx, void *unused)
     }
 }
 
-/* ---- what is heard of the server ---- */
+/* ---- what is heard of the server ----
+ *
+ * While it loads what it had, or what a master sends, data is flushed and swapped, too: a life
+ * begins when all of it is there, and without it. And a server that another one has replaced is
+ * leaving until it ends, whatever becomes of its data.
+ */
+
+static bool is_leaving(void)
+{
+    return node.state == NODE_LEAVING && !RING_FAULT_IS(30); /* 30: it joins again */
+}
+
+/* Whether there is a life that can end. */
+static bool lives(void)
+{
+    /* 29: what is replayed begins a life, which keeps the rest */
+    return (node.state != NODE_STARTING || RING_FAULT_IS(29)) && !is_leaving();
+}
 
 static void on_flush(RedisModuleCtx *ctx, RedisModuleEvent event, uint64_t part, void *data)
 {
     (void)event;
     const RedisModuleFlushInfo *info = data;
     bool ours = info->dbnum == 0 || info->dbnum == -1;
-    if (part == REDISMODULE_SUBEVENT_FLUSHDB_END && ours && !node.flushing &&
-        node.state != NODE_STARTING && !RING_FAULT_IS(10)) { /* 10: emptied, and still ready */
+    if (part == REDISMODULE_SUBEVENT_FLUSHDB_END && ours && !node.flushing && lives() &&
+        !RING_FAULT_IS(10)) { /* 10: emptied, and still ready */
         node_begin_life(ctx, "the data was flushed", false);
     }
 }
@@ -115,7 +132,7 @@ static void on_swap(RedisModuleCtx *ctx, RedisModuleEvent event, uint64_t part, 
     (void)part;
     const RedisModuleSwapDbInfo *info = data;
     if ((info->dbnum_first == 0 || info->dbnum_second == 0) &&
-        info->dbnum_first != info->dbnum_second) {
+        info->dbnum_first != info->dbnum_second && lives()) {
         node_begin_life(ctx, "database 0 was swapped", true);
     }
 }
@@ -124,7 +141,7 @@ static void on_loading(RedisModuleCtx *ctx, RedisModuleEvent event, uint64_t par
 {
     (void)event;
     (void)data;
-    if (part <= REDISMODULE_SUBEVENT_LOADING_REPL_START) {
+    if (part <= REDISMODULE_SUBEVENT_LOADING_REPL_START && !is_leaving()) {
         clients_drop(ctx);
         node_enter(NODE_STARTING); /* the next tick begins a life */
     }

@@ -54,23 +54,14 @@ struct ring_version ring_clock_next(struct ring_clock *clock, uint64_t now)
     return version;
 }
 
-bool ring_clock_learn(struct ring_clock *clock, const struct ring_version *version)
+void ring_clock_learn(struct ring_clock *clock, const struct ring_version *version)
 {
-    uint64_t time = ring_version_time(version);
-    if (time > RING_TIME_MAX) {
-        return false;
-    }
-    move(clock, time, (uint16_t)load(version->bytes));
-    return true;
+    move(clock, ring_version_time(version), (uint16_t)load(version->bytes));
 }
 
-bool ring_clock_learn_time(struct ring_clock *clock, uint64_t time)
+void ring_clock_learn_time(struct ring_clock *clock, uint64_t time)
 {
-    if (time > RING_TIME_MAX) {
-        return false;
-    }
     move(clock, time, 0);
-    return true;
 }
 
 uint64_t ring_tombstone_end(const struct ring_version *version)

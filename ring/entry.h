@@ -39,11 +39,11 @@ struct ring_clock {
 /* A version above every one that this clock made or saw. */
 struct ring_version ring_clock_next(struct ring_clock *clock, uint64_t now);
 
-/* From now on the clock's versions are above this one; false: its time is above RING_TIME_MAX. */
-bool ring_clock_learn(struct ring_clock *clock, const struct ring_version *version);
+/* From now on the clock's versions are above this one, whose time is RING_TIME_MAX at most. */
+void ring_clock_learn(struct ring_clock *clock, const struct ring_version *version);
 
-/* From now on they are not of an earlier time; false: above RING_TIME_MAX. */
-bool ring_clock_learn_time(struct ring_clock *clock, uint64_t time);
+/* From now on they are not of an earlier time than this one, RING_TIME_MAX at most. */
+void ring_clock_learn_time(struct ring_clock *clock, uint64_t time);
 
 /* ---- a stored value ---- */
 

@@ -40,6 +40,12 @@ int ring_version_argument(PyObject *object, struct ring_version *version)
         return -1;
     }
     memcpy(version->bytes, PyBytes_AS_STRING(object), sizeof version->bytes);
+    if (ring_version_time(version) > RING_TIME_MAX) {
+        PyErr_Format(PyExc_ValueError, "a version's time must be 0 to %llu ms, not %llu",
+                     (unsigned long long)RING_TIME_MAX,
+                     (unsigned long long)ring_version_time(version));
+        return -1;
+    }
     return 0;
 }
 

@@ -18,7 +18,7 @@
 /* The bytes of a bytes object, or of a str in UTF-8; they are the object's. */
 const char *ring_text_or_bytes(PyObject *object, const char *what, Py_ssize_t *length);
 
-/* -1 and an error if it is not one. */
+/* -1 and an error if it is not one, or of a time above RING_TIME_MAX. */
 int ring_version_argument(PyObject *object, struct ring_version *version);
 int ring_time_argument(PyObject *object, const char *what, uint64_t *time);
 

@@ -329,14 +329,16 @@ enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64
                               uint64_t *collapsed, struct mc_error *err)
 {
     uint64_t made = 0;
-    for (uint64_t at = region->file_size; *huge && at < size; at += MC_EXTENT) {
-        *huge = mc_system_make_huge(region->fd, at, region->base + at);
-        made += *huge ? MC_EXTENT : 0;
+    bool can = *huge;
+    for (uint64_t at = region->file_size; can && at < size; at += MC_EXTENT) {
+        can = mc_system_make_huge(region->fd, at, region->base + at);
+        made += can ? MC_EXTENT : 0;
     }
     enum mc_status status = allocate(region, path, region->file_size, size, err);
     if (status == MC_OK) {
         region->file_size = size;
         *collapsed += made;
+        *huge = can; /* where there was no room, nothing was learnt */
     }
     return status;
 }

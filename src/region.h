@@ -61,8 +61,8 @@ enum mc_status mc_region_map(struct mc_region *region, uint64_t map_size, struct
 
 /* Makes the mapped file `size` bytes long, a multiple of MC_EXTENT, with every block really there:
  * MC_FULL when the file system has no room, with a sentence about that of `path` (NULL: anonymous).
- * *huge is told to try huge pages and becomes false where the kernel or the file system cannot
- * (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes. */
+ * *huge is told to try huge pages and becomes false where the file has grown without them, as the
+ * kernel or the file system cannot (Linux >= 6.1 and tmpfs can); *collapsed counts their bytes. */
 enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64_t size, bool *huge,
                               uint64_t *collapsed, struct mc_error *err);
 

@@ -19,8 +19,8 @@ TOOLS = Path(sys.executable).parent
 # The Redis module is checked where the packages that it is built with are installed.
 MODULE = ["zookeeper/zookeeper.h", "cjson/cJSON.h"]
 BUILDS = all((Path("/usr/include") / header).exists() for header in MODULE)
-OWN_C = ("src/**/*.c", "ring/*.c", *(("redis_module/*.c",) if BUILDS else ()))
-OWN_C_AND_H = ("src/**/*.[ch]", "ring/*.[ch]", "redis_module/*.[ch]")
+OWN_C = ("src/**/*.c", "ring/*.c", *(("redis_module/**/*.c",) if BUILDS else ()))
+OWN_C_AND_H = ("src/**/*.[ch]", "ring/*.[ch]", "redis_module/**/*.[ch]")
 
 
 def c_files(*patterns: str) -> list[str]:

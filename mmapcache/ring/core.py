@@ -7,8 +7,8 @@ needs to know nothing about rings.
 
 Reads ask the holders of the key one after the other, until one says something final. Nobody's "not
 here" is a miss while a holder that may have the value has said nothing. Writes go to all holders at
-once, with one version; whoever could not be reached is written down beside a copy that
-was taken (RING.OWE), and an agent brings it up to date.
+once, with one version; whoever could not be reached, or had no memory, is written down beside a
+copy that was taken (RING.OWE), and an agent brings it up to date.
 """
 
 from __future__ import annotations
@@ -322,17 +322,16 @@ class Core:
             data = command(view.epoch_text, version) if asked else b""
             replies = (yield tuple([(peer, data, 1) for peer in asked])) if asked else []
             troubles: dict[Peer, Exception] = {}
-            verdicts: dict[Peer, Verdict] = {}
+            seen: set[Verdict] = set()
             for peer, reply in zip(asked, replies, strict=True):
                 if isinstance(reply, Exception):
                     troubles[peer] = reply
-                    verdicts[peer] = self.judge(peer, reply, key)
+                    seen.add(self.judge(peer, reply, key))
                 else:
                     taken[peer] = reply
                     said.append(reply)
                     if peer.failures:
                         peer.answered()
-            seen = verdicts.values()
             missing = [peer for peer in left if peer not in taken]
             copies = len(holders) - len(missing)
             if not missing and copies > 1:
@@ -360,13 +359,11 @@ class Core:
                 yield from patience.wait(None)
                 continue
             if copies:
-                owed = [p for p in missing if verdicts.get(p) is not Verdict.FULL]
                 if missing:
                     self.counts.degraded += 1
-                if owed:
-                    yield from self._owe(key, version, list(taken), owed)
+                    yield from self._owe(key, version, list(taken), missing, patience)
                 return copies, True, said
-            if late or all(verdict is Verdict.FULL for verdict in seen):
+            if late or seen <= {Verdict.FULL}:
                 if Verdict.FULL in seen:
                     raise HoldersFull(
                         f"no memory for {_shown(key)}: {self._why(troubles)}; give the servers "
@@ -375,19 +372,27 @@ class Core:
                 raise NoHolderReachable(self._unreachable(key, troubles))
             yield from patience.wait(None)
 
-    def _owe(self, key: bytes, version: bytes, taken: list[Peer], owed: list[Peer]) -> Steps[None]:
-        """Writes down, beside each copy, who is without it."""
-        for _ in range(2):  # the ring may change in between
-            epoch = self.view().epoch_text
-            data = b"".join([pack((b"RING.OWE", epoch, peer.id, key, version)) for peer in owed])
-            replies = yield tuple([(peer, data, len(owed)) for peer in taken])
-            if any(
-                not isinstance(reply, Exception)
-                and not (isinstance(reply, list) and any(isinstance(r, Exception) for r in reply))
-                for reply in replies
-            ):
+    def _owe(
+        self, key: bytes, version: bytes, taken: list[Peer], owed: list[Peer], patience: _Patience
+    ) -> Steps[None]:
+        """Writes down, beside each copy, who is without it. Where the ring has changed in between
+        that is said again: who has noted it may be the one that leaves."""
+        noted = False
+        left = taken
+        for again in (True, False):
+            view = self.view()
+            words = [(b"RING.OWE", view.epoch_text, peer.id, key, version) for peer in owed]
+            data = b"".join(map(pack, words))
+            replies = yield tuple([(peer, data, len(owed)) for peer in left])
+            errors = dict(zip(left, map(_first_error, replies), strict=True))
+            noted = noted or None in errors.values()
+            stale = [peer for peer, error in errors.items() if str(error).startswith("EPOCH")]
+            left = stale if noted else left
+            if not left:
                 return
-        self.counts.unrecorded += 1
+            if again and stale:
+                yield from patience.wait(view)
+        self.counts.unrecorded += not noted
 
     # Changing what is there.
 
@@ -542,6 +547,12 @@ def _is_changed(reply: object) -> bool:
         return False
     entry = reply[1]
     return entry is None or (type(entry) is bytes and len(entry) >= _ring.HEADER_BYTES)
+
+
+def _first_error(reply: Any) -> Exception | None:
+    """Of one reply, or of several."""
+    replies = reply if isinstance(reply, list) else [reply]
+    return next((each for each in replies if isinstance(each, Exception)), None)
 
 
 class _Patience:

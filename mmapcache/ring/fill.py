@@ -16,7 +16,7 @@ from mmapcache.ring.connecting import SERVING, Settings
 from mmapcache.ring.errors import RingError
 from mmapcache.ring.link import Link, Links, RefusedError
 from mmapcache.ring.record import Member, Record
-from mmapcache.ring.sweep import Owed, Pace, Sweep, TooSlowError
+from mmapcache.ring.sweep import Full, Owed, Pace, Sweep, TooSlowError, rest
 from mmapcache.ring.view import GONE, PROBE
 from mmapcache.ring.wire import Lost
 from mmapcache.sync.logs import log
@@ -147,6 +147,8 @@ class Filler:
         self._next_round = 0.0
         self._rest = ROUND  # seconds until the next one
         self._paid_at = time.monotonic()
+        self._full: dict[tuple[str, str], Full] = {}  # see Owed
+        self._clean_at = 0.0  # when it is cleaned up again after a node had no memory
         self._said: dict[str, str] = {}
         self._served: set[str] = set()  # nodes that were seen ready
         self._lost: set[tuple[str, str]] = set()  # lives of which was said that data is lost
@@ -295,7 +297,7 @@ class Filler:
             name: node.link for name, node in nodes.items() if node.epoch == known.record.epoch
         }
         for _ in range(_ROUNDS_AT_ONCE):
-            owed = Owed(known.record, links)
+            owed = Owed(known.record, links, self._full, lambda: time.monotonic())
             for name in links:
                 try:
                     self.doing.paid += owed.apply(name)
@@ -428,6 +430,11 @@ class Filler:
         step = record.step
         if step == "filling" and not self._is_level(known, nodes):
             return
+        if step in ("filling", "switched") and self._owes(known, nodes):
+            self._say(
+                "drain", f"drain {change.node}: what is owed there is brought to others first"
+            )
+            return
         # A node that has only been cut off would keep what is to be removed. It begins anew when it
         # sees that the epoch has moved by two.
         away = [self._dead.get(name, 0) for name in record.everybody if name not in nodes]
@@ -461,11 +468,25 @@ class Filler:
             self.doing.filled += sweep.moved
         return True
 
+    def _owes(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
+        """Whether the node that is drained holds something that another one is without: it goes
+        with all that it has, and with its notes."""
+        change = known.record.change
+        assert change is not None
+        if change.kind != "drain" or change.abort or change.node not in nodes:
+            return False
+        others = [name for name in nodes if name != change.node]
+        replies = nodes[change.node].link.calls([("RING.OWED", name, 1) for name in others])
+        return any(reply for reply in replies)  # keys, or an overflow
+
     def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
         """Removes from nodes what they hold no more, after its holders have it. False: a holder had
         no memory for all of it; it may have, when other nodes' leftovers are gone from it."""
         change = known.record.change
         assert change is not None
+        began = time.monotonic()
+        if began < self._clean_at:
+            return False
         sweep = self._begin(known, nodes, f"clean up after {change.kind} {change.node}", nodes)
         holders = sweep.whose.holders
         dropped = 0
@@ -482,6 +503,7 @@ class Filler:
         self._nobody_came(known, nodes)
         what = f"{change.kind} {change.node}"
         if sweep.refused:
+            self._clean_at = time.monotonic() + rest(time.monotonic() - began)
             self._say("clean", f"{what}: a node has no memory for what others are to drop")
             return False
         log.info("%s: %s copies were removed", what, f"{dropped:,}")

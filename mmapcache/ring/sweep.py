@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from mmapcache.ring import _ring
 from mmapcache.ring.link import Link, RefusedError
@@ -19,16 +20,24 @@ from mmapcache.ring.uptime import uptime
 LONGEST = _ring.TOMBSTONE_MS / 1000 - 600
 _PACKET = 1 << 20  # bytes of entries that are sent at once
 _MOST = 500  # keys likewise
-_FEW = 20  # keys that are read at once while nobody knows how large values are
+_FEW = 20  # keys that are read at once while nobody knows how large values are; or tried with
 _FULL = ("FULL", "OOM", "command")  # redis-py takes the first word off what the server says
 _ALIEN = "TYPE"  # something that the ring did not write is at a key
 _PARTLY = (*_FULL, _ALIEN)  # all others were taken
 _ENDED = 1  # ms since 1970
 _PASSED = 10_000  # ms after a write until nothing may be left of it at its holders
+_NOTED = 100_000  # keys that a node notes for another one
+_LONGEST_REST = 60.0  # seconds
 
 
 class TooSlowError(Exception):
     """A sweep has taken longer than deletions are remembered."""
+
+
+def rest(took: float) -> float:
+    """Seconds until a node is brought again what it had no memory for, after a try that took so
+    long: not much of the time goes into what is refused, and room is not overlooked for long."""
+    return min(20 * took, _LONGEST_REST)
 
 
 class Pace:
@@ -88,7 +97,7 @@ class Sweep:
         self._began = uptime()  # deletions end while the machine sleeps, too
         self._at_once = _FEW  # keys that are read with one command
         self.looked_at = 0
-        self.refused = 0  # packets for which a node had no memory
+        self.refused = 0  # keys of packets that a node did not take, mostly for want of memory
         self.moved = 0
 
     def keys(self, source: str) -> Iterator[list[bytes]]:
@@ -109,7 +118,8 @@ class Sweep:
             raise TooSlowError
 
     def spread(self, source: str, wants: Callable[[bytes], Iterable[str]]) -> None:
-        """Brings what `source` holds to those that `wants` names for a key.
+        """Brings what `source` holds to those that `wants` names for a key. What one of them has no
+        memory for it is owed from now on.
 
         :raises Lost: a node was lost
         :raises RefusedError: a node does not take it
@@ -124,7 +134,20 @@ class Sweep:
             wanted = sorted(set().union(*targets.values())) if targets else []
             entries = self.dump(source, wanted)
             for node, some in targets.items():
-                self.fill_what_fits(node, [(key, entries[key]) for key in some if key in entries])
+                found = [(key, entries[key]) for key in some if key in entries]
+                if not self.fill_what_fits(node, found):
+                    self._owe(source, node, found)
+
+    def _owe(self, source: str, target: str, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Notes at `source` what `target` is without. If `source` is no holder itself, a change is
+        under way, and what it has stays there until the holders have it.
+
+        :raises RefusedError: it cannot be noted
+        """
+        words = [("RING.OWE", self._epoch, target, key, version_of(e)) for key, e in entries]
+        for reply in self._links[source].calls(words):
+            if isinstance(reply, Exception) and not str(reply).startswith("NOTMINE"):
+                raise RefusedError(source, str(reply))
 
     def fill_what_fits(self, target: str, entries: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether the node has them all, or something newer. If not, that is counted: its misses
@@ -137,7 +160,7 @@ class Sweep:
         except RefusedError as error:
             if error.word not in _PARTLY:
                 raise
-            self.refused += 1
+            self.refused += len(entries)
             return False
         return True
 
@@ -209,17 +232,43 @@ def _packets(entries: Sequence[tuple[bytes, bytes]]) -> Iterator[list[tuple[byte
         yield packet
 
 
+@dataclass(slots=True)
+class Full:
+    """That a node had no memory for what is owed to it by another one.
+
+    :param left: keys that were owed then
+    :param at_once: with how many it is tried whether there is memory again
+    :param again: when it is brought all of them again, by Owed's clock
+    """
+
+    left: int = 0
+    at_once: int = _FEW
+    again: float = 0.0
+
+
 class Owed:
     """Brings writes to the nodes that missed them.
 
+    A full node is tried with a few keys. All that it is owed is brought only now and then, so that
+    it keeps no older values of what was noted since.
+
     :param links: to the nodes that can be reached, by id
+    :param full: what is known of full nodes, by who owes and who is owed; kept for the next one
     """
 
     AT_ONCE = 1000  # keys of one node for another
 
-    def __init__(self, record: Record, links: Mapping[str, Link]) -> None:
+    def __init__(
+        self,
+        record: Record,
+        links: Mapping[str, Link],
+        full: dict[tuple[str, str], Full] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._record = record
         self._links = links
+        self._full = {} if full is None else full
+        self._now = now
         self._sweep = Sweep(record, links, Pace(0), lambda seconds: None)
         self.left = 0  # keys that are known to be owed still
         self.more = False  # there may be more, which could be brought now
@@ -230,31 +279,66 @@ class Owed:
 
         :raises Lost: a node was lost
         """
-        targets = [node for node in self._record.everybody if node != source]
-        commands = [("RING.OWED", node, self.AT_ONCE) for node in targets]
+        targets = {
+            node: full.at_once if (full := self._full.get((source, node))) else self.AT_ONCE
+            for node in self._record.everybody
+            if node != source
+        }
+        commands = [("RING.OWED", node, count) for node, count in targets.items()]
+        replies = self._links[source].calls(commands)
         paid = 0
-        for node, reply in zip(targets, self._links[source].calls(commands), strict=True):
+        for (node, count), reply in zip(targets.items(), replies, strict=True):
             if isinstance(reply, Exception):
                 if str(reply).startswith("OVERFLOW"):
-                    self.left += 100_000
-                    if node in self._links:
-                        paid += self._settle(source, node, str(reply))
-                continue
-            while reply:
-                struck = self._pay(source, node, reply)
+                    paid += self._settle(source, node, str(reply).split(" ")[1])
+            elif node not in self._links:
+                self.left += len(reply) // 2
+            elif reply:
+                paid += self._bring(source, node, reply, count)
+            else:
+                self._full.pop((source, node), None)
+        return paid
+
+    def _bring(self, source: str, node: str, owed: list[bytes], count: int) -> int:
+        """How many were struck off. What is left comes first in the next round.
+
+        :param owed: those that come first, `count` of them if there are so many
+        """
+        struck = self._pay(source, node, owed)
+        if struck is None:
+            return self._bring_all(source, node, owed)
+        full = self._full.get((source, node))
+        if len(owed) // 2 < count:
+            self._full.pop((source, node), None)
+        else:
+            self.more = True
+            if full is not None:
+                full.at_once = min(4 * full.at_once, self.AT_ONCE)
+                full.left = max(0, full.left - struck)
+        return struck
+
+    def _bring_all(self, source: str, node: str, owed: list[bytes]) -> int:
+        """To a node that is full, if it is time for that; how many were struck off all the same.
+
+        :param owed: those that come first, which it has just refused
+        """
+        full = self._full.setdefault((source, node), Full())
+        full.at_once = _FEW
+        began = self._now()
+        paid = 0
+        if began >= full.again:
+            full.left = len(owed) // 2
+            while owed := self._links[source].call("RING.OWED", node, self.AT_ONCE, owed[-2]):
+                struck = self._pay(source, node, owed)
                 paid += struck or 0
-                if struck is not None or node not in self._links:
-                    break  # what is left comes first in the next round
-                # It is full, and keeps nothing that is older: of the following keys neither.
-                reply = self._links[source].call("RING.OWED", node, self.AT_ONCE, reply[-2])
+                full.left += len(owed) // 2 if struck is None else 0
+            full.again = self._now() + rest(self._now() - began)
+        self.left += full.left
         return paid
 
     def _pay(self, source: str, node: str, owed: list[bytes]) -> int | None:
         """How many were struck off; None: the node does not take all of them."""
         keys = owed[::2]
-        if node not in self._links:
-            self.left += len(keys)
-            return None
         mine = [key for key in keys if node in self._sweep.whose.holders(key)]
         versions = dict(zip(keys, owed[1::2], strict=True))
         entries = self._sweep.dump(source, mine)
@@ -274,20 +358,32 @@ class Owed:
             self._sweep.fill(node, list(entries.items()))
         except RefusedError as error:
             if error.word != _ALIEN:
-                self.left += len(keys)
                 return None
         words: list[bytes] = []  # what is newer than what was noted was brought, too
         for key, version in versions.items():
             entry = entries.get(key)
             words += (key, version if entry is None else max(version, version_of(entry)))
-        self.more = self.more or len(keys) >= self.AT_ONCE
         return int(self._links[source].call("RING.PAID", node, *words))
 
-    def _settle(self, source: str, node: str, text: str) -> int:
-        """All that `source` holds for `node`, which is more than could be noted."""
-        number = text.split(" ")[1]
+    def _settle(self, source: str, node: str, number: str) -> int:
+        """All that `source` holds for `node`, which is more than could be noted. What `node` has no
+        memory for is noted anew; 1 if that was not too much again, and the overflow is struck off.
+        """
+        self.left += _NOTED
+        full = self._full.get((source, node))
+        began = self._now()
+        if node not in self._links or (full is not None and began < full.again):
+            return 0
         whose = self._sweep.whose
+        before = self._sweep.refused
         self._sweep.spread(source, lambda key: [node] if node in whose.holders(key) else [])
-        self._links[source].call("RING.PAID", node, number)
-        self.left -= 100_000
-        return 1
+        refused = self._sweep.refused - before
+        if refused:
+            again = self._now() + rest(self._now() - began)
+            self._full[source, node] = Full(left=refused, again=again)
+        else:
+            self._full.pop((source, node), None)
+        struck = int(self._links[source].call("RING.PAID", node, number))
+        if struck:
+            self.left += refused - _NOTED
+        return struck

@@ -10,8 +10,8 @@ class Written:
     """The outcome of a write; true when at least one copy was taken.
 
     :param copies: holders that have it now
-    :param degraded: a holder has not: it could not be reached, or it is full. What one missed
-        because it could not be reached is recorded beside the copy, for the agents
+    :param degraded: a holder has not: it could not be reached, or it is full. What it missed is
+        recorded beside the copy, for the agents
     """
 
     copies: int

@@ -90,19 +90,16 @@ bool mc_writer_grow_ahead(struct mc_writer *writer)
     uint64_t size = writer->region.file_size;
     uint64_t share = min64(size >> AHEAD_SHIFT, MC_GROWTH_MAX);
     uint64_t piece = min64(share, AHEAD_PIECE), pieces = share / piece;
-    bool huge = writer->options.collapse;
     if (size + MC_EXTENT > writer->superblock.max_size ||
         mc_buddy_room(writer->arena.buddy, mc_granules(piece), pieces) >= pieces ||
         !has_room(writer)) {
         return false;
     }
     assert(!mc_arena_has_sites(&writer->arena)); /* they are of files that cannot grow */
-    if (writer->table.space.limit == size) {
-        if (mc_region_grow(&writer->region, writer->path, size + MC_EXTENT, &huge, &writer->huge,
-                           NULL) != MC_OK) {
-            return false; /* a commit will say why, if it needs it */
-        }
-        writer->options.collapse = huge;
+    if (writer->table.space.limit == size &&
+        mc_region_grow(&writer->region, writer->path, size + MC_EXTENT, &writer->options.collapse,
+                       &writer->huge, NULL) != MC_OK) {
+        return false; /* a commit will say why, if it needs it */
     }
     return use_all(writer, NULL) == MC_OK;
 }

@@ -332,6 +332,35 @@ static void test_failures(enum fault kind, int number, enum mc_status expected, 
     }
 }
 
+/* Lets the first allocation of what moves fail. */
+static void fail_moving(enum fault kind)
+{
+    if (kind == FAULT_MEMORY && writer->compaction.moving) {
+        faults_arm(FAULT_BIT(FAULT_MEMORY), 0, false, 0);
+    }
+}
+
+/* A writer that has looked up no collection yet has no memory for the first that is to move: how
+ * many sites there were, each with an allocation of its own, does not matter. */
+static void test_no_collection(void)
+{
+    for (long failed = 0; failed == 0;) { /* what was retired may be room enough */
+        int keys = open_due();
+        faults_arm(0, 0, false, 0);
+        faults_before = fail_moving;
+        CHECK_OK(commit_state(writer));
+        faults_before = NULL;
+        failed = faults_disarm();
+        CHECK(failed == 0 || !mc_arena_has_sites(&writer->arena)); /* it is put off */
+        for (int i = 0; i < 20; i++) {
+            CHECK_OK(commit_state(writer));
+        }
+        struct mc_view view = view_of(map);
+        check_content(&view, &model, keys);
+        close_checked(writer, map);
+    }
+}
+
 enum damage {
     DAMAGE_VALUE,
     DAMAGE_HEADER,
@@ -408,6 +437,7 @@ int main(void)
     test_failures(FAULT_MEMORY, 0, MC_NOMEM, LONG_MAX);
     test_failures(FAULT_ROOM, 0, MC_FULL, 12);
     test_failures(FAULT_ROOM, ENOMEM, MC_NOMEM, 12);
+    test_no_collection();
     test_damage();
     remove_cache(test_path());
     return 0;

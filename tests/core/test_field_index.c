@@ -167,6 +167,22 @@ static void test_bytes_that_lie(void)
     free(exact);
 }
 
+/* An offset that leads before the first field or behind the document. */
+static void test_offsets_that_lie(void)
+{
+    size_t len = make(100, 100);
+    unsigned blocks = mc_field_index_blocks(document, len);
+    const uint32_t offsets[] = {0, 3, (uint32_t)len, UINT32_MAX};
+    struct mc_bson_element element;
+    for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        mc_field_index_make(document, len, blocks, blocks_of_it);
+        memcpy(blocks_of_it, &offsets[i], sizeof offsets[i]);
+        CHECK_EQ(mc_field_index_pluck(document, len, blocks_of_it, blocks, names[0],
+                                      strlen(names[0]), &element),
+                 MC_INVALID);
+    }
+}
+
 static struct mc_hit found_in(const struct mc_view *view, int64_t k)
 {
     struct mc_collection collection;
@@ -272,6 +288,7 @@ int main(void)
     test_other_numbers_of_blocks();
     test_which_have_one();
     test_bytes_that_lie();
+    test_offsets_that_lie();
     test_in_a_file();
     return 0;
 }

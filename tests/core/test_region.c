@@ -339,6 +339,10 @@ static void test_huge(void)
     remove_cache(test_path());
     CHECK_OK(mc_region_create(test_path(), &region, &test_error));
     CHECK_OK(mc_region_map(&region, 4 * MC_EXTENT, &test_error));
+    faults_arm(FAULT_BIT(FAULT_FALLOCATE) | FAULT_BIT(FAULT_ALLOCATE), 0, true, ENOSPC);
+    CHECK_EQ(mc_region_grow(&region, test_path(), MC_EXTENT, &huge, &collapsed, &test_error),
+             MC_FULL);
+    CHECK(faults_disarm() > 0 && huge && collapsed == 0); /* which says nothing of huge pages */
     CHECK_OK(mc_region_grow(&region, test_path(), 2 * MC_EXTENT, &huge, &collapsed, &test_error));
     CHECK(huge == (collapsed == 2 * MC_EXTENT));
     CHECK(fstat(region.fd, &file) == 0 && (uint64_t)file.st_blocks * 512 >= 2 * MC_EXTENT);

@@ -56,6 +56,8 @@ FAULTS = {
     26: ("a node that missed a step goes on", ZOOKEEPER + "node_that_missed_a_step"),
     27: ("what is older than what has passed stays", COMMANDS + "fill_with_what_has_passed"),
     28: ("one that is refused holds up a fill", MEMORY + "full_server_keeps_no_older"),
+    29: ("what is replayed begins a life", FENCE + "swap_that_is_replayed"),
+    30: ("a replaced server joins again", ZOOKEEPER + "replaced_server_joins"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 

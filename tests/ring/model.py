@@ -46,6 +46,7 @@ class Node:
     """One server.
 
     :param final: it has dropped nothing in this life
+    :param most: keys that it notes for another node
     """
 
     id: str
@@ -55,6 +56,9 @@ class Node:
     full: bool = False
     data: dict[bytes, tuple[int, bytes, int, bytes]] = field(default_factory=dict)
     owed: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    most: int = 100_000
+    overflow: dict[str, int] = field(default_factory=dict)
+    overflows: int = 0
     now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def run(self, command: list[bytes]) -> Any:
@@ -118,11 +122,27 @@ class Node:
         before = self.data.get(key)
         if before is not None and before[1] > version:
             raise Refused(f"NEWER {before[1].hex()}")
-        if self.full and kind == _ring.VALUE:
-            self.data.pop(key, None)
-            self.final = False
+        if before is not None and before[1] == version:
+            return
+        if not self._has_room(key, kind):
             raise Refused("FULL no memory")
         self.data[key] = (kind, version, end, value)
+
+    def _has_room(self, key: bytes, kind: int) -> bool:
+        """Whether it can be taken; if not, nothing older stays."""
+        if self.full and (kind == _ring.VALUE or key not in self.data):
+            self.data.pop(key, None)
+            self.final = False
+            return False
+        return True
+
+    def _change(self, key: bytes, version: bytes, end: int, value: bytes) -> list[Any]:
+        """What is changed where it is: if there is no room the older one stays."""
+        before = self.data.get(key)
+        if self.full and (before is None or before[1] < version):
+            raise Refused("FULL nothing was changed")
+        self._put(key, _ring.VALUE, version, end, value)
+        return [1, _ring.encode(_ring.VALUE, version, end, value)]
 
     def _set(self, key: bytes, entry: bytes) -> bytes:
         kind, version, end, value = _ring.decode(entry)
@@ -131,7 +151,8 @@ class Node:
 
     def _del(self, version: bytes, key: bytes) -> int:
         entry = self._there(key)
-        self._put(key, _ring.TOMBSTONE, version, 0, b"")
+        end = int.from_bytes(version[:6], "big") + _ring.TOMBSTONE_MS
+        self._put(key, _ring.TOMBSTONE, version, end, b"")
         return int(entry is not None and entry[0] == _ring.VALUE)
 
     def _incr(self, version: bytes, key: bytes, delta: bytes) -> list[Any]:
@@ -141,15 +162,13 @@ class Node:
         live = entry is not None and entry[0] == _ring.VALUE
         number = int(delta) + (int(entry[3]) if entry is not None and live else 0)
         end = entry[2] if entry is not None and live else 0
-        self._put(key, _ring.VALUE, version, end, b"%d" % number)
-        return [number, _ring.encode(_ring.VALUE, version, end, b"%d" % number)]
+        return [number, *self._change(key, version, end, b"%d" % number)[1:]]
 
     def _expire(self, version: bytes, key: bytes, end: bytes) -> list[Any]:
         entry = self._found(key)
         if entry is None:
             return [0, None]
-        self._put(key, _ring.VALUE, version, int(end), entry[3])
-        return [1, _ring.encode(_ring.VALUE, version, int(end), entry[3])]
+        return self._change(key, version, int(end), entry[3])
 
     def _has_passed(self, entry: tuple[int, bytes, int, bytes]) -> bool:
         written = int.from_bytes(entry[1][:6], "big")
@@ -165,19 +184,25 @@ class Node:
                 if before is not None and before[1] < decoded[1]:
                     del self.data[key]
             elif before is None or before[1] < decoded[1]:
-                if refused := self.full and decoded[0] == _ring.VALUE:
-                    self.data.pop(key, None)
-                    self.final = False
-                    full = True
-                else:
+                if self._has_room(key, decoded[0]):
                     self.data[key] = decoded
-                taken += not refused
+                    taken += 1
+                else:
+                    full = True
         if full:
             raise Refused("FULL no memory")
         return taken
 
     def _owe(self, node: bytes, key: bytes, version: bytes) -> bytes:
-        self.owed[node.decode(), key] = version
+        self._mine(key)
+        other = node.decode()
+        noted = [place for place in self.owed if place[0] == other]
+        if (other, key) not in noted and len(noted) >= self.most:
+            for place in noted:
+                del self.owed[place]
+            self.overflows += 1
+            self.overflow[other] = self.overflows
+        self.owed[other, key] = max(version, self.owed.get((other, key), b""))
         return b"OK"
 
 

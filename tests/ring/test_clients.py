@@ -383,6 +383,39 @@ def test_full_servers(own: TestRing) -> None:
         assert ring.get("k", with_source=True) == (b"newest", ring.where("k")[1])
 
 
+def test_what_a_full_server_refused_is_brought_when_it_has_memory(own: TestRing) -> None:
+    async def write(key: str) -> Written:
+        async with AsyncRing(own.path, **PATIENT) as ring:
+            written: Written = await ring.set(key, "v")
+            return written
+
+    def owed() -> int:
+        """Keys that are noted for a."""
+        notes = [own.servers[name].info().get("owed_a", "keys=0,") for name in "bc"]
+        return sum(int(each.split(",")[0].removeprefix("keys=")) for each in notes)
+
+    with Ring(own.path, **PATIENT) as ring:
+        keys = [f"full {number}" for number in range(60)]
+        keys = [key for key in keys if "a" in ring.where(key)][:12]
+        ring.mset(dict.fromkeys(keys[:6], 1))
+        with contextlib.closing(own.servers["a"].connect()) as a:
+            a("CONFIG", "SET", "maxmemory", "1")
+            done: list[Any] = [ring.set(keys[0], "v"), ring.incr(keys[1]), ring.expire(keys[2], 99)]
+            done += [ring.delete(keys[6]), ring.incr(keys[7]), ring.mset({keys[8]: "v"})]
+            done += ring.pipeline().set(keys[3], "v").incr(keys[4]).delete(keys[9]).execute()
+            done += [asyncio.run(write(keys[5])), asyncio.run(write(keys[10]))]
+            assert [(each.copies, each.degraded) for each in done] == [(1, True)] * 11
+            assert owed() == 11
+            time.sleep(1.5)  # some rounds of the agent
+            assert owed() == 11
+            a("CONFIG", "SET", "maxmemory", "0")
+        assert ring.counts.unrecorded == 0
+    eventually("nothing is owed", lambda: owed() == 0)
+    copies = {key: own.copies(key) for key in keys[:11]}
+    assert all("a" in each and len(each) == 2 for each in copies.values())
+    assert all(len(set(each.values())) == 1 for each in copies.values()), copies
+
+
 def refused(ring: TestRing, why: str, **options: Any) -> str:
     """What a client says that no node lets in, which is to match `why`; whoever cannot learn that
     within his deadline, on a busy machine, is given a longer one."""

@@ -88,6 +88,9 @@ def test_arguments_that_cannot_be() -> None:
     ]:
         with pytest.raises(ValueError):
             encode(*arguments)
+    for kind in (VALUE, TOMBSTONE):
+        with pytest.raises(ValueError, match=rf"version's time must be 0 to {MAX_TIME} ms, not"):
+            encode(kind, (MAX_TIME + 1).to_bytes(6, "big") + bytes(10), 0, b"")
     with pytest.raises(TypeError):
         encode(VALUE, "x" * 16, 0, b"")  # type: ignore[arg-type]
     with pytest.raises(TypeError):

@@ -266,6 +266,22 @@ def test_old_data_is_never_served(start_server: StartServer, how: str) -> None:
     assert server.connect(hello=False)("DBSIZE") == 0
 
 
+def test_swap_that_is_replayed_begins_no_life(start_server: StartServer) -> None:
+    """What follows a SWAPDB in an append-only file is as old as what stands before it."""
+    server = start_server(fence=20_000, config=["appendonly yes", "appendfsync always"])
+    node = begin(server)
+    await_file(node)
+    assert server.connect(hello=False)("SWAPDB", 0, 1) == "OK"
+    node = server.connect()
+    node(*put(EPOCH, clock.next(), 0, b"k", b"old"))
+    await_file(node)
+    server.terminate()
+    files = (server.folder / "appendonlydir").iterdir()
+    assert any(b"SWAPDB" in file.read_bytes() for file in files)
+    server.start()
+    assert server.connect(hello=False)("DBSIZE") == 0
+
+
 @pytest.mark.every
 @pytest.mark.parametrize("how", ["dump", "append-only file"])
 def test_authoritative_data_is_kept_once(start_server: StartServer, how: str) -> None:

@@ -201,6 +201,21 @@ def test_second_server_with_the_same_id_stops_the_first(
     assert second.state() == "joining"
 
 
+def test_replaced_server_joins_no_more(begin: Begin, tree: Tree) -> None:
+    """Whatever becomes of its data."""
+    first = begin(config=["enable-debug-command yes"])
+    in_state(tree, "spare")
+    begin(folder="second")
+    eventually("the first one leaves", lambda: first.state() == "leaving")
+    lives = first.info()["lives"]
+    by_hand = first.connect(hello=False)
+    for command in (("FLUSHALL",), ("SWAPDB", 0, 1), ("DEBUG", "RELOAD")):
+        assert by_hand(*command) == "OK"
+        assert first.state() == "leaving"
+        time.sleep(0.2)  # some ticks
+        assert first.info()["lives"] == lives
+
+
 def test_node_that_somebody_deleted_comes_back(begin: Begin, tree: Tree) -> None:
     begin()
     before = in_state(tree, "spare")

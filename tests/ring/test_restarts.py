@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ring.model import Node, Refused, World
 
-from mmapcache.ring import NoHolderReachable, _ring, fill
+from mmapcache.ring import HoldersFull, NoHolderReachable, _ring, fill
 from mmapcache.ring.connecting import Settings
 from mmapcache.ring.core import Core
 from mmapcache.ring.fill import Filler, Known, StaleError
@@ -64,7 +64,7 @@ class NodeLink:
             try:
                 replies.append(self.call(name, *words))
             except RefusedError as error:
-                replies.append(error)
+                replies.append(Exception(error.text))
         return replies
 
     def call(self, name: str, *words: Any) -> Any:
@@ -76,10 +76,17 @@ class NodeLink:
         if name == "RING.DUMP":
             return [_ring.encode(*node.data[key]) if key in node.data else None for key in words]
         if name == "RING.OWED":
+            if words[0] in node.overflow:
+                raise RefusedError(node.id, f"OVERFLOW {node.overflow[words[0]]} too many")
             after = words[2] if len(words) > 2 else b""
             every = sorted(node.owed.items())
             owed = [(key, v) for (owner, key), v in every if owner == words[0] and key > after]
             return [word for pair in owed[: words[1]] for word in pair]
+        if name == "RING.PAID" and len(words) == 2:
+            settled = str(node.overflow.get(words[0])) == words[1]
+            if settled:
+                del node.overflow[words[0]]
+            return int(settled)
         if name == "RING.PAID":
             for key, version in zip(words[1::2], words[2::2], strict=True):
                 if node.owed.get((words[0], key), b"\xff") <= version:
@@ -90,8 +97,9 @@ class NodeLink:
             if epoch != node.record.epoch:
                 raise RefusedError(node.id, f"EPOCH {node.record.epoch}")
             return self._ready(node, words[0]) if name == "RING.READY" else _drop(node, words[1:])
+        data = [word.encode() if isinstance(word, str) else word for word in (name, *words)]
         try:
-            return node.run([name.encode(), *words])
+            return node.run(data)
         except Refused as error:
             raise RefusedError(node.id, str(error)) from None
 
@@ -163,6 +171,9 @@ class Story:
         self.world.waited = self._all_hear
         self.allowed: dict[str, list[bytes | None]] = {key: [None] for key in KEYS}
         self.written = 0
+        self.filled_up = False
+        # Keys of which the last write raised: a full node has nothing older, others may have.
+        self.unsure: set[str] = set()
 
     def members(self) -> dict[str, Member]:
         nodes = self.world.nodes.values()
@@ -201,6 +212,10 @@ class Story:
             self.still["abcd"[number % 4]] = self.world.clock + 0.3
         elif deed == "learn":
             self.sources[number % 2].learn()
+        elif deed == "full":
+            node = self.world.nodes["abcd"[number % 4]]
+            node.full = not node.full
+            self.filled_up = True
         elif deed == "pause":
             self.world.clock += number / 4
         elif deed:
@@ -215,7 +230,10 @@ class Story:
         client = self.clients[number % 2]
         try:
             if deed == "write":
-                self.write(client, key)
+                self.written += 1
+                self.write(client, key, b"%d" % self.written)
+            elif deed == "delete":
+                self.write(client, key, None)
             elif deed == "read":
                 self.read(client, key)
             else:
@@ -233,6 +251,7 @@ class Story:
         if all(nodes[each].state == "ready" for each in everybody):
             nodes[name].data.clear()
             nodes[name].owed.clear()
+            nodes[name].overflow.clear()
             nodes[name].state = "starting"
             self.lives[name] += 1
 
@@ -253,14 +272,18 @@ class Story:
         for source in self.sources:
             source.learn()
 
-    def write(self, client: Operations, key: str) -> None:
-        self.written += 1
-        value = b"%d" % self.written
+    def write(self, client: Operations, key: str, value: bytes | None) -> None:
+        """None: deletes it."""
+        steps: Any = client.delete([key]) if value is None else client.set(key, value, 0)
         before = self.allowed[key]
         self.allowed[key] = [*before, value]
-        with contextlib.suppress(NoHolderReachable):
-            if not self.world.drive(client.set(key, value, 0)).degraded:
+        self.unsure.add(key)
+        try:
+            if not self.world.drive(steps).degraded:
                 self.allowed[key] = [value]
+            self.unsure.discard(key)
+        except (HoldersFull, NoHolderReachable):
+            pass
 
     def read(self, client: Operations, key: str) -> None:
         with contextlib.suppress(NoHolderReachable):
@@ -282,6 +305,9 @@ class Story:
     def settle(self) -> None:
         """Until all is done and nothing happens any more; then each key is where it belongs."""
         self.script = iter(())
+        for node in self.world.nodes.values():
+            node.full = False
+        self.world.clock += 60  # an agent does not try without a rest what was refused
         for _ in range(60):
             self._all_hear()
             self.do("agent", 0)
@@ -292,10 +318,11 @@ class Story:
         for key in KEYS:
             for client in self.clients:
                 value = self.world.drive(client.get(key))
-                assert value in self.allowed[key], (key, value, self.allowed[key])
+                refused = self.filled_up and key in self.unsure
+                assert refused or value in self.allowed[key], (key, value, self.allowed[key])
                 pair = twin.pair(self.world.record.nodes, key.encode())
                 copies = [self.world.nodes[name].data.get(key.encode()) for name in pair]
-                assert len(set(copies)) == 1 or self.unrecorded(), (key, copies)
+                assert len(set(copies)) == 1 or refused or self.unrecorded(), (key, copies)
 
     def unrecorded(self) -> int:
         """Writes of which nobody could be told that a holder is without them."""
@@ -310,26 +337,46 @@ CHANGES: list[list[tuple[Any, str]]] = [
 DEEDS = ["write", "write", "read", "read", "agent", "agent", "agent", "change", "hear"]
 MEANWHILE = ["restart", "replace", "still", "hear", "hear", "learn", "pause", "write", "read"]
 MEANWHILE += ["agent", "agent"]
+# Instead of restarts, nodes are without memory for some time. What is read then may be a miss.
+FULL_DEEDS = ["write", "write", "delete", "agent", "agent", "change", "hear"]
+FULL_MEANWHILE = ["full", "hear", "hear", "learn", "pause", "write", "delete", "agent", "agent"]
 
 
 def tell(seed: int) -> Story:
-    """A story of some restarts, to its end.
+    """A story of some restarts.
 
     :raises AssertionError: a read was wrong
     """
     dice = random.Random(seed)
+    return play(dice, DEEDS, MEANWHILE, dice.choice(CHANGES), give_up=True)
+
+
+def play(
+    dice: random.Random,
+    deeds: Sequence[str],
+    happens: Sequence[str],
+    changes: Sequence[tuple[Any, str]],
+    *,
+    give_up: bool = False,
+) -> Story:
+    """A story to its end.
+
+    :param happens: in the middle of another deed
+    :param give_up: some changes are given up
+    :raises AssertionError: a read was wrong
+    """
     meanwhile = (
-        (dice.choice(MEANWHILE) if dice.random() < 0.4 else "", dice.randrange(40))
+        (dice.choice(happens) if dice.random() < 0.4 else "", dice.randrange(40))
         for _ in range(3000)
     )
-    story = Story(meanwhile, [*dice.choice(CHANGES)])
+    story = Story(meanwhile, [*changes])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fill, "time", SimpleNamespace(monotonic=story.world.now))
         for _ in range(120):
-            deed, number = dice.choice(DEEDS), dice.randrange(40)
+            deed, number = dice.choice(deeds), dice.randrange(40)
             if deed == "change":
                 story.change()
-                if number < 8:
+                if give_up and number < 8:
                     story.give_up()
             elif deed == "hear":
                 story.hear("abcd"[number % 4])
@@ -347,5 +394,15 @@ def test_restarts_lose_nothing(part: int) -> None:
     for seed in range(first, first + 20):
         try:
             tell(seed)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from None
+
+
+def test_full_nodes_get_what_they_refused() -> None:
+    """Whether a client or an agent brought it, and while a node is being added."""
+    first = random.randrange(1 << 30)
+    for seed in range(first, first + 20):
+        try:
+            play(random.Random(seed), FULL_DEEDS, FULL_MEANWHILE, [("add", "d")])
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from None

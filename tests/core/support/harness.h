@@ -2,7 +2,8 @@
  * generator.
  *
  * CHECK stays on in every build (NDEBUG does not touch it). A failed check prints the place, the
- * values and, in a test, the seed, so that `SEED=n ./test_x` repeats the run exactly.
+ * values and, in a test, the seed, so that `SEED=n ./test_x` repeats whatever the test chose; a
+ * file's secrets and the clock are the system's, so what a test is to meet must not depend on them.
  * `SAMPLE=n ./test_x` makes one in n of the rounds of its long loops, for where an instruction
  * costs twenty times as much.
  */

@@ -158,13 +158,13 @@ enum mc_status mc_region_grow(struct mc_region *region, const char *path, uint64
     (void)path;
     struct memory_file *file = &memory_files[region->fd];
     (void)collapsed;
-    *huge = false;
     if (size > MEMORY_MOST) {
         return mc_fail(err, MC_FULL, "the file system has no room");
     }
     CHECK(size >= file->size && size <= region->map_size);
     memory_reach(file, size);
     region->file_size = file->size = size;
+    *huge = false;
     return MC_OK;
 }
 
