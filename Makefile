@@ -39,7 +39,7 @@ help:
 	@echo "make format  formats the C and Python files in place"
 	@echo "make soak    loader and workers killed and stopped at random (ARGS='--seconds 150 --kills 0')"
 	@echo "make soak-loader a loader that follows a database, through faults of all kinds (ARGS='--seconds 600')"
-	@echo "make soak-ring a ring whose nodes are killed, stopped, added and drained (ARGS='--zookeeper --kind valkey')"
+	@echo "make soak-ring a ring whose nodes are killed, stopped, added and drained (ARGS='--zookeeper --cuts')"
 	@echo "make bench   the table of figures (QUICK=1: under 3 minutes; ARGS='...')"
 	@echo "make proof   everything that proves the promises, one table (REDUCED=1: 15 minutes; ARGS=--write)"
 	@echo "make fuzz    hostile files and BSON, half an hour each (SECONDS=n)"
@@ -177,9 +177,9 @@ redis-module-proof: $(VENV)/test/.installed
 		-n $(JOBS) -p no:cacheprovider -k redis $(wildcard tests/ring/test_module_*.py) $(ARGS)
 	$(VENV)/test/bin/python tests/ring/faults.py
 
-# And with those of the clients and of the agent, which the soak sees.
+# And each of those that a history must show, the clients' and the agent's among them.
 ring-proof: redis-module-proof
-	PYTHONPATH=tests $(VENV)/test/bin/python -m ring.client_faults
+	PYTHONPATH=tests $(VENV)/test/bin/python -m ring.soak_faults
 
 clean:
 	-$(MAKE) -C redis_module clean

@@ -94,7 +94,8 @@ bool node_stood_still(RedisModuleCtx *ctx)
     uint64_t still = now - node.seen;
     node.seen = now;
     bool serves = node.state == NODE_JOINING || node.state == NODE_READY;
-    if (still <= node.fence || !serves) {
+    if (still <= node.fence || !serves ||
+        RING_FAULT_IS(31)) { /* 31: it goes on as if nothing were */
         return false;
     }
     RedisModule_Log(ctx, "warning", "the server stood still for %llu ms; the fence is %llu ms",

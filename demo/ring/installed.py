@@ -20,6 +20,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KINDS: Final = ("redis", "valkey")
+LOOPBACK: Final = "127.0.0.1"
 _MODULE: Final = ROOT / "redis_module"
 _JARS: Final = Path("/usr/share/java")
 _HEADERS: Final = {
@@ -43,7 +44,7 @@ def free_port() -> int:
         if not reserve(f"port {port}"):
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind((LOOPBACK, port))
             return port
 
 
@@ -109,7 +110,7 @@ def server_words(
     :param arguments: of the module
     """
     folder.mkdir(parents=True, exist_ok=True)
-    words = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    words = [binary, "--port", str(port), "--bind", LOOPBACK, "--save", "", "--dir", str(folder)]
     return [*words, "--loadmodule", module, *arguments] if module else words
 
 
@@ -122,7 +123,7 @@ def zookeeper_missing() -> str:
     return ""
 
 
-def zookeeper_words(port: int, folder: Path) -> list[str]:
+def zookeeper_words(port: int, folder: Path, host: str = LOOPBACK) -> list[str]:
     """The command line of a ZooKeeper whose sessions end a second after their client is gone."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -130,7 +131,7 @@ def zookeeper_words(port: int, folder: Path) -> list[str]:
         "maxSessionTimeout": SESSION,
         "dataDir": folder / "data",
         "clientPort": port,
-        "clientPortAddress": "127.0.0.1",
+        "clientPortAddress": host,
         "admin.enableServer": "false",
         "4lw.commands.whitelist": "*",
     }
@@ -143,12 +144,12 @@ def zookeeper_words(port: int, folder: Path) -> list[str]:
     ]
 
 
-def zookeeper_says(port: int, word: str) -> str:
+def zookeeper_says(port: int, word: str, host: str = LOOPBACK) -> str:
     """The answer to one of its four-letter words.
 
     :raises OSError: it does not answer
     """
-    with socket.create_connection(("127.0.0.1", port), 10.0) as probe:
+    with socket.create_connection((host, port), 10.0) as probe:
         probe.sendall(word.encode())
         with probe.makefile("rb") as answer:
             return answer.read().decode(errors="replace")

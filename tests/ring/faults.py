@@ -58,6 +58,7 @@ FAULTS = {
     28: ("one that is refused holds up a fill", MEMORY + "full_server_keeps_no_older"),
     29: ("what is replayed begins a life", FENCE + "swap_that_is_replayed"),
     30: ("a replaced server joins again", ZOOKEEPER + "replaced_server_joins"),
+    31: ("one that stood still goes on", FENCE + "fence_is_300_ms"),
     22: ("owed keys are forgotten without a word", OWED + "overflow_is_said"),
 }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from mmapcache.cli import main
-from ring import client_faults
+from ring import soak_faults
 
 if __name__ == "__main__":
-    client_faults.of(sys.argv[1], "agent")
+    soak_faults.begin(sys.argv[1], "agent")
     sys.exit(main(["ring", "agent", *sys.argv[2:]]))

@@ -1,7 +1,9 @@
 """What clients did and saw, and whether that can have been with what the ring promises.
 
 An event is one operation: when it began and ended, by a clock that all processes share, and what
-came of it. Values are unique. A write is *sure* when it was acknowledged with two copies.
+came of it. Values are unique. A write is *sure* when it was acknowledged with two copies; or with
+one, while a holder of its key stood still for longer than the fence, as that holder counts as dead:
+what was queued for it is neither executed nor answered from what it held.
 
 - No read returns a value that was never written.
 - No read returns what is older than a sure write that had ended before the read began: the value of
@@ -43,18 +45,43 @@ class Event:
     who: str = ""
 
     @property
-    def sure(self) -> bool:
+    def is_sure(self) -> bool:
         return self.copies >= 2 and not self.degraded
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A node stood still for longer than its fence.
+
+    :param keys: that it was a holder of
+    """
+
+    began: float
+    ended: float
+    keys: frozenset[str]
+
+    def makes_sure(self, write: Event) -> bool:
+        """Whether the other holder alone was to take it."""
+        return bool(
+            write.copies
+            and write.key in self.keys
+            and self.began <= write.began
+            and write.ended <= self.ended
+        )
+
+
 def load(paths: Iterable[Path]) -> Iterator[Event]:
-    """Events as `dump` wrote them; the last line of a killed writer may be half."""
+    """Events as `line` wrote them. A write was written down twice, before it and after it: of two
+    lines of the same `who` the later one counts. The last line of a killed writer may be half."""
     for path in paths:
-        for line in path.read_text().splitlines():
+        events = {}
+        for text in path.read_text().splitlines():
             try:
-                yield Event(*json.loads(line))
+                event = Event(*json.loads(text))
             except (ValueError, TypeError):
                 continue
+            events[event.who] = event
+        yield from events.values()
 
 
 def line(event: Event) -> str:
@@ -62,14 +89,17 @@ def line(event: Event) -> str:
     return json.dumps([getattr(event, name) for name in Event.__dataclass_fields__]) + "\n"
 
 
-def wrongs(events: Iterable[Event], lost: Sequence[float] = ()) -> list[str]:
+def wrongs(
+    events: Iterable[Event], lost: Sequence[float] = (), stands: Sequence[Stand] = ()
+) -> list[str]:
     """What cannot have been, in sentences."""
     by_key: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_key[event.key].append(event)
     found = []
     for key in sorted(by_key):
-        judge = _Judge([each for each in by_key[key] if each.what != "get"], sorted(lost))
+        writes = [each for each in by_key[key] if each.what != "get"]
+        judge = _Judge(writes, sorted(lost), [each for each in stands if key in each.keys])
         reads = [each for each in by_key[key] if each.what == "get"]
         found += [text for read in reads if (text := judge.wrong(read))]
     return found
@@ -78,10 +108,15 @@ def wrongs(events: Iterable[Event], lost: Sequence[float] = ()) -> list[str]:
 class _Judge:
     """The writes of one key, in orders that make each question quick."""
 
-    def __init__(self, writes: Sequence[Event], lost: Sequence[float]) -> None:
+    def __init__(
+        self, writes: Sequence[Event], lost: Sequence[float], stands: Sequence[Stand]
+    ) -> None:
         self._lost = lost
         self._values = {each.value: each for each in writes if each.value is not None}
-        sure = sorted((each for each in writes if each.sure), key=lambda each: each.ended)
+        sure = sorted(
+            (w for w in writes if w.is_sure or any(stand.makes_sure(w) for stand in stands)),
+            key=lambda each: each.ended,
+        )
         self._sure_ended = [each.ended for each in sure]
         # Of those that had ended by then, the one that began last.
         self._newest: list[Event] = list(accumulate(sure, _later))

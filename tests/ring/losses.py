@@ -1,7 +1,8 @@
 """When two nodes had lost what they held at the same time, by what the servers have logged.
 
-A node loses what it holds when it is killed, and when it begins another life for a reason of its
-own; it has it again when it says that it is filled. One that stood still counts from then on.
+A node loses what it holds when it is killed, and when it begins another life for a reason that
+the promises name; it has it again when it says that it is filled. One that stood still counts from
+then on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ _LINE = re.compile(r"\d+:M (\d+ \w{3} \d{4} [\d:.]+) . <ring> (.*)")
 _STOOD = re.compile(r"the server stood still for (\d+) ms")
 _LIFE = re.compile(r"(.*): life \d+ of node \S+ begins")
 _FILLED = re.compile(r"life \d+ of node \S+ is filled")
-_NO_LOSS = ("the server has started", "the node came into the ring")  # a kill is told apart
+# Why a node may throw away what it holds; a kill is told apart. Any other reason excuses nothing.
+_LOSSES = (
+    "others may have gone on without it",
+    "a step of a change was taken without the node",
+    "the data was flushed",
+)
 
 
 def _timed(log: str) -> Iterable[tuple[float, str]]:
@@ -36,7 +42,7 @@ def spans(log: str, kills: Iterable[float], whole: Iterable[float]) -> list[tupl
         if match := _STOOD.match(text):
             still = int(match[1]) / 1000
         elif match := _LIFE.match(text):
-            if match[1] not in _NO_LOSS:
+            if match[1] in _LOSSES:
                 begins.append(at - still)
             still = 0.0
         elif _FILLED.match(text):

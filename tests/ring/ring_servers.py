@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ring.wires import Wire
+
 from demo.ring.installed import (
+    LOOPBACK,
     ROOT,
     free_port,
     module_path,
@@ -275,15 +278,22 @@ def make_ready(connection: Connection) -> None:
 
 
 class ZooKeeper:
-    """A server of one process whose sessions end a second after their client is gone."""
+    """A server of one process whose sessions end a second after their client is gone.
 
-    def __init__(self, folder: Path) -> None:
+    :param wire: to the network namespace that it is in
+    """
+
+    def __init__(self, folder: Path, wire: Wire | None = None) -> None:
         self.folder = folder
+        self.wire = wire
         self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self._host = LOOPBACK if wire is None else wire.address
+        self.address = f"{self._host}:{self.port}"
         self.root = "/ring"
         self.process: subprocess.Popen[bytes] | None = None
-        self._words = zookeeper_words(self.port, folder)
+        self._words = zookeeper_words(self.port, folder, self._host)
+        if wire is not None:
+            self._words[:0] = wire.prefix
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -302,7 +312,7 @@ class ZooKeeper:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "log").read_text()
         try:
-            return zookeeper_says(self.port, "ruok") == "imok"
+            return zookeeper_says(self.port, "ruok", self._host) == "imok"
         except OSError:
             return False
 

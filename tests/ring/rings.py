@@ -16,10 +16,13 @@ import pytest
 from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
 from ring.wires import Wire
 
+from demo.ring.installed import LOOPBACK
+
 pytest.importorskip("redis", reason="redis-py is not installed: pip install 'mmapcache[ring]'")
 
 from mmapcache.ring import AsyncRing, Ring, RingNotReady
 from mmapcache.ring.published import Published
+from mmapcache.ring.record import Record
 
 __all__ = ["FENCE", "Agent", "AsyncRing", "KeptRing", "Ring", "TestRing", "command", "forked"]
 FENCE = 3000  # ms: more than a busy machine lets a server wait
@@ -33,7 +36,7 @@ def server_at(
     name: str,
     port: int,
     arguments: Sequence[str] = (),
-    host: str = "127.0.0.1",
+    host: str = LOOPBACK,
     **options: Any,
 ) -> Server:
     """A server with the module, at a port of the loopback."""
@@ -59,24 +62,36 @@ def command(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[
 
 
 class Agent:
-    """`mmapcache ring agent`, in a process of its own."""
+    """`mmapcache ring agent`, in a process of its own. `wire`: to its network namespace."""
 
     def __init__(self, path: Path, *arguments: str) -> None:
         self.path = path
         self.log = path.with_suffix(".log")
         self._arguments = arguments
         self.command: Sequence[str] = (*COMMAND, "agent")
+        self.wire: Wire | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Agent:
+        prefix = () if self.wire is None else self.wire.prefix
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, str(self.path), *self._arguments],
+                [*prefix, *self.command, str(self.path), *self._arguments],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
             )
         return self
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stands still meanwhile, as after SIGSTOP."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def end(self, number: int = signal.SIGKILL) -> int:
         process, self.process = self.process, None
@@ -110,19 +125,32 @@ class TestRing:
         self.folder = folder
         self.wires = wires or {}
         self.kind = kind
-        self.ports = {name: free_port() for name in ids}
-        hosts = {name: wire.address for name, wire in self.wires.items()}
-        self.servers = {}
-        for name, port in self.ports.items():
-            more = {"fence": FENCE, "host": hosts.get(name, "127.0.0.1"), **options}
-            self.servers[name] = server_at(kind, folder / name, name, port, **more)
-            if name in self.wires:
-                self.servers[name].wrap = self.wires[name].prefix
-        members = ",".join(
-            f"{name}={hosts.get(name, '127.0.0.1')}:{port}" for name, port in self.ports.items()
-        )
+        self._options = {"fence": FENCE, **options}
+        self.ports: dict[str, int] = {}
+        self.servers: dict[str, Server] = {}
+        for name in ids:
+            self._make_server(name)
+        members = ",".join(f"{name}={self._host(name)}:{port}" for name, port in self.ports.items())
         self.path = folder / "ring.mmc"
         self.agent = Agent(self.path, "--members", members, *agent)
+
+    def _host(self, name: str) -> str:
+        return self.wires[name].address if name in self.wires else LOOPBACK
+
+    def _make_server(self, name: str) -> Server:
+        self.ports[name] = free_port()
+        server = server_at(
+            self.kind,
+            self.folder / name,
+            name,
+            self.ports[name],
+            host=self._host(name),
+            **self._options,
+        )
+        if name in self.wires:
+            server.wrap = self.wires[name].prefix
+        self.servers[name] = server
+        return server
 
     def start(self) -> TestRing:
         for server in self.servers.values():
@@ -168,13 +196,17 @@ class TestRing:
         for server in self.servers.values():
             server.kill()
 
-    def members(self) -> tuple[str, ...]:
-        """The ids of those that are in the ring."""
+    def record(self) -> Record:
+        """What the file says of the ring."""
         file = Published(str(self.path))
         try:
-            return file.read()[1].nodes
+            return file.read()[1]
         finally:
             file.close()
+
+    def members(self) -> tuple[str, ...]:
+        """The ids of those that are in the ring."""
+        return self.record().nodes
 
     def copies(self, key: str | bytes) -> dict[str, bytes]:
         """What each node of the ring has of a key."""
@@ -222,7 +254,8 @@ class KeptRing(TestRing):
     def __init__(
         self, kind: str, folder: Path, ids: Sequence[str], zookeeper: str, **options: Any
     ) -> None:
-        self.place = f"{zookeeper}/test/ring"
+        self.root = "/test/ring"
+        self.place = f"{zookeeper}{self.root}"
         arguments = [f"zookeeper={self.place}"]
         super().__init__(kind, folder, ids, arguments=arguments, **options)
         self.agent = self.another_agent("ring")
@@ -237,19 +270,9 @@ class KeptRing(TestRing):
         super().start()
         return self
 
-    def add_server(self, name: str, fence: int = FENCE) -> Server:
+    def add_server(self, name: str) -> Server:
         """A spare one, running."""
-        self.ports[name] = free_port()
-        server = server_at(
-            self.kind,
-            self.folder / name,
-            name,
-            self.ports[name],
-            fence=fence,
-            arguments=[f"zookeeper={self.place}"],
-        )
-        self.servers[name] = server.start()
-        return server
+        return self._make_server(name).start()
 
     def command(self, name: str, *arguments: str, check: bool = True) -> Any:
         """What `mmapcache ring NAME … --json` prints."""

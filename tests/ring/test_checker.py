@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 
-from ring.history import Event, wrongs
+from ring.history import Event, Stand, line, load, wrongs
 
 from ring import losses
 
@@ -37,6 +39,31 @@ def test_what_is_wrong() -> None:
     assert "a was read" in wrongs([write("a", 1, 2), write(None, 3, 4), read("a", 5)])[0]
     assert "a miss" in wrongs([write(None, 0, 0.5), write("a", 1, 2), read(None, 3)])[0]
     assert len(wrongs([write("a", 3, 4), read(None, 5)], lost=[2])) == 1
+
+
+def test_one_copy_is_sure_while_the_other_holder_counts_as_dead() -> None:
+    events = [write("a", 1, 2), write("b", 3, 3.5, copies=1), read("a", 5)]
+    assert "a was read" in wrongs(events, stands=[Stand(2.5, 4, frozenset("k"))])[0]
+    assert not wrongs(events, stands=[Stand(2.5, 4, frozenset("x"))])
+    assert not wrongs(events, stands=[Stand(3.2, 4, frozenset("k")), Stand(2, 3.2, frozenset("k"))])
+    assert not wrongs(events, [4.5], [Stand(2.5, 4, frozenset("k"))])
+
+
+def test_a_killed_writer_has_said_what_it_was_about_to_write(tmp_path: Path) -> None:
+    about = Event("set", "k", "a", 1, math.inf, who="0.1:0")
+    done = write("b", 3, 4)
+    file = tmp_path / "history"
+    before = Event("set", "k", "b", 3, math.inf, who=done.who)
+    file.write_text(line(about) + line(before) + line(done) + line(read("a", 5))[:-9])
+    assert [*load([file])] == [about, done]
+    assert not wrongs([about, read("a", 9)])
+    assert not wrongs([write("c", 0, 0.5), about, read("c", 9)])
+
+
+def test_only_what_the_promises_name_excuses_a_loss() -> None:
+    flushed = "life 2 of node a begins, it is joining"
+    assert losses.spans(logged(1003, "the data was flushed: " + flushed), [], [])
+    assert not losses.spans(logged(1003, "a new session of ZooKeeper: " + flushed), [], [])
 
 
 def logged(moment: float, text: str) -> str:

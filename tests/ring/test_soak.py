@@ -17,14 +17,13 @@ SECONDS = 60.0
 
 @pytest.mark.every
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("beside", ["nothing", "zookeeper", "cuts"])
-def test_soak(kind: str, beside: str, tmp_path: Path) -> None:
-    missing = {"nothing": lambda: "", "zookeeper": zookeeper_missing, "cuts": wires.missing}
-    if why := missing[beside]():
-        if beside == "cuts":  # who is root may not be allowed it, either
-            pytest.skip(why)
+@pytest.mark.parametrize("keep", [False, True], ids=["fixed", "zookeeper"])
+@pytest.mark.parametrize("cuts", [False, True], ids=["", "cuts"])
+def test_soak(kind: str, keep: bool, cuts: bool, tmp_path: Path) -> None:
+    if keep and (why := zookeeper_missing()):
         lacking(why)
+    if cuts and (why := wires.missing()):  # who is root may not be allowed it, either
+        pytest.skip(why)
     seed = random.randrange(1 << 30)
-    keep, cuts = beside == "zookeeper", beside == "cuts"
     wrong = soak(kind, tmp_path, SECONDS, seed, keep=keep, cuts=cuts)
     assert wrong == 0, f"seed {seed}"
