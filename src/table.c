@@ -239,7 +239,11 @@ static void entries_ahead(const struct mc_walk *walk, uint64_t ref)
 {
     const shm_byte *page = walk->space.base + ref_offset(ref);
     for (uint32_t index = 0; index < ref_size(ref) * MC_LINE_SLOTS; index++) {
-        shm_prefetch(walk->space.base + slot_offset(shm_load(page + 8 * (uint64_t)index)));
+        uint64_t offset = slot_offset(shm_load(page + 8 * (uint64_t)index));
+        shm_prefetch(walk->space.base + offset);
+        if (walk->ahead != NULL) {
+            walk->ahead(walk->context, offset);
+        }
     }
 }
 
