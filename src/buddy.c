@@ -224,8 +224,7 @@ static void announce(struct mc_buddy *b, uint64_t node, unsigned size_class, boo
     b->nonempty[size_class / 64] ^= UINT64_C(1) << (size_class % 64);
 }
 
-/* Makes the leaf's class byte true again after a run that starts in it changed. */
-static inline void refresh(struct mc_buddy *b, uint64_t leaf)
+inline void mc_buddy_refresh(struct mc_buddy *b, uint64_t leaf)
 {
     uint64_t start, length = mc_buddy_longest_start(b, leaf, &start), group = leaf / 64;
     unsigned before = b->classes[leaf], after = length == 0 ? 0 : run_class(length);
@@ -257,15 +256,15 @@ static inline void reindex(struct mc_buddy *b, uint64_t from, uint64_t to)
         uint64_t before = run_start(b, first * 64) / 64;
         if (before < first &&
             !MC_MUTANT_IS(108)) { /* the run that comes from before is forgotten */
-            refresh(b, before);
+            mc_buddy_refresh(b, before);
         }
     }
-    refresh(b, first);
+    mc_buddy_refresh(b, first);
     if (last != first && !MC_MUTANT_IS(109)) { /* the last leaf is forgotten */
-        refresh(b, last);
+        mc_buddy_refresh(b, last);
     }
     if (next != last && to < b->granules && !MC_MUTANT_IS(110)) { /* so is the run behind */
-        refresh(b, next);
+        mc_buddy_refresh(b, next);
     }
 }
 

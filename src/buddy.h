@@ -2,7 +2,7 @@
  *
  * All offsets and sizes are in granules (MC_GRANULE bytes of format.h); the allocator never sees
  * the arena itself. Its state is private malloc'ed memory of less than 1 % of the arena, is never
- * in the file and is rebuilt at open: create, then reserve every live extent. Loader only, one
+ * in the file and is rebuilt at open: create, then mark every live extent. Loader only, one
  * thread at a time. No I/O, no atomics, no recursion; every operation is O(log granules) unless it
  * says otherwise.
  */
@@ -41,9 +41,19 @@ enum mc_status mc_buddy_alloc(struct mc_buddy *b, uint64_t granules, uint64_t *o
  * debug builds). */
 void mc_buddy_free(struct mc_buddy *b, uint64_t offset, uint64_t granules);
 
-/* Allocates exactly this extent, granules > 0: the rebuild at open.
+/* Allocates exactly this extent, granules > 0.
  * MC_CORRUPT: a part is not free or outside the arena; unchanged then. */
 enum mc_status mc_buddy_reserve(struct mc_buddy *b, uint64_t offset, uint64_t granules);
+
+/* The rebuild at open, of an arena that is not empty and all free: begin, mark every live extent in
+ * any order, end. Then all that was not marked is free. In between nothing else may be asked, but
+ * destroy. A mark costs a few bits, where a reservation keeps the whole state true; the end is
+ * linear in the arena. MC_CORRUPT: a part is marked already or outside the arena, or there is
+ * nothing to mark; the rebuild is of no use then. */
+void mc_buddy_rebuild_begin(struct mc_buddy *b);
+enum mc_status mc_buddy_mark(struct mc_buddy *b, uint64_t offset, uint64_t granules);
+void mc_buddy_mark_ahead(const struct mc_buddy *b, uint64_t offset); /* prefetches for a mark */
+void mc_buddy_rebuild_end(struct mc_buddy *b);
 
 /* The arena's size, and how much of it is free. O(1). */
 uint64_t mc_buddy_granules(const struct mc_buddy *b);

@@ -83,4 +83,7 @@ uint64_t mc_buddy_longest_start(const struct mc_buddy *b, uint64_t leaf, uint64_
  * when all are. */
 uint64_t mc_buddy_run_end(const struct mc_buddy *b, uint64_t from);
 
+/* Makes the leaf's class byte true again after a run that starts in it changed. */
+void mc_buddy_refresh(struct mc_buddy *b, uint64_t leaf);
+
 #endif

@@ -10,7 +10,6 @@
 /* Lines of an entry that are prefetched as soon as its tag matched: header, key and 300 bytes of
  * value. Neighbouring loads overlap; without this a cold document costs a miss per line. */
 #define ENTRY_PREFETCH 5u
-#define WALK_AHEAD 8u /* slots */
 
 enum mc_status mc_entry_read(const struct mc_space *space, uint64_t offset, struct mc_hit *hit)
 {
@@ -234,6 +233,29 @@ static enum mc_status spend(struct mc_walk *walk, uint64_t bytes)
     return MC_OK;
 }
 
+/* Prefetches the entries that a page names: they lie anywhere, and a walk would otherwise wait for
+ * each of them in turn. */
+static void entries_ahead(const struct mc_walk *walk, uint64_t ref)
+{
+    const shm_byte *page = walk->space.base + ref_offset(ref);
+    for (uint32_t index = 0; index < ref_size(ref) * MC_LINE_SLOTS; index++) {
+        uint64_t offset = slot_offset(shm_load(page + 8 * (uint64_t)index));
+        shm_prefetch(walk->space.base + offset);
+        if (walk->ahead != NULL) {
+            walk->ahead(walk->context, offset);
+        }
+    }
+}
+
+/* Prefetches the page that a node's reference names: the walk comes to it after the one that it is
+ * in. */
+static void page_ahead(const struct mc_walk *walk, uint64_t ref)
+{
+    for (unsigned line = 0; !ref_is_node(ref) && line < ref_size(ref); line++) {
+        shm_prefetch(walk->space.base + ref_offset(ref) + (uint64_t)line * MC_LINE_BYTES);
+    }
+}
+
 /* Enters the block that the innermost level's reference names and reports it. */
 static enum mc_status walk_enter(struct mc_walk *walk, struct mc_item *item)
 {
@@ -246,6 +268,9 @@ static enum mc_status walk_enter(struct mc_walk *walk, struct mc_item *item)
     item->offset = ref_offset(level->ref);
     item->bytes = ref_bytes(level->ref);
     level->index = 1;
+    if (item->kind == MC_ITEM_PAGE) {
+        entries_ahead(walk, level->ref);
+    }
     return spend(walk, item->bytes);
 }
 
@@ -272,21 +297,13 @@ static enum mc_status walk_refs(struct mc_walk *walk)
             }
         }
         level->index += run;
+        if (index + run < UINT32_C(1) << bits) {
+            page_ahead(walk, shm_load(node + 8 * (uint64_t)(index + run)));
+        }
         walk->levels[++walk->depth] = (struct mc_walk_level){.ref = ref};
         return MC_OK;
     }
     return MC_ABSENT;
-}
-
-/* Prefetches the entry of a slot some places ahead: entries lie anywhere, so a walk would otherwise
- * wait for each of them in turn. */
-static void walk_prefetch(const struct mc_walk *walk, const shm_byte *page, uint32_t index,
-                          uint32_t slots)
-{
-    if (index + WALK_AHEAD < slots) {
-        uint64_t slot = shm_load(page + 8 * (uint64_t)(index + WALK_AHEAD));
-        shm_prefetch(walk->space.base + slot_offset(slot));
-    }
 }
 
 /* The next entry of the page at the innermost level. MC_ABSENT: no more. */
@@ -298,7 +315,6 @@ static enum mc_status walk_slots(struct mc_walk *walk, struct mc_item *item)
     while (level->index - 1 < slots) {
         uint32_t index = level->index++ - 1;
         uint64_t slot = shm_load(page + 8 * (uint64_t)index);
-        walk_prefetch(walk, page, index, slots);
         if (slot == MC_UNUSED) {
             continue;
         }

@@ -167,6 +167,10 @@ struct mc_walk {
     } levels[MC_TABLE_LEVELS + 1];
     int depth;       /* of the innermost level; -1: at the end */
     uint64_t budget; /* bytes it may still visit: blocks are disjoint, a sound table needs less */
+    /* Told the offset of each entry a little before its turn, to prefetch what the caller has for
+     * it. The offset may be anything. NULL: nobody is. */
+    void (*ahead)(void *context, uint64_t offset);
+    void *context;
 };
 void mc_walk_begin(struct mc_walk *walk, const struct mc_space *space, uint64_t root);
 

@@ -1,6 +1,6 @@
 /* writer.c - opening a cache for writing, and replacing its file.
  *
- * Opening is recovery: take the lock, walk everything that the current root refers to and reserve
+ * Opening is recovery: take the lock, walk everything that the current root refers to and mark
  * it in a new arena. What a killed loader left half-written is referred to by nothing, hence free.
  * The horizon is raised to the current generation first, since blocks that only older ones refer to
  * are free too.
@@ -19,12 +19,12 @@
 #include "bell.h"
 #include "changes.h"
 #include "check.h"
-#include "compact.h"
 #include "indexes.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "place.h"
 #include "publish.h"
+#include "rebuild.h"
 #include "rounds.h"
 #include "succession.h"
 #include "writer_state.h"
@@ -110,54 +110,6 @@ static enum mc_status check_options(struct mc_writer_options *options, struct mc
 
 /* ---- opening ---- */
 
-/* Reserves everything below a reference. */
-static enum mc_status reserve(struct mc_writer *writer, uint64_t root, enum mc_table kind,
-                              struct mc_error *err)
-{
-    struct mc_walk walk;
-    struct mc_index index;
-    uint64_t below;
-    enum mc_table its;
-    struct mc_item item = {.offset = 0}; /* nothing was reached yet */
-    enum mc_status status;
-    mc_walk_begin(&walk, &writer->table.space, root);
-    while ((status = mc_walk_next(&walk, &item)) == MC_OK) {
-        if (MC_MUTANT_IS(602) && item.kind == MC_ITEM_PAGE) { /* 602: a restart frees too much */
-            continue;
-        }
-        status = mc_buddy_reserve(writer->arena.buddy, item.offset / MC_GRANULE,
-                                  mc_granules(item.bytes));
-        if (status != MC_OK) {
-            break;
-        }
-        mc_compact_note(writer, item.bytes);
-        bool entry = item.kind == MC_ITEM_ENTRY;
-        status = entry ? mc_hit_table(kind, &item.hit, &below, &its) : MC_ABSENT;
-        if (status == MC_CORRUPT) { /* what it refers to would be taken for free */
-            break;
-        }
-        if (status == MC_OK && its == MC_TABLE_INDEX) {
-            (void)mc_hit_index(&item.hit, &index); /* it is one */
-            status = mc_indexes_found(writer, &index, err);
-        }
-        assert(status != MC_OK || its > kind); /* three levels: never a catalogue */
-        if (status == MC_OK) {
-            status = reserve(writer, below, its, err);
-        }
-        if (status != MC_OK && status != MC_ABSENT) {
-            return status;
-        }
-    }
-    if (status == MC_ABSENT) {
-        return MC_OK;
-    }
-    if (item.offset == 0) {
-        return mc_fail(err, MC_CORRUPT, "the reference of a table is damaged: recreate the cache");
-    }
-    return mc_fail(err, MC_CORRUPT, "the cache is damaged at byte %llu: recreate it",
-                   (unsigned long long)item.offset);
-}
-
 /* After a reboot, everything is verified before anybody may read it again. */
 static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_error *err)
 {
@@ -186,7 +138,7 @@ static enum mc_status verify_after_reboot(struct mc_writer *writer, struct mc_er
     return status;
 }
 
-/* Builds the arena from what the current generation refers to; writer->region is mapped. */
+/* Takes up the file where its last loader left it; writer->region is mapped. */
 static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
 {
     struct mc_space *space = &writer->table.space;
@@ -220,17 +172,8 @@ static enum mc_status recover(struct mc_writer *writer, struct mc_error *err)
     if (generation != 0) {
         writer->huge = writer->root.huge;
     }
-    if (mc_arena_create(&writer->arena, space->base, file_end, writer->superblock.max_size,
-                        mc_writer_make_room, writer) != MC_OK) {
-        return mc_no_memory(err);
-    }
-    writer->table.arena = &writer->arena;
     space->limit = end;
-    /* both fit: see mc_superblock_read, and the check of the end above */
-    (void)mc_buddy_reserve(writer->arena.buddy, 0, writer->superblock.arena_offset / MC_GRANULE);
-    (void)mc_buddy_reserve(writer->arena.buddy, end / MC_GRANULE - 1, 1);
-    writer->indexes.count = 0; /* a damaged file may have been looked at before this one */
-    status = reserve(writer, writer->root.catalogue, MC_TABLE_CATALOGUE, err);
+    status = mc_writer_rebuild(writer, err);
     if (status != MC_OK) {
         return status;
     }

@@ -4,8 +4,8 @@
  * 1. every arena of 0 to 200 granules, filled with every size, emptied in several orders
  * 2. every sequence of a few operations around leaf and group borders
  * 3. random operations, growth among them, on arenas up to several levels
- * 4. a rebuild from the live set gives the same state, word for word
- * 5. limits
+ * 4. a rebuild from the live set, by reservations and by marks, gives the same state, word for word
+ * 5. limits, and marks that no sound file leads to
  */
 #include "naive_buddy.h"
 
@@ -267,11 +267,14 @@ static void same_state(struct mc_buddy *left, struct mc_buddy *right)
     }
 }
 
-/* Reserves what is used, in pieces, first every other piece, then the rest. */
-static struct mc_buddy *rebuild(uint64_t piece)
+/* Takes what is used, in pieces, first every other piece, then the rest. */
+static struct mc_buddy *take_used(uint64_t piece, bool marks)
 {
     struct mc_buddy *b;
     CHECK_EQ(mc_buddy_create(naive.granules, NAIVE_MAX, &b), MC_OK);
+    if (marks) {
+        mc_buddy_rebuild_begin(b);
+    }
     for (unsigned odd = 0; odd < 2; odd++) {
         unsigned count = 0;
         for (uint64_t at = 0, end; at < naive.granules; at = end) {
@@ -281,11 +284,27 @@ static struct mc_buddy *rebuild(uint64_t piece)
             if (end == at) {
                 end++;
             } else if (count++ % 2 == odd) {
-                CHECK_EQ(mc_buddy_reserve(b, at, end - at), MC_OK);
+                enum mc_status status =
+                    marks ? mc_buddy_mark(b, at, end - at) : mc_buddy_reserve(b, at, end - at);
+                CHECK_EQ(status, MC_OK);
             }
         }
     }
+    if (marks) {
+        mc_buddy_rebuild_end(b);
+    }
     return b;
+}
+
+/* Both ways to take what is used lead to the state that b came to by its own way. */
+static void rebuild(struct mc_buddy *b, uint64_t piece)
+{
+    for (unsigned marks = 0; marks < 2; marks++) {
+        struct mc_buddy *again = take_used(piece, marks == 1);
+        same_state(b, again);
+        CHECK_EQ(mc_buddy_free_granules(again), mc_buddy_free_granules(b));
+        mc_buddy_destroy(again);
+    }
 }
 
 /* Grows from nothing over two changes of the root, with live extents all over. */
@@ -306,9 +325,7 @@ static void grow_and_rebuild(void)
             }
             free_piece(b, random_size(grown));
         }
-        struct mc_buddy *again = rebuild(1 + test_below(5000));
-        same_state(b, again);
-        mc_buddy_destroy(again);
+        rebuild(b, 1 + test_below(5000));
     }
     naive_compare(&naive, b);
     for (uint64_t at = 0, length; at < naive.granules; at += length) {
@@ -321,10 +338,8 @@ static void grow_and_rebuild(void)
             length = 1;
         }
     }
-    struct mc_buddy *fresh = rebuild(1);
-    same_state(b, fresh);
+    rebuild(b, 1);
     CHECK_EQ(mc_buddy_largest(b), naive.granules);
-    mc_buddy_destroy(fresh);
     mc_buddy_destroy(b);
 }
 
@@ -359,6 +374,36 @@ static void limits(void)
 }
 
 /* Two adjacent free blocks that are no buddies serve a request that neither holds. */
+/* What a damaged file may refer to. */
+static void wrong_marks(void)
+{
+    struct mc_buddy *b = create(1000, 1000);
+    mc_buddy_rebuild_begin(b);
+    CHECK_EQ(mc_buddy_mark(b, 0, 0), MC_CORRUPT);
+    CHECK_EQ(mc_buddy_mark(b, 0, 1001), MC_CORRUPT);
+    CHECK_EQ(mc_buddy_mark(b, 1, 1000), MC_CORRUPT);
+    CHECK_EQ(mc_buddy_mark(b, 1000, 1), MC_CORRUPT);
+    CHECK_EQ(mc_buddy_mark(b, UINT64_MAX, 1), MC_CORRUPT);
+    mc_buddy_mark_ahead(b, 999);
+    mc_buddy_mark_ahead(b, UINT64_MAX); /* any is fine */
+    CHECK_EQ(mc_buddy_mark(b, 100, 300), MC_OK);
+    CHECK_EQ(mc_buddy_mark(b, 400, 1), MC_OK);
+    CHECK_EQ(mc_buddy_mark(b, 99, 1), MC_OK);
+    mc_buddy_rebuild_end(b);
+    CHECK_EQ(mc_buddy_check(b), MC_OK);
+    CHECK_EQ(mc_buddy_free_granules(b), 1000 - 302);
+    mc_buddy_destroy(b);
+    static const uint64_t twice[][2] = {{100, 1},   {399, 1},  {250, 1},  {90, 11},
+                                        {399, 200}, {0, 1000}, {128, 64}, {100, 300}};
+    for (unsigned i = 0; i < sizeof twice / sizeof twice[0]; i++) {
+        b = create(1000, 1000);
+        mc_buddy_rebuild_begin(b);
+        CHECK_EQ(mc_buddy_mark(b, 100, 300), MC_OK);
+        CHECK_EQ(mc_buddy_mark(b, twice[i][0], twice[i][1]), MC_CORRUPT);
+        mc_buddy_destroy(b); /* as it is: the rebuild has failed */
+    }
+}
+
 static void across_blocks(void)
 {
     struct mc_buddy *b = create(64, 64);
@@ -395,6 +440,7 @@ int main(void)
     test_begin("test_buddy");
     across_blocks();
     limits();
+    wrong_marks();
     every_small_arena();
     every_short_sequence(20, 5, 10);
     every_short_sequence(130, 60, 9);
