@@ -1,15 +1,11 @@
 /* extension.c - mmapcache.ring._ring: placement, clock and stored values for Python.
  *
- * Multi-phase initialisation, state in the module, heap types: each interpreter, with a lock of its
- * own or not, has a module of its own. placement_type.c and clock_type.c have the types.
+ * Multi-phase initialisation and heap types: each interpreter, with a lock of its own or not, has a
+ * module of its own. placement_type.c and clock_type.c have the types.
  */
 #include "extension.h"
 
 #include <string.h>
-
-struct module_state {
-    PyTypeObject *placement, *clock;
-};
 
 /* ---- arguments ---- */
 
@@ -153,16 +149,20 @@ static PyMethodDef module_methods[] = {
 
 /* ---- the module ---- */
 
+static int add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    int status = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return status;
+}
+
 static int module_exec(PyObject *module)
 {
-    struct module_state *state = PyModule_GetState(module);
-    state->placement = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_placement_spec, NULL);
-    state->clock = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_clock_spec, NULL);
-    if (state->placement == NULL || state->clock == NULL) {
+    if (add_type(module, &ring_placement_spec) != 0 || add_type(module, &ring_clock_spec) != 0) {
         return -1;
     }
-    return PyModule_AddType(module, state->placement) | PyModule_AddType(module, state->clock) |
-           PyModule_AddIntConstant(module, "VALUE", RING_VALUE) |
+    return PyModule_AddIntConstant(module, "VALUE", RING_VALUE) |
            PyModule_AddIntConstant(module, "TOMBSTONE", RING_TOMBSTONE) |
            PyModule_AddIntConstant(module, "HEADER_BYTES", RING_HEADER_BYTES) |
            PyModule_AddIntConstant(module, "VERSION_BYTES", RING_VERSION_BYTES) |
@@ -170,27 +170,6 @@ static int module_exec(PyObject *module)
            PyModule_AddIntConstant(module, "MAX_NODES", RING_NODES_MAX) |
            PyModule_AddIntConstant(module, "MAX_ID_CHARACTERS", RING_ID_MAX) |
            PyModule_AddIntConstant(module, "MAX_TIME", (long)RING_TIME_MAX);
-}
-
-static int module_traverse(PyObject *module, visitproc visit, void *arg)
-{
-    struct module_state *state = PyModule_GetState(module);
-    Py_VISIT(state->placement);
-    Py_VISIT(state->clock);
-    return 0;
-}
-
-static int module_clear(PyObject *module)
-{
-    struct module_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->placement);
-    Py_CLEAR(state->clock);
-    return 0;
-}
-
-static void module_free(void *module)
-{
-    (void)module_clear(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -208,12 +187,9 @@ static struct PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "mmapcache.ring._ring",
     .m_doc = "The C half of mmapcache.ring: placement, versions, stored values.",
-    .m_size = sizeof(struct module_state),
+    .m_size = 0,
     .m_methods = module_methods,
     .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__ring(void)
