@@ -209,7 +209,9 @@ class Ring(Client):
             except exceptions.TimeoutError as error:
                 return Lost(str(error), slow=True)
             except exceptions.RedisError:
-                self._discard(_taken(peer))  # the server was started anew: the others are as dead
+                self._discard(
+                    peer.take_idle()
+                )  # the server was started anew: the others are as dead
         return self._send_anew(peer, data)
 
     def _send_anew(self, peer: Peer, data: bytes) -> Any:
@@ -236,7 +238,7 @@ class Ring(Client):
             if not used or lost.slow:
                 return lost
             # Idle until now, and closed by the server: perhaps it was only started anew.
-            self._discard(_taken(peer))
+            self._discard(peer.take_idle())
             again = self._send_anew(peer, data)
             return self._finish(peer, again, data, count)
         except BaseException:
@@ -315,11 +317,6 @@ def _receive(line: Any, count: int) -> Any:
 
 def _lost(error: Exception) -> Lost:
     return Lost(str(error), slow=isinstance(error, exceptions.TimeoutError))
-
-
-def _taken(peer: Peer) -> list[Any]:
-    pool, peer.pool = peer.pool, []
-    return pool
 
 
 __all__ = ["Pipeline", "Ring"]

@@ -28,7 +28,7 @@ from mmapcache.ring.record import Member, Record
 from mmapcache.ring.together import Steps, together
 from mmapcache.ring.uptime import uptime
 from mmapcache.ring.view import PROBE, Peer, View, compile_view
-from mmapcache.ring.wire import Lost, pack
+from mmapcache.ring.wire import Lost, pack, version_of
 
 _VALUES: frozenset[object] = frozenset({bytes, type(None)})
 METAS: frozenset[object] = frozenset({list, type(None)})
@@ -117,11 +117,7 @@ class Core:
 
     def drop_pools(self) -> list[Any]:
         """All idle connections, which are forgotten."""
-        idle = []
-        for peer in self._peers.values():
-            pool, peer.pool = peer.pool, []
-            idle += pool
-        return idle
+        return [line for peer in self._peers.values() for line in peer.take_idle()]
 
     def view(self) -> View:
         """The ring as it is now: one load when nothing has changed.
@@ -286,7 +282,9 @@ class Core:
         def command(epoch: bytes, version: bytes) -> bytes:
             return pack((b"RING.FILL", epoch, key, entry))
 
-        copies, degraded, _ = yield from self._spread(key, command, entry[4:20], {source: 1}, since)
+        copies, degraded, _ = yield from self._spread(
+            key, command, version_of(entry), {source: 1}, since
+        )
         return copies, degraded
 
     def _spread(
@@ -428,7 +426,7 @@ class Core:
                         peer.answered()
                         if entry is None:
                             return item, False, 0
-                        self.clock.learn(entry[4:20])
+                        self.clock.learn(version_of(entry))
                         copies, degraded = yield from self.copy(key, entry, peer, asked)
                         return item, degraded, copies
                     reply = reply if isinstance(reply, Exception) else _MISSHAPEN
@@ -451,9 +449,8 @@ class Core:
                 if create is None and (since == math.inf or not patience.ended()):
                     since = began
                     continue
-                if (
-                    create is not None and not created
-                ):  # whoever comes first makes it; then both count from there
+                if create is not None and not created:
+                    # Whoever comes first makes it; then both count from there.
                     created = True
                     fill = pack((b"RING.FILL", view.epoch_text, key, create))
                     (reply,) = yield ((doubtful, fill, 1),)
@@ -495,8 +492,7 @@ class Core:
             peer.failed(self.now(), slow=False)
             return Verdict.AWAY
         if verdict is Verdict.AWAY:  # the fence: connections begin anew
-            pool, peer.pool = peer.pool, []
-            self._discard(pool)
+            self._discard(peer.take_idle())
             if "spare" in rest:  # it has left the ring: the next one is published in a moment
                 return Verdict.BEHIND
             peer.failed(self.now(), slow=False)
@@ -556,15 +552,14 @@ def _first_error(reply: Any) -> Exception | None:
 
 
 class _Patience:
-    """How long an operation has been tried. Made when its first try has not been enough."""
+    """How long an operation has been tried, and how long it waits between two tries."""
 
-    __slots__ = ("_began", "_core", "_pause", "round")
+    __slots__ = ("_began", "_core", "_pause")
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._began = core.now()
         self._pause = _PAUSE
-        self.round = 0
 
     def spent(self) -> float:
         return self._core.now() - self._began
@@ -574,7 +569,6 @@ class _Patience:
 
     def wait(self, old: View | None) -> Steps[None]:
         """A little; or until there is another ring than `old`, or the end."""
-        self.round += 1
         while True:
             yield self._pause
             self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)

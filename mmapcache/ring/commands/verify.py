@@ -14,7 +14,8 @@ from mmapcache.ring.commands.showing import Bar
 from mmapcache.ring.connecting import SERVING
 from mmapcache.ring.link import Link, Links
 from mmapcache.ring.record import Member, Record
-from mmapcache.ring.sweep import Pace, Sweep, TooSlowError, version_of
+from mmapcache.ring.sweep import Pace, Sweep, TooSlowError
+from mmapcache.ring.wire import version_of
 
 _TRIES = 3  # looks at a copy that differs: a write may be under way
 _BETWEEN = 0.3  # seconds between them
