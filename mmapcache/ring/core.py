@@ -18,7 +18,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from mmapcache.ring import _ring
@@ -67,7 +67,7 @@ class Counts:
 
     def plain(self) -> dict[str, int]:
         """By name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmapcache.cli.output import DONE, FAILED, CommandError, emit, emit_json
@@ -48,7 +48,7 @@ class Found:
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def run(args: argparse.Namespace) -> int:
