@@ -207,7 +207,7 @@ class Core:
                     continue
             since = math.inf
             if patience.ended():
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles)
             yield from patience.wait(view if stale else None)
 
     def _is_sure(self, verdicts: Iterable[Verdict], since: float) -> bool:
@@ -362,12 +362,7 @@ class Core:
                     yield from self._owe(key, version, list(taken), missing, patience)
                 return copies, True, said
             if late or seen <= {Verdict.FULL}:
-                if Verdict.FULL in seen:
-                    raise HoldersFull(
-                        f"no memory for {_shown(key)}: {self._why(troubles)}; give the servers "
-                        "more (maxmemory), add a node, or let values end sooner"
-                    )
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles, full=Verdict.FULL in seen)
             yield from patience.wait(None)
 
     def _owe(
@@ -416,26 +411,16 @@ class Core:
             troubles: dict[Peer, Exception] = {}
             verdicts: list[Verdict] = []
             for peer in (*self._order(view.pair(key)), *view.others(key)):
-                verdict = Verdict.AGAIN
-                while verdict is Verdict.AGAIN:
-                    version = self.clock.next()
-                    asked = self.now()
-                    (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
-                    if _is_changed(reply):
-                        item, entry = reply
-                        peer.answered()
-                        if entry is None:
-                            return item, False, 0
-                        self.clock.learn(version_of(entry))
-                        copies, degraded = yield from self.copy(key, entry, peer, asked)
-                        return item, degraded, copies
-                    reply = reply if isinstance(reply, Exception) else _MISSHAPEN
-                    verdict = self.judge(peer, reply, key)
-                    if verdict is Verdict.BEHIND and patience.spent() < self._timeout:
-                        verdict = Verdict.AGAIN
-                        yield from patience.wait(None)
-                    if verdict is Verdict.AGAIN and patience.ended():
-                        verdict = Verdict.AWAY
+                reply, verdict, asked = yield from self._change_on(
+                    peer, view, key, command, patience
+                )
+                if verdict is None:
+                    item, entry = reply
+                    if entry is None:
+                        return item, False, 0
+                    self.clock.learn(version_of(entry))
+                    copies, degraded = yield from self.copy(key, entry, peer, asked)
+                    return item, degraded, copies
                 troubles[peer] = reply
                 verdicts.append(verdict)
                 if verdict in _MISSES and doubtful is None:
@@ -458,11 +443,37 @@ class Core:
                         continue
                     verdicts.append(self.judge(doubtful, reply, key))
             if patience.ended() or (verdicts and set(verdicts) == {Verdict.FULL}):
-                if Verdict.FULL in verdicts:
-                    raise HoldersFull(f"no memory for {_shown(key)}: {self._why(troubles)}")
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles, full=Verdict.FULL in verdicts)
             created = False
             yield from patience.wait(view if stale else None)
+
+    def _change_on(
+        self,
+        peer: Peer,
+        view: View,
+        key: bytes,
+        command: Callable[[bytes, bytes], bytes],
+        patience: _Patience,
+    ) -> Steps[tuple[Any, Verdict | None, float]]:
+        """The reply of one holder, what that is for the operation (None: the result), and when it
+        was asked for that. With a higher version it is asked at once, and again when it is behind.
+        """
+        while True:
+            version = self.clock.next()
+            asked = self.now()
+            (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
+            if _is_changed(reply):
+                peer.answered()
+                return reply, None, asked
+            error = reply if isinstance(reply, Exception) else _MISSHAPEN
+            verdict = self.judge(peer, error, key)
+            if verdict is Verdict.BEHIND and patience.spent() < self._timeout:
+                verdict = Verdict.AGAIN
+                yield from patience.wait(None)
+            if verdict is Verdict.AGAIN and patience.ended():
+                verdict = Verdict.AWAY
+            if verdict is not Verdict.AGAIN:
+                return error, verdict, asked
 
     # What is common.
 
@@ -518,14 +529,23 @@ class Core:
         now = self.now()
         return sorted(pair, key=lambda peer: peer.rank + (0 if peer.admits(now) else 10))
 
-    def _unreachable(self, key: bytes, troubles: Mapping[Peer, Exception]) -> str:
-        return (
-            f"no holder of {_shown(key)} answered within {self._deadline:g} s: "
-            f"{self._why(troubles)}"
-        )
+    def _failure(
+        self, key: bytes, troubles: Mapping[Peer, Exception], *, full: bool = False
+    ) -> RingError:
+        """What an operation ends with for which no holder has done anything.
 
-    def _why(self, troubles: Mapping[Peer, Exception]) -> str:
-        return "; ".join(f"{peer}: {error}" for peer, error in troubles.items()) or "none was asked"
+        :param full: one had no memory for it
+        """
+        each = [f"{peer}: {error}" for peer, error in troubles.items()]
+        why = "; ".join(each) or "none was asked"
+        if full:
+            return HoldersFull(
+                f"no memory for {_shown(key)}: {why}; give the servers more (maxmemory), add a "
+                "node, or let values end sooner"
+            )
+        return NoHolderReachable(
+            f"no holder of {_shown(key)} answered within {self._deadline:g} s: {why}"
+        )
 
 
 _MISSES = frozenset({Verdict.MAYBE, Verdict.DROPPED})
