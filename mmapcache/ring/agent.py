@@ -149,7 +149,7 @@ class _Kept:
 
     def advance(self, old: Record, new: Record) -> bool:
         seen = self._zookeeper.seen
-        version = seen.version
+        version = seen.version  # first: another record may be read between these two lines
         return seen.record == old and self._zookeeper.replace(new, version)
 
 

@@ -13,7 +13,6 @@ from redis.connection import Connection, SSLConnection
 from mmapcache.ring import connecting, refused
 from mmapcache.ring.client import Client
 from mmapcache.ring.collecting import Collected
-from mmapcache.ring.connecting import HELLO
 from mmapcache.ring.operations import (
     Key,
     Moment,
@@ -207,9 +206,9 @@ class Ring(Client):
                 line.send_packed_command((data,))
                 return line
             except exceptions.TimeoutError as error:
-                return Lost(str(error), slow=True)
-            except exceptions.RedisError:
-                self._discard(_taken(peer))  # the server was started anew: the others are as dead
+                return connecting.lost_by(error)
+            except exceptions.RedisError:  # the server was started anew: the others are as dead
+                self._discard(peer.take_idle())
         return self._send_anew(peer, data)
 
     def _send_anew(self, peer: Peer, data: bytes) -> Any:
@@ -220,7 +219,7 @@ class Ring(Client):
         try:
             line.send_packed_command((data,))
         except exceptions.RedisError as error:
-            return _lost(error)
+            return connecting.lost_by(error)
         return line
 
     def _finish(self, peer: Peer, line: Any, data: bytes, count: int) -> Any:
@@ -232,11 +231,11 @@ class Ring(Client):
             reply = _receive(line, count)
         except exceptions.RedisError as error:  # one of them: what came is no reply at all
             line.disconnect()
-            lost = _lost(error)
+            lost = connecting.lost_by(error)
             if not used or lost.slow:
                 return lost
             # Idle until now, and closed by the server: perhaps it was only started anew.
-            self._discard(_taken(peer))
+            self._discard(peer.take_idle())
             again = self._send_anew(peer, data)
             return self._finish(peer, again, data, count)
         except BaseException:
@@ -256,15 +255,12 @@ class Ring(Client):
         """
         if not peer.address:
             raise Lost("its address is not known")
-        line = self._kind(**self._settings.arguments(self._kind, peer))
         try:
-            line.connect()
-            connecting.close_at_once(line._sock)
-            line.send_packed_command((HELLO,))
-            connecting.check_greeting(peer, _receive(line, 1))
+            line, greeting = connecting.greet(self._kind, self._settings, peer)
         except exceptions.RedisError as error:
-            line.disconnect()
-            raise _lost(error) from None
+            raise connecting.lost_by(error) from None
+        try:
+            connecting.check_greeting(peer, greeting)
         except BaseException:
             line.disconnect()
             raise
@@ -306,20 +302,8 @@ def _receive(line: Any, count: int) -> Any:
     :raises redis.ConnectionError: it is lost
     """
     if count == 1:
-        try:
-            return line.read_response()
-        except exceptions.ResponseError as error:
-            return error
-    return [_receive(line, 1) for _ in range(count)]
-
-
-def _lost(error: Exception) -> Lost:
-    return Lost(str(error), slow=isinstance(error, exceptions.TimeoutError))
-
-
-def _taken(peer: Peer) -> list[Any]:
-    pool, peer.pool = peer.pool, []
-    return pool
+        return connecting.receive(line)
+    return [connecting.receive(line) for _ in range(count)]
 
 
 __all__ = ["Pipeline", "Ring"]

@@ -16,15 +16,7 @@ from mmapcache.ring.published import Published
 
 
 class Client:
-    """A client of the ring that the file at `path` says.
-
-    :param path: of the file that `mmapcache ring agent` writes; it may come later
-    :param timeout: seconds that one node is waited for
-    :param deadline: seconds after which an operation gives up
-    :param ssl: True, or a mapping of what redis.SSLConnection takes
-    :param decode_responses: values are str, not bytes
-    :param owner: the agent's user, where it is neither root nor oneself
-    """
+    """A client of one ring. The parameters are those of `mmapcache.ring.Ring`."""
 
     # redis-py's connections, without TLS and with it.
     _kinds: ClassVar[tuple[Any, Any]]

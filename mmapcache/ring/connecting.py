@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from redis import exceptions
+
 from mmapcache.ring.view import Peer
 from mmapcache.ring.wire import Lost, pack, pairs
 
@@ -88,6 +90,42 @@ def tls(ssl: bool | Mapping[str, Any]) -> Mapping[str, Any] | None:
 def close_at_once(sock: socket.socket) -> None:
     """Makes the socket forget what it has not sent when it is closed."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
+
+def greet(kind: Any, settings: Settings, peer: Peer) -> tuple[Any, Any]:
+    """A new connection that waits, and what the server answers to the greeting.
+
+    :param kind: of redis-py's connections
+    :raises redis.RedisError: it cannot be reached
+    """
+    line = kind(**settings.arguments(kind, peer))
+    try:
+        line.connect()
+        close_at_once(line._sock)
+        line.send_packed_command((HELLO,))
+        return line, receive(line)
+    except BaseException:
+        line.disconnect()
+        raise
+
+
+def receive(line: Any) -> Any:
+    """A reply; an error reply is an exception in its place.
+
+    :raises redis.ConnectionError: it is lost
+    """
+    try:
+        return line.read_response()
+    except exceptions.ResponseError as error:
+        return error
+
+
+def lost_by(error: Exception, why: str = "") -> Lost:
+    """What redis-py's error is for whoever waits for a reply.
+
+    :param why: in other words than its own
+    """
+    return Lost(why or str(error), slow=isinstance(error, exceptions.TimeoutError))
 
 
 def is_unknown(reply: Exception) -> bool:

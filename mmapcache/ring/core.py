@@ -18,7 +18,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from mmapcache.ring import _ring
@@ -28,7 +28,7 @@ from mmapcache.ring.record import Member, Record
 from mmapcache.ring.together import Steps, together
 from mmapcache.ring.uptime import uptime
 from mmapcache.ring.view import PROBE, Peer, View, compile_view
-from mmapcache.ring.wire import Lost, pack
+from mmapcache.ring.wire import Lost, pack, version_of
 
 _VALUES: frozenset[object] = frozenset({bytes, type(None)})
 METAS: frozenset[object] = frozenset({list, type(None)})
@@ -67,7 +67,7 @@ class Counts:
 
     def plain(self) -> dict[str, int]:
         """By name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 class Source(Protocol):
@@ -117,11 +117,7 @@ class Core:
 
     def drop_pools(self) -> list[Any]:
         """All idle connections, which are forgotten."""
-        idle = []
-        for peer in self._peers.values():
-            pool, peer.pool = peer.pool, []
-            idle += pool
-        return idle
+        return [line for peer in self._peers.values() for line in peer.take_idle()]
 
     def view(self) -> View:
         """The ring as it is now: one load when nothing has changed.
@@ -211,7 +207,7 @@ class Core:
                     continue
             since = math.inf
             if patience.ended():
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles)
             yield from patience.wait(view if stale else None)
 
     def _is_sure(self, verdicts: Iterable[Verdict], since: float) -> bool:
@@ -286,7 +282,9 @@ class Core:
         def command(epoch: bytes, version: bytes) -> bytes:
             return pack((b"RING.FILL", epoch, key, entry))
 
-        copies, degraded, _ = yield from self._spread(key, command, entry[4:20], {source: 1}, since)
+        copies, degraded, _ = yield from self._spread(
+            key, command, version_of(entry), {source: 1}, since
+        )
         return copies, degraded
 
     def _spread(
@@ -364,12 +362,7 @@ class Core:
                     yield from self._owe(key, version, list(taken), missing, patience)
                 return copies, True, said
             if late or seen <= {Verdict.FULL}:
-                if Verdict.FULL in seen:
-                    raise HoldersFull(
-                        f"no memory for {_shown(key)}: {self._why(troubles)}; give the servers "
-                        "more (maxmemory), add a node, or let values end sooner"
-                    )
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles, full=Verdict.FULL in seen)
             yield from patience.wait(None)
 
     def _owe(
@@ -418,26 +411,16 @@ class Core:
             troubles: dict[Peer, Exception] = {}
             verdicts: list[Verdict] = []
             for peer in (*self._order(view.pair(key)), *view.others(key)):
-                verdict = Verdict.AGAIN
-                while verdict is Verdict.AGAIN:
-                    version = self.clock.next()
-                    asked = self.now()
-                    (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
-                    if _is_changed(reply):
-                        item, entry = reply
-                        peer.answered()
-                        if entry is None:
-                            return item, False, 0
-                        self.clock.learn(entry[4:20])
-                        copies, degraded = yield from self.copy(key, entry, peer, asked)
-                        return item, degraded, copies
-                    reply = reply if isinstance(reply, Exception) else _MISSHAPEN
-                    verdict = self.judge(peer, reply, key)
-                    if verdict is Verdict.BEHIND and patience.spent() < self._timeout:
-                        verdict = Verdict.AGAIN
-                        yield from patience.wait(None)
-                    if verdict is Verdict.AGAIN and patience.ended():
-                        verdict = Verdict.AWAY
+                reply, verdict, asked = yield from self._change_on(
+                    peer, view, key, command, patience
+                )
+                if verdict is None:
+                    item, entry = reply
+                    if entry is None:
+                        return item, False, 0
+                    self.clock.learn(version_of(entry))
+                    copies, degraded = yield from self.copy(key, entry, peer, asked)
+                    return item, degraded, copies
                 troubles[peer] = reply
                 verdicts.append(verdict)
                 if verdict in _MISSES and doubtful is None:
@@ -451,9 +434,8 @@ class Core:
                 if create is None and (since == math.inf or not patience.ended()):
                     since = began
                     continue
-                if (
-                    create is not None and not created
-                ):  # whoever comes first makes it; then both count from there
+                if create is not None and not created:
+                    # Whoever comes first makes it; then both count from there.
                     created = True
                     fill = pack((b"RING.FILL", view.epoch_text, key, create))
                     (reply,) = yield ((doubtful, fill, 1),)
@@ -461,11 +443,37 @@ class Core:
                         continue
                     verdicts.append(self.judge(doubtful, reply, key))
             if patience.ended() or (verdicts and set(verdicts) == {Verdict.FULL}):
-                if Verdict.FULL in verdicts:
-                    raise HoldersFull(f"no memory for {_shown(key)}: {self._why(troubles)}")
-                raise NoHolderReachable(self._unreachable(key, troubles))
+                raise self._failure(key, troubles, full=Verdict.FULL in verdicts)
             created = False
             yield from patience.wait(view if stale else None)
+
+    def _change_on(
+        self,
+        peer: Peer,
+        view: View,
+        key: bytes,
+        command: Callable[[bytes, bytes], bytes],
+        patience: _Patience,
+    ) -> Steps[tuple[Any, Verdict | None, float]]:
+        """The reply of one holder, what that is for the operation (None: the result), and when it
+        was asked for that. With a higher version it is asked at once, and again when it is behind.
+        """
+        while True:
+            version = self.clock.next()
+            asked = self.now()
+            (reply,) = yield ((peer, command(view.epoch_text, version), 1),)
+            if _is_changed(reply):
+                peer.answered()
+                return reply, None, asked
+            error = reply if isinstance(reply, Exception) else _MISSHAPEN
+            verdict = self.judge(peer, error, key)
+            if verdict is Verdict.BEHIND and patience.spent() < self._timeout:
+                verdict = Verdict.AGAIN
+                yield from patience.wait(None)
+            if verdict is Verdict.AGAIN and patience.ended():
+                verdict = Verdict.AWAY
+            if verdict is not Verdict.AGAIN:
+                return error, verdict, asked
 
     # What is common.
 
@@ -495,8 +503,7 @@ class Core:
             peer.failed(self.now(), slow=False)
             return Verdict.AWAY
         if verdict is Verdict.AWAY:  # the fence: connections begin anew
-            pool, peer.pool = peer.pool, []
-            self._discard(pool)
+            self._discard(peer.take_idle())
             if "spare" in rest:  # it has left the ring: the next one is published in a moment
                 return Verdict.BEHIND
             peer.failed(self.now(), slow=False)
@@ -522,14 +529,23 @@ class Core:
         now = self.now()
         return sorted(pair, key=lambda peer: peer.rank + (0 if peer.admits(now) else 10))
 
-    def _unreachable(self, key: bytes, troubles: Mapping[Peer, Exception]) -> str:
-        return (
-            f"no holder of {_shown(key)} answered within {self._deadline:g} s: "
-            f"{self._why(troubles)}"
-        )
+    def _failure(
+        self, key: bytes, troubles: Mapping[Peer, Exception], *, full: bool = False
+    ) -> RingError:
+        """What an operation ends with for which no holder has done anything.
 
-    def _why(self, troubles: Mapping[Peer, Exception]) -> str:
-        return "; ".join(f"{peer}: {error}" for peer, error in troubles.items()) or "none was asked"
+        :param full: one had no memory for it
+        """
+        each = [f"{peer}: {error}" for peer, error in troubles.items()]
+        why = "; ".join(each) or "none was asked"
+        if full:
+            return HoldersFull(
+                f"no memory for {_shown(key)}: {why}; give the servers more (maxmemory), add a "
+                "node, or let values end sooner"
+            )
+        return NoHolderReachable(
+            f"no holder of {_shown(key)} answered within {self._deadline:g} s: {why}"
+        )
 
 
 _MISSES = frozenset({Verdict.MAYBE, Verdict.DROPPED})
@@ -556,15 +572,14 @@ def _first_error(reply: Any) -> Exception | None:
 
 
 class _Patience:
-    """How long an operation has been tried. Made when its first try has not been enough."""
+    """How long an operation has been tried, and how long it waits between two tries."""
 
-    __slots__ = ("_began", "_core", "_pause", "round")
+    __slots__ = ("_began", "_core", "_pause")
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._began = core.now()
         self._pause = _PAUSE
-        self.round = 0
 
     def spent(self) -> float:
         return self._core.now() - self._began
@@ -574,7 +589,6 @@ class _Patience:
 
     def wait(self, old: View | None) -> Steps[None]:
         """A little; or until there is another ring than `old`, or the end."""
-        self.round += 1
         while True:
             yield self._pause
             self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)

@@ -17,7 +17,8 @@ class NoHolderReachable(RingError):  # noqa: N818 - the names are fixed
 
 
 class HoldersFull(RingError):  # noqa: N818
-    """No holder of the key had memory for the value; the older value is gone from them."""
+    """No holder of the key had memory for the value. The older value is gone from them; but what
+    `incr`, `decr` and `expire` were to change is as it was."""
 
 
 class Unsupported(RingError):  # noqa: N818

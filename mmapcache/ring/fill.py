@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from mmapcache.ring.connecting import SERVING, Settings
@@ -67,17 +67,7 @@ class Doing:
 
     def plain(self) -> dict[str, object]:
         """As JSON."""
-        return {
-            "task": self.task,
-            "node": self.node,
-            "done": self.done,
-            "total": self.total,
-            "owed": self.owed,
-            "paid": self.paid,
-            "filled": self.filled,
-            "lost": self.lost,
-            "lag": round(self.lag, 1),
-        }
+        return {**asdict(self), "lag": round(self.lag, 1)}
 
 
 class StaleError(Exception):
@@ -104,7 +94,7 @@ class _Trouble:
     member: Member
     since: float
     again: float
-    told: bool = field(default=False)
+    told: bool = False
 
 
 _T = TypeVar("_T")
@@ -228,17 +218,16 @@ class Filler:
             waits = trouble is not None and now < trouble.again and member == trouble.member
             if waits and not everybody:
                 continue
+            since = now if trouble is None else trouble.since
             link = self._links.to(name, member.address)
             try:
                 said = link.hello()
             except (Lost, RefusedError) as error:
-                since = now if trouble is None else trouble.since
                 self._troubles[name] = _Trouble(member, since, time.monotonic() + _AGAIN)
                 self._say(name, str(error))
                 continue
             epoch, state = said.get("epoch"), str(said.get("state"))
             if said.get("id") != name or not isinstance(epoch, int) or state not in SERVING:
-                since = now if trouble is None else trouble.since
                 self._troubles[name] = _Trouble(member, since, now)
                 self._say(name, f"{name} at {member.address}: {said.get('id')}, {state}")
                 continue
@@ -297,7 +286,7 @@ class Filler:
             name: node.link for name, node in nodes.items() if node.epoch == known.record.epoch
         }
         for _ in range(_ROUNDS_AT_ONCE):
-            owed = Owed(known.record, links, self._full, lambda: time.monotonic())
+            owed = Owed(known.record, links, self._full, time.monotonic)
             for name in links:
                 try:
                     self.doing.paid += owed.apply(name)

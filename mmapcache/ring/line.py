@@ -129,8 +129,7 @@ async def connect(kind: Any, settings: Settings, peer: Peer) -> Line:
         connecting.check_greeting(peer, await _receive(connection))
     except exceptions.RedisError as error:
         _abort(connection)
-        slow = isinstance(error, exceptions.TimeoutError)
-        raise Lost(str(error), slow=slow) from None
+        raise connecting.lost_by(error) from None
     except BaseException:
         _abort(connection)
         raise

@@ -12,7 +12,7 @@ from mmapcache.ring import connecting
 from mmapcache.ring.connecting import Settings
 from mmapcache.ring.errors import RingError
 from mmapcache.ring.view import Peer
-from mmapcache.ring.wire import Lost, pack, pairs
+from mmapcache.ring.wire import pack, pairs
 
 _SCAN = 1000  # keys that the server is asked to look at in one go
 
@@ -59,11 +59,10 @@ class Link:
         try:
             line = self._connected()
             line.send_packed_command((b"".join(packed),))
-            replies = [self._receive(line) for _ in packed]
+            replies = [connecting.receive(line) for _ in packed]
         except exceptions.RedisError as error:
             self.close()
-            slow = isinstance(error, exceptions.TimeoutError)
-            raise Lost(f"{self._peer}: {error}", slow=slow) from None
+            raise connecting.lost_by(error, f"{self._peer}: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -106,19 +105,9 @@ class Link:
     def _connected(self) -> Any:
         if self._line is None:
             kind: Any = Connection if self._settings.ssl is None else SSLConnection
-            line = kind(**self._settings.arguments(kind, self._peer))
-            line.connect()
-            connecting.close_at_once(line._sock)
-            line.send_packed_command((connecting.HELLO,))
-            self._receive(line)  # whatever state it is in
-            self._line = line
+            # Whatever state it is in.
+            self._line, _ = connecting.greet(kind, self._settings, self._peer)
         return self._line
-
-    def _receive(self, line: Any) -> Any:
-        try:
-            return line.read_response()
-        except exceptions.ResponseError as error:
-            return error
 
 
 def _is_fence(error: Exception) -> bool:

@@ -32,7 +32,7 @@ def check_id(text: object) -> str:
     """
     :raises RecordError: it cannot be the id of a node
     """
-    if not isinstance(text, str) or not _ID.fullmatch(text) or text in (".", ".."):
+    if not isinstance(text, str) or not _ID.fullmatch(text):
         raise RecordError(
             f"{text!r} cannot be the id of a node: 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )

@@ -14,6 +14,7 @@ from mmapcache.ring import _ring
 from mmapcache.ring.link import Link, RefusedError
 from mmapcache.ring.record import Record
 from mmapcache.ring.uptime import uptime
+from mmapcache.ring.wire import version_of
 
 # A sweep that takes longer begins anew: a deletion is remembered for this long, and what was read
 # before it would come back.
@@ -212,11 +213,6 @@ class Sweep:
         """Removes from a node what it does not hold at this epoch, if it is no newer than this."""
         words = [word for key, entry in entries.items() for word in (key, version_of(entry))]
         return int(self._links[source].call("RING.DROP", self._epoch, *words)) if words else 0
-
-
-def version_of(entry: bytes) -> bytes:
-    """Its version."""
-    return entry[4:20]
 
 
 def _packets(entries: Sequence[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -90,6 +90,11 @@ class Peer:
         self.failures = 0
         self._judge()
 
+    def take_idle(self) -> list[Any]:
+        """The idle connections, which are the caller's from now on."""
+        pool, self.pool = self.pool, []
+        return pool
+
     def _judge(self) -> None:
         self.good = self.rank == 0 and not self.failures
 

@@ -42,6 +42,11 @@ class Lost(Exception):  # noqa: N818 - no error of the program
         self.slow = slow
 
 
+def version_of(entry: bytes) -> bytes:
+    """The version of a stored value, as RING.DUMP and RING.FILL have it."""
+    return entry[4:20]
+
+
 def pairs(reply: object) -> dict[str, object]:
     """The reply to RING.HELLO: a flat array of names and values. Empty for anything else."""
     if not isinstance(reply, Sequence) or isinstance(reply, (bytes, str)):

@@ -84,22 +84,27 @@ def node(shared_server: Server) -> Iterator[Connection]:
     connection.close()
 
 
-@pytest.fixture(scope="session")
-def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+def _running_zookeeper(folder: Path) -> Iterator[ZooKeeper]:
     if missing := zookeeper_missing():
         lacking(missing)
-    server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    server = ZooKeeper(folder)
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    yield from _running_zookeeper(tmp_path_factory.mktemp("zookeeper"))
+
+
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    """One of the file's own: its tests may stop it."""
+    yield from _running_zookeeper(tmp_path_factory.mktemp("zookeeper"))
 
 
 @pytest.fixture
 def zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
     """One of the test's own, running."""
-    if missing := zookeeper_missing():
-        lacking(missing)
-    server = ZooKeeper(tmp_path / "zookeeper")
-    server.start()
-    yield server
-    server.kill()
+    yield from _running_zookeeper(tmp_path / "zookeeper")

@@ -110,13 +110,15 @@ class OfProcesses:
 
     def kill_two_in_a_row(self, name: str) -> None:
         """The second as soon as the first one says that it is ready."""
-        server = self._place.server(name)
         second = self._place.another(name, self._dice)
         self._place.kill(name)
-        server.start()
-        if name in self._ring.members():
-            eventually(f"{name} is ready", lambda: server.state() == "ready")
+        self._place.server(name).start()
+        eventually(f"{name} is ready", lambda: not self._joins(name))
         self.kill(second)
+
+    def _joins(self, name: str) -> bool:
+        """Whether it runs, and is to be filled before it is ready."""
+        return name in self._ring.members() and self._place.server(name).state() != "ready"
 
     def kill_and_stop_another(self, name: str) -> None:
         """Which has what the first one is filled with."""
@@ -124,17 +126,17 @@ class OfProcesses:
         self._start_and_stop_another(name)
 
     def _start_and_stop_another(self, name: str) -> None:
-        server = self._place.server(name).start()
+        self._place.server(name).start()
         other = self._place.another(name, self._dice)
-        while name in self._ring.members() and server.state() != "ready":
+        while self._joins(name):
             self.short_stop(other)
             time.sleep(self._dice.random() * 0.5)
 
     def kill_and_halt_the_agent(self, name: str) -> None:
         """While it fills the node: what it has read may be old when it writes it."""
         self._place.kill(name)
-        server = self._place.server(name).start()
-        while name in self._ring.members() and server.state() != "ready":
+        self._place.server(name).start()
+        while self._joins(name):
             with self._ring.agent.stopped():
                 time.sleep(self._dice.random() * 0.5)
             time.sleep(self._dice.random() * 0.02)
@@ -167,13 +169,13 @@ class OfProcesses:
 
     def _stand(self, name: str, seconds: float) -> None:
         """It counts as dead: whatever is written meanwhile is newer than what it had."""
-        before = self._place.ring.record()
+        before = self._ring.record()
         with self._place.server(name).stopped():
             time.sleep(_SURE)
             began = time.monotonic()
             time.sleep(seconds - _SURE)
             ended = time.monotonic()
-            alone = self._place.ring.record() == before and before.change is None
+            alone = self._ring.record() == before and before.change is None
         if alone:
             pair = Whose(before).pair
             keys = frozenset(key for key in (*HOT, *COLD) if name in pair(key.encode()))
@@ -328,7 +330,7 @@ class OfMembers:
     def change_and_kill_at_a_step(self, name: str) -> None:
         """As soon as a step is taken, perhaps before the nodes have heard of it."""
         step = self._dice.choice(("filling", "switched", "cleaning", "complete"))
-        before = self._place.ring.record().epoch
+        before = self._kept.record().epoch
         self.change(name)
         self._until(step, before)
         victim = self._place.any_server(self._dice)
@@ -337,7 +339,7 @@ class OfMembers:
 
     def _until(self, step: str, before: int) -> None:
         def is_there() -> bool:
-            record = self._place.ring.record()
+            record = self._kept.record()
             return record.step == step and record.epoch > before
 
         eventually(f"the change is {step}", is_there)
@@ -345,7 +347,7 @@ class OfMembers:
     def change_beside_a_host_left_behind(self, name: str) -> None:
         """Its clients go on with the old ring: what they write must be refused, or be right."""
         behind = self._dice.choice(self._place.others)
-        before = self._place.ring.record().epoch
+        before = self._kept.record().epoch
         with behind.stopped():
             time.sleep(1.5)  # its session is over: nobody waits for it
             self.change(name)
@@ -354,11 +356,10 @@ class OfMembers:
     def drained_while_it_is_cut_off(self, name: str) -> None:
         """Nobody can remove what it holds; then it comes back into the ring."""
         inside = self._kept.members()
-        if name not in inside or len(inside) <= LEAST:
-            name = next((each for each in inside if len(inside) > LEAST), "")
-        if not name:
+        if len(inside) <= LEAST:
             return
-        before = self._place.ring.record().epoch
+        name = name if name in inside else inside[0]
+        before = self._kept.record().epoch
         self._kept.command("drain", name, "--detach")
         self._until("switched", before)
         with self._kept.wires[name].cut():
@@ -369,7 +370,7 @@ class OfMembers:
 
     def two_leave_at_once(self, name: str) -> None:
         """What no command does: what only they held is lost. For a deliberate fault."""
-        record = self._place.ring.record()
+        record = self._kept.record()
         stay = record.nodes[2:]
         if len(stay) < 2:
             return

@@ -7,6 +7,7 @@ then on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -47,10 +48,10 @@ def spans(log: str, kills: Iterable[float], whole: Iterable[float]) -> list[tupl
             still = 0.0
         elif _FILLED.match(text):
             ends.append(at)
-    found = []
-    for begin in sorted(begins):
-        found.append((begin, min((end for end in ends if end > begin), default=float("inf"))))
-    return found
+    return [
+        (begin, min((end for end in ends if end > begin), default=math.inf))
+        for begin in sorted(begins)
+    ]
 
 
 def both(nodes: Mapping[str, Iterable[tuple[float, float]]]) -> list[float]:

@@ -54,6 +54,16 @@ def eventually(what: str, look: Callable[[], _T | None], patience: float = PATIE
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def stands_still(send: Callable[[int], object]) -> Iterator[None]:
+    """Stops meanwhile, by SIGSTOP, the process that `send` sends a signal to."""
+    send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT)
+
+
 # ---- the client ----
 
 
@@ -231,14 +241,8 @@ class Server:
         assert self.process is not None
         self.process.send_signal(number)
 
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stands still meanwhile, as after SIGSTOP."""
-        self.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.signal(signal.SIGCONT)
+    def stopped(self) -> contextlib.AbstractContextManager[None]:
+        return stands_still(self.signal)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
@@ -320,13 +324,8 @@ class ZooKeeper:
         assert self.process is not None
         self.process.send_signal(number)
 
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        self.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.signal(signal.SIGCONT)
+    def stopped(self) -> contextlib.AbstractContextManager[None]:
+        return stands_still(self.signal)
 
     def kill(self, *, forget: bool = False) -> None:
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port
+from ring.ring_servers import PATIENCE, ROOT, Server, eventually, free_port, stands_still
 from ring.wires import Wire
 
 from demo.ring.installed import LOOPBACK
@@ -83,15 +83,9 @@ class Agent:
             )
         return self
 
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stands still meanwhile, as after SIGSTOP."""
+    def stopped(self) -> contextlib.AbstractContextManager[None]:
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return stands_still(self.process.send_signal)
 
     def end(self, number: int = signal.SIGKILL) -> int:
         process, self.process = self.process, None

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def _ring(
         yield Place(ring, workers, zookeeper, others)
 
 
+@dataclass
+class Done:
+    """What was done to a ring.
+
+    :param times: how often each disturbance came
+    :param story: each of them, in words
+    :param whole: when all nodes were ready, in seconds since 1970
+    """
+
+    times: Counter[str] = field(default_factory=Counter)
+    story: list[str] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+
+
 def soak(
     kind: str,
     folder: Path,
@@ -102,27 +117,11 @@ def soak(
     :param only: the one disturbance; empty: all of them
     :raises AssertionError: something was wrong for long
     """
-    dice = random.Random(seed)
-    done: Counter[str] = Counter()
-    story: list[str] = []
-    whole = []  # when all nodes were ready
-    turn: list[Disturbance] = []
+    done = Done()
     ended: AssertionError | None = None
     with _ring(kind, folder, seed, keep=keep, cuts=cuts, fault=fault) as place:
-        choices = _choices(place, dice, only)
-        end = time.monotonic() + seconds
         try:
-            while time.monotonic() < end:
-                turn = turn or dice.sample(choices, len(choices))  # each comes, in any order
-                disturb, name = turn.pop(), place.any_server(dice)
-                done[disturb.__name__] += 1
-                began = time.monotonic()
-                disturb(name)
-                story.append(f"{began:.3f} to {time.monotonic():.3f}: {disturb.__name__} {name}")
-                place.ring.wait_ready()
-                whole.append(time.time())
-                time.sleep(dice.random() * (0.5 if only else 2))
-                place.ring.wait_ready()  # a busy machine may have stopped one by itself
+            _disturb(place, random.Random(seed), seconds, only, done)
             place.workers.end()
             patience = 20 if fault else 60
             eventually("copies are alike", lambda: _is_at_rest(place.ring), patience=patience)
@@ -130,20 +129,40 @@ def soak(
             ended = error
             with contextlib.suppress(AssertionError):
                 place.workers.end()
-    lost = _lost(place, whole)
+    lost = _lost(place, done.whole)
     events = list(history.load(place.workers.logs))
     wrong = history.wrongs(events, lost, place.stands)
     counts = Counter(event.what for event in events)
     degraded = sum(event.degraded for event in events)
-    print(f"seed {seed}, {kind}: {dict(counts)}, {degraded} degraded; disturbances {dict(done)}")
+    print(
+        f"seed {seed}, {kind}: {dict(counts)}, {degraded} degraded; disturbances {dict(done.times)}"
+    )
     print(f"{len(lost)} moments at which two nodes had lost what they held; {len(wrong)} wrong")
     for text in wrong[:20]:
         print(text)
     if wrong and not fault:
-        print(*story, f"lost: {lost}", _logs(place.ring), sep="\n")
+        print(*done.story, f"lost: {lost}", _logs(place.ring), sep="\n")
     if ended is not None:
         raise ended
     return len(wrong)
+
+
+def _disturb(place: Place, dice: random.Random, seconds: float, only: str, done: Done) -> None:
+    """One disturbance after the other, each when all nodes are ready again."""
+    choices = _choices(place, dice, only)
+    turn: list[Disturbance] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        turn = turn or dice.sample(choices, len(choices))  # each comes, in any order
+        disturb, name = turn.pop(), place.any_server(dice)
+        done.times[disturb.__name__] += 1
+        began = time.monotonic()
+        disturb(name)
+        done.story.append(f"{began:.3f} to {time.monotonic():.3f}: {disturb.__name__} {name}")
+        place.ring.wait_ready()
+        done.whole.append(time.time())
+        time.sleep(dice.random() * (0.5 if only else 2))
+        place.ring.wait_ready()  # a busy machine may have stopped one by itself
 
 
 def _choices(place: Place, dice: random.Random, only: str) -> Sequence[Disturbance]:

@@ -15,7 +15,6 @@ from ring.ring_servers import (
     eventually,
     module_path,
     server_binary,
-    zookeeper_missing,
 )
 from ring.rings import KeptRing, Ring, command
 from support.tools import lacking
@@ -26,16 +25,6 @@ from mmapcache.ring.published import Published
 from mmapcache.ring.record import Record
 
 IDS = ("a", "b", "c")
-
-
-@pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
-    if missing := zookeeper_missing():
-        lacking(missing)
-    server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,16 @@ class Bench:
         names = [node.id for node in nodes]
         self.world.lost = lambda peer, commands: how if peer in names else ""
 
+    def step_without(self, behind: Node) -> None:
+        """A change begins, of which one node hears only while an operation waits."""
+        changed = self.world.record.begin("drain", "c", 1)
+        old, self.world.record = self.world.record, changed
+        self.world.tell()
+        for node in self.world.nodes.values():
+            node.record = changed
+        behind.record = old
+        self.world.waited = lambda: setattr(behind, "record", changed)
+
 
 @pytest.fixture
 def bench() -> Bench:
@@ -116,13 +126,7 @@ def test_no_miss_while_the_other_holder_is_behind(bench: Bench) -> None:
     bench.do(bench.client.set(bench.key, "v", 0))
     bench.first.data.clear()
     bench.first.state = "joining"
-    changed = bench.world.record.begin("drain", "c", 1)
-    old, bench.world.record = bench.world.record, changed
-    bench.world.tell()
-    for node in bench.world.nodes.values():
-        node.record = changed
-    bench.second.record = old
-    bench.world.waited = lambda: setattr(bench.second, "record", changed)
+    bench.step_without(bench.second)
     assert bench.do(bench.client.get(bench.key)) == b"v"
 
 
@@ -325,13 +329,7 @@ def test_an_error_closes_the_breaker_too(bench: Bench) -> None:
     assert bench.do(bench.client.set(bench.key, "v", 0)).degraded
     bench.world.lost = lambda peer, commands: ""
     bench.world.clock += 2
-    changed = bench.world.record.begin("drain", "c", 1)
-    old, bench.world.record = bench.world.record, changed
-    bench.world.tell()
-    for node in bench.world.nodes.values():
-        node.record = changed
-    bench.first.record = old
-    bench.world.waited = lambda: setattr(bench.first, "record", changed)
+    bench.step_without(bench.first)
     assert not bench.do(bench.client.set(bench.key, "v", 0)).degraded
 
 

@@ -29,10 +29,16 @@ def ago(ms: int) -> bytes:
     return (time.time_ns() // 1_000_000 - ms).to_bytes(6, "big") + bytes(2) + b"a writer"
 
 
-def key_of(record: Record, *pair: str) -> bytes:
+def keys_of(record: Record, count: int, *pair: str) -> list[bytes]:
+    """Some that these hold."""
     whose = sweep.Whose(record)
-    every = (b"key%d" % number for number in range(1000))
-    return next(key for key in every if set(whose.pair(key)) == set(pair))
+    every = (b"key%d" % number for number in itertools.count())
+    held = (key for key in every if set(whose.pair(key)) == set(pair))
+    return list(itertools.islice(held, count))
+
+
+def key_of(record: Record, *pair: str) -> bytes:
+    return keys_of(record, 1, *pair)[0]
 
 
 def still() -> Story:
@@ -132,11 +138,7 @@ class Timed:
 
     def keys(self, count: int) -> list[bytes]:
         """Some that a and b hold."""
-        whose = sweep.Whose(self.story.world.record)
-        every = (b"%d" % number for number in range(count * 10))
-        keys = [key for key in every if set(whose.pair(key)) == {"a", "b"}][:count]
-        assert len(keys) == count
-        return keys
+        return keys_of(self.story.world.record, count, "a", "b")
 
     def rounds(self, count: int, *, of: str = "a", after: float = 0.0) -> int:
         """How many keys a node was brought in some rounds, which begin after some seconds; whether
@@ -247,10 +249,7 @@ def test_a_full_holder_keeps_nothing_older_of_all_that_it_is_owed(
     monkeypatch.setattr(Owed, "AT_ONCE", 100)
     story = still()
     record = story.world.record
-    whose = sweep.Whose(record)
-    every = (b"%d" % number for number in range(count * 10))
-    keys = [key for key in every if set(whose.pair(key)) == {"a", "b"}][:count]
-    assert len(keys) == count
+    keys = keys_of(record, count, "a", "b")
     a, b = story.world.nodes["a"], story.world.nodes["b"]
     for key in keys:
         a.data[key] = (VALUE, ago(2000), 0, b"older")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -11,12 +12,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ring.history import Event
+from ring.ring_servers import stands_still
 from ring.rings import AsyncRing, Ring
 from ring.wires import Wire
 
@@ -26,8 +28,8 @@ from ring import history
 HOT = [f"hot{number}" for number in range(30)]  # written all the time
 COLD = [f"cold{number}" for number in range(3000)]  # written now and then: a loss stays one
 PAUSE = 0.001  # seconds between two operations of one of them
-RACE = 0.1  # seconds: so often all write the same key at the same moment, and never again
-_RACES = 1000  # keys of them
+RACE = 0.1  # seconds: so often all write the same key at the same moment
+_RACES = 1000  # keys of them: each is written again only after that many
 _BEFORE = 0.003  # seconds before a race that are waited
 AHEAD = 30_000  # ms that the clock of the first one's host is ahead
 
@@ -160,14 +162,8 @@ class Workers:
         """One of them."""
         return dice.choice(self._all)
 
-    @contextlib.contextmanager
-    def stopped(self, worker: Worker) -> Iterator[None]:
-        """Stands still meanwhile, as after SIGSTOP."""
-        os.kill(worker.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(worker.pid, signal.SIGCONT)
+    def stopped(self, worker: Worker) -> contextlib.AbstractContextManager[None]:
+        return stands_still(functools.partial(os.kill, worker.pid))
 
     def replace(self, worker: Worker) -> None:
         """Kills it, and starts another one in its place."""

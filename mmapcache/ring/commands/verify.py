@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmapcache.cli.output import DONE, FAILED, CommandError, emit, emit_json
@@ -14,7 +14,8 @@ from mmapcache.ring.commands.showing import Bar
 from mmapcache.ring.connecting import SERVING
 from mmapcache.ring.link import Link, Links
 from mmapcache.ring.record import Member, Record
-from mmapcache.ring.sweep import Pace, Sweep, TooSlowError, version_of
+from mmapcache.ring.sweep import Pace, Sweep, TooSlowError
+from mmapcache.ring.wire import version_of
 
 _TRIES = 3  # looks at a copy that differs: a write may be under way
 _BETWEEN = 0.3  # seconds between them
@@ -47,7 +48,7 @@ class Found:
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def run(args: argparse.Namespace) -> int:
