@@ -30,16 +30,20 @@ def _timed(log: str) -> Iterable[tuple[float, str]]:
             yield datetime.strptime(match[1], "%d %b %Y %H:%M:%S.%f").timestamp(), match[2]
 
 
-def spans(log: str, kills: Iterable[float], whole: Iterable[float]) -> list[tuple[float, float]]:
+def spans(
+    log: str, kills: Iterable[float], whole: Iterable[float], ahead: float = 0
+) -> list[tuple[float, float]]:
     """From when to when a node was without what it held; seconds since 1970.
 
     :param log: of its server
     :param kills: when it was killed
     :param whole: when all nodes of the ring were seen to be ready, this one or not one of them
+    :param ahead: seconds that the log's clock is ahead of the others
     """
     begins, ends = list(kills), list(whole)
     still = 0.0
-    for at, text in _timed(log):
+    for logged_at, text in _timed(log):
+        at = logged_at - ahead
         if match := _STOOD.match(text):
             still = int(match[1]) / 1000
         elif match := _LIFE.match(text):

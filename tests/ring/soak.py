@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ring.disturbances import FENCE, Disturbance, OfMembers, OfProcesses, OfWires, Place
-from ring.ring_servers import Refused, ZooKeeper, eventually
+from ring.ring_servers import Refused, ZooKeeper, clock_library, eventually
 from ring.rings import Agent, KeptRing, TestRing
 from ring.wires import Hub
 from ring.workers import Workers
@@ -35,11 +35,12 @@ from ring import history, losses, soak_faults, wires
 IDS = ("a", "b", "c", "d", "e")
 SPARE = "spare"
 WORKERS = 4
+AHEAD = 30  # seconds that one node's clock is ahead
 
 
 @contextlib.contextmanager
 def _ring(
-    kind: str, folder: Path, seed: int, *, keep: bool, cuts: bool, fault: str
+    kind: str, folder: Path, seed: int, *, keep: bool, cuts: bool, clocks: bool, fault: str
 ) -> Iterator[Place]:
     """A ring and its workers, all running."""
     with contextlib.ExitStack() as stack:
@@ -64,6 +65,8 @@ def _ring(
                 agent.command = (sys.executable, "-m", "ring.faulty_agent", fault)
         if hub is not None:
             ring.agent.wire = hub.wire()
+        if clocks:
+            ring.servers[IDS[0]].ahead = AHEAD
         stack.callback(ring.stop)
         ring.start()
         if isinstance(ring, KeptRing):
@@ -106,6 +109,7 @@ def soak(
     *,
     keep: bool,
     cuts: bool = False,
+    clocks: bool = False,
     fault: str = "",
     only: str = "",
 ) -> int:
@@ -113,13 +117,14 @@ def soak(
 
     :param keep: with ZooKeeper, and changes of the members
     :param cuts: with processes in network namespaces, whose wires are cut
+    :param clocks: with one node whose clock is ahead
     :param fault: a deliberate one, see soak_faults.py
     :param only: the one disturbance; empty: all of them
     :raises AssertionError: something was wrong for long
     """
     done = Done()
     ended: AssertionError | None = None
-    with _ring(kind, folder, seed, keep=keep, cuts=cuts, fault=fault) as place:
+    with _ring(kind, folder, seed, keep=keep, cuts=cuts, clocks=clocks, fault=fault) as place:
         try:
             _disturb(place, random.Random(seed), seconds, only, done)
             place.workers.end()
@@ -182,7 +187,7 @@ def _lost(place: Place, whole: Sequence[float]) -> list[float]:
     """The moments, by the clock of the history, at which two nodes had lost what they held."""
     since_1970 = time.time() - time.monotonic()
     without = {
-        name: losses.spans(server.log.read_text(), place.kills.get(name, ()), whole)
+        name: losses.spans(server.log.read_text(), place.kills.get(name, ()), whole, server.ahead)
         for name, server in place.ring.servers.items()
     }
     return [moment - since_1970 for moment in losses.both(without)]
@@ -223,6 +228,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=("redis", "valkey"), default="redis")
     parser.add_argument("--zookeeper", action="store_true", help="and changes of the members")
     parser.add_argument("--cuts", action="store_true", help="and wires that are cut: needs root")
+    parser.add_argument("--clocks", action="store_true", help="and one that is 30 s ahead: valkey only")
     parser.add_argument("--only", default="", metavar="NAME", help="of disturbances.py")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
@@ -230,6 +236,10 @@ def main() -> int:
     if cuts and (why := wires.missing()):
         print(f"no wires are cut: {why}")
         cuts = False
+    clocks = args.clocks
+    if clocks and (args.kind != "valkey" or not clock_library()):
+        print("no clock is ahead: that needs --kind valkey, and apt install faketime")
+        clocks = False
     with tempfile.TemporaryDirectory(prefix="soak-ring-") as folder:
         wrong = soak(
             args.kind,
@@ -238,6 +248,7 @@ def main() -> int:
             args.seed,
             keep=args.zookeeper,
             cuts=cuts,
+            clocks=clocks,
             only=args.only,
         )
         return int(wrong > 0)
