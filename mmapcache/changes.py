@@ -47,7 +47,7 @@ class Change(NamedTuple):
     """The cache's generation now."""
     keys: dict[str, frozenset[Any]] | None
     """The keys that were put or deleted, by collection, as `collection.keys()` gives them; {} when
-    only the loader's own state moved.
+    only the loader's own state moved, or where documents lie in the file.
 
     A key is a str, int, float, bool, None, bytes, datetime, UUID, ObjectId (without PyMongo an
     object_id), or the Document that a subdocument is; of MongoDB's rarer types it is PyMongo's

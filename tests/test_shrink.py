@@ -335,3 +335,37 @@ def test_a_loader_that_follows(cache_path: Path) -> None:
             equal(cache, truth(server))
             assert re.search("going on from the position", loader.output)
             assert loads(cache) == {"initial": 1}
+
+
+def test_room_is_made_while_there_is_nothing_to_commit(tmp_path: Path) -> None:
+    """Documents move closer together, and are what they were."""
+    path = tmp_path / "cache.mmc"
+    dice = random.Random(1)
+    documents: dict[int, bytes] = {}
+
+    def update(batch: mmapcache.Batch, number: int) -> None:
+        size = min(64 << 10, int(dice.lognormvariate(6.5, 1.5)) + 60)
+        documents[number] = bytes([dice.randrange(256)]) * size
+        batch.put("sites", number, {"p": documents[number]})
+
+    moved = 0
+    with mmapcache.Writer(path, max_size=8 * MIB, retention=0) as writer:
+        with writer.batch() as batch:
+            number = 0
+            while sum(map(len, documents.values())) < 0.8 * 8 * MIB:
+                update(batch, number)
+                number += 1
+        with mmapcache.open(path) as cache:
+            sites = cache.collection("sites")
+            for _ in range(1000):  # how soon it breaks up is chance
+                with writer.batch() as batch:
+                    for _ in range(30):
+                        update(batch, dice.randrange(number))
+                before = cache.generation
+                while writer.tidy():
+                    moved += cache.generation > before
+                if moved > 3:
+                    break
+            assert {key: sites[key]["p"] for key in sites} == documents
+            cache.check()
+    assert moved > 3

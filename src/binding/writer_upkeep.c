@@ -14,9 +14,11 @@ PyObject *mc_writer_object_in_use(PyObject *self_object, void *Py_UNUSED(closure
 const char mc_tidy_doc[] = PyDoc_STR(
     "tidy($self, /)\n--\n\n"
     "Does a little of what the next commits would have to do; True when there is more.\n\n"
-    "It makes the file 2 MiB longer when less than a 32nd of it is free in large pieces, and does\n"
-    "nothing where there is no room, at max_size, or while a batch is open. It takes as long as\n"
-    "the system takes for a huge page. Raises ClosedError.");
+    "It makes the file 2 MiB longer when less than a 32nd of it is free in large pieces. In a\n"
+    "file that is at max_size, and whose free room is in pieces, it moves 256 KiB of documents\n"
+    "closer together, which is a generation without changes. It does nothing while a batch is\n"
+    "open. It takes as long as the system takes for a huge page, or as a commit of that size.\n"
+    "Raises ClosedError.");
 
 PyObject *mc_writer_object_tidy(PyObject *self_object, PyObject *Py_UNUSED(ignored))
 {

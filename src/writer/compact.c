@@ -8,7 +8,8 @@
  * When there is room for only a few more entries of the largest size, the stretches in which most
  * is free become *sites* (arena_site.h): nothing is allocated there while all collections, then all
  * indexes with their tables of keys, then the catalogue are gone through for what lies in them,
- * some pages and some bytes with each commit, so that no commit takes much longer than another.
+ * some pages and some bytes with each commit, so that no commit takes much longer than another,
+ * and some more while there is nothing to commit.
  * Then the sites are *drained*: they are whole, and end, when the blocks that moved have been
  * reclaimed. Log-structured file systems clean segments so (Rosenblum and Ousterhout: The Design
  * and Implementation of a Log-Structured File System, 1992).
@@ -63,12 +64,13 @@ static bool is_broken_up(const struct mc_writer *writer)
            !MC_MUTANT_IS(671);
 }
 
-/* The next batch may find no room for a large document, if it takes what the last one gave up. */
+/* The next batch may find no room for a large document, if it takes what the last one gave up.
+ * While there is no next batch, nothing is. */
 static bool is_urgent(const struct mc_writer *writer)
 {
     uint64_t granules = mc_granules(largest_size(writer));
     uint64_t runs = RUNS_URGENT + writer->compaction.given / largest_size(writer);
-    return mc_buddy_room(writer->arena.buddy, granules, runs) < runs;
+    return !writer->compaction.alone && mc_buddy_room(writer->arena.buddy, granules, runs) < runs;
 }
 
 bool mc_compact_is_due(const struct mc_writer *writer)
@@ -467,6 +469,24 @@ static bool has_changed(const struct mc_writer *writer)
     return changed;
 }
 
+/* Whether this commit moves something: one that changes something, or one of its own. That one
+ * begins with sites once, and not again before something changes: who changes nothing comes to
+ * rest. */
+static bool may_move(struct mc_writer *writer)
+{
+    struct mc_compaction *compaction = &writer->compaction;
+    if (has_changed(writer)) {
+        compaction->rests = false;
+        return true;
+    }
+    if (!compaction->alone || mc_arena_has_sites(&writer->arena)) {
+        return compaction->alone;
+    }
+    bool begins = !compaction->rests || MC_MUTANT_IS(697); /* 697: again and again */
+    compaction->rests = true;
+    return begins;
+}
+
 /* What was moved has to be reclaimed before its sites are whole. */
 static void drain(struct mc_writer *writer)
 {
@@ -485,7 +505,7 @@ enum mc_status mc_compact_some(struct mc_writer *writer, struct mc_error *err)
     if (mc_arena_has_sites(&writer->arena) && compaction->drain != 0) {
         drain(writer);
     }
-    if (!mc_compact_is_due(writer) || !has_changed(writer)) {
+    if (!mc_compact_is_due(writer) || !may_move(writer)) {
         return MC_OK;
     }
     if (!mc_arena_has_sites(&writer->arena)) {

@@ -18,14 +18,17 @@ static inline void mc_compact_given(struct mc_writer *writer)
 {
     uint64_t moved = writer->compaction.move.bytes + writer->compaction.keys.bytes;
     uint64_t bytes = writer->arena.scopes[MC_SCOPE_BATCH].retired_bytes;
-    writer->compaction.given = bytes > moved ? bytes - moved : 0;
+    if (!writer->compaction.alone) {
+        writer->compaction.given = bytes > moved ? bytes - moved : 0;
+    }
 }
 
 /* Whether the next commit will have something to do. */
 bool mc_compact_is_due(const struct mc_writer *writer);
 
 /* With the open batch's commit, before its collections are stored: clears some more of a site, or
- * begins with one. Moves nothing in a batch that changed nothing. Where there is no room or no
+ * begins with one. Moves nothing in a batch that changed nothing, but for one of its own
+ * (compaction.alone). Where there is no room or no
  * memory for it, it is put off, which is no failure. MC_CORRUPT. */
 enum mc_status mc_compact_some(struct mc_writer *writer, struct mc_error *err);
 

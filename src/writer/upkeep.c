@@ -6,7 +6,11 @@
  */
 #include "upkeep.h"
 
+#include <assert.h>
+
+#include "batch.h"
 #include "bell.h"
+#include "compact.h"
 #include "make_room.h"
 #include "mutant.h"
 #include "publish.h"
@@ -20,10 +24,30 @@ uint64_t mc_writer_in_use(const struct mc_writer *writer)
     return writer->table.space.limit - mc_arena_free(arena) - arena->queued + held;
 }
 
+/* Moves a little of what lies in the way of large blocks, by a commit of its own. What fails is put
+ * off, or said by the next commit. */
+static bool compact_ahead(struct mc_writer *writer)
+{
+    uint64_t generation = 0;
+    if (!mc_compact_is_due(writer)) {
+        return false;
+    }
+    enum mc_status status = mc_batch_begin(writer, NULL);
+    assert(status == MC_OK);                       /* none is open */
+    writer->compaction.alone = !MC_MUTANT_IS(696); /* 696: only commits with changes move */
+    status = mc_batch_commit(writer, &generation, NULL);
+    writer->compaction.alone = false;
+    if (status != MC_OK) {
+        mc_batch_abort(writer);
+        writer->compaction.until = 0; /* the next commit meets it again, and says it */
+    }
+    return generation != 0;
+}
+
 bool mc_writer_tidy(struct mc_writer *writer)
 {
     return !writer->batch.open && mc_writer_whole(writer, NULL) == MC_OK &&
-           mc_writer_grow_ahead(writer);
+           (mc_writer_grow_ahead(writer) || compact_ahead(writer));
 }
 
 enum mc_status mc_writer_shrink(struct mc_writer *writer, struct mc_writer **out,

@@ -12,8 +12,10 @@
  * they are kept, and by an open batch. */
 uint64_t mc_writer_in_use(const struct mc_writer *writer);
 
-/* Makes the file an extent longer when little of it is free, so that no commit has to: whether
- * it did, and may again. Nothing happens where there is no room, or while a batch is open. */
+/* Makes the file an extent longer when little of it is free, so that no commit has to; in a file
+ * that can grow no more, and has little room for large entries, moves a little of what lies in
+ * between, by a commit that changes nothing. Whether it did something, and may again. Nothing
+ * happens while a batch is open. */
 bool mc_writer_tidy(struct mc_writer *writer);
 
 /* Puts a file of the same content, and no longer than it needs, in the place of this writer's. *out

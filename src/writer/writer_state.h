@@ -86,6 +86,8 @@ struct mc_compaction {
     uint64_t until;      /* generation before which no site is looked for */
     uint64_t drain;      /* all has moved: the sites are whole when what this one retired is free */
     bool moving;         /* just now: no room is made for what moves */
+    bool alone;          /* a commit of its own, with no changes, while there is time */
+    bool rests;          /* it has begun with sites so, and nothing has changed since */
     struct mc_move move; /* through the table under way */
     uint8_t *names;      /* of the collections to go through, each after a byte with its length */
     size_t names_len, names_at;

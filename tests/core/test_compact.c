@@ -9,6 +9,7 @@
 #include "faults.h"
 #include "store_support.h"
 #include "writer/compact.h"
+#include "writer/upkeep.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define LARGEST (64u << 10)
@@ -361,6 +362,63 @@ static void test_no_collection(void)
     }
 }
 
+/* Moves while there is nothing to commit, until there is no more of it; how often. */
+static int tidy(void)
+{
+    int times = 0;
+    for (uint64_t before; before = writer->root.generation, mc_writer_tidy(writer); times++) {
+        CHECK_EQ(writer->root.generation, before + 1);
+        struct mc_view view = view_of(map);
+        CHECK_EQ(changed_keys(&view), 0);
+        CHECK(times < 1000);
+    }
+    return times;
+}
+
+/* While there is nothing to commit what lies in sites moves as well, a little at a time, and
+ * comes to rest, whatever is wished for, until something changes. */
+static void test_idle(void)
+{
+    int moved = 0, rested = 0;
+    for (int round = 0; round < 4; round++) {
+        int keys = open_due();
+        uint64_t room = mc_buddy_room(writer->arena.buddy, mc_granules(LARGEST), INT_MAX);
+        moved += tidy();
+        (void)tidy(); /* the sites are whole by now */
+        CHECK(!mc_arena_has_sites(&writer->arena));
+        CHECK(mc_buddy_room(writer->arena.buddy, mc_granules(LARGEST), INT_MAX) >= room);
+        struct mc_view view = view_of(map);
+        check_content(&view, &model, keys);
+        check_clean(&view);
+        writer->compaction.until = 0;
+        while (!mc_compact_is_due(writer) && writer->compaction.largest < 16 * LARGEST) {
+            writer->compaction.largest += LARGEST / 4;
+        }
+        rested += mc_compact_is_due(writer);
+        CHECK_EQ(tidy(), 0);
+        CHECK_OK(commit_updates(keys, 0, 0));
+        close_checked(writer, map);
+    }
+    CHECK(moved > 3);
+    CHECK(rested > 0);
+}
+
+/* What fails meanwhile is no failure of anybody. */
+static void test_idle_faults(void)
+{
+    for (long left = 0; left < 12; left++) {
+        int keys = open_due();
+        faults_arm(FAULT_BIT(left % 2 == 0 ? FAULT_MEMORY : FAULT_ROOM), left / 2, true, 0);
+        (void)mc_writer_tidy(writer);
+        (void)faults_disarm();
+        CHECK(!writer->batch.open);
+        CHECK_OK(commit_updates(keys, 0, 0));
+        struct mc_view view = view_of(map);
+        check_content(&view, &model, keys);
+        close_checked(writer, map);
+    }
+}
+
 enum damage {
     DAMAGE_VALUE,
     DAMAGE_HEADER,
@@ -420,6 +478,7 @@ static void test_damage(void)
         commit_nothing();
         damage_all((enum damage)damage);
         damage_catalogue((enum damage)damage);
+        CHECK(!mc_writer_tidy(writer));
         CHECK_EQ(commit_state(writer), MC_CORRUPT);
         mc_map_release(map);
         mc_writer_close(writer);
@@ -438,6 +497,8 @@ int main(void)
     test_failures(FAULT_ROOM, 0, MC_FULL, 12);
     test_failures(FAULT_ROOM, ENOMEM, MC_NOMEM, 12);
     test_no_collection();
+    test_idle();
+    test_idle_faults();
     test_damage();
     remove_cache(test_path());
     return 0;
