@@ -228,7 +228,9 @@ def main() -> int:
     parser.add_argument("--kind", choices=("redis", "valkey"), default="redis")
     parser.add_argument("--zookeeper", action="store_true", help="and changes of the members")
     parser.add_argument("--cuts", action="store_true", help="and wires that are cut: needs root")
-    parser.add_argument("--clocks", action="store_true", help="and one that is 30 s ahead: valkey only")
+    parser.add_argument(
+        "--clocks", action="store_true", help="and one that is 30 s ahead: valkey only"
+    )
     parser.add_argument("--only", default="", metavar="NAME", help="of disturbances.py")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
