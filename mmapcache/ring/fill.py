@@ -465,8 +465,8 @@ class Filler:
         if change.kind != "drain" or change.abort or change.node not in nodes:
             return False
         others = [name for name in nodes if name != change.node]
-        replies = nodes[change.node].link.calls([("RING.OWED", name, 1) for name in others])
-        return any(reply for reply in replies)  # keys, or an overflow
+        # Keys, or an overflow.
+        return any(nodes[change.node].link.calls([("RING.OWED", name, 1) for name in others]))
 
     def _clean(self, known: Known, nodes: Mapping[str, _Node]) -> bool:
         """Removes from nodes what they hold no more, after its holders have it. False: a holder had

@@ -8,11 +8,11 @@
  * When there is room for only a few more entries of the largest size, the stretches in which most
  * is free become *sites* (arena_site.h): nothing is allocated there while all collections, then all
  * indexes with their tables of keys, then the catalogue are gone through for what lies in them,
- * some pages and some bytes with each commit, so that no commit takes much longer than another,
- * and some more while there is nothing to commit.
- * Then the sites are *drained*: they are whole, and end, when the blocks that moved have been
- * reclaimed. Log-structured file systems clean segments so (Rosenblum and Ousterhout: The Design
- * and Implementation of a Log-Structured File System, 1992).
+ * some pages and some bytes with each commit, so that no commit takes much longer than another, and
+ * some more while there is nothing to commit. Then the sites are *drained*: they are whole, and
+ * end, when the blocks that moved have been reclaimed. Log-structured file systems clean segments
+ * so (Rosenblum and Ousterhout: The Design and Implementation of a Log-Structured File System,
+ * 1992).
  */
 #include "compact.h"
 

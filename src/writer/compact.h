@@ -28,8 +28,8 @@ bool mc_compact_is_due(const struct mc_writer *writer);
 
 /* With the open batch's commit, before its collections are stored: clears some more of a site, or
  * begins with one. Moves nothing in a batch that changed nothing, but for one of its own
- * (compaction.alone). Where there is no room or no
- * memory for it, it is put off, which is no failure. MC_CORRUPT. */
+ * (compaction.alone). Where there is no room or no memory for it, it is put off, which is no
+ * failure. MC_CORRUPT. */
 enum mc_status mc_compact_some(struct mc_writer *writer, struct mc_error *err);
 
 #endif

@@ -270,8 +270,9 @@ class Server:
         self.signal(number)
         self.signal(signal.SIGCONT)
         code = self.process.wait(PATIENCE)
-        for left in Path("/dev/shm").glob(f"*faketime*_{self.process.pid}") if self.ahead else ():
-            left.unlink(missing_ok=True)  # by the library, for a server that was killed
+        if self.ahead:  # by the library, when the server is killed
+            for left in Path("/dev/shm").glob(f"*faketime*_{self.process.pid}"):
+                left.unlink(missing_ok=True)
         self.process = None
         for connection in self._open:
             connection.close()
