@@ -352,6 +352,7 @@ class OfMembers:
             time.sleep(1.5)  # its session is over: nobody waits for it
             self.change(name)
             self._until("complete", before)
+            time.sleep(self._dice.random())
 
     def drained_while_it_is_cut_off(self, name: str) -> None:
         """Nobody can remove what it holds; then it comes back into the ring."""

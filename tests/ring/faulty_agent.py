@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from mmapcache.cli import main
-from ring import soak_faults
+from ring import faulty
 
 if __name__ == "__main__":
-    soak_faults.begin(sys.argv[1], "agent")
+    faulty.begin(sys.argv[1], "agent")
     sys.exit(main(["ring", "agent", *sys.argv[2:]]))

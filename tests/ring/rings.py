@@ -83,6 +83,21 @@ class Agent:
             )
         return self
 
+    def record(self) -> Record:
+        """What its file says of the ring."""
+        file = Published(str(self.path))
+        try:
+            return file.read()[1]
+        finally:
+            file.close()
+
+    def has_published(self) -> bool:
+        try:
+            self.record()
+        except RingNotReady:
+            return False
+        return True
+
     def stopped(self) -> contextlib.AbstractContextManager[None]:
         assert self.process is not None
         return stands_still(self.process.send_signal)
@@ -192,11 +207,7 @@ class TestRing:
 
     def record(self) -> Record:
         """What the file says of the ring."""
-        file = Published(str(self.path))
-        try:
-            return file.read()[1]
-        finally:
-            file.close()
+        return self.agent.record()
 
     def members(self) -> tuple[str, ...]:
         """The ids of those that are in the ring."""

@@ -30,12 +30,16 @@ from ring.wires import Hub
 from ring.workers import Workers
 
 from mmapcache.ring.sweep import Whose
-from ring import history, losses, soak_faults, wires
+from ring import faulty, history, losses, wires
 
 IDS = ("a", "b", "c", "d", "e")
 SPARE = "spare"
 WORKERS = 4
 AHEAD = 30  # seconds that one node's clock is ahead
+
+
+class RestError(AssertionError):
+    """The copies of a key still differ, or a node has one of another's."""
 
 
 @contextlib.contextmanager
@@ -73,14 +77,14 @@ def _ring(
             ring.add_server(SPARE)
         for other in others:
             stack.callback(other.end)
-            other.start()
+            eventually("the other host knows the ring", other.start().has_published)
         workers = Workers(
             WORKERS,
             [ring.path, *(other.path for other in others)],
             folder,
             seed,
             wires=[hub.wire() for _ in range(WORKERS)] if hub is not None else (),
-            prepare=lambda: soak_faults.begin(fault, "client"),
+            prepare=lambda: faulty.begin(fault, "client"),
         )
         stack.callback(workers.kill)
         workers.start()
@@ -118,7 +122,7 @@ def soak(
     :param keep: with ZooKeeper, and changes of the members
     :param cuts: with processes in network namespaces, whose wires are cut
     :param clocks: with one node whose clock is ahead
-    :param fault: a deliberate one, see soak_faults.py
+    :param fault: a deliberate one, see faulty.py
     :param only: the one disturbance; empty: all of them
     :raises AssertionError: something was wrong for long
     """
@@ -128,8 +132,7 @@ def soak(
         try:
             _disturb(place, random.Random(seed), seconds, only, done)
             place.workers.end()
-            patience = 20 if fault else 60
-            eventually("copies are alike", lambda: _is_at_rest(place.ring), patience=patience)
+            _rest(place.ring, 20 if fault else 60)
         except AssertionError as error:
             ended = error
             with contextlib.suppress(AssertionError):
@@ -200,6 +203,16 @@ def _logs(ring: TestRing) -> str:
         texts = server.log.read_text().splitlines()
         lines += [f"{name}: {text}" for text in texts if "<ring>" in text]
     return "\n".join(lines)
+
+
+def _rest(ring: TestRing, patience: float) -> None:
+    """
+    :raises RestError: a ring that nobody writes to does not become what it should be
+    """
+    try:
+        eventually("copies are alike", lambda: _is_at_rest(ring), patience=patience)
+    except AssertionError as error:
+        raise RestError(*error.args) from None
 
 
 def _is_at_rest(ring: TestRing) -> bool:
