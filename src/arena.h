@@ -102,8 +102,8 @@ static inline void mc_arena_bulk(struct mc_arena *arena, bool bulk)
     arena->bulk = bulk;
 }
 
-/* Begins to clear one more site, of MC_SITES at most: nothing is allocated there, and what becomes
- * free there is kept, until the end. MC_NOMEM. */
+/* Begins to clear one more site, behind the others and of MC_SITES at most: nothing is allocated
+ * there, and what becomes free there is kept, until the end. MC_NOMEM. */
 enum mc_status mc_arena_site_add(struct mc_arena *arena, uint64_t offset, uint64_t bytes);
 
 static inline bool mc_arena_has_sites(const struct mc_arena *arena)

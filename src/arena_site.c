@@ -42,6 +42,7 @@ enum mc_status mc_sites_add(struct mc_sites *sites, struct mc_buddy *buddy, uint
 {
     struct mc_site *site = &sites->items[sites->count];
     assert(sites->count < MC_SITES && granules > 0);
+    assert(sites->count == 0 || start >= sites->items[sites->count - 1].end);
     assert(start + granules <= mc_buddy_granules(buddy));
     *site = (struct mc_site){.start = start, .end = start + granules};
     site->kept = calloc((size_t)(granules / 64) + 1, sizeof *site->kept);
@@ -63,13 +64,17 @@ enum mc_status mc_sites_add(struct mc_sites *sites, struct mc_buddy *buddy, uint
 
 struct mc_site *mc_sites_find(struct mc_sites *sites, uint64_t offset, uint64_t granules)
 {
-    for (unsigned i = 0; i < sites->count; i++) {
-        struct mc_site *site = &sites->items[i];
-        if (offset < site->end && offset + granules > site->start) {
-            return site;
+    unsigned low = 0, high = sites->count;
+    while (low < high) { /* the first that ends behind the extent's begin */
+        unsigned middle = (low + high) / 2;
+        if (sites->items[middle].end <= offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    struct mc_site *site = &sites->items[low];
+    return low < sites->count && offset + granules > site->start ? site : NULL;
 }
 
 void mc_sites_give(struct mc_sites *sites, struct mc_site *site, struct mc_buddy *buddy,

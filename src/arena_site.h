@@ -15,7 +15,7 @@
 #include "buddy.h"
 #include "status.h"
 
-#define MC_SITES 16u
+#define MC_SITES 256u /* at most */
 
 struct mc_site {
     uint64_t start, end;
@@ -23,12 +23,13 @@ struct mc_site {
 };
 
 struct mc_sites {
-    struct mc_site items[MC_SITES];
+    struct mc_site items[MC_SITES]; /* in their order, none overlaps another */
     unsigned count;
     uint64_t held; /* granules kept in all of them */
 };
 
-/* Adds a site, and takes what is free of [start, start + granules) from the allocator. MC_NOMEM. */
+/* Adds a site behind the others, and takes what is free of [start, start + granules) from the
+ * allocator. MC_NOMEM. */
 enum mc_status mc_sites_add(struct mc_sites *sites, struct mc_buddy *buddy, uint64_t start,
                             uint64_t granules);
 

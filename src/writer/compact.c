@@ -27,12 +27,17 @@
 #define LARGEST_MIN (4u << 10)         /* bytes: blocks of this size are always wanted, */
 #define RUNS_URGENT 5u                 /* with fewer the next batch may find none */
 #define RUNS_WANTED 12u                /* so many of the largest size, */
-#define FREE_EACH 3u                   /* but each no more than such a part of what is free */
+#define SITES_WANTED 16u               /* and so many sites at a time */
+#define SHARE_SHIFT 26                 /* for each 64 MiB of the file, */
+#define SHARES_MOST 16u                /* up to a GiB: to go through it takes the longer, too; */
+#define FREE_EACH 3u                   /* but a run is no more than such a part of what is free */
 #define WORTH_WHILE 4u                 /* such a part of a site is free before it is one */
 #define PAGES_EACH_COMMIT 512u         /* to look at, */
 #define BYTES_EACH_COMMIT (256u << 10) /* and to move */
 #define PUT_OFF 2u                     /* generations, when nothing could be done, */
 #define SEARCH_SHIFT 26                /* and one more for each 64 MiB that were searched */
+
+_Static_assert(SITES_WANTED * SHARES_MOST <= MC_SITES, "there is room for them");
 
 static uint64_t max64(uint64_t a, uint64_t b)
 {
@@ -49,11 +54,17 @@ static uint64_t largest_size(const struct mc_writer *writer)
     return max64(writer->compaction.largest, LARGEST_MIN);
 }
 
+/* How many times as much is wanted as of a small file. */
+static uint64_t shares(const struct mc_writer *writer)
+{
+    return min64(1 + (writer->table.space.limit >> SHARE_SHIFT), SHARES_MOST);
+}
+
 /* How many blocks of the largest size should be free; 0: there is too little room for that. */
 static uint64_t wanted(const struct mc_writer *writer)
 {
     uint64_t unused = mc_arena_free(&writer->arena) + writer->arena.queued;
-    return min64(unused / (FREE_EACH * largest_size(writer)), RUNS_WANTED);
+    return min64(unused / (FREE_EACH * largest_size(writer)), RUNS_WANTED * shares(writer));
 }
 
 static bool is_broken_up(const struct mc_writer *writer)
@@ -109,29 +120,44 @@ static uint64_t worth_of(const struct mc_buddy *buddy, uint64_t from, uint64_t t
     return sum;
 }
 
-/* The stretches of so many granules that are worth most, in no order; how many they are. */
+static unsigned worst_of(const struct stretch *chosen, unsigned count)
+{
+    unsigned worst = 0;
+    for (unsigned i = 1; i < count; i++) {
+        worst = chosen[i].free < chosen[worst].free ? i : worst;
+    }
+    return worst;
+}
+
+static int compare_offsets(const void *left, const void *right)
+{
+    const struct stretch *a = left, *b = right;
+    return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+/* The stretches of so many granules that are worth most, in their order; how many they are. */
 static unsigned choose(const struct mc_writer *writer, uint64_t granules,
                        struct stretch chosen[MC_SITES])
 {
+    unsigned most = SITES_WANTED * (unsigned)shares(writer), worst = 0;
     uint64_t at = writer->superblock.arena_offset / MC_GRANULE;
     uint64_t end = writer->table.space.limit / MC_GRANULE - 1; /* the tail stays */
     uint64_t enough = mc_granules(largest_size(writer));
     unsigned count = 0;
     for (; at + granules <= end; at += granules) {
         struct stretch one = {at, worth_of(writer->arena.buddy, at, at + granules, enough)};
-        unsigned worst = 0;
-        for (unsigned i = 1; i < count; i++) {
-            worst = chosen[i].free < chosen[worst].free ? i : worst;
-        }
         if (one.free < granules / WORTH_WHILE) {
             continue;
         }
-        if (count < MC_SITES) {
+        if (count < most) {
             chosen[count++] = one;
+            worst = count == most ? worst_of(chosen, count) : 0;
         } else if (one.free > chosen[worst].free) {
             chosen[worst] = one;
+            worst = worst_of(chosen, count);
         }
     }
+    qsort(chosen, count, sizeof *chosen, compare_offsets);
     return count;
 }
 
