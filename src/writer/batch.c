@@ -23,7 +23,8 @@
 #include "publish.h"
 #include "refusal.h"
 
-#define SHORT_BATCH 16u /* puts and deletes */
+#define SHORT_BATCH 16u  /* puts and deletes */
+#define FRESH_ENOUGH 16u /* new documents in turn: a load is under way */
 
 /* ---- what a replace keeps ---- */
 
@@ -205,9 +206,15 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
         return status;
     }
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
+    const struct mc_collection_record *record = &writer->collections.items[index].record;
+    uint64_t before = record->count;
     writer->batch.replace.smallest = false;
     hashed.hash = mc_writer_hash(writer, key);
-    return mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
+    mc_arena_bulk(&writer->arena, writer->fresh >= FRESH_ENOUGH);
+    status = mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
+    mc_arena_bulk(&writer->arena, false);
+    writer->fresh = record->count > before ? writer->fresh + 1 : 0;
+    return status;
 }
 
 /* Deletes a key with its hash from a collection. */

@@ -37,7 +37,7 @@
 #define PUT_OFF 2u                     /* generations, when nothing could be done, */
 #define SEARCH_SHIFT 26                /* and one more for each 64 MiB that were searched */
 
-_Static_assert(SITES_WANTED * SHARES_MOST <= MC_SITES, "there is room for them");
+_Static_assert(SITES_WANTED *SHARES_MOST <= MC_SITES, "there is room for them");
 
 static uint64_t max64(uint64_t a, uint64_t b)
 {

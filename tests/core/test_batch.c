@@ -171,6 +171,25 @@ static void test_raw(void)
     }
 }
 
+/* New documents that are put one after the other become a load, until one of them is no new one. */
+static void test_in_turn(void)
+{
+    open_new();
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < 16; k++) {
+        CHECK_OK(put_version(writer, 0, k, 1));
+    }
+    CHECK_EQ(writer->arena.bulk_left, 0);
+    CHECK_OK(put_version(writer, 0, 16, 1));
+    CHECK(writer->arena.bulk_left > 0 && !writer->arena.bulk);
+    CHECK_OK(put_version(writer, 0, 16, 2));
+    CHECK_OK(put_version(writer, 0, 17, 1));
+    CHECK_EQ(writer->fresh, 1);
+    CHECK_EQ(commit(), 1);
+    CHECK_EQ(count_of("sites"), 18);
+    mc_writer_close(writer);
+}
+
 /* A document beyond the limit, alone and in a buffer. */
 static void test_too_long(void)
 {
@@ -570,6 +589,7 @@ int main(void)
     test_short_lived();
     test_foretold_and_short();
     test_raw();
+    test_in_turn();
     test_too_long();
     test_raw_without_room();
     test_raw_in_a_stretch();
