@@ -21,7 +21,7 @@ from ring.soak import RestError, soak
 from demo.ring.installed import ROOT
 
 SECONDS = 8.0
-TRIES = 20  # a fault that one soak in three shows is missed in one run of 3,000
+TRIES = 30  # a fault that one soak in four shows is missed in one run of 5,000
 
 
 def module(number: int) -> str:
