@@ -171,25 +171,6 @@ static void test_raw(void)
     }
 }
 
-/* New documents that are put one after the other become a load, until one of them is no new one. */
-static void test_in_turn(void)
-{
-    open_new();
-    CHECK_OK(mc_batch_begin(writer, &test_error));
-    for (int k = 0; k < 16; k++) {
-        CHECK_OK(put_version(writer, 0, k, 1));
-    }
-    CHECK_EQ(writer->arena.bulk_left, 0);
-    CHECK_OK(put_version(writer, 0, 16, 1));
-    CHECK(writer->arena.bulk_left > 0 && !writer->arena.bulk);
-    CHECK_OK(put_version(writer, 0, 16, 2));
-    CHECK_OK(put_version(writer, 0, 17, 1));
-    CHECK_EQ(writer->fresh, 1);
-    CHECK_EQ(commit(), 1);
-    CHECK_EQ(count_of("sites"), 18);
-    mc_writer_close(writer);
-}
-
 /* A document beyond the limit, alone and in a buffer. */
 static void test_too_long(void)
 {
@@ -230,9 +211,9 @@ static void test_raw_without_room(void)
     }
 }
 
-/* Where so many documents came that were not there, the entries of the next ones lie in a stretch;
- * there is none for documents that are there already. */
-static void test_raw_in_a_stretch(void)
+/* Where so many documents came that were not there, the entries of the next ones lie in a stretch,
+ * in a buffer or one at a time; there is none for documents that are there already. */
+static void test_in_a_stretch(void)
 {
     uint64_t documents;
     open_new();
@@ -246,6 +227,13 @@ static void test_raw_in_a_stretch(void)
     CHECK(writer->arena.bulk_left > 0 && !writer->arena.bulk);
     CHECK_EQ(commit(), 1);
     CHECK_EQ(count_of("others"), 40);
+    CHECK_OK(mc_batch_begin(writer, &test_error));
+    for (int k = 0; k < 18; k++) { /* the last one is not new */
+        mc_arena_merge(&writer->arena);
+        CHECK_OK(put_version(writer, 2, k % 17, 1));
+        CHECK((writer->arena.bulk_left > 0) == (k == 16) && !writer->arena.bulk);
+    }
+    CHECK_EQ(commit(), 2);
     mc_writer_close(writer);
 }
 
@@ -589,10 +577,9 @@ int main(void)
     test_short_lived();
     test_foretold_and_short();
     test_raw();
-    test_in_turn();
     test_too_long();
     test_raw_without_room();
-    test_raw_in_a_stretch();
+    test_in_a_stretch();
     test_equal_hashes();
     test_replace_that_grows();
     test_drop_without_memory();
