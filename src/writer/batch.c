@@ -210,10 +210,10 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
     uint64_t before = record->count;
     writer->batch.replace.smallest = false;
     hashed.hash = mc_writer_hash(writer, key);
-    mc_arena_bulk(&writer->arena, writer->fresh >= FRESH_ENOUGH);
+    mc_arena_bulk(&writer->arena, writer->batch.fresh >= FRESH_ENOUGH);
     status = mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
     mc_arena_bulk(&writer->arena, false);
-    writer->fresh = record->count > before ? writer->fresh + 1 : 0;
+    writer->batch.fresh = record->count > before ? writer->batch.fresh + 1 : 0;
     return status;
 }
 
@@ -439,6 +439,7 @@ enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err)
     batch->catalogue = writer->root.catalogue;
     batch->collections = writer->root.collections;
     batch->counts = (struct mc_batch_counts){0};
+    batch->fresh = 0;
     writer->table.birth = writer->root.generation + 1;
     writer->arena.scope = MC_SCOPE_BATCH;
     return MC_OK;

@@ -102,6 +102,7 @@ struct mc_batch {
     uint32_t collections; /* how many there are now */
     uint32_t listed;      /* first of the changed collections: index plus one */
     struct mc_batch_counts counts;
+    uint64_t fresh; /* documents put one at a time, in turn, that were new */
     struct mc_replace replace;
 };
 
@@ -121,7 +122,6 @@ struct mc_writer {
     struct mc_report report;
     struct mc_position position; /* the last one stored: of this generation or another */
     uint64_t rounds;             /* number of the last record in the history */
-    uint64_t fresh;              /* documents put one at a time, in turn, that were new */
     struct mc_batch batch;
     struct mc_collections collections;
     struct mc_indexes indexes;
