@@ -23,8 +23,7 @@
 #include "publish.h"
 #include "refusal.h"
 
-#define SHORT_BATCH 16u  /* puts and deletes */
-#define FRESH_ENOUGH 16u /* new documents in turn: a load is under way */
+#define SHORT_BATCH 16u /* puts and deletes */
 
 /* ---- what a replace keeps ---- */
 
@@ -206,15 +205,9 @@ enum mc_status mc_batch_put(struct mc_writer *writer, const char *name, size_t n
         return status;
     }
     struct mc_key hashed = *key; /* borrows key's bytes, which outlive this call */
-    const struct mc_collection_record *record = &writer->collections.items[index].record;
-    uint64_t before = record->count;
     writer->batch.replace.smallest = false;
     hashed.hash = mc_writer_hash(writer, key);
-    mc_arena_bulk(&writer->arena, writer->batch.fresh >= FRESH_ENOUGH);
-    status = mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
-    mc_arena_bulk(&writer->arena, false);
-    writer->batch.fresh = record->count > before ? writer->batch.fresh + 1 : 0;
-    return status;
+    return mc_batch_put_hashed(writer, index, &hashed, value, value_len, changed, err);
 }
 
 /* Deletes a key with its hash from a collection. */
@@ -439,7 +432,6 @@ enum mc_status mc_batch_begin(struct mc_writer *writer, struct mc_error *err)
     batch->catalogue = writer->root.catalogue;
     batch->collections = writer->root.collections;
     batch->counts = (struct mc_batch_counts){0};
-    batch->fresh = 0;
     writer->table.birth = writer->root.generation + 1;
     writer->arena.scope = MC_SCOPE_BATCH;
     return MC_OK;

@@ -102,7 +102,6 @@ struct mc_batch {
     uint32_t collections; /* how many there are now */
     uint32_t listed;      /* first of the changed collections: index plus one */
     struct mc_batch_counts counts;
-    uint64_t fresh; /* documents put one at a time, in turn, that were new */
     struct mc_replace replace;
 };
 
