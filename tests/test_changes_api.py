@@ -578,6 +578,7 @@ def test_nothing_is_left_behind(writer: mmapcache.Writer) -> None:
             assert descriptors() == before
 
     asyncio.run(main(), debug=True)
+    gc.collect()
     before = descriptors()
     loop = asyncio.new_event_loop()
     cache.subscribe(lambda _: None, loop)  # the loop ends without it

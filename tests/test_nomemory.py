@@ -27,8 +27,8 @@ def test_every_allocation_of_every_operation_fails(capsys: pytest.CaptureFixture
         print(f"\n{said.splitlines()[-1]}")
     assert len(outcomes) > (200 if every else 40)
     assert not [outcome.name for outcome in outcomes if outcome.faults], said
-    if run.preloadable():
-        assert sum(outcome.cases["core"] for outcome in outcomes) > (100 if every else 0)
+    if run.preloadable():  # few operations allocate there: a sample may be without one
+        assert not every or sum(outcome.cases["core"] for outcome in outcomes) > 100
     else:
         print("the core's own allocations did not fail: something else stands before malloc")
 
