@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TypeVar
 
 from mmapcache.ring.connecting import SERVING, Settings
@@ -22,6 +23,7 @@ from mmapcache.ring.wire import Lost
 from mmapcache.sync.logs import log
 
 ROUND = 0.4  # seconds between two looks at all nodes
+_COPIES = 2  # more holders than that a key has while a change is under way
 _AGAIN = 3.0  # seconds until a node that was lost is tried again
 _WAIT = 5.0  # seconds without an answer after which a node that is not registered is dead
 _ROUNDS_AT_ONCE = 100  # how often more than can be brought at once is brought at once
@@ -319,11 +321,12 @@ class Filler:
             now_known = self._known()
             if now_known is None or not now_known.leads or now_known.record != known.record:
                 raise StaleError
+            self._bring(now_known, self._look(now_known))
+            # Behind that, which may have lost a node without a word: the link to it would go on
+            # with the life that has begun since, and bring it what is no news any more.
             nodes = self._look(now_known)
-            self._bring(now_known, nodes)
             for name, run_id in lives.items():
-                node = nodes.get(name)
-                if node is not None and node.run_id != run_id:
+                if name not in nodes or nodes[name].run_id != run_id:
                     raise StaleError
 
         return pause
@@ -358,9 +361,7 @@ class Filler:
         began = time.monotonic()
         self._tell_lost(nodes)
         sweep = self._begin(known, nodes, "fill", joining)
-        holders = sweep.whose.holders
-        for source in nodes:
-            sweep.spread(source, lambda key: [name for name in holders(key) if name in joining])
+        self._spread_to(sweep, nodes, joining, self._alike(known, joining))
         self._nobody_came(known, nodes)
         self._bring(known, nodes)
         for name, node in joining.items():
@@ -375,6 +376,41 @@ class Filler:
         self.doing.filled += sweep.moved
         if sweep.refused:
             log.warning("%s: no memory for all of it", ", ".join(joining))
+
+    def _alike(self, known: Known, joining: Iterable[str]) -> frozenset[str]:
+        """Nodes that began anew while a change is under way: what they had noted is gone, and of
+        three holders the other two may differ by that. Not who is added, and never had a note."""
+        change = known.record.change
+        if change is None:
+            return frozenset()
+        added = change.node if change.kind == "add" else ""
+        return frozenset(name for name in joining if name != added or name in self._served)
+
+    @staticmethod
+    def _spread_to(
+        sweep: Sweep, sources: Iterable[str], joining: Container[str], anew: frozenset[str]
+    ) -> None:
+        """What a key's holders have comes before what others have left of it, which may be older:
+        a node that joins answers with what it has.
+
+        :param anew: those of which all holders of a key are to be made alike
+        """
+        holders = sweep.whose.holders
+        others = set()
+
+        def wants(key: bytes, source: str, *, holds: bool) -> Iterable[str]:
+            names = holders(key)
+            targets = [name for name in names if name in joining]
+            if (source in names) is holds:
+                return names if len(names) > _COPIES and not anew.isdisjoint(names) else targets
+            if targets and holds:
+                others.add(source)
+            return ()
+
+        for source in sources:
+            sweep.spread(source, partial(wants, source=source, holds=True))
+        for source in sorted(others):
+            sweep.spread(source, partial(wants, source=source, holds=False))
 
     def _welcome(self, known: Known, nodes: Mapping[str, _Node]) -> None:
         """Brings what nodes have that are back in the life they were in: others may have begun

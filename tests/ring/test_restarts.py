@@ -404,6 +404,51 @@ def test_restarts_lose_nothing(part: int) -> None:
     tell_some(tell, part)
 
 
+@pytest.mark.parametrize("seed", [1734, 3358, 302682, 304037220])
+def test_stories_that_went_wrong_once(seed: int) -> None:
+    """What others had left of a key came to a node before what its holders had; or a note was lost
+    with a node, and the two that stayed differed."""
+    tell(seed)
+
+
 def test_full_nodes_get_what_they_refused() -> None:
     """Whether a client or an agent brought it, and while a node is being added."""
     tell_some(lambda seed: play(random.Random(seed), FULL_DEEDS, FULL_MEANWHILE, [("add", "d")]))
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_what_a_change_has_left_is_no_news(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a node begins anew while leftovers are removed: what it answers with is not older
+    than what the others that hold the key have."""
+    for moment in range(45):
+        clean_up(name, moment, monkeypatch)
+
+
+def clean_up(name: str, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a drain that was given up; the node begins anew at that moment."""
+
+    def script() -> Iterator[tuple[str, int]]:
+        for number in range(3000):
+            for key in KEYS:
+                for holder in twin.pair(world.record.nodes, key.encode()):
+                    entry = world.nodes[holder].data.get(key.encode())
+                    assert entry is None or entry[3] == b"new", (key, holder, moment)
+            if number == moment:
+                story.restart(name)
+                story.hear(name)
+            world.clock += fill.ROUND / 3
+            yield "", 0
+
+    record = new_ring(("a", "b", "c")).begin("drain", "b", 1)
+    story = Story(iter(()), [])
+    world = story.world
+    monkeypatch.setattr(fill, "time", SimpleNamespace(monotonic=world.now))
+    for begun, value in ((record, b"old"), (record.give_up("drain", "b").advance(), b"new")):
+        world.record = begun
+        story._all_hear()
+        for key in KEYS:
+            story.write(story.clients[0], key, value)
+    story.script = script()
+    for _ in range(12):
+        story.do("agent", 0)
+    story.settle()
