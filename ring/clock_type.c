@@ -22,8 +22,11 @@ static uint64_t now(void)
 static int draw_writer(struct clock *self, pid_t process)
 {
     PyObject *os = PyImport_ImportModule("os"); /* which knows how, with each C library */
-    PyObject *random =
-        os == NULL ? NULL : PyObject_CallMethod(os, "urandom", "i", RING_WRITER_BYTES);
+    PyObject *name = PyUnicode_InternFromString("urandom"); /* a name made anew stays in caches */
+    PyObject *size = PyLong_FromLong(RING_WRITER_BYTES);
+    PyObject *random = os == NULL || name == NULL || size == NULL
+                           ? NULL
+                           : PyObject_CallMethodObjArgs(os, name, size, NULL);
     int result = -1;
     if (random != NULL && PyBytes_Check(random) && PyBytes_GET_SIZE(random) == RING_WRITER_BYTES) {
         memcpy(self->clock.writer, PyBytes_AS_STRING(random), RING_WRITER_BYTES);
@@ -33,6 +36,8 @@ static int draw_writer(struct clock *self, pid_t process)
         PyErr_SetString(PyExc_OSError, "os.urandom() gave something else than 8 bytes");
     }
     Py_XDECREF(random);
+    Py_XDECREF(size);
+    Py_XDECREF(name);
     Py_XDECREF(os);
     return result;
 }

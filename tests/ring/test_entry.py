@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.processes import in_child
 
 from mmapcache.ring._ring import (
     HEADER_BYTES,
@@ -177,8 +178,7 @@ def test_threads_get_different_versions() -> None:
     assert len(set(every)) == len(every)
 
 
-def test_nothing_is_left_behind() -> None:
-    """Neither by what succeeds nor by what fails."""
+def nothing_is_left_behind() -> None:
     clock, placement = Clock(), Placement(["a", "b", "c"], change_to=["a", "b"])
     version = clock.next()
     entry = encode(VALUE, version, 0, b"x" * 50)
@@ -200,6 +200,13 @@ def test_nothing_is_left_behind() -> None:
         gc.collect()
         return sys.getallocatedblocks()
 
-    work()
-    before = work()
-    assert work() - before < 100
+    for _ in range(5):  # the interpreter's own lists and caches fill first
+        before = work()
+    for _ in range(5):
+        after = work()
+    assert after - before < 250, f"{after - before} more"  # one lost per call would be 2,500
+
+
+def test_nothing_is_left_behind() -> None:
+    """Neither by what succeeds nor by what fails; a child has no other thread that allocates."""
+    in_child(nothing_is_left_behind)
