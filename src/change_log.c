@@ -69,8 +69,9 @@ static bool is_kept(const struct mc_view *view, uint64_t position)
 /* ---- from generation to position ---- */
 
 /* Goes back from the view's end to where the changes after `since` begin. MC_OK; MC_ABSENT: the
- * log begins at *start, which is later; MC_CORRUPT. */
-static enum mc_status find_start(const struct mc_view *view, uint64_t since, uint64_t *start)
+ * log begins at *start, which is later, or they are more than `most` bytes; MC_CORRUPT. */
+static enum mc_status find_start(const struct mc_view *view, uint64_t since, uint64_t most,
+                                 uint64_t *start)
 {
     struct mc_log_group group;
     uint64_t end = view->root.log_end, generation = view->root.generation;
@@ -89,6 +90,9 @@ static enum mc_status find_start(const struct mc_view *view, uint64_t since, uin
         }
         if (group.generation <= since) {
             return MC_OK;
+        }
+        if (end - at > most) {
+            return MC_ABSENT;
         }
         *start = at;
         if ((group.flags & MC_LOG_ALL) != 0) {
@@ -121,7 +125,8 @@ static enum mc_status copy_groups(const struct mc_view *view, uint64_t start,
     return MC_OK;
 }
 
-enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, struct mc_changes *out)
+enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, uint64_t most,
+                               struct mc_changes *out)
 {
     uint64_t start;
     *out = (struct mc_changes){0};
@@ -131,7 +136,7 @@ enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, struc
     if (view->log.size == 0 || since > view->root.generation) {
         return mc_view_settle(view, MC_ABSENT);
     }
-    enum mc_status status = find_start(view, since, &start);
+    enum mc_status status = find_start(view, since, most, &start);
     if (status == MC_OK) {
         status = copy_groups(view, start, out);
     }
@@ -252,7 +257,7 @@ enum mc_status mc_changes_check(const struct mc_view *view)
     if (view->log.size == 0) {
         return MC_OK;
     }
-    enum mc_status status = find_start(view, 0, &start);
+    enum mc_status status = find_start(view, 0, MC_CHANGES_ALL, &start);
     if (status != MC_CORRUPT) {
         status = copy_groups(view, start, &changes);
     }

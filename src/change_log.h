@@ -58,10 +58,13 @@ struct mc_changes {
     size_t name_len;
 };
 
-/* What changed from generation `since`, of this file or of one that it succeeds, to the view's.
- * MC_OK, and out is for mc_changes_close; MC_ABSENT: not known, as the log does not reach back so
- * far or the file has none; MC_EXPIRED: open a new view; MC_CORRUPT; MC_NOMEM. */
-enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, struct mc_changes *out);
+/* What changed from generation `since`, of this file or of one that it succeeds, to the view's, if
+ * that is at most `most` bytes of the log. MC_OK, and out is for mc_changes_close; MC_ABSENT: it is
+ * more, or not known, as the log does not reach back so far or the file has none; MC_EXPIRED: open
+ * a new view; MC_CORRUPT; MC_NOMEM. */
+enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, uint64_t most,
+                               struct mc_changes *out);
+#define MC_CHANGES_ALL UINT64_MAX /* however much that is */
 
 /* The next change, oldest first: of several to one key the last counts. MC_OK, MC_ABSENT at the
  * end, MC_CORRUPT. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,115 @@ def test_an_old_snapshot_does_not_push_out_what_is_current(writer: mmapcache.Wri
         assert sites[key] is document
 
 
+def test_what_an_old_snapshot_says_is_no_news(writer: mmapcache.Writer) -> None:
+    """It is asked for after the change log has told the live collection of the key's change."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    known = [f"key {n}" for n in range(100, 140)]
+    documents = [sites[key] for key in known]
+    with cache.snapshot() as old:
+        change(writer, key_2=20, key_3=30, later=1)
+        assert sites["key 100"] is documents[0]
+        assert old["sites"]["key 2"]["n"] == 2
+        assert bson.decode(old["sites"].get_raw("key 3"))["n"] == 3
+        assert old["sites"].get("later") is None
+        for _ in range(2):
+            assert sites["key 2"]["n"] == 20
+            assert bson.decode(sites.get_raw("key 3"))["n"] == 30
+            assert sites["later"]["n"] == 1
+    assert [sites[key] for key in known] == documents
+
+
+def test_an_old_snapshot_finds_what_it_knew_and_no_more(writer: mmapcache.Writer) -> None:
+    """What it is asked for again was right in its generation, and has changed since."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    for n in range(100, 140):
+        assert sites[f"key {n}"]["n"] == n
+    assert sites["key 3"]["n"] == 3
+    raw = sites.get_raw("key 3")
+    change(writer, key_4=40)
+    with cache.snapshot() as middle:
+        change(writer, key_3=30)
+        assert sites["key 100"]["n"] == 100
+        assert middle["sites"]["key 3"]["n"] == 3
+        assert middle["sites"].get_raw("key 3") == raw
+        for _ in range(2):
+            assert sites["key 3"]["n"] == 30
+            assert bson.decode(sites.get_raw("key 3"))["n"] == 30
+
+
+def test_what_a_destructor_reads_is_not_forgotten(cache_path: Path) -> None:
+    """Room is made for a document, and at the end of another one somebody reads its change."""
+    with mmapcache.Writer(cache_path) as writer:
+        codes = [{"_id": f"key {n}", "n": n, "code": bson.Code(str(n))} for n in range(20)]
+        fill(writer, "sites", *codes)
+        sites = writer.reader(front_entries=8).collection("sites")
+        asked, ended = "", 0
+
+        def ends(_: object) -> None:
+            nonlocal ended
+            ended += 1
+            change(writer, **{asked.replace(" ", "_"): 100 + ended})
+            assert "nothing" not in sites
+
+        watched = [weakref.ref(sites[f"key {n}"]["code"], ends) for n in range(8)]
+        assert all(ref() is not None for ref in watched)
+        for n in range(8, 16):
+            asked, before = f"key {n}", ended
+            for _ in range(4):  # it is taken in on its second visit
+                assert sites[asked]["n"] >= n
+            assert sites[asked]["n"] == (n if ended == before else 100 + ended)
+        assert ended > 0
+
+
+@pytest.mark.parametrize("how", ["drop", "replace", "much", "far"])
+def test_what_the_log_does_not_say_is_asked_for(writer: mmapcache.Writer, how: str) -> None:
+    """The collection as a whole; more keys than are worth it; more commits than the log holds."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    keys = [f"key {n}" for n in range(300)]
+    for turn in range(3):
+        expected = {key: (number + turn) * (number % 7) for number, key in enumerate(keys)}
+        if turn == 1:
+            del expected["key 5"]
+        with writer.batch() as batch:
+            if how == "drop":
+                batch.drop("sites")
+            if how == "replace":
+                with batch.replace("sites") as full:
+                    for key, number in expected.items():
+                        full.put(key, {"_id": key, "n": number})
+            else:
+                for key, number in expected.items():
+                    batch.put("sites", key, {"_id": key, "n": number})
+                if turn == 1 and how != "drop":
+                    batch.delete("sites", "key 5")
+        if how == "far":
+            for number in range(5000):
+                writer.put("flags", number % 3, {"_id": number})
+        for _ in range(2):
+            assert {key: found["n"] for key in keys if (found := sites.get(key))} == expected
+
+
+def test_a_commit_costs_by_what_it_changed(writer: mmapcache.Writer) -> None:
+    """The other keys are not asked for, each by the object seen before or an equal one."""
+    cache = writer.reader()
+    sites = cache["sites"]
+    documents = {f"key {n}": sites[f"key {n}"] for n in range(500)}
+    assert [sites.get(f"no {n}") for n in range(50)] == [None] * 50
+    for turn in range(20):
+        change(writer, key_7=turn, key_8=turn, **{f"no_{turn}": turn})
+        before = front(cache)["misses"]
+        for key, document in documents.items():
+            if key not in ("key 7", "key 8"):
+                assert sites[key] is sites[fresh(key)] is document
+        assert [sites.get(f"no {n}") for n in range(turn + 1, 50)] == [None] * (49 - turn)
+        assert front(cache)["misses"] == before
+        assert [sites[key]["n"] for key in ("key 7", "key 8", f"no {turn}")] == [turn] * 3
+        assert front(cache)["misses"] == before + 3
+
+
 def test_a_place_that_is_used_again_is_not_the_old_document(cache_path: Path) -> None:
     """The same key at the same offset, after its block was freed and taken again."""
     rng = random.Random(4)
@@ -392,6 +502,7 @@ def test_against_an_oracle(cache_path: Path, seed: int) -> None:
     with mmapcache.Writer(cache_path, max_size="4MiB", retention=0) as writer:
         cache = writer.reader(front_entries=rng.choice([5, 30, 1000]), front_bytes="40K")
         live = {name: cache.collection(name) for name in names}
+        built = {name: live[name].map(lambda document: document["turn"]) for name in names}
         snapshots: list[mmapcache.Snapshot] = []
         for turn in range(4000):
             action = rng.random()
@@ -399,7 +510,7 @@ def test_against_an_oracle(cache_path: Path, seed: int) -> None:
             if action < 0.05:
                 now = {each: dict(kept) for each, kept in history[writer.generation].items()}
                 with writer.batch() as batch:
-                    for key in rng.sample(keys, rng.randrange(1, 5)):
+                    for key in rng.sample(keys, rng.choice([1, 1, 2, 3, 4, 40])):
                         if rng.random() < 0.3:
                             batch.delete(name, key)
                             now[name].pop(key, None)
@@ -410,10 +521,15 @@ def test_against_an_oracle(cache_path: Path, seed: int) -> None:
                         batch.drop(name)
                         now[name] = {}
                 history[writer.generation] = now
+            elif action < 0.06:
+                writer.tidy()
             elif action < 0.08:
                 snapshots.append(cache.snapshot())
                 if len(snapshots) > 4:
                     snapshots.pop(rng.randrange(4)).close()
+            elif action < 0.1:
+                key = rng.choice(keys)
+                assert built[name].get(key) == history[writer.generation][name].get(key)
             elif action < 0.3 and snapshots:
                 snap = rng.choice(snapshots)
                 expected = history[snap.generation][name]

@@ -135,6 +135,7 @@ PARTS = {
             "arguments",
             "pykey",
             "front_cache",
+            "vouch",
             "lane lane_owner",
             "reader",
             "mapping",

@@ -2,6 +2,7 @@
 #include "collection.h"
 
 #include "arguments.h"
+#include "mutant.h"
 
 /* ---- the object ---- */
 
@@ -58,7 +59,9 @@ enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_readi
     if (possible < 0) {
         return MC_CLOSED;
     }
-    place->channel = self->channel;
+    if (place->channel != self->channel) {
+        *place = (struct mc_place){.channel = self->channel};
+    }
     if (possible == 0) {
         place->table = (struct mc_collection){0};
         place->serial = (*reading)->serial;
@@ -68,6 +71,8 @@ enum mc_status mc_collection_resolve(mc_collection_object *self, struct mc_readi
     case MC_OK:
     case MC_ABSENT:
         place->serial = (*reading)->serial;
+        mc_vouch_follow(place, mc_reader_front(self->reader), &(*reading)->view, (*reading)->epoch,
+                        name, len);
         return MC_OK;
     case MC_EXPIRED:
         place->serial = 0;
@@ -149,7 +154,8 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
 }
 
 /* Whether the table of a collection that has changed says of the entry's key what it said. */
-static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_front_entry *entry)
+static bool is_unchanged(const struct mc_view *view, uint64_t root, bool current,
+                         struct mc_front_entry *entry)
 {
     uint64_t hash =
         mc_hash(view->hash_secret, entry->key_type, mc_front_key(entry), entry->key_len);
@@ -159,7 +165,9 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, struct mc_fr
                   !mc_table_still(&view->space, root, hash, entry->offset, entry->birth))) {
         return false;
     }
-    entry->page = page;
+    if (current || entry->page != MC_FRONT_DOUBTED || MC_MUTANT_IS(751)) { /* 751: by whomever */
+        entry->page = page;
+    }
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
@@ -167,13 +175,16 @@ bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
                          const struct mc_reading *reading, struct mc_front_entry *entry)
 {
     const struct mc_view *view = &reading->view;
-    const struct mc_collection *table = mc_collection_table(self);
+    const struct mc_place *place = mc_collection_place(self);
     if (!mc_collection_knows(self, reading) || entry->birth > view->root.generation) {
         return false;
     }
-    if (entry->seen < table->changed) {
-        if (!is_unchanged(view, table->root, entry)) {
-            entry->page = 0; /* of no generation that is known */
+    if (entry->seen < place->table.changed) {
+        const struct mc_lane *lane = mc_reader_lane(self->reader);
+        if (front == &lane->front && mc_vouch(place, entry, view->root.generation)) {
+            entry->page = 0; /* of that generation it is not known */
+        } else if (!is_unchanged(view, place->table.root, lane->now == reading, entry)) {
+            entry->page = MC_MUTANT_IS(750) ? 0 : MC_FRONT_DOUBTED; /* 750: it may have changed */
             return false;
         }
         mc_tick(&front->revalidations, 1);
@@ -207,7 +218,9 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
                             PyObject *found)
 {
     uint64_t generation = reading->view.root.generation;
-    struct mc_front_fact fact = {.birth = generation, .seen = generation};
+    struct mc_front_fact fact = {.birth = generation,
+                                 .seen = generation,
+                                 .late = mc_reader_lane(self->reader)->now != reading};
     if (found != NULL) {
         fact.document = found;
         fact.offset = hit->offset;

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "mutant.h"
+
 #define FIRST_CAPACITY 64u
 #define DOOR_SHARE 8u /* a document may take 1/8 of max_bytes, larger ones are never kept */
 
@@ -280,8 +282,14 @@ static bool take(struct mc_front *front, size_t charge, uint32_t *index)
     return true;
 }
 
+/* What is known of the page in the beginning. */
+static uint64_t page_of(bool late)
+{
+    return late && !MC_MUTANT_IS(740) ? MC_FRONT_DOUBTED : 0; /* 740: what is old is believed */
+}
+
 static void add(struct mc_front *front, uint32_t channel, const struct mc_key *key,
-                const struct mc_front_fact *fact, size_t charge)
+                const struct mc_front_fact *fact, size_t charge, uint32_t told)
 {
     struct mc_front_entry *entry;
     uint8_t *far = NULL;
@@ -303,6 +311,7 @@ static void add(struct mc_front *front, uint32_t channel, const struct mc_key *k
         .birth = fact->birth,
         .seen = fact->seen,
         .offset = fact->offset,
+        .page = page_of(fact->late || (front->told != told && !MC_MUTANT_IS(741))), /* 741: never */
         .hash = mc_front_hash(key, channel),
         .channel = channel,
         .charge = (uint32_t)charge,
@@ -325,6 +334,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
                   const struct mc_front_fact *fact)
 {
     struct mc_front_entry *entry;
+    uint32_t told = front->told;
     size_t charge = sizeof *entry + sizeof *front->slots + fact->bytes +
                     (key->len > MC_FRONT_NEAR ? key->len : 0);
     if (front->max_entries == 0) {
@@ -339,7 +349,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
             PyObject *old = entry->document;
             entry->document = Py_XNewRef(fact->document);
             entry->offset = fact->offset;
-            entry->page = 0;
+            entry->page = page_of(fact->late);
             entry->birth = fact->birth;
             entry->seen = fact->seen;
             Py_XDECREF(old);
@@ -347,12 +357,12 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
         }
         mc_front_forget(front, entry);
         if (charge <= front->max_bytes / DOOR_SHARE) {
-            add(front, channel, key, fact, charge);
+            add(front, channel, key, fact, charge, told);
         }
         return;
     }
     if (admit(front, mc_front_hash(key, channel), charge)) {
-        add(front, channel, key, fact, charge);
+        add(front, channel, key, fact, charge, told);
     }
 }
 

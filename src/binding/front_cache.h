@@ -10,8 +10,9 @@
  * document (or, when document is NULL, had none). A read of generation g is answered when
  * birth <= g <= seen: the current generation and snapshots alike. After a commit `seen` is moved up
  * to the new generation, and the entry keeps its object, when the collection has not changed since
- * (its record in the catalogue says since when it is what it is), when its table still leads the
- * key to the same page, or to the same (offset, birth).
+ * (its record in the catalogue says since when it is what it is), when the change log has other
+ * keys only (vouch.h), when its table still leads the key to the same page, or to the same
+ * (offset, birth).
  *
  * An alias is a guess that the entry confirms: it owns a reference to the key object, so that
  * nothing else can live at that address; only immutable exact types get one. That makes the usual
@@ -51,6 +52,7 @@
 #define MC_FRONT_RAW (UINT32_C(1) << 31) /* in a channel: its objects are bytes, not Documents */
 #define MC_FRONT_WORTH_MOST 64u          /* raw misses until it is not asked each time */
 #define MC_FRONT_WORTH_EVERY 8u          /* raw reads of which one asks then */
+#define MC_FRONT_DOUBTED UINT64_C(1)     /* where no page is */
 
 enum mc_front_state { MC_FRONT_FREE, MC_FRONT_USED, MC_FRONT_VISITED };
 
@@ -59,7 +61,8 @@ struct mc_front_entry {
     PyObject *alias;      /* owned: a key object with this key, or NULL */
     uint64_t birth, seen; /* generations, both included */
     uint64_t offset;      /* of the entry in the file; of a free one: the next free index + 1 */
-    uint64_t page;        /* of the table, where the key led in generation seen; 0: not known */
+    uint64_t page;        /* of the table, where the key led in generation seen; 0: not known,
+                             MC_FRONT_DOUBTED: nor whether the key has changed since (vouch.h) */
     uint32_t hash;        /* of key, type and channel */
     uint32_t channel;     /* the collection as its handle knows it */
     uint32_t charge;      /* bytes of memory that it is counted with */
@@ -93,6 +96,7 @@ struct mc_front {
     uint64_t hits, misses, revalidations, evictions; /* revalidations are hits, too */
     uint32_t worth;   /* raw hits less raw misses, 0 to MC_FRONT_WORTH_MOST */
     uint32_t unasked; /* raw reads since the last one that asked */
+    uint32_t told;    /* how often it was told of changes (vouch.h) */
 };
 
 void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entries);
@@ -209,9 +213,11 @@ struct mc_front_fact {
     PyObject *document; /* borrowed */
     uint64_t offset, birth, seen;
     size_t bytes; /* of memory that the document takes */
+    bool late;    /* found in a generation that is not the reader's current one any more */
 };
 
-/* Takes a fact in, in place of what was known of that key; may refuse without saying so. */
+/* Takes a fact in, in place of what was known of that key; may refuse without saying so. To make
+ * room it may let go of others, whose destructors may read on: then the fact is late. */
 void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key *key,
                   const struct mc_front_fact *fact);
 

@@ -21,8 +21,7 @@
 #ifndef MMAPCACHE_LANE_H
 #define MMAPCACHE_LANE_H
 
-#include "front_cache.h"
-#include "store.h"
+#include "vouch.h"
 
 struct mc_reading;
 
@@ -32,13 +31,6 @@ struct mc_lane {
     int32_t period;         /* reads from one look to the next: few when reads are rare */
     int64_t looked_at;      /* nanoseconds: the last look at the clock */
     struct mc_front front;
-};
-
-/* Where a collection's table is in one generation. */
-struct mc_place {
-    uint64_t serial;  /* of the reading that `table` belongs to, 0: none */
-    uint32_t channel; /* the collection; only where the place is a lane's */
-    struct mc_collection table;
 };
 
 #if MC_FREE_THREADED

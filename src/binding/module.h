@@ -6,6 +6,7 @@
  *      arguments.c      seconds, sizes, names, BSON out of Python arguments
  *      pykey.c          Python keys to canonical ones and back
  *      front_cache.c    the map from key to Document in front of the file
+ *      vouch.c          which of them are right after a commit, by the change log
  *      lane.c, lane_owner.c    what a thread has of a reader for itself, where there is no GIL
  *      reader.c         one open cache: the current reading, refreshing it, moving to a successor
  *      mapping.c        what Cache and Snapshot have in common

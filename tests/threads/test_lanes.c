@@ -5,6 +5,9 @@
  * service does; each ends after a while, and another one takes its place. What they get must be of
  * the key, and no older than what they had of it before. Then the cache is closed under them, and
  * everything has to have come back.
+ *
+ * Before that one thread alone reads in the orders in which a front cache could keep an answer that
+ * the change log has taken from it (vouch.h): beside snapshots, a drop, a destructor that reads.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -25,7 +28,12 @@ static struct mc_options options = {.state = &module.documents, .references = 1}
 static PyTypeObject collection_type = {.ob_base = {1, &fake_text_type, 0},
                                        .tp_name = "Collection",
                                        .tp_basicsize = sizeof(mc_collection_object)};
-static PyTypeObject document_type = {.ob_base = {1, &fake_text_type, 0}, .tp_name = "Document"};
+static PyTypeObject snapshot_type = {.ob_base = {1, &fake_text_type, 0},
+                                     .tp_name = "Snapshot",
+                                     .tp_basicsize = sizeof(mc_snapshot_object)};
+static void document_dealloc(PyObject *document);
+static PyTypeObject document_type = {
+    .ob_base = {1, &fake_text_type, 0}, .tp_name = "Document", .tp_dealloc = document_dealloc};
 
 static struct mc_reader *reader;
 static mc_collection_object *collection;
@@ -73,6 +81,20 @@ PyObject *mc_document_new(struct mc_options *unused, size_t len, unsigned blocks
     document->len = len;
     *bytes = document->bytes;
     return (PyObject *)document;
+}
+
+/* Runs once, at the next Document's end: what a destructor could do. */
+static _Thread_local void (*at_end)(void);
+
+static void document_dealloc(PyObject *document)
+{
+    void (*then)(void) = at_end;
+    at_end = NULL;
+    fake_free(document);
+    Py_DECREF(&document_type);
+    if (then != NULL) {
+        then();
+    }
 }
 
 size_t mc_document_memory(PyObject *document)
@@ -168,9 +190,9 @@ static void *loader(void *argument)
 /* ---- the threads ---- */
 
 /* A Document as Collection.get() finds it: a new reference; NULL: none, or with `raised`. */
-static PyObject *get(PyObject *object, int64_t number)
+static PyObject *get(mc_collection_object *handle, PyObject *object, int64_t number)
 {
-    struct mc_reading *reading = mc_collection_reading(collection);
+    struct mc_reading *reading = mc_collection_reading(handle);
     const struct mc_manner manner = {.form = MC_FORM_DOCUMENT, .asks = true};
     struct mc_front_entry *entry;
     struct mc_key key;
@@ -180,30 +202,30 @@ static PyObject *get(PyObject *object, int64_t number)
     if (reading == NULL) {
         return NULL;
     }
-    entry = mc_front_by_object(mc_reader_front(reader), collection->channel, object);
-    if (mc_collection_fronted(collection, reading) &&
-        mc_collection_holds(collection, mc_reader_front(reader), reading, entry)) {
+    entry = mc_front_by_object(mc_reader_front(reader), handle->channel, object);
+    if (mc_collection_fronted(handle, reading) &&
+        mc_collection_holds(handle, mc_reader_front(reader), reading, entry)) {
         mc_front_hit(mc_reader_front(reader), entry);
         return Py_XNewRef(entry->document);
     }
     mc_key_from_int64(number, &key);
     do {
         document = NULL;
-        status = mc_collection_begin(collection, &reading);
+        status = mc_collection_begin(handle, &reading);
         if (status == MC_OK) {
             struct mc_front *front = mc_reader_front(reader);
             key.hash = mc_view_hash(&reading->view, &key);
-            entry = mc_front_find(front, collection->channel, &key);
+            entry = mc_front_find(front, handle->channel, &key);
             if (entry != NULL) {
                 mc_front_set_alias(front, entry, object);
             }
-            if (mc_collection_holds(collection, front, reading, entry)) {
+            if (mc_collection_holds(handle, front, reading, entry)) {
                 mc_front_hit(front, entry);
                 return Py_XNewRef(entry->document);
             }
-            document = mc_collection_find(collection, reading, manner, &key, NULL, &status);
+            document = mc_collection_find(handle, reading, manner, &key, NULL, &status);
         }
-        status = mc_collection_judge(collection, status, &tries);
+        status = mc_collection_judge(handle, status, &tries);
     } while (status == MC_EXPIRED);
     return document;
 }
@@ -211,7 +233,7 @@ static PyObject *get(PyObject *object, int64_t number)
 /* What the thread gets of a key, checked against what it had of it before. */
 static void ask(int64_t number, int64_t had[KEYS])
 {
-    PyObject *document = get(keys[number], number);
+    PyObject *document = get(collection, keys[number], number);
     if (document == NULL) {
         CHECK(raised == MC_CLOSED || (raised == MC_OK && number >= KEYS));
         return;
@@ -232,7 +254,7 @@ static void hold_one(void)
         uint64_t generation = mc_reading_generation(reading);
         mc_reading_retain(reading);
         for (int i = 0; i < 5; i++) {
-            Py_XDECREF(get(keys[i], i));
+            Py_XDECREF(get(collection, keys[i], i));
         }
         CHECK_EQ(mc_reading_generation(reading), generation);
         mc_reading_release(reading);
@@ -276,6 +298,114 @@ static void *lives(void *argument)
     return NULL;
 }
 
+/* ---- one thread alone, and what the log tells it ---- */
+
+static struct mc_writer *told_by;
+static mc_collection_object *told;
+
+static void drop(mc_collection_object *handle)
+{
+    mc_snapshot_object *snapshot = handle->snapshot;
+    mc_reader_release(handle->reader);
+    Py_DECREF(handle->name);
+    Py_DECREF(handle);
+    if (snapshot != NULL) {
+        mc_reading_release(snapshot->reading);
+        Py_DECREF(snapshot);
+    }
+}
+
+/* The collection as it is now. */
+static mc_collection_object *told_now(void)
+{
+    mc_snapshot_object *snapshot = PyObject_New(mc_snapshot_object, &snapshot_type);
+    snapshot->reading = snapshot->held = mc_reading_retain(mc_reader_now(reader));
+    PyObject *handle = mc_collection_bind(told, snapshot);
+    Py_DECREF(snapshot); /* the handle has it */
+    return (mc_collection_object *)(void *)handle;
+}
+
+/* Commits `number` to the keys from `first` to before `end`; anew: to no others. */
+static void tell(int64_t first, int64_t end, int64_t number, bool anew)
+{
+    struct mc_error error;
+    uint8_t bson[32];
+    bool changed;
+    uint64_t generation;
+    CHECK_EQ(mc_batch_begin(told_by, &error), MC_OK);
+    if (anew) {
+        CHECK_EQ(mc_batch_drop(told_by, "told", 4, &changed, &error), MC_OK);
+    }
+    for (int64_t i = first; i < end; i++) {
+        struct mc_key key;
+        mc_key_from_int64(i, &key);
+        size_t len = make_bson(bson, i, number);
+        CHECK_EQ(mc_batch_put(told_by, "told", 4, &key, bson, len, &changed, &error), MC_OK);
+    }
+    CHECK_EQ(mc_batch_commit(told_by, &generation, &error), MC_OK);
+}
+
+/* The number that a key has; -1: there is none. */
+static int64_t number_of(mc_collection_object *handle, int64_t key)
+{
+    PyObject *document = get(handle, keys[key], key);
+    int64_t number = -1;
+    if (document != NULL) {
+        number = (int64_t)mc_bson_u64(((struct fake_document *)(void *)document)->bytes + 18);
+        Py_DECREF(document);
+    }
+    return number;
+}
+
+/* Changes key 90 while it is being taken in, and learns of it. */
+static void change_and_learn(void)
+{
+    struct mc_reading *reading;
+    tell(90, 91, 900, false);
+    CHECK_EQ(mc_collection_begin(told, &reading), MC_OK);
+}
+
+static void told_alone(struct mc_writer *writer)
+{
+    mc_collection_object *old;
+    PyObject *name = fake_text("told", 4, true);
+    told_by = writer;
+    told = (mc_collection_object *)(void *)mc_collection_new(reader, &options, name, NULL);
+    Py_DECREF(name); /* the handle has it */
+    tell(0, KEYS, 0, false);
+    for (int64_t i = 3; i < 50; i++) {
+        CHECK_EQ(number_of(told, i), 0);
+    }
+    old = told_now(); /* which is asked for a key only after the log has said that it changed */
+    tell(2, 3, 20, false);
+    CHECK_EQ(number_of(told, 10), 0);
+    CHECK_EQ(number_of(old, 2), 0);
+    CHECK_EQ(number_of(told, 2), 20);
+    drop(old);
+    tell(4, 5, 40, false);
+    old = told_now(); /* in which a key is right that was not asked for since before */
+    tell(3, 4, 30, false);
+    CHECK_EQ(number_of(told, 10), 0);
+    CHECK_EQ(number_of(old, 3), 0);
+    CHECK_EQ(number_of(told, 11), 0); /* now it knows the table, and looks at the entry twice */
+    CHECK_EQ(number_of(told, 3), 30);
+    CHECK_EQ(number_of(told, 4), 40);
+    drop(old);
+    tell(5, KEYS, 50, true);
+    CHECK_EQ(number_of(told, 4), -1);
+    CHECK_EQ(number_of(told, 5), 50);
+    for (int64_t i = 5; i < 5 + 2 * FRONT_ENTRIES; i++) { /* each twice: the cache is full */
+        (void)number_of(told, 5 + i % FRONT_ENTRIES);
+    }
+    CHECK_EQ(number_of(told, 90), 50);
+    at_end = change_and_learn; /* at its second visit, when it is taken in */
+    CHECK_EQ(number_of(told, 90), 50);
+    CHECK(at_end == NULL);
+    CHECK_EQ(number_of(told, 90), 900);
+    drop(told);
+    end_thread();
+}
+
 int main(void)
 {
     const char *folder = getenv("TMPDIR");
@@ -299,6 +429,7 @@ int main(void)
         (struct mc_reader_limits){.front_bytes = 1 << 20, .front_entries = FRONT_ENTRIES});
     CHECK(reader != NULL);
     collection = (mc_collection_object *)(void *)mc_collection_new(reader, &options, name, NULL);
+    told_alone(writer);
     CHECK_EQ(pthread_create(&one, NULL, loader, writer), 0);
     for (uintptr_t i = 0; i < THREADS; i++) {
         CHECK_EQ(pthread_create(&threads[i], NULL, lives, (void *)i), 0);
@@ -312,10 +443,7 @@ int main(void)
         lanes++;
     }
     CHECK(lanes <= THREADS * LIVES); /* however many threads there were, one after the other */
-    mc_reader_release(collection->reader);
-    Py_DECREF(collection->name);
-    Py_DECREF(Py_TYPE(collection));
-    PyObject_Free(collection);
+    drop(collection);
     mc_reader_release(reader);
     Py_DECREF(name);
     for (int i = 0; i < KEYS + MISSING; i++) {
