@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import random
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, ItemsView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Mapping, ValuesView
 from pathlib import Path
 from typing import Any
 
@@ -444,3 +446,83 @@ assert built["k5"] == "k5" and built["k5"] is built["k5"] and len(list(built.ite
 assert failed is None, failed
 destroy(own)
 """
+
+
+def test_a_document_that_has_moved_keeps_its_value(cache_path: Path) -> None:
+    """It is built anew at most once, and not after each later commit."""
+    rng = random.Random(1)
+    calls: list[int] = []
+
+    with mmapcache.Writer(cache_path, max_size="4MiB", retention=0) as writer:
+
+        def put_some(keys: Iterable[int]) -> None:
+            with writer.batch() as batch:
+                for key in keys:
+                    batch.put("sites", key, {"_id": key, "pad": "x" * rng.randrange(300, 700)})
+
+        count = 0
+        while writer.in_use < 0.88 * (4 << 20):
+            put_some(range(count, count := count + 20))
+        hot = rng.sample(range(count), 200)
+        cold = rng.sample(sorted(set(range(count)) - set(hot)), count - 200)
+        sites = writer.reader(front_bytes="64MiB")["sites"]
+
+        def build(document: mmapcache.Document) -> list[int]:
+            calls.append(document["_id"])
+            return [document["_id"]]
+
+        built = sites.map(build)
+        documents = {key: sites[key] for key in hot}
+        gone, rest = cold[: len(cold) * 3 // 10], cold[len(cold) * 3 // 10 :]
+        for start in range(0, len(gone), 20):
+            with writer.batch() as batch:
+                for key in gone[start : start + 20]:
+                    batch.delete("sites", key)
+            assert sites[hot[0]]
+        assert [built[key] for key in hot]
+        calls.clear()
+        for turn in range(12):  # for each there is room only where others move
+            with writer.batch() as batch:
+                batch.put("large", turn, {"_id": turn, "pad": "y" * 60000})
+            assert sites[hot[0]] is documents[hot[0]]
+            put_some(rng.sample(rest, 3))
+            assert [built[key] for key in hot]
+        assert 0 < len(calls) <= 12 * len(hot)
+        calls.clear()
+        for _ in range(3):
+            put_some(rng.sample(rest, 3))
+            assert [built[key] for key in hot]
+        assert calls == []
+        assert all(sites[key] is documents[key] for key in hot)
+
+
+@pytest.mark.parametrize("then", ["read", "close"])
+def test_a_destructor_may_read_or_close_meanwhile(cache_path: Path, then: str) -> None:
+    """At the end of a document that gives its place to the one that a value is built from."""
+    with mmapcache.Writer(cache_path) as writer:
+        codes = [{"_id": n, "n": 0, "code": bson.Code("x")} for n in range(40)]
+        fill(writer, "sites", *codes)
+        cache = mmapcache.open(cache_path, front_entries=8)
+        sites = cache["sites"]
+        built = sites.map(lambda document: document["n"])
+        asked, ended = 0, 0
+
+        def ends(_: object) -> None:
+            nonlocal ended
+            ended += 1
+            if then == "close":
+                cache.close()
+            else:
+                writer.put("sites", asked, {"_id": asked, "n": 100 + ended})
+                assert "nothing" not in sites
+
+        watched = [weakref.ref(sites[n]["code"], ends) for n in range(8)]
+        assert all(ref() is not None for ref in watched)
+        for asked in range(8, 40):  # in the front cache at the second visit
+            with contextlib.suppress(mmapcache.ClosedError):
+                assert sites.get(asked) is not None
+                before = ended
+                assert built[asked] in (0, 100 + before)
+                if then == "read":
+                    assert built[asked] == built[asked] == bson.decode(sites.get_raw(asked))["n"]
+        assert ended > 0

@@ -287,6 +287,22 @@ def test_what_a_destructor_reads_is_not_forgotten(cache_path: Path) -> None:
         assert ended > 0
 
 
+def test_a_destructor_may_read_the_same_key(writer: mmapcache.Writer) -> None:
+    """While its new document is taken in, at the end of the old one: there is one answer after."""
+    with writer.batch() as batch:
+        batch.put("sites", "key", {"_id": "key", "n": 0, "code": bson.Code("x")})
+    sites = writer.reader()["sites"]
+    assert len(sites.get_many([f"key {n}" for n in range(300)])) == 300
+    read: list[int] = []
+    watched = weakref.ref(sites["key"]["code"], lambda _: read.append(sites["key"]["n"]))
+    assert watched() is not None
+    for n in range(1, 6):
+        with writer.batch() as batch:  # longer each time: it takes another place
+            batch.put("sites", "key", {"_id": "key", "n": n, "pad": "x" * 1000 * n})
+        assert [sites["key"]["n"] for _ in range(3)] == [n, n, n]
+    assert read == [1]
+
+
 @pytest.mark.parametrize("how", ["drop", "replace", "much", "far"])
 def test_what_the_log_does_not_say_is_asked_for(writer: mmapcache.Writer, how: str) -> None:
     """The collection as a whole; more keys than are worth it; more commits than the log holds."""

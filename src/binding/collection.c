@@ -171,6 +171,14 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, bool current
     return mc_view_settle(view, MC_OK) == MC_OK;
 }
 
+/* Whether the reading is the current one, and the front cache was told of nothing after it. */
+static bool is_latest(mc_collection_object *self, const struct mc_reading *reading)
+{
+    return mc_reader_lane(self->reader)->now == reading && mc_collection_knows(self, reading) &&
+           (mc_collection_place(self)->to == reading->view.root.generation || MC_MUTANT_IS(752));
+    /* 752: as with a GIL, where no reading is after the current one */
+}
+
 bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
                          const struct mc_reading *reading, struct mc_front_entry *entry)
 {
@@ -180,10 +188,10 @@ bool mc_collection_still(mc_collection_object *self, struct mc_front *front,
         return false;
     }
     if (entry->seen < place->table.changed) {
-        const struct mc_lane *lane = mc_reader_lane(self->reader);
-        if (front == &lane->front && mc_vouch(place, entry, view->root.generation)) {
+        if (front == mc_reader_front(self->reader) &&
+            mc_vouch(place, entry, view->root.generation)) {
             entry->page = 0; /* of that generation it is not known */
-        } else if (!is_unchanged(view, place->table.root, lane->now == reading, entry)) {
+        } else if (!is_unchanged(view, place->table.root, is_latest(self, reading), entry)) {
             entry->page = MC_MUTANT_IS(750) ? 0 : MC_FRONT_DOUBTED; /* 750: it may have changed */
             return false;
         }
@@ -218,9 +226,8 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
                             PyObject *found)
 {
     uint64_t generation = reading->view.root.generation;
-    struct mc_front_fact fact = {.birth = generation,
-                                 .seen = generation,
-                                 .late = mc_reader_lane(self->reader)->now != reading};
+    struct mc_front_fact fact = {
+        .birth = generation, .seen = generation, .late = !is_latest(self, reading)};
     if (found != NULL) {
         fact.document = found;
         fact.offset = hit->offset;
@@ -232,6 +239,13 @@ void mc_collection_remember(mc_collection_object *self, const struct mc_reading 
         }
     }
     mc_front_put(mc_reader_front(self->reader), mc_collection_channel(self, form), key, &fact);
+}
+
+/* Whereby a Document that was found is known again. */
+static struct mc_front_fact fact_of(const struct mc_reading *reading, const struct mc_hit *hit)
+{
+    return (struct mc_front_fact){
+        .offset = hit->offset, .birth = hit->birth, .seen = reading->view.root.generation};
 }
 
 PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *reading,
@@ -262,8 +276,7 @@ PyObject *mc_collection_find(mc_collection_object *self, struct mc_reading *read
         }
     }
     if (found != NULL && fact != NULL) {
-        *fact = (struct mc_front_fact){
-            .offset = hit.offset, .birth = hit.birth, .seen = reading->view.root.generation};
+        *fact = fact_of(reading, &hit);
     }
     return found;
 }
@@ -278,9 +291,14 @@ PyObject *mc_collection_document(mc_collection_object *self, struct mc_reading *
         return mc_collection_find(self, reading, as_document, key, fact, status);
     }
     *status = entry->document == NULL ? MC_ABSENT : MC_OK;
-    if (entry->document != NULL && fact != NULL) {
-        *fact = (struct mc_front_fact){
-            .offset = entry->offset, .birth = entry->birth, .seen = reading->view.root.generation};
+    if (entry->document != NULL && fact != NULL) { /* it may have moved since the entry was made */
+        struct mc_hit hit;
+        *status = mc_find(&reading->view, mc_collection_table(self)->root, key, &hit);
+        *status = mc_view_settle(&reading->view, *status);
+        if (*status != MC_OK) {
+            return NULL;
+        }
+        *fact = fact_of(reading, &hit);
     }
     return Py_XNewRef(entry->document);
 }

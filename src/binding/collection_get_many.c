@@ -244,11 +244,11 @@ static void remember_all(mc_collection_object *self, const struct mc_reading *re
                          const struct stage *stage)
 {
     struct mc_front *front = mc_reader_front(self->reader);
-    if (front->max_entries == 0 || !mc_collection_fronted(self, reading)) {
+    if (front->max_entries == 0) {
         return;
     }
     mc_front_missed(front, stage->left);
-    for (size_t i = 0; i < stage->left; i++) {
+    for (size_t i = 0; i < stage->left && mc_collection_fronted(self, reading); i++) {
         mc_collection_remember(self, reading, MC_FORM_DOCUMENT, &stage->keys[i], &stage->hits[i],
                                stage->documents[stage->which[i]]);
     }

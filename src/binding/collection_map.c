@@ -217,6 +217,7 @@ static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *obje
         self->epoch = reading->epoch;
         self->swept = 0;
     }
+    mc_reading_retain(reading); /* a Document that is let go of may let others read on */
     key->hash = mc_view_hash(&reading->view, key);
     value = kept(self, reading, key, object, status);
     if (value == NULL && *status == MC_OK) {
@@ -231,6 +232,7 @@ static PyObject *attempt(mc_map_object *self, struct mc_key *key, PyObject *obje
     if (*status == MC_OK || *status == MC_ABSENT) {
         sweep(self, reading);
     }
+    mc_reading_release(reading);
     return value;
 }
 

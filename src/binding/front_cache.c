@@ -90,6 +90,13 @@ static void index_remove(struct mc_front *front, uint32_t hash, uint32_t index)
     front->slots[hole] = 0;
 }
 
+static void free_add(struct mc_front *front, uint32_t index)
+{
+    front->entries[index] =
+        (struct mc_front_entry){.state = MC_FRONT_FREE, .offset = front->free_list};
+    front->free_list = index + 1;
+}
+
 void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
 {
     uint32_t index = (uint32_t)(entry - front->entries);
@@ -101,8 +108,7 @@ void mc_front_forget(struct mc_front *front, struct mc_front_entry *entry)
     }
     mc_poke(&front->bytes, front->bytes - entry->charge);
     mc_poke(&front->count, front->count - 1);
-    *entry = (struct mc_front_entry){.state = MC_FRONT_FREE, .offset = front->free_list};
-    front->free_list = index + 1;
+    free_add(front, index);
     Py_XDECREF(document);
     Py_XDECREF(alias);
 }
@@ -116,6 +122,7 @@ void mc_front_clear(struct mc_front *front)
     front->entries = NULL;
     front->slots = front->aliases = front->door = NULL;
     front->worth = front->unasked = 0;
+    front->told++;
     for (uint32_t i = 0; i < old.used; i++) {
         struct mc_front_entry *entry = &old.entries[i];
         if (entry->state != MC_FRONT_FREE) {
@@ -283,9 +290,19 @@ static bool take(struct mc_front *front, size_t charge, uint32_t *index)
 }
 
 /* What is known of the page in the beginning. */
-static uint64_t page_of(bool late)
+static uint64_t page_of(const struct mc_front_fact *fact)
 {
-    return late && !MC_MUTANT_IS(740) ? MC_FRONT_DOUBTED : 0; /* 740: what is old is believed */
+    return fact->late && !MC_MUTANT_IS(740) ? MC_FRONT_DOUBTED
+                                            : 0; /* 740: what is old is believed */
+}
+
+/* Whether what was let go of to make room has read on, and so knows better: it found this key, or
+ * was told of changes since. */
+static bool is_outrun(const struct mc_front *front, uint32_t channel, const struct mc_key *key,
+                      uint32_t told)
+{
+    return (front->told != told && !MC_MUTANT_IS(741)) || /* 741: that is no matter */
+           (mc_front_find(front, channel, key) != NULL && !MC_MUTANT_IS(742)); /* 742: nor that */
 }
 
 static void add(struct mc_front *front, uint32_t channel, const struct mc_key *key,
@@ -305,13 +322,18 @@ static void add(struct mc_front *front, uint32_t channel, const struct mc_key *k
         PyMem_Free(far);
         return;
     }
+    if (is_outrun(front, channel, key, told)) {
+        free_add(front, index);
+        PyMem_Free(far);
+        return;
+    }
     entry = &front->entries[index];
     *entry = (struct mc_front_entry){
         .document = fact->document,
         .birth = fact->birth,
         .seen = fact->seen,
         .offset = fact->offset,
-        .page = page_of(fact->late || (front->told != told && !MC_MUTANT_IS(741))), /* 741: never */
+        .page = page_of(fact),
         .hash = mc_front_hash(key, channel),
         .channel = channel,
         .charge = (uint32_t)charge,
@@ -349,7 +371,7 @@ void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key 
             PyObject *old = entry->document;
             entry->document = Py_XNewRef(fact->document);
             entry->offset = fact->offset;
-            entry->page = page_of(fact->late);
+            entry->page = page_of(fact);
             entry->birth = fact->birth;
             entry->seen = fact->seen;
             Py_XDECREF(old);

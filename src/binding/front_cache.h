@@ -96,7 +96,7 @@ struct mc_front {
     uint64_t hits, misses, revalidations, evictions; /* revalidations are hits, too */
     uint32_t worth;   /* raw hits less raw misses, 0 to MC_FRONT_WORTH_MOST */
     uint32_t unasked; /* raw reads since the last one that asked */
-    uint32_t told;    /* how often it was told of changes (vouch.h) */
+    uint32_t told;    /* how often it was told of changes (vouch.h), or cleared */
 };
 
 void mc_front_init(struct mc_front *front, uint64_t max_bytes, uint32_t max_entries);
@@ -213,11 +213,11 @@ struct mc_front_fact {
     PyObject *document; /* borrowed */
     uint64_t offset, birth, seen;
     size_t bytes; /* of memory that the document takes */
-    bool late;    /* found in a generation that is not the reader's current one any more */
+    bool late;    /* found in a generation after which there may have been news of the key */
 };
 
 /* Takes a fact in, in place of what was known of that key; may refuse without saying so. To make
- * room it may let go of others, whose destructors may read on: then the fact is late. */
+ * room it may let go of others, whose destructors may read on: then it is not taken in. */
 void mc_front_put(struct mc_front *front, uint32_t channel, const struct mc_key *key,
                   const struct mc_front_fact *fact);
 

@@ -12,10 +12,11 @@
  *
  * A place says: whatever the log has of this collection after `from` and up to `to` was told to the
  * front cache. Then an entry that was right in generation `from` or later, and is not doubted, is
- * right in all from there to `to`. An entry is doubted from when its key changes until the reader's
- * current generation has been asked for it. What an older one (a snapshot's) says of a key comes
- * after the change was told, so it is doubted from the beginning. Where the log does not say what
- * changed, `from` begins anew.
+ * right in all from there to `to`. An entry is doubted from when its key changes until the latest
+ * generation, which is the reader's current one and `to`, has been asked for it. What an older one
+ * (a snapshot's) says of a key comes after the change was told, so it is doubted from the
+ * beginning; what was found before a destructor read on is not taken in at all. Where the log does
+ * not say what changed, `from` begins anew. No key is in the front cache twice.
  *
  * A Document that moves within the file is no change of it, and is not in the log: offset and birth
  * of an entry may be those of a place that it has left.

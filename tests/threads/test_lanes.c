@@ -357,6 +357,60 @@ static int64_t number_of(mc_collection_object *handle, int64_t key)
     return number;
 }
 
+static mc_collection_object *newer;
+
+static void *another_thread(void *unused)
+{
+    (void)unused;
+    tell(20, 21, 200, false);
+    tell(60, 61, 600, false);
+    newer = told_now();
+    end_thread();
+    return NULL;
+}
+
+/* A snapshot that another thread took tells this one's front cache of what comes after the reading
+ * that it has; then that reading is asked, as one that is not the latest. */
+static void told_by_a_newer_snapshot(void)
+{
+    pthread_t one;
+    mc_collection_object *old;
+    tell(49, 50, 490, false);
+    CHECK_EQ(number_of(told, 10), 0);
+    old = told_now();
+    CHECK_EQ(pthread_create(&one, NULL, another_thread, NULL), 0);
+    CHECK_EQ(pthread_join(one, NULL), 0);
+    CHECK_EQ(number_of(newer, 11), 0);
+    CHECK_EQ(number_of(old, 20), 0);
+    CHECK_EQ(number_of(old, 60), 0);
+    CHECK_EQ(number_of(told, 12), 0);
+    CHECK_EQ(number_of(told, 20), 200);
+    CHECK_EQ(number_of(told, 60), 600);
+    drop(old);
+    drop(newer);
+}
+
+static void read_the_same(void)
+{
+    CHECK_EQ(number_of(told, 91), 50);
+    CHECK_EQ(number_of(told, 91), 50);
+}
+
+/* How often the front cache has a key. */
+static unsigned entries_of(int64_t number)
+{
+    const struct mc_front *front = mc_reader_front(reader);
+    struct mc_key key;
+    unsigned found = 0;
+    mc_key_from_int64(number, &key);
+    for (uint32_t i = 0; i < front->used; i++) {
+        const struct mc_front_entry *entry = &front->entries[i];
+        found += entry->state != MC_FRONT_FREE && entry->key_len == key.len &&
+                 memcmp(mc_front_key(entry), key.data, key.len) == 0;
+    }
+    return found;
+}
+
 /* Changes key 90 while it is being taken in, and learns of it. */
 static void change_and_learn(void)
 {
@@ -376,6 +430,7 @@ static void told_alone(struct mc_writer *writer)
     for (int64_t i = 3; i < 50; i++) {
         CHECK_EQ(number_of(told, i), 0);
     }
+    told_by_a_newer_snapshot();
     old = told_now(); /* which is asked for a key only after the log has said that it changed */
     tell(2, 3, 20, false);
     CHECK_EQ(number_of(told, 10), 0);
@@ -402,6 +457,11 @@ static void told_alone(struct mc_writer *writer)
     CHECK_EQ(number_of(told, 90), 50);
     CHECK(at_end == NULL);
     CHECK_EQ(number_of(told, 90), 900);
+    CHECK_EQ(number_of(told, 91), 50);
+    at_end = read_the_same;
+    CHECK_EQ(number_of(told, 91), 50);
+    CHECK(at_end == NULL);
+    CHECK_EQ(entries_of(91), 1);
     drop(told);
     end_thread();
 }
