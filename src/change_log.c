@@ -257,7 +257,7 @@ enum mc_status mc_changes_check(const struct mc_view *view)
     if (view->log.size == 0) {
         return MC_OK;
     }
-    enum mc_status status = find_start(view, 0, MC_CHANGES_ALL, &start);
+    enum mc_status status = find_start(view, 0, MC_CHANGES_UNLIMITED, &start);
     if (status != MC_CORRUPT) {
         status = copy_groups(view, start, &changes);
     }

@@ -64,7 +64,7 @@ struct mc_changes {
  * a new view; MC_CORRUPT; MC_NOMEM. */
 enum mc_status mc_changes_open(const struct mc_view *view, uint64_t since, uint64_t most,
                                struct mc_changes *out);
-#define MC_CHANGES_ALL UINT64_MAX /* however much that is */
+#define MC_CHANGES_UNLIMITED UINT64_MAX /* however much that is */
 
 /* The next change, oldest first: of several to one key the last counts. MC_OK, MC_ABSENT at the
  * end, MC_CORRUPT. */

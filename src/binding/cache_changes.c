@@ -149,8 +149,8 @@ PyObject *mc_cache_news(PyObject *self, PyObject *seen)
          * for what is added to all of them. */
         status = seen == Py_None || epoch != last[1] || last[0] < reading->ahead
                      ? MC_ABSENT
-                     : mc_changes_open(&reading->view, last[0] - reading->ahead, MC_CHANGES_ALL,
-                                       &changes);
+                     : mc_changes_open(&reading->view, last[0] - reading->ahead,
+                                       MC_CHANGES_UNLIMITED, &changes);
         if (status == MC_EXPIRED && !mc_reader_again(reader, &tries)) {
             return NULL;
         }

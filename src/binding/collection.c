@@ -154,7 +154,7 @@ PyObject *mc_collection_copy(mc_collection_object *self, enum mc_form form,
 }
 
 /* Whether the table of a collection that has changed says of the entry's key what it said. */
-static bool is_unchanged(const struct mc_view *view, uint64_t root, bool current,
+static bool is_unchanged(const struct mc_view *view, uint64_t root, bool latest,
                          struct mc_front_entry *entry)
 {
     uint64_t hash =
@@ -165,7 +165,7 @@ static bool is_unchanged(const struct mc_view *view, uint64_t root, bool current
                   !mc_table_still(&view->space, root, hash, entry->offset, entry->birth))) {
         return false;
     }
-    if (current || entry->page != MC_FRONT_DOUBTED || MC_MUTANT_IS(751)) { /* 751: by whomever */
+    if (latest || entry->page != MC_FRONT_DOUBTED || MC_MUTANT_IS(751)) { /* 751: by whomever */
         entry->page = page;
     }
     return mc_view_settle(view, MC_OK) == MC_OK;

@@ -292,8 +292,8 @@ static bool take(struct mc_front *front, size_t charge, uint32_t *index)
 /* What is known of the page in the beginning. */
 static uint64_t page_of(const struct mc_front_fact *fact)
 {
-    return fact->late && !MC_MUTANT_IS(740) ? MC_FRONT_DOUBTED
-                                            : 0; /* 740: what is old is believed */
+    bool late = fact->late && !MC_MUTANT_IS(740); /* 740: what is old is believed */
+    return late ? MC_FRONT_DOUBTED : 0;
 }
 
 /* Whether what was let go of to make room has read on, and so knows better: it found this key, or

@@ -30,7 +30,7 @@
 /* Where a collection's table is in one generation. */
 struct mc_place {
     uint64_t serial;  /* of the reading that `table` belongs to, 0: none */
-    uint32_t channel; /* the collection; only where the place is a lane's */
+    uint32_t channel; /* the collection */
     struct mc_collection table;
     uint64_t epoch;    /* of the file that these are generations of: */
     uint64_t from, to; /* as above; to 0: none yet */

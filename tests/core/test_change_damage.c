@@ -332,7 +332,7 @@ static enum mc_status read_current(const struct mc_view *view, uint64_t since)
 {
     struct mc_changes changes;
     struct mc_change change;
-    enum mc_status status = mc_changes_open(view, since, MC_CHANGES_ALL, &changes);
+    enum mc_status status = mc_changes_open(view, since, MC_CHANGES_UNLIMITED, &changes);
     if (status == MC_OK) {
         for (int i = 0; (status = mc_changes_next(&changes, &change)) == MC_OK; i++) {
             CHECK(i < 1024);
@@ -389,9 +389,9 @@ static void test_expired(void)
     struct mc_changes changes;
     mc_raise_horizon(&view.space, 3);
     view.root.generation = 2;
-    CHECK_EQ(mc_changes_open(&view, 2, MC_CHANGES_ALL, &changes), MC_EXPIRED);
-    CHECK_EQ(mc_changes_open(&view, 1, MC_CHANGES_ALL, &changes), MC_EXPIRED);
-    CHECK_EQ(mc_changes_open(&view, 3, MC_CHANGES_ALL, &changes), MC_EXPIRED);
+    CHECK_EQ(mc_changes_open(&view, 2, MC_CHANGES_UNLIMITED, &changes), MC_EXPIRED);
+    CHECK_EQ(mc_changes_open(&view, 1, MC_CHANGES_UNLIMITED, &changes), MC_EXPIRED);
+    CHECK_EQ(mc_changes_open(&view, 3, MC_CHANGES_UNLIMITED, &changes), MC_EXPIRED);
     CHECK_EQ(mc_changes_check(&view), MC_EXPIRED);
     mc_writer_close(log_world.writer);
 }
@@ -406,8 +406,8 @@ static void test_announced(void)
     CHECK_CHANGES(2, "unknown"); /* the group that it would know it by is gone */
     mc_log_announce(&view.space, view.root.log_end + view.log.size);
     mc_log_announce(&view.space, 0); /* never goes back */
-    CHECK_EQ(mc_changes_open(&view, 2, MC_CHANGES_ALL, &changes), MC_ABSENT);
-    CHECK_EQ(mc_changes_open(&view, 3, MC_CHANGES_ALL, &changes), MC_OK);
+    CHECK_EQ(mc_changes_open(&view, 2, MC_CHANGES_UNLIMITED, &changes), MC_ABSENT);
+    CHECK_EQ(mc_changes_open(&view, 3, MC_CHANGES_UNLIMITED, &changes), MC_OK);
     CHECK_EQ(mc_changes_check(&view), MC_OK);
     mc_writer_close(log_world.writer);
 }

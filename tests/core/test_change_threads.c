@@ -55,7 +55,7 @@ static void *reader(void *argument)
         struct mc_changes changes;
         enum mc_status status = mc_view_open(map, &view, &error);
         if (status == MC_OK) {
-            status = mc_changes_open(&view, last, MC_CHANGES_ALL, &changes);
+            status = mc_changes_open(&view, last, MC_CHANGES_UNLIMITED, &changes);
             if (status == MC_OK) {
                 check_list(&changes, last, view.root.generation);
                 mc_changes_close(&changes);

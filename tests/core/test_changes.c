@@ -245,7 +245,7 @@ static void test_long_keys(void)
     CHECK_EQ(mc_changes_open(&view, 1, view.root.log_last - 1, &changes), MC_ABSENT);
     CHECK_OK(mc_changes_open(&view, 1, view.root.log_last, &changes));
     mc_changes_close(&changes);
-    CHECK_OK(mc_changes_open(&view, 1, MC_CHANGES_ALL, &changes));
+    CHECK_OK(mc_changes_open(&view, 1, MC_CHANGES_UNLIMITED, &changes));
     for (int k = 0; k < 3; k++) {
         CHECK_EQ(mc_changes_next(&changes, &change), MC_OK);
         CHECK(change.kind == MC_CHANGE_PUT && change.key.type == MC_BSON_STRING);
@@ -332,7 +332,7 @@ static void test_reader_no_memory(void)
     }
     struct mc_view view = log_view();
     faults_arm(FAULT_BIT(FAULT_MEMORY), 0, false, 0);
-    CHECK_EQ(mc_changes_open(&view, 1, MC_CHANGES_ALL, &changes), MC_NOMEM);
+    CHECK_EQ(mc_changes_open(&view, 1, MC_CHANGES_UNLIMITED, &changes), MC_NOMEM);
     CHECK_EQ(faults_disarm(), 1);
     faults_arm(FAULT_BIT(FAULT_MEMORY), 0, false, 0);
     CHECK_EQ(mc_changes_check(&view), MC_NOMEM);

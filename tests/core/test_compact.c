@@ -248,7 +248,7 @@ static int changed_keys(const struct mc_view *view)
     struct mc_change change;
     enum mc_status status;
     int keys = 0;
-    CHECK_OK(mc_changes_open(view, view->root.generation - 1, MC_CHANGES_ALL, &changes));
+    CHECK_OK(mc_changes_open(view, view->root.generation - 1, MC_CHANGES_UNLIMITED, &changes));
     while ((status = mc_changes_next(&changes, &change)) == MC_OK) {
         CHECK_EQ(change.kind, MC_CHANGE_PUT);
         keys++;

@@ -6,7 +6,7 @@
  * the key, and no older than what they had of it before. Then the cache is closed under them, and
  * everything has to have come back.
  *
- * Before that one thread alone reads in the orders in which a front cache could keep an answer that
+ * Before that one thread reads in the orders in which a front cache could keep an answer that
  * the change log has taken from it (vouch.h): beside snapshots, a drop, a destructor that reads.
  */
 #include <pthread.h>
@@ -141,19 +141,25 @@ static size_t make_bson(uint8_t *out, int64_t key, int64_t number)
     return len;
 }
 
+static void put(struct mc_writer *writer, const char *name, int64_t number, int64_t value)
+{
+    struct mc_error error;
+    struct mc_key key;
+    uint8_t bson[32];
+    bool changed;
+    mc_key_from_int64(number, &key);
+    size_t len = make_bson(bson, number, value);
+    CHECK_EQ(mc_batch_put(writer, name, strlen(name), &key, bson, len, &changed, &error), MC_OK);
+}
+
 static void commit(struct mc_writer *writer, int64_t number, bool all)
 {
     struct mc_error error;
-    uint8_t bson[32];
-    bool changed;
     uint64_t generation;
     CHECK_EQ(mc_batch_begin(writer, &error), MC_OK);
     for (int64_t i = 0; i < KEYS; i++) {
-        struct mc_key key;
         if (all || i % 2 == number % 2) {
-            mc_key_from_int64(i, &key);
-            size_t len = make_bson(bson, i, number);
-            CHECK_EQ(mc_batch_put(writer, "sites", 5, &key, bson, len, &changed, &error), MC_OK);
+            put(writer, "sites", i, number);
         }
     }
     CHECK_EQ(mc_batch_commit(writer, &generation, &error), MC_OK);
@@ -298,7 +304,7 @@ static void *lives(void *argument)
     return NULL;
 }
 
-/* ---- one thread alone, and what the log tells it ---- */
+/* ---- one thread, and what the log tells it ---- */
 
 static struct mc_writer *told_by;
 static mc_collection_object *told;
@@ -329,18 +335,14 @@ static mc_collection_object *told_now(void)
 static void tell(int64_t first, int64_t end, int64_t number, bool anew)
 {
     struct mc_error error;
-    uint8_t bson[32];
-    bool changed;
+    bool existed;
     uint64_t generation;
     CHECK_EQ(mc_batch_begin(told_by, &error), MC_OK);
     if (anew) {
-        CHECK_EQ(mc_batch_drop(told_by, "told", 4, &changed, &error), MC_OK);
+        CHECK_EQ(mc_batch_drop(told_by, "told", 4, &existed, &error), MC_OK);
     }
     for (int64_t i = first; i < end; i++) {
-        struct mc_key key;
-        mc_key_from_int64(i, &key);
-        size_t len = make_bson(bson, i, number);
-        CHECK_EQ(mc_batch_put(told_by, "told", 4, &key, bson, len, &changed, &error), MC_OK);
+        put(told_by, "told", i, number);
     }
     CHECK_EQ(mc_batch_commit(told_by, &generation, &error), MC_OK);
 }

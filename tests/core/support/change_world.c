@@ -85,7 +85,7 @@ const char *list_changes(uint64_t since)
     struct mc_view view = log_view();
     const char *name = NULL;
     size_t len = 0;
-    enum mc_status status = mc_changes_open(&view, since, MC_CHANGES_ALL, &changes);
+    enum mc_status status = mc_changes_open(&view, since, MC_CHANGES_UNLIMITED, &changes);
     text[0] = '\0';
     if (status != MC_OK) {
         CHECK_EQ(status, MC_ABSENT);

@@ -74,7 +74,7 @@ static void judge_log(const struct scenario *scenario, const struct mc_view *vie
     for (uint64_t since = 0; since < view->root.generation; since++) {
         struct mc_changes changes;
         struct mc_change change;
-        status = mc_changes_open(view, since, MC_CHANGES_ALL, &changes);
+        status = mc_changes_open(view, since, MC_CHANGES_UNLIMITED, &changes);
         while (status == MC_OK) {
             status = mc_changes_next(&changes, &change);
         }

@@ -250,7 +250,7 @@ static void read_changes(const struct mc_view *view)
     uint64_t since[] = {0, generation / 2, generation - 3, generation - 1, generation + 1};
     for (size_t i = 0; i < sizeof since / sizeof since[0]; i++) {
         uint64_t count = 0;
-        enum mc_status status = mc_changes_open(view, since[i], MC_CHANGES_ALL, &changes);
+        enum mc_status status = mc_changes_open(view, since[i], MC_CHANGES_UNLIMITED, &changes);
         while (status == MC_OK && (status = mc_changes_next(&changes, &change)) == MC_OK) {
             uint8_t buffer[MC_KEY_VALUE_MAX];
             struct mc_bson_element element;
